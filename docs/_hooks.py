@@ -1,0 +1,145 @@
+"""What MkDocs does to this site beside its plugins.
+
+- The results of executed pages are cached by a hash of all that they depend on, so a changed
+  library never shows an old answer.
+- Executed pages lose the half megabyte of style and the foreign scripts that nbconvert inlines;
+  their links and references are resolved and checked like those of any other page.
+- The picture of the first page is drawn by the library, and the help texts come from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import logging
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bs4 import BeautifulSoup, Tag
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+log = logging.getLogger("mkdocs.hooks.scenelearn")  # a warning fails the strict build
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "mkdocs-jupyter"
+PICTURE = "assets/scenes.jpg"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Give the executed pages a cache folder of their own for each state of the library."""
+    folder = CACHE / _fingerprint()
+    for stale in CACHE.glob("*"):
+        if stale != folder:
+            shutil.rmtree(stale)
+    config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(folder)
+    return config
+
+
+def _fingerprint() -> str:
+    """A hash of the package, the results, this file and every installed version."""
+    digest = hashlib.sha256()
+    sources = [*ROOT.glob("scenelearn/**/*.py"), *ROOT.glob("docs/results/*"), Path(__file__)]
+    for path in sorted(sources):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    versions = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
+    digest.update("\n".join(sorted(versions)).encode())
+    return digest.hexdigest()[:32]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the picture of the first page: sample scenes, drawn now."""
+    files.append(File.generated(config, PICTURE, content=_contact_sheet(rows=3)))
+    return files
+
+
+def _contact_sheet(rows: int) -> bytes:
+    from PIL import Image
+
+    import scenelearn as sl
+
+    with tempfile.TemporaryDirectory() as folder:
+        photos = sl.scan(sl.sample_scenes(folder, per_class=rows, seed=0))
+        sheet = Image.new("RGB", (156 * photos.n_classes - 6, 156 * rows - 6), "white")
+        for i, path in enumerate(photos.paths):
+            column, row = divmod(i, rows)
+            with Image.open(photos.folder / path) as photo:
+                sheet.paste(photo, (156 * column, 156 * row))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "jpeg", quality=80)
+    return buffer.getvalue()
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put what `scenelearn COMMAND --help` says where a page asks for it."""
+    return re.sub(r"^<!-- help: ?(\w*) -->$", _help, markdown, flags=re.MULTILINE)
+
+
+def _help(match: re.Match[str]) -> str:
+    command = [sys.executable, "-m", "scenelearn", *match[1].split(), "--help"]
+    env = {**os.environ, "COLUMNS": "88", "NO_COLOR": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return f"```text\n{run.stdout.rstrip()}\n```"
+
+
+def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
+    """Rebuild an executed page from its cells; leave every other page as it is."""
+    start = html.find('<div class="jupyter-wrapper">')
+    if start < 0:
+        return html
+    soup = BeautifulSoup(html[start:], "html.parser")
+    rebuilt = "\n".join(_cell(cell) for cell in soup.select(".jp-Notebook > .jp-Cell"))
+    rebuilt = re.sub(
+        r"\[([^\]\[]+)\]\[(scenelearn[\w.]*)\]", r'<autoref identifier="\2">\1</autoref>', rebuilt
+    )
+    soup = BeautifulSoup(rebuilt, "html.parser")
+    _check_images(soup, page)
+    _resolve_links(soup, page, files)
+    return str(soup)
+
+
+def _cell(cell: Tag) -> str:
+    if "jp-MarkdownCell" in cell["class"]:
+        prose = cell.select_one(".jp-RenderedMarkdown")
+        for anchor in prose.select("a.anchor-link"):
+            anchor["class"] = "headerlink"
+        return prose.decode_contents()
+    code = cell.select_one(".jp-InputArea pre").decode_contents().strip()
+    parts = [f'<div class="highlight"><pre><code>{code}</code></pre></div>']
+    for output in cell.select(".jp-OutputArea-output"):
+        if output.get("data-mime-type") == "application/vnd.jupyter.stderr":
+            continue  # progress bars
+        parts.append(f'<div class="cell-output">{output.decode_contents().strip()}</div>')
+    return "\n".join(parts)
+
+
+def _check_images(soup: BeautifulSoup, page: Page) -> None:
+    for image in soup.select("img"):
+        if not image.get("alt") or image["alt"].startswith("No description"):
+            log.warning("%s: an image without alternative text.", page.file.src_uri)
+
+
+def _resolve_links(soup: BeautifulSoup, page: Page, files: Files) -> None:
+    for tag, attribute in [
+        *((tag, "href") for tag in soup.select("a[href]")),
+        *((tag, "src") for tag in soup.select("img[src]")),
+    ]:
+        url = urlsplit(tag[attribute])
+        if url.scheme or url.netloc or not url.path:
+            continue
+        folder = posixpath.dirname(page.file.src_uri)
+        target = files.get_file_from_path(posixpath.normpath(posixpath.join(folder, url.path)))
+        if target is None:
+            log.warning("%s: a link to %s, which is not there.", page.file.src_uri, url.path)
+        else:
+            fragment = f"#{url.fragment}" if url.fragment else ""
+            tag[attribute] = target.url_relative_to(page.file) + fragment

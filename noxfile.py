@@ -1,0 +1,95 @@
+"""Everything that is run on this project, each as a session: `nox --list`.
+
+`nox` alone runs the tests on JAX, the linter and the type checker. `nox -t check` adds the site,
+`nox -t backends` runs the tests on TensorFlow and on Torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["tests(jax)", "lint", "types"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group (PEP 735)."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session
+@nox.parametrize(
+    "backend",
+    [
+        nox.param("jax", id="jax", tags=["check"]),
+        nox.param("tensorflow", id="tensorflow", tags=["backends"]),
+        nox.param("torch", id="torch", tags=["backends"]),
+    ],
+)
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the tests on one backend of Keras; further arguments go to pytest."""
+    extra = "" if backend == "jax" else f"[{backend}]"
+    session.install("-e", f".{extra}", *group("test"))
+    session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session(tags=["check"])
+def lint(session: nox.Session) -> None:
+    """Check the code's style and its formatting; `nox -s lint -- --fix` mends what it can."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
+
+
+@nox.session(tags=["check"])
+def types(session: nox.Session) -> None:
+    """Check the types of scenelearn, strictly."""
+    session.install("-e", ".", *group("types"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(tags=["check"])
+def docs(session: nox.Session) -> None:
+    """Build the site into site/, strictly; `nox -s docs -- --serve` shows it while you write."""
+    session.install("-e", ".", *group("docs"))
+    env = {"KERAS_BACKEND": "jax", "NO_MKDOCS_2_WARNING": "1"}
+    if "--serve" in session.posargs:
+        session.run("mkdocs", "serve", env=env)
+    else:
+        session.run("mkdocs", "build", "--strict", *session.posargs, env=env)
+
+
+@nox.session
+def results(session: nox.Session) -> None:
+    """Measure what the docs report: `nox -s results -- --photos FOLDER [--weights FILE]`.
+
+    Writes docs/results/*.json: the sample scenes always, the Intel photos where they are given.
+    """
+    options = argparse.ArgumentParser(prog="nox -s results --")
+    options.add_argument("--photos", metavar="FOLDER", help="the Intel photos, in class folders")
+    options.add_argument("--weights", metavar="FILE", help="ImageNet weights; else downloaded")
+    given = options.parse_args(session.posargs)
+    session.install("-e", ".", *group("test"))
+    out = Path("docs", "results")
+    session.run(
+        "python", "-m", "tests.bench.sample_scenes", "--out", str(out / "sample_scenes.json")
+    )
+    if given.photos:
+        weights = ["--weights", given.weights] if given.weights else []
+        where = ["--photos", given.photos, *weights, "--out", str(out / "intel.json")]
+        session.run("python", "-m", "tests.bench.intel", *where)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time the parts that were made fast; compare only runs on one quiet machine."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.bench.speed", *session.posargs)

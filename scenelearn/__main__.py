@@ -1,0 +1,7 @@
+"""`python -m scenelearn` is the command `scenelearn`."""
+
+import sys
+
+from scenelearn.cli import main
+
+sys.exit(main())

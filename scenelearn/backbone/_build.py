@@ -1,0 +1,233 @@
+"""A backbone with its preprocessing and its weights, built without wasting time.
+
+Keras draws random values for every weight before the stored ones replace them, and on JAX each
+shape of weight costs one compilation: 11 s for a MobileNetV2. Here a model is built with its
+variables left empty, and each gets its value once.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn._backend import keras
+from scenelearn.backbone._names import Architecture, find
+from scenelearn.backbone._preprocess import layers
+from scenelearn.errors import (
+    ArgumentError,
+    PathMissingError,
+    WeightsFileError,
+    WeightsUnavailableError,
+)
+
+
+def build(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = "imagenet",
+    image_px: int = 160,
+    seed: int = 0,
+) -> Any:
+    """A model from raw pixels to features: preprocessing, backbone, global average.
+
+    Args:
+        name: of keras.applications, see `names`.
+        weights: "imagenet" (Keras downloads the weights once and checks them); the path of a
+            weights file without the top layers, as Keras offers them for download; or None for
+            random weights.
+        image_px: width and height of the images, in pixels.
+        seed: of random weights.
+
+    Returns:
+        A functional `keras.Model`, (batch, image_px, image_px, 3) values in 0-255, uint8 or
+        float, to (batch, n_features) float32. The network is its layer "backbone". With stored
+        weights, BatchNormalization keeps its stored statistics even while training.
+
+    Raises:
+        UnknownBackboneError: if keras.applications has no such network.
+        ArgumentError: if the network cannot be built at this image size.
+        PathMissingError: if `weights` is a path where no file is.
+        WeightsFileError: if the file's weights do not fit the network.
+        WeightsUnavailableError: if the download failed.
+    """
+    architecture = find(name)
+    source = _check_weights(weights)
+
+    def make() -> Any:
+        k = keras()
+        image = k.Input((image_px, image_px, 3), name="image")
+        x = image
+        for layer in layers(architecture.preprocess):
+            x = layer(x)
+        network = _network(architecture, source, image_px)
+        return k.Model(image, network(x), name="features")
+
+    model = filled(make, seed)
+    return model if source is None else keep_statistics(model)
+
+
+def keep_statistics(model: Any) -> Any:
+    """Let the model's BatchNormalization use its stored statistics in training too.
+
+    Its scale and offset still train. (`network(x, training=False)`, which Keras' guide to
+    transfer learning advises, does not do it: in Keras 3.15, a functional model
+    passes its own `training` on to its layers, over what they were called with.)
+
+    Args:
+        model: any `keras.Model`; nested models are gone through too.
+
+    Returns:
+        The same model. Nothing of this is in a saved file.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras().layers.BatchNormalization):
+            layer.call = types.MethodType(_normalize_by_stored, layer)
+    return model
+
+
+def _normalize_by_stored(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    return type(layer).call(layer, inputs, training=False, mask=mask)
+
+
+def filled(make: Callable[[], Any], seed: int = 0) -> Any:
+    """Build a model with empty variables, then give each its value.
+
+    A variable gets what the building loaded into it, else a random or constant value by its
+    initializer, drawn with NumPy where it is one of the usual kinds.
+
+    Args:
+        make: builds and returns a `keras.Model`; it may load weights.
+        seed: of the random values.
+
+    Returns:
+        The model, ready for use.
+    """
+    k = keras()
+    from keras.src.backend.common import global_state  # Keras' list of what is still empty
+
+    before = list(global_state.get_global_attribute("uninitialized_variables") or [])
+    scope = k.StatelessScope(initialize_variables=False)
+    try:
+        with scope:
+            model = make()
+            values = {id(v): scope.get_current_value(v) for v in model.variables}
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", before)
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        value = values[id(variable)]
+        if value is None:
+            value = _initial(variable, rng)
+        if value is None:
+            variable._deferred_initialize()
+        else:
+            variable._initialize(k.ops.convert_to_tensor(value, dtype=variable.dtype))
+    return model
+
+
+def _check_weights(weights: str | os.PathLike[str] | None) -> str | None:
+    if weights is None or weights == "imagenet":
+        return weights  # type: ignore[return-value]
+    if not isinstance(weights, str | os.PathLike):
+        raise ArgumentError(
+            "`weights` must be 'imagenet', the path of a weights file, or None. "
+            f"Received: weights={weights!r}."
+        )
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise PathMissingError(
+            "`weights` must be 'imagenet', the path of a weights file, or None. "
+            f"Received: weights={str(weights)!r}, where there is no file. Check the path."
+        )
+    return str(path)
+
+
+def _network(architecture: Architecture, source: str | None, image_px: int) -> Any:
+    """The bare network, its weights loaded unless they are to be random."""
+    download = source if source == "imagenet" else None
+    width = {} if architecture.width is None else {"alpha": architecture.width}
+    try:
+        with warnings.catch_warnings():
+            # Keras warns that it takes the 224 px weights at other sizes, which is what we want.
+            warnings.filterwarnings("ignore", message=".*is undefined or non-square.*")
+            network = architecture.build(
+                include_top=False,
+                weights=download,
+                input_shape=(image_px, image_px, 3),
+                pooling="avg",
+                name="backbone",
+                **width,
+            )
+    except ValueError as error:
+        raise ArgumentError(
+            f"Keras cannot build {architecture.name!r} with weights={source!r} at "
+            f"image_px={image_px}: {error} Choose another `image_px`, width or weights."
+        ) from None
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        if download is None:
+            raise
+        raise _unavailable(architecture, error) from None
+    if source not in (None, "imagenet"):
+        _load(network, architecture, str(source))
+    return network
+
+
+def _load(network: Any, architecture: Architecture, source: str) -> None:
+    try:
+        network.load_weights(source)
+    except Exception as error:  # h5py and Keras raise many kinds on files that do not fit
+        raise WeightsFileError(
+            f"The weights file {source!r} does not fit {architecture.name!r} without its top "
+            f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "
+            "and width whose name ends in 'notop', as Keras offers it for download."
+        ) from None
+
+
+def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavailableError:
+    return WeightsUnavailableError(
+        f"The ImageNet weights of {architecture.name!r} could not be downloaded. Received: "
+        f"{error} Download the weights file without top layers ('…_notop.h5') on a machine with "
+        f"internet and pass its path: weights='path/to/file.h5' (on the command line "
+        "--weights path/to/file.h5). Or train from random weights, with much lower accuracy: "
+        "weights=None (--weights none)."
+    )
+
+
+def _initial(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None:
+    """The initializer's value by NumPy, or None where we do not know the kind."""
+    initializer, shape = variable._initializer, tuple(variable.shape)
+    kind = type(initializer).__name__
+    if kind == "Zeros":
+        return np.zeros(shape, np.float32)
+    if kind == "Ones":
+        return np.ones(shape, np.float32)
+    if not isinstance(initializer, keras().initializers.VarianceScaling):
+        return None
+    fan_in, fan_out = _fans(shape)
+    fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    variance = initializer.scale / max(1.0, fan[initializer.mode])
+    if initializer.distribution == "uniform":
+        limit = np.sqrt(3 * variance)
+        return rng.uniform(-limit, limit, shape).astype(np.float32)
+    values = rng.standard_normal(shape)
+    if initializer.distribution == "truncated_normal":
+        while (far := np.abs(values) > 2).any():
+            values[far] = rng.standard_normal(int(far.sum()))
+        values /= 0.87962566103423978  # the deviation of a normal cut off at ±2
+    return (values * np.sqrt(variance)).astype(np.float32)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[float, float]:
+    """Inputs and outputs of one unit, as Keras counts them."""
+    if len(shape) < 2:
+        n = float(shape[0]) if shape else 1.0
+        return n, n
+    field = float(np.prod(shape[:-2]))
+    return shape[-2] * field, shape[-1] * field

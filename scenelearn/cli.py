@@ -1,0 +1,237 @@
+"""The command line: parse, one public call, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import scenelearn as sl
+from scenelearn.errors import ArgumentError, SceneLearnError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from scenelearn.finetune import FitResult
+
+_SAMPLE_PER_CLASS, _SAMPLE_SEED = 120, 0
+# Sample scenes are no photos, and nothing is downloaded for them: a small network learns them
+# from random weights.
+_SAMPLE_FIT: dict[str, Any] = {"backbone": "mobilenet_0.25", "weights": None, "image_px": 96}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: as typed after ``scenelearn``; None for those of the process.
+
+    Returns:
+        The exit code: 0, 1 for a run that failed, 2 for wrong usage.
+    """
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("scenelearn: stopped", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        known = isinstance(error, SceneLearnError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        hint = "" if known else " This should not happen: run it again with --debug."
+        print(f"scenelearn: {' '.join((text + hint).split())}", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="scenelearn", description="From a folder of photos to a classifier that you can trust."
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    fit = _command(commands, "fit", _fit, "train on a folder of photos, one folder a class")
+    fit.add_argument("folder", nargs="?", help="without it, sample scenes are drawn and used")
+    fit.add_argument("--out", default="scenelearn-fit", help="folder of the results [%(default)s]")
+    fit.add_argument("--backbone", help="of keras.applications [mobilenet_v2_0.35]")
+    fit.add_argument("--weights", help="imagenet, a weights file, or none [imagenet]")
+    fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160]")
+    fit.add_argument("--minutes", type=float, default=4.0, help="time to use [%(default)g]")
+    fit.add_argument("--epochs", type=int, help="at most so many [as many as fit the time]")
+    fit.add_argument("--seed", type=int, default=0, help="of split and training [%(default)d]")
+
+    predict = _command(commands, "predict", _predict, "say what photos show")
+    predict.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
+    predict.add_argument("photos", nargs="+", help="photos or folders of photos")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "judge a classifier on labelled photos")
+    evaluate.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
+    evaluate.add_argument("folder", help="photos, one folder a class")
+
+    sample = _command(commands, "sample", _sample, "draw sample scenes as JPEG files")
+    sample.add_argument("folder", help="where to draw them, one folder a class")
+    sample.add_argument("--per-class", type=int, default=_SAMPLE_PER_CLASS, help="[%(default)d]")
+    sample.add_argument("--seed", type=int, default=_SAMPLE_SEED, help="[%(default)d]")
+    return top
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print one JSON value, for machines")
+    command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return command
+
+
+def _fit(options: argparse.Namespace) -> None:
+    chosen = {
+        "backbone": options.backbone,
+        "weights": options.weights,
+        "image_px": options.image_px,
+    }
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    with _Bars() as bars:
+        folder = options.folder
+        if folder is None:
+            settings = _SAMPLE_FIT | settings
+            folder = _sample_folder(bars)
+        if str(settings.get("weights", "")).lower() == "none":
+            settings["weights"] = None
+        photos = sl.scan(folder, progress=bars.of("scanning"))
+        _say(options, f"{folder}: {photos}")
+        splits = sl.split(photos, seed=options.seed)
+        _say(options, f"{splits}")
+        fit = sl.fit(
+            splits,
+            minutes=options.minutes,
+            epochs=options.epochs,
+            seed=options.seed,
+            progress=bars.show,
+            **settings,
+        )
+    out = Path(options.out)
+    bundle = fit.save(out / "scenes.keras")
+    page = sl.report(fit, out / "report")
+    if options.json:
+        print(json.dumps({"bundle": str(bundle), "report": str(page), **fit.to_json()}))
+    else:
+        print(_summary(fit, bundle, page))
+
+
+def _sample_folder(bars: _Bars) -> Path:
+    folder = sl.data.cache_folder() / f"sample-scenes-{_SAMPLE_PER_CLASS}-{_SAMPLE_SEED}"
+    return sl.sample_scenes(
+        folder, _SAMPLE_PER_CLASS, _SAMPLE_SEED, progress=bars.of("drawing sample scenes")
+    )
+
+
+def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
+    weakest = min(fit.evaluation.per_class, key=lambda score: score.recall.value)
+    return "\n".join(
+        [
+            "",
+            f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
+            "95 % interval",
+            f"Weakest   {weakest.name}: {weakest.recall} recognised",
+            f"Network   {fit.settings.backbone}, {fit.kept}, {fit.settings.image_px} px",
+            f"Time      {_minutes(fit.seconds)}",
+            f"Bundle    {bundle}",
+            f"Report    {page}",
+            f"Next      scenelearn predict {bundle} PHOTO …",
+        ]
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    classifier = sl.load(options.bundle)
+    with _Bars() as bars:
+        predictions = classifier.predict(
+            options.photos, skip_broken=True, progress=bars.of("predicting")
+        )
+    if options.json:
+        print(json.dumps([prediction.to_json() for prediction in predictions]))
+    for prediction in predictions if not options.json else ():
+        print(prediction)
+    if not predictions:
+        raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    classifier = sl.load(options.bundle)
+    with _Bars() as bars:
+        photos = sl.scan(options.folder, progress=bars.of("scanning"))
+        evaluation = classifier.evaluate(photos, progress=bars.of("judging"))
+    if options.json:
+        print(json.dumps(evaluation.to_json()))
+        return
+    print(f"{photos}\n{evaluation}\n")
+    width = max(len(name) for name in evaluation.class_names)
+    print(f"{'class':<{width}}  photos  recall                  precision               F1")
+    for score in evaluation.per_class:
+        print(
+            f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
+            f"{score.precision!s:<22}  {score.f1:.3f}"
+        )
+
+
+def _sample(options: argparse.Namespace) -> None:
+    with _Bars() as bars:
+        folder = sl.sample_scenes(
+            options.folder, options.per_class, options.seed, progress=bars.of("drawing")
+        )
+    if options.json:
+        print(json.dumps({"folder": str(folder), "per_class": options.per_class}))
+    else:
+        print(f"{options.per_class} scenes a class in {folder}")
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    if not options.json:
+        print(text, flush=True)
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class _Bars:
+    """A progress bar for each kind of work, with its total and the time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """A function (done, total) that shows one kind of work."""
+        return lambda done, total: self.show(what, done, total)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Move the bar of this work to `done`; a new kind of work gets a new bar."""
+        if self._bar is None or what != self._what:
+            from tqdm import tqdm
+
+            self._close()
+            self._what, self._bar = what, tqdm(total=total, desc=what, unit="", dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

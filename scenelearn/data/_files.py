@@ -1,0 +1,87 @@
+"""Where scenelearn keeps what it need not compute twice, and how it writes without losing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scenelearn.errors import ArgumentError, DiskSpaceError
+
+_SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
+
+
+def cache_folder() -> Path:
+    """The folder for pixels, sample scenes and compiled programs; safe to delete at any time.
+
+    It is ``SCENELEARN_CACHE`` where that is set, else ``scenelearn`` in ``XDG_CACHE_HOME`` or in
+    ``~/.cache``. It is created if need be.
+    """
+    named = os.environ.get("SCENELEARN_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(named).expanduser() if named else base / "scenelearn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def need_space(folder: Path, n_bytes: int) -> None:
+    """See that `n_bytes` can be written below `folder`.
+
+    Raises:
+        DiskSpaceError: if the disk has less free than that, and a little to spare.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes + _SPARE_BYTES:
+        raise DiskSpaceError(
+            f"{str(folder)!r} needs {n_bytes / 2**20:,.0f} MiB of free space. Received: "
+            f"{free / 2**20:,.0f} MiB free. Free some, or set the environment variable "
+            "SCENELEARN_CACHE to a folder on a larger disk."
+        )
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` only when all went well.
+
+    The folder is created if need be. The file is flushed to the disk before it is renamed, so
+    that after a crash `path` holds either the old content or the new, whole.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        The temporary path. It is gone afterwards, whatever happened.
+
+    Raises:
+        ArgumentError: if `path` is an existing folder, or its folder cannot be made.
+    """
+    target = Path(path).expanduser()
+    if target.is_dir():
+        raise ArgumentError(
+            f"`path` must name a file. Received: {str(target)!r}, which is a folder. "
+            "Add a file name to it."
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ArgumentError(
+            f"`path` must lie in a folder. Received: {str(target)!r}, but "
+            f"{str(target.parent)!r} cannot be a folder because a file is in the way. "
+            "Choose another place."
+        ) from None
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes it private
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""What a scan finds: the usable photos, and everything that was refused, with its reason."""
+
+from __future__ import annotations
+
+import enum
+import html
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Reason(enum.Enum):
+    """Why a file is not used. The list is closed: every file found is used or has one of these."""
+
+    EMPTY_FILE = "empty file"
+    NOT_AN_IMAGE = "not an image"
+    UNSUPPORTED = "unsupported image format"
+    TRUNCATED = "truncated image"
+    DAMAGED = "damaged image"
+    TOO_LARGE = "image too large"
+    UNREADABLE = "cannot be read"
+    NO_CLASS_FOLDER = "not in a class folder"
+    SYSTEM_FILE = "hidden or system file"
+    SPECIAL_FILE = "not a regular file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """One file or folder that is not used.
+
+    Attributes:
+        path: relative to the scanned folder, with forward slashes.
+        reason: one of the closed list.
+        detail: what exactly was found, in words; may be empty.
+    """
+
+    path: str
+    reason: Reason
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+
+    def to_json(self) -> dict[str, str]:
+        """The three fields as strings."""
+        return {"path": self.path, "reason": self.reason.value, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Photos:
+    """The usable photos of a folder, column by column, in the order of their paths.
+
+    Attributes:
+        folder: the scanned folder, absolute.
+        paths: one path a photo, relative to `folder`, with forward slashes.
+        labels: (n,) int32 in [0, n_classes), positions in `class_names`.
+        class_names: the classes, sorted.
+        hashes: 16 bytes a photo: BLAKE2b of the file's content. Equal hash, equal file.
+        sides: the side that the folder gives each photo: "train", "validation", "test" or "".
+        unlabelled: photos in a prediction folder (``seg_pred``): usable, but without a class.
+        refused: everything else that was found.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+    hashes: tuple[bytes, ...]
+    sides: tuple[str, ...]
+    unlabelled: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    def counts(self) -> dict[str, int]:
+        """How many usable photos each class has."""
+        totals = np.bincount(self.labels, minlength=self.n_classes)
+        return {name: int(n) for name, n in zip(self.class_names, totals, strict=True)}
+
+    def file(self, index: int) -> Path:
+        """The absolute path of photo `index`."""
+        return self.folder / self.paths[index]
+
+    def __str__(self) -> str:
+        text = f"{len(self):,} photos in {self.n_classes} classes"
+        if self.unlabelled:
+            text += f", {len(self.unlabelled):,} without a class"
+        if self.refused:
+            reasons = Counter(refusal.reason.value for refusal in self.refused)
+            listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+            text += f", {len(self.refused):,} refused ({listed})"
+        return text
+
+    def frame(self) -> list[dict[str, Any]]:
+        """One plain row a photo, ready for a table or a data frame."""
+        return [
+            {"path": path, "class": self.class_names[label], "side": side}
+            for path, label, side in zip(self.paths, self.labels, self.sides, strict=True)
+        ]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{n:,}</td></tr>"
+            for name, n in self.counts().items()
+        )
+        refusals = "".join(f"<li>{html.escape(str(refusal))}</li>" for refusal in self.refused[:20])
+        more = f"<li>and {len(self.refused) - 20:,} more</li>" if len(self.refused) > 20 else ""
+        return (
+            f"<p>{html.escape(str(self))}</p><table><thead><tr><th>class</th><th>photos</th></tr>"
+            f"</thead><tbody>{rows}</tbody></table><ul>{refusals}{more}</ul>"
+        )

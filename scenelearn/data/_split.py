@@ -1,0 +1,204 @@
+"""Which photos train, which validate and which test: stratified, and stable as photos are added.
+
+Each photo's side follows from the hash of its content and the seed alone. So adding, removing,
+renaming or moving photos never changes the side of another, and two identical files are always
+on the same side. (A rule that hit the asked share to the photo could not promise this: whether
+the 15th photo of 100 is a test photo would depend on the others.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.data._photos import Photos
+from scenelearn.errors import ArgumentError, TooFewClassesError, TooFewPhotosError
+
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Splits:
+    """The photos and their sides.
+
+    Attributes:
+        photos: all usable photos.
+        train: (n_train,) int64, positions in `photos`, ascending.
+        validation: (n_validation,) int64, likewise.
+        test: (n_test,) int64, likewise.
+        seed: the seed of the draw.
+    """
+
+    photos: Photos
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+    seed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.train):,} photos to train, {len(self.validation):,} to validate, "
+            f"{len(self.test):,} to test"
+        )
+
+    def frame(self) -> list[dict[str, Any]]:
+        """One plain row a class: how many photos it has on each side."""
+        return [
+            {
+                "class": name,
+                **{
+                    side: int((self.photos.labels[getattr(self, side)] == k).sum())
+                    for side in SIDES
+                },
+            }
+            for k, name in enumerate(self.photos.class_names)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The seed and, for each side, the photos' paths with their content hashes."""
+        paths, hashes = self.photos.paths, self.photos.hashes
+        return {
+            "seed": self.seed,
+            "class_names": list(self.photos.class_names),
+            **{
+                side: [{"path": paths[i], "hash": hashes[i].hex()} for i in getattr(self, side)]
+                for side in SIDES
+            },
+        }
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("class", *SIDES))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values()) + "</tr>"
+            for row in self.frame()
+        )
+        return (
+            f"<p>{html.escape(str(self))}</p><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>"
+        )
+
+
+def split(
+    photos: Photos, validation: float = 0.15, test: float = 0.15, seed: int = 0
+) -> Splits:
+    """Give each photo its side: train, validation or test.
+
+    u = hash(seed, content) / 2⁶⁴ is uniform in [0, 1): a photo tests where u < `test`, validates
+    where u < `test` + `validation`, and trains otherwise. Sides that the folders give (a ``test``
+    folder, say) are kept, and only the sides that are missing are drawn, from the training photos.
+    A class that this leaves without a photo on some side gets there the one with the nearest u.
+
+    Each class has the asked share up to chance: of n photos, n·p ± √(n·p·(1−p)).
+
+    Args:
+        photos: from `scan`.
+        validation: share of the photos that validate, in (0, 1).
+        test: share of the photos that test, in (0, 1); the two together below 1.
+        seed: another seed, another draw; at least 0.
+
+    Returns:
+        The photos with their sides.
+
+    Raises:
+        ArgumentError: if a share or the seed is out of range.
+        TooFewClassesError: if there are fewer than two classes.
+        TooFewPhotosError: if a class has too few different photos to have one on each side.
+
+    Example:
+        >>> import tempfile, scenelearn as sl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     splits = sl.split(sl.scan(sl.sample_scenes(folder, per_class=4)), seed=0)
+        >>> len(splits.train) + len(splits.validation) + len(splits.test)
+        24
+    """
+    _check(photos, validation, test, seed)
+    u = _uniform(photos.hashes, seed)
+    given = np.array(photos.sides)
+    drawn_from = np.isin(given, ["", "train"])
+    shares = {
+        side: share
+        for side, share in (("test", test), ("validation", validation))
+        if not (given == side).any()
+    }
+    side_of = np.where(drawn_from, "train", given).astype("U10")
+    lower = 0.0
+    for side, share in shares.items():
+        side_of[drawn_from & (u >= lower) & (u < lower + share)] = side
+        lower += share
+    for label, name in enumerate(photos.class_names):
+        _fill_empty_sides(side_of, u, photos, label, name, drawn_from)
+    train, validate, testing = (np.flatnonzero(side_of == side) for side in SIDES)
+    return Splits(photos=photos, train=train, validation=validate, test=testing, seed=seed)
+
+
+def _check(photos: Photos, validation: float, test: float, seed: int) -> None:
+    for name, share in (("validation", validation), ("test", test)):
+        if not (isinstance(share, int | float) and 0 < share < 1):
+            raise ArgumentError(
+                f"`{name}` must be a share of the photos between 0 and 1. "
+                f"Received: {name}={share!r}. Pass e.g. {name}=0.15."
+            )
+    if validation + test >= 1:
+        raise ArgumentError(
+            "`validation` and `test` together must leave photos to train on. "
+            f"Received: validation={validation}, test={test}. Lower one of them."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ArgumentError(
+            f"`seed` must be a whole number of at least 0. Received: seed={seed!r}. Pass e.g. 0."
+        )
+    if photos.n_classes < 2:
+        raise TooFewClassesError(
+            "At least two classes are needed to tell apart. Received: only "
+            f"{', '.join(map(repr, photos.class_names))} in {str(photos.folder)!r}. "
+            "Put each class's photos into a folder named after the class, side by side."
+        )
+
+
+def _uniform(hashes: tuple[bytes, ...], seed: int) -> npt.NDArray[np.float64]:
+    """One number in [0, 1) for each photo, from its content and the seed alone."""
+    key = hashlib.sha256(str(seed).encode()).digest()
+    digests = b"".join(
+        hashlib.blake2b(content, key=key, digest_size=8).digest() for content in hashes
+    )
+    return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)) * 2.0**-53
+
+
+def _fill_empty_sides(
+    side_of: npt.NDArray[np.str_],
+    u: npt.NDArray[np.float64],
+    photos: Photos,
+    label: int,
+    name: str,
+    drawn_from: npt.NDArray[np.bool_],
+) -> None:
+    """Move the photos with the nearest u to the sides where class `label` has none.
+
+    Copies of one photo share their u and move together.
+    """
+    of_class = photos.labels == label
+    # Distinct values of u, ascending: the lowest belong to test, the next to validation.
+    values = np.unique(u[of_class & drawn_from])
+    lacking = [side for side in SIDES if not (side_of[of_class] == side).any()]
+    n_needed = len(lacking) + len(set(side_of[of_class & drawn_from]))
+    if lacking and len(values) < n_needed:
+        raise TooFewPhotosError(
+            f"Class {name!r} needs at least {n_needed} different photos to have one on each side "
+            f"of the split. Received: {len(values)} in {str(photos.folder)!r}. "
+            "Add photos of this class or remove its folder."
+        )
+    for side in lacking:
+        counts = {
+            other: len(np.unique(u[of_class & drawn_from & (side_of == other)])) for other in SIDES
+        }
+        donor = max(counts, key=counts.__getitem__)
+        candidates = np.unique(u[of_class & drawn_from & (side_of == donor)])
+        # Sides lie in the order test < validation < train along u.
+        order = ("test", "validation", "train")
+        nearest = candidates[0] if order.index(side) < order.index(donor) else candidates[-1]
+        side_of[drawn_from & (u == nearest)] = side

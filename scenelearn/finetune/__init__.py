@@ -1,0 +1,20 @@
+"""From split photos to a classifier: features once, the head solved, then fine-tuning."""
+
+from scenelearn.finetune._environment import fingerprint
+from scenelearn.finetune._fit import fit
+from scenelearn.finetune._head import Head, choose, cross_entropy, solve
+from scenelearn.finetune._result import Epoch, FitResult, Phase
+from scenelearn.finetune._settings import FitSettings
+
+__all__ = [
+    "Epoch",
+    "FitResult",
+    "FitSettings",
+    "Head",
+    "Phase",
+    "choose",
+    "cross_entropy",
+    "fingerprint",
+    "fit",
+    "solve",
+]

@@ -1,0 +1,64 @@
+"""The settings of a fit, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scenelearn.errors import ArgumentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """What a fit is asked to do.
+
+    Attributes:
+        backbone: the network's name in keras.applications.
+        weights: "imagenet", a path to a weights file, or None for random weights.
+        image_px: width and height at which the network sees a photo, in pixels, at least 32.
+        minutes: wall-clock budget of the whole fit, in minutes, above 0.
+        epochs: at most so many epochs of fine-tuning; None lets the budget decide; 0 for none.
+        batch_size: photos a training step, at least 1.
+        learning_rate: peak rate of fine-tuning, above 0; None for the default of the weights.
+        seed: of everything random.
+    """
+
+    backbone: str = "mobilenet_v2_0.35"
+    weights: str | None = "imagenet"
+    image_px: int = 160
+    minutes: float = 5.0
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
+        _whole("batch_size", self.batch_size, 1, "32 is usual.")
+        _whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
+        if self.epochs is not None:
+            _whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
+        _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
+        if self.learning_rate is not None:
+            _above_zero("learning_rate", self.learning_rate, "Pass None for the default.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values, by name."""
+        return asdict(self)
+
+
+def _whole(name: str, value: object, lowest: int, advice: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ArgumentError(
+            f"`{name}` must be a whole number of at least {lowest}. Received: {name}={value!r}. "
+            + advice
+        )
+
+
+def _above_zero(name: str, value: object, advice: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(float(value)) or float(value) <= 0:  # type: ignore[arg-type]
+        raise ArgumentError(
+            f"`{name}` must be a number above 0. Received: {name}={value!r}. " + advice
+        )

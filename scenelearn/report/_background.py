@@ -1,0 +1,193 @@
+"""What lies behind the results: mistaken photos, refused files, time, and the way to repeat it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from scenelearn.data import RefusedPhoto, to_square
+from scenelearn.report import _figures as figures
+from scenelearn.report import _findings as findings
+from scenelearn.report._markup import (
+    NONE,
+    count,
+    duration,
+    figure,
+    name,
+    path,
+    percent,
+    region,
+    section,
+    table,
+    text,
+)
+
+if TYPE_CHECKING:
+    from scenelearn.data import Photos
+    from scenelearn.finetune import FitResult
+
+_N_MISTAKES = 12
+_N_REFUSED = 200
+_THUMBNAIL_PX = 160
+
+
+def mistakes(fit: FitResult) -> str:
+    """The most confident mistakes, with their photos."""
+    found = findings.mistakes(fit)
+    if not found:
+        body = "<p>Every test photo was recognised.</p>"
+        return section("mistakes", "The most confident mistakes", body)
+    shown = found[:_N_MISTAKES]
+    which = "all of them" if len(shown) == len(found) else f"the {len(shown)} most confident"
+    intro = (
+        f"<p>{count(len(found), 'test photo')} of {fit.evaluation.n_photos:,} "
+        f"{'was' if len(found) == 1 else 'were'} mistaken; here {which}. "
+        "The photos are shown as the network saw them, cut to their central square. "
+        "A wrong label shows here first.</p>"
+    )
+    items = "".join(f"<li>{_mistake(fit, mistake)}</li>\n" for mistake in shown)
+    body = f'{intro}<ul class="gallery">\n{items}</ul>'
+    return section("mistakes", "The most confident mistakes", body)
+
+
+def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
+    photos = fit.splits.photos
+    alt = f"Test photo of class {mistake.true}, taken for {mistake.predicted}"
+    caption = (
+        f"taken for <b>{name(mistake.predicted)}</b> {percent(mistake.probability)}<br>"
+        f"is <strong>{name(mistake.true)}</strong> {percent(mistake.true_probability)}"
+        f"{path(photos.paths[mistake.index])}"
+    )
+    return figure(_picture(photos, mistake.index, alt), caption)
+
+
+def _picture(photos: Photos, index: int, alt: str) -> str:
+    """The photo's central square, small, as the network saw it; words where it cannot be shown."""
+    try:
+        content = photos.file(index).read_bytes()
+        if hashlib.blake2b(content, digest_size=16).digest() != photos.hashes[index]:
+            return '<div class="gone">This file has changed since the fit.</div>'
+        pixels = to_square(content, _THUMBNAIL_PX)
+    except FileNotFoundError:
+        return '<div class="gone">This file is no longer there.</div>'
+    except (OSError, RefusedPhoto):
+        return '<div class="gone">This file can no longer be read.</div>'
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=80, optimize=True)
+    uri = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+    side = _THUMBNAIL_PX
+    return f'<img src="{uri}" width="{side}" height="{side}" alt="{text(alt)}">'
+
+
+def refused(fit: FitResult) -> str:
+    """Every file that was not used: counted by reason, and listed up to a limit."""
+    total = len(fit.refused)
+    if not total:
+        return section("refused", "What was refused", "<p>Every file found was used.</p>")
+    groups = findings.refused_groups(fit.refused, _N_REFUSED)
+    n_listed = sum(len(group.listed) for group in groups)
+    more = (
+        f" {n_listed:,} of them are listed here, the rare reasons first; the other "
+        f"{total - n_listed:,} are in <code>result.json</code>."
+        if n_listed < total
+        else ""
+    )
+    intro = f"<p>{count(total, 'file')} {'was' if total == 1 else 'were'} not used.{more}</p>"
+    reasons = table(
+        "Refused files by reason",
+        ("reason", "files"),
+        [(text(group.reason), f"{group.n:,}") for group in groups],
+        "ln",
+    )
+    rows = [
+        f"<tr><td class='l'>{path(refusal.path)}</td><td class='l'>"
+        f"{text(group.reason)}"
+        + (f'<span class="rare">{text(refusal.detail)}</span>' if refusal.detail else "")
+        + "</td></tr>\n"
+        for group in reversed(groups)
+        for refusal in group.listed
+    ]
+    listing = region(
+        "Refused files",
+        '<table><thead><tr><th scope="col">file</th><th scope="col">why</th></tr></thead>'
+        f"<tbody>\n{''.join(rows)}</tbody></table>",
+        "tall",
+    )
+    return section("refused", "What was refused", f"{intro}{reasons}<h3>File by file</h3>{listing}")
+
+
+def time_and_photos(fit: FitResult) -> str:
+    """Where the time went, and how many photos of each class are on each side."""
+    rest = fit.seconds - sum(phase.seconds for phase in fit.phases)
+    phases = [(text(phase.name), phase.seconds, text(phase.note)) for phase in fit.phases]
+    if rest >= 0.05:
+        phases.append(("everything else", rest, ""))
+    rows = [
+        (
+            phase,
+            duration(seconds) + figures.share_bar(seconds / fit.seconds if fit.seconds else 0.0),
+            percent(seconds / fit.seconds) if fit.seconds else NONE,
+            note,
+        )
+        for phase, seconds, note in phases
+    ]
+    times = table(
+        "Phases of the fit",
+        ("phase", "time", "share", "what was done"),
+        rows,
+        "lnnl",
+        ("together", duration(fit.seconds), "", ""),
+    )
+    sides = fit.splits.frame()
+    columns = tuple(sides[0])
+    totals = [sum(row[side] for row in sides) for side in columns[1:]]
+    photos = table(
+        "Photos by class and side",
+        (*columns, "together"),
+        [
+            (
+                name(row["class"]),
+                *(f"{row[side]:,}" for side in columns[1:]),
+                f"{sum(row[side] for side in columns[1:]):,}",
+            )
+            for row in sides
+        ],
+        "l" + "n" * len(columns),
+        ("together", *(f"{total:,}" for total in totals), f"{sum(totals):,}"),
+    )
+    body = f"{times}<h3>Photos on each side of the split</h3>{photos}"
+    return section("time", "Where the time and the photos went", body)
+
+
+def repeat(fit: FitResult) -> str:
+    """The lines of Python that run this fit again, and what it ran on."""
+    photos = fit.splits.photos
+    settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
+    code = (
+        "import scenelearn as sl\n\n"
+        f"photos = sl.scan({str(photos.folder)!r})\n"
+        f"splits = sl.split(photos, seed={fit.splits.seed})\n"
+        f"fit = sl.fit(\n    splits,\n{settings})\n"
+        'sl.report(fit, "report/")\n'
+    )
+    sizes = [len(side) for side in (fit.splits.train, fit.splits.validation, fit.splits.test)]
+    whole = sum(sizes) or 1
+    note = (
+        f"<p>The split came out as {sizes[0]:,} photos to train, {sizes[1]:,} "
+        f"({percent(sizes[1] / whole)}) to validate and {sizes[2]:,} ({percent(sizes[2] / whole)}) "
+        "to test. If you gave <code>sl.split</code> shares of your own, give it the same again. "
+        "Each photo's hash and side are in <code>result.json</code>.</p>"
+    )
+    # The code's strings went through repr, so nothing but markup is left to escape.
+    snippet = region("Python code", f"<pre><code>{html.escape(code)}</code></pre>")
+    ran_on = "".join(
+        f"<dt>{text(key.replace('_', ' '))}</dt><dd>{text(value)}</dd>"
+        for key, value in fit.environment.items()
+    )
+    body = f'{note}{snippet}<h3>What it ran on</h3><dl class="rows">{ran_on}</dl>'
+    return section("repeat", "How to repeat this run", body)

@@ -1,0 +1,209 @@
+"""The page's figures: SVG written by hand, and the confusion matrix as a coloured table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scenelearn.evaluate import Evaluation, Interval
+from scenelearn.report._markup import count, name, percent, region, span, text
+from scenelearn.report._style import N_TINTS
+
+_MANY_CLASSES = 12  # more columns than this get upright headings and narrower cells
+
+# The curves are drawn on this canvas, in px; on a phone it shrinks to about four fifths.
+_WIDTH, _HEIGHT = 420, 268
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 64, 46
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve: its name, its look ("a" or "b") and a value for each epoch, NaN for none."""
+
+    name: str
+    look: str
+    values: Sequence[float]
+
+
+def ruler(accuracy: Interval, chance: float) -> str:
+    """The accuracy with its interval on a scale from 0 to 100 %, and the chance level."""
+    marks = "".join(
+        f'<line class="grid" x1="{x}%" x2="{x}%" y1="44" y2="60"/>'
+        f'<text x="{x}%" y="79" text-anchor="{_anchor(x)}">{x}\N{NO-BREAK SPACE}%</text>'
+        for x in (0, 25, 50, 75, 100)
+    )
+    at, guess = 100 * accuracy.value, 100 * chance
+    label = (
+        f"On a scale from 0 to 100 %: accuracy {percent(accuracy.value)}, 95 % interval "
+        f"{span(accuracy.low, accuracy.high)}; chance level {percent(chance)}."
+    )
+    return (
+        f'<svg class="ruler" role="img" aria-label="{text(label)}" width="100%" height="84">{marks}'
+        '<rect class="track" x="0" y="49" width="100%" height="6" rx="3"/>'
+        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="22" y2="60"/>'
+        f'<text x="{guess:.2f}%" y="14" text-anchor="{_anchor(guess)}">chance {percent(chance)}'
+        "</text>"
+        f'<rect class="band" x="{100 * accuracy.low:.2f}%" y="43" height="18" rx="4" '
+        f'width="{100 * (accuracy.high - accuracy.low):.2f}%"/>'
+        f'<circle class="dot" cx="{at:.2f}%" cy="52" r="6"/>'
+        f'<text class="strong" x="{at:.2f}%" y="33" text-anchor="{_anchor(at)}">'
+        f"{percent(accuracy.value)}</text></svg>"
+    )
+
+
+def interval_bar(interval: Interval) -> str:
+    """A small bar from 0 to 100 % with the interval and its value; the numbers stand beside it."""
+    if not interval.n:
+        return ""
+    low, high, at = (100 * x for x in (interval.low, interval.high, interval.value))
+    return (
+        '<svg class="bar" aria-hidden="true" width="120" height="14" viewBox="-4 0 108 14" '
+        'preserveAspectRatio="none"><rect class="track" x="0" y="5.5" width="100" height="3" '
+        f'rx="1.5"/><rect class="band" x="{low:.2f}" y="2" width="{high - low:.2f}" height="10" '
+        f'rx="2"/><rect class="dot" x="{at - 1.25:.2f}" y="1" width="2.5" height="12" rx="1"/>'
+        "</svg>"
+    )
+
+
+def share_bar(share: float) -> str:
+    """A small bar for a share of the whole; the number stands beside it."""
+    width = 100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+    return (
+        '<svg class="bar" aria-hidden="true" width="120" height="10">'
+        '<rect class="track" width="100%" height="10" rx="3"/>'
+        f'<rect class="dot" width="{width:.2f}%" height="10" rx="3"/></svg>'
+    )
+
+
+def curves(
+    title: str, lines: Sequence[Line], show: Callable[[float], str], *, from_zero: bool, step: float
+) -> str:
+    """Curves over the epochs 0, 1, 2, …; values that are not numbers leave a gap.
+
+    Args:
+        title: what the figure shows.
+        lines: at least one, each with one value an epoch.
+        show: writes a value, for the axis and the description.
+        from_zero: whether the axis begins at zero.
+        step: the finest spacing of the axis' ticks.
+    """
+    finite = [value for line in lines for value in line.values if math.isfinite(value)]
+    ticks = _ticks(0.0 if from_zero else min(finite), max(finite), step)
+    low, high = ticks[0], ticks[-1]
+    n_epochs = len(lines[0].values)
+
+    def x(epoch: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epoch / max(n_epochs - 1, 1)
+
+    def y(value: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
+
+    parts = [f'<text class="strong" x="14" y="25">{text(title)}</text>']
+    for tick in ticks:
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" '
+            f'y2="{y(tick):.1f}"/><text x="{_LEFT - 8}" y="{y(tick) + 4.5:.1f}" '
+            f'text-anchor="end">{show(tick)}</text>'
+        )
+    every = max(1, math.ceil((n_epochs - 1) / 8))
+    for epoch in range(0, n_epochs, every):
+        parts.append(
+            f'<text x="{x(epoch):.1f}" y="{_HEIGHT - _BOTTOM + 20}" '
+            f'text-anchor="middle">{epoch}</text>'
+        )
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 9}" text-anchor="middle">epoch</text>')
+    for place, line in enumerate(lines):
+        if len(lines) > 1:
+            parts.append(_legend(line, 14 + 118 * place))
+        parts.append(_path(line, x, y, marks=n_epochs <= 40))
+    told = "; ".join(f"{line.name}: {_in_words(line.values, show)}" for line in lines)
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{text(f"{title} by epoch. {told}.")}">{"".join(parts)}</svg>'
+    )
+
+
+def confusion_table(evaluation: Evaluation) -> str:
+    """Rows the true classes, columns the predicted ones; each cell a count and its row's share."""
+    names = evaluation.class_names
+    kind = "heat many" if len(names) > _MANY_CLASSES else "heat"
+    columns = "".join(f'<th scope="col">{name(column)}</th>' for column in names)
+    rows = []
+    for k, (row, score) in enumerate(zip(evaluation.confusion, evaluation.per_class, strict=True)):
+        cells = "".join(_cell(n, score.n_photos, right=j == k) for j, n in enumerate(row))
+        rows.append(
+            f'<tr><th scope="row">{name(score.name)}</th>{cells}'
+            f'<td class="sum">{score.n_photos:,}</td></tr>\n'
+        )
+    return region(
+        "Confusion matrix",
+        f'<table class="{kind}"><thead><tr><th rowspan="2">true class</th>'
+        f'<th colspan="{len(names)}" scope="colgroup">predicted class</th>'
+        f'<th rowspan="2">photos</th></tr><tr>{columns}</tr></thead>\n'
+        f"<tbody>\n{''.join(rows)}</tbody></table>",
+    )
+
+
+def _cell(n: int, n_photos: int, *, right: bool) -> str:
+    if not n:
+        return '<td class="zero">0</td>'
+    share = n / n_photos
+    tint = max(1, round(N_TINTS * math.sqrt(share)))  # the root keeps rare mistakes in sight
+    kind = "right" if right else "wrong"
+    return f'<td class="{kind}{tint}">{n:,}<small>{percent(share)}</small></td>'
+
+
+def _anchor(at: float) -> str:
+    return "start" if at < 12 else "end" if at > 88 else "middle"
+
+
+def _ticks(low: float, high: float, finest: float) -> list[float]:
+    """Three to seven round numbers that enclose both ends, `finest` or more apart."""
+    rough = max((high - low) / 4, finest)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if last - first < 2:
+        first, last = (first - 1, last) if first > 0 else (first, first + 2)
+    return [k * step for k in range(first, last + 1)]
+
+
+def _legend(line: Line, x: int) -> str:
+    return (
+        f'<path class="line {line.look}" d="M{x} 42h26"/>'
+        f'<text x="{x + 33}" y="46">{text(line.name)}</text>'
+    )
+
+
+def _path(
+    line: Line, x: Callable[[float], float], y: Callable[[float], float], *, marks: bool
+) -> str:
+    steps, dots, drawing = [], [], False
+    for epoch, value in enumerate(line.values):
+        if not math.isfinite(value):
+            drawing = False
+            continue
+        place = f"{x(epoch):.1f} {y(value):.1f}"
+        steps.append(f"{'L' if drawing else 'M'}{place}")
+        drawing = True
+        if marks:
+            dots.append(
+                f'<circle class="mark {line.look}" cx="{x(epoch):.1f}" cy="{y(value):.1f}" '
+                f'r="3.2"/>'
+            )
+    return f'<path class="line {line.look}" d="{" ".join(steps)}"/>{"".join(dots)}'
+
+
+def _in_words(values: Sequence[float], show: Callable[[float], str]) -> str:
+    known = [(value, epoch) for epoch, value in enumerate(values) if math.isfinite(value)]
+    if not known:
+        return "no values"
+    (first, start), (last, end) = known[0], known[-1]
+    (low, low_at), (high, high_at) = min(known), max(known)
+    return (
+        f"{show(first)} at epoch {start}, {show(last)} at epoch {end}, lowest {show(low)} at "
+        f"epoch {low_at}, highest {show(high)} at epoch {high_at}, over "
+        f"{count(len(known), 'epoch')}"
+    )

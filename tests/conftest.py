@@ -1,0 +1,59 @@
+"""What every test shares: a cache of its own, a backend, sample scenes, and real photos if any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before anything imports Keras; doctests get it as well."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    cache = tempfile.mkdtemp(prefix="scenelearn-tests-")
+    before = os.environ.get("SCENELEARN_CACHE")
+    os.environ["SCENELEARN_CACHE"] = cache
+
+    def restore() -> None:
+        if before is None:
+            del os.environ["SCENELEARN_CACHE"]
+        else:
+            os.environ["SCENELEARN_CACHE"] = before
+        shutil.rmtree(cache, ignore_errors=True)
+
+    config.add_cleanup(restore)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 72 sample scenes, twelve of each class. Read it, do not change it."""
+    import scenelearn as sl
+
+    folder = tmp_path_factory.mktemp("scenes")
+    sl.sample_scenes(folder, per_class=12, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def intel() -> Path:
+    """The folder of Intel photos that SCENELEARN_INTEL names."""
+    return _from_environment("SCENELEARN_INTEL")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of ImageNet weights that SCENELEARN_WEIGHTS names."""
+    return _from_environment("SCENELEARN_WEIGHTS")
+
+
+def _from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.fail(f"{variable} names {value}, which is not a folder")
+    return folder

@@ -1,0 +1,485 @@
+"""The report: right numbers, inert names, one file that asks for no other."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scenelearn.classify import Classifier
+from scenelearn.data import Photos, Reason, Refused, Splits
+from scenelearn.errors import ArgumentError
+from scenelearn.evaluate import evaluate, wilson
+from scenelearn.finetune import Epoch, FitResult, FitSettings, Phase
+from scenelearn.report import _findings as findings
+from scenelearn.report import _style as style
+from scenelearn.report import report
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</style><script>alert(2)</script>",
+    "\" onmouseover=\"alert(3)' x='",
+    "two\nlines \u202eright to left",
+)
+PER_CLASS = 8
+VOID = {"meta", "link", "img", "br", "wbr"}
+
+
+class Page(HTMLParser):
+    """The page's elements with their attributes, its words, and whether its tags are paired."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.unclosed: list[str] = []
+        self.feed(source)
+        self.close()
+        self.text = " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.unclosed.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.unclosed.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.unclosed:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street")) -> FitResult:
+    """A fit on small drawn photos; every fourth test photo is taken for the next class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, hashes = [], []
+    for k in range(len(names) * PER_CLASS):
+        path = f"class {k // PER_CLASS}/photo '{k % PER_CLASS}'.jpg"
+        file = folder / path
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), (40 * (k // PER_CLASS), 9 * k % 256, 120)).save(file)
+        paths.append(path)
+        hashes.append(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), PER_CLASS)
+    refused = (Refused(path="notes.txt", reason=Reason.NOT_AN_IMAGE, detail="<b>no</b> image"),)
+    photos = Photos(
+        folder=folder,
+        paths=tuple(paths),
+        labels=labels,
+        class_names=names,
+        hashes=tuple(hashes),
+        sides=("",) * len(paths),
+        refused=refused,
+    )
+    place = np.arange(len(paths), dtype=np.int64)
+    test, validation = place[place % 2 == 0], place[place % 4 == 1]
+    splits = Splits(
+        photos=photos, train=place[place % 4 == 3], validation=validation, test=test, seed=7
+    )
+    said = (labels[test] + (np.arange(len(test)) % 4 == 3)) % len(names)
+    sure = np.minimum(0.6 + 0.01 * np.arange(len(test)), 0.99)
+    table = np.repeat((1 - sure)[:, None] / (len(names) - 1), len(names), axis=1)
+    table[np.arange(len(test)), said] = sure
+    probabilities = table.astype(np.float32)
+    return FitResult(
+        classifier=cast("Classifier", object()),  # the report does not touch it
+        kept="fine-tuned",
+        evaluation=evaluate(labels[test], probabilities, names),
+        validation=evaluate(labels[validation], np.eye(len(names))[labels[validation]], names),
+        history=tuple(
+            Epoch(
+                number=k,
+                train_loss=math.nan if k == 0 else 0.9 / k,
+                validation_loss=0.5 / (k + 1),
+                validation_accuracy=0.7 + 0.05 * k,
+                learning_rate=0.001,
+                seconds=1.5,
+            )
+            for k in range(4)
+        ),
+        phases=(
+            Phase(name="photos", seconds=1.0, note="24 photos"),
+            Phase(name="fine-tuning", seconds=6.0, note="3 epochs"),
+        ),
+        splits=splits,
+        test_indices=test,
+        test_probabilities=probabilities,
+        refused=refused,
+        settings=FitSettings(minutes=2, seed=5),
+        environment={"keras": "3.x", "date": "2025-01-02", "photo_fingerprint": "ab12cd"},
+        seconds=8.25,
+    )
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> FitResult:
+    return make_fit(tmp_path / "photos")
+
+
+def written(fit: FitResult, folder: Path) -> Page:
+    return Page(report(fit, folder).read_text(encoding="utf-8"))
+
+
+def strict_json(file: Path) -> Any:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{file} holds {constant}, which JSON does not have")
+
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "report"
+
+    index = report(fit, folder)
+    report(fit, str(folder))
+
+    assert index == folder / "index.html"
+    assert sorted(file.name for file in folder.iterdir()) == ["index.html", "result.json"]
+
+
+def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
+    page = written(fit, tmp_path / "report")
+    judged = fit.evaluation
+
+    assert f"The fine-tuned network recognises {100 * judged.accuracy.value:.1f} %" in page.text
+    low, high = judged.accuracy.low, judged.accuracy.high
+    assert f"of 12 test photos (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in page.text
+    assert "after a fit of 8.2 s" in page.text
+    assert f"Mean recall of the classes {100 * judged.balanced_accuracy:.1f} %" in page.text
+    assert f"Log loss {judged.log_loss:.3f}" in page.text
+    assert f"Calibration error {100 * judged.calibration_error:.1f} %" in page.text
+    assert "Validation accuracy 100.0 %" in page.text
+    assert "Chance level 33.3 %" in page.text
+    assert "Mistaken photos 3 of 12" in page.text
+    for score in judged.per_class:
+        recall = score.recall
+        assert (
+            f"{score.name} {score.n_photos} {100 * recall.value:.1f} % "
+            f"{100 * recall.low:.1f} to {100 * recall.high:.1f} % "
+            f"{100 * score.precision.value:.1f} % {score.f1:.3f}"
+        ) in page.text
+    for score, row in zip(judged.per_class, judged.confusion, strict=True):
+        cells = [f"{n} {100 * n / score.n_photos:.1f} %" if n else "0" for n in row]
+        assert " ".join([score.name, *cells, str(score.n_photos)]) in page.text
+    for row in fit.splits.frame():
+        assert " ".join(str(cell) for cell in row.values()) in page.text
+    for epoch in fit.history[1:]:
+        losses = f"{epoch.train_loss:.4f} {epoch.validation_loss:.4f}"
+        assert f"{epoch.number} {losses} {100 * epoch.validation_accuracy:.1f} %" in page.text
+    assert "photos 1.0 s 12.1 %" in page.text
+    assert "everything else 1.2 s" in page.text
+
+
+def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
+    page = written(fit, tmp_path / "report")
+
+    assert f"sl.scan({str(tmp_path / 'photos')!r})" in page.text
+    assert "sl.split(photos, seed=7)" in page.text
+    for key, value in fit.settings.to_json().items():
+        assert f"{key}={value!r}," in page.text
+    for key, value in fit.environment.items():
+        assert f"{key.replace('_', ' ')} {value}" in page.text
+
+
+def test_names_from_the_disk_are_inert(tmp_path: Path) -> None:
+    fit = make_fit(tmp_path / "photos", names=HOSTILE)
+    refused = tuple(
+        Refused(path=f"{name}.jpg", reason=Reason.DAMAGED, detail=name) for name in HOSTILE
+    )
+    phases = tuple(Phase(name=name, seconds=1, note=name) for name in HOSTILE)
+    fit = dataclasses.replace(
+        fit,
+        refused=refused,
+        phases=phases,
+        environment=dict(zip(HOSTILE, HOSTILE, strict=True)) | {"date": HOSTILE[0]},
+        settings=dataclasses.replace(fit.settings, weights=HOSTILE[1]),
+    )
+
+    page = written(fit, tmp_path / "report")
+
+    assert not page.all("script")
+    assert len(page.all("style")) == 1
+    for _, attributes in page.elements:
+        assert not [key for key in attributes if key.startswith("on")]
+    for image in page.all("img"):
+        assert (image["src"] or "").startswith("data:image/jpeg;base64,")
+    for name in HOSTILE[:3]:
+        assert " ".join(name.split()) in page.text  # shown, as words
+    assert r"two\nlines \u202eright to left" in page.text
+    assert not page.unclosed
+
+
+def test_paths_that_are_not_utf8_are_shown_and_kept(fit: FitResult, tmp_path: Path) -> None:
+    refused = (Refused(path="caf\udce9.jpg", reason=Reason.UNREADABLE),)
+
+    page = written(dataclasses.replace(fit, refused=refused), tmp_path / "report")
+
+    assert r"caf\udce9.jpg" in page.text
+    result = strict_json(tmp_path / "report" / "result.json")
+    assert result["refused"][0]["path"] == "caf\udce9.jpg"
+
+
+def test_nothing_is_fetched_from_elsewhere(fit: FitResult, tmp_path: Path) -> None:
+    index = report(fit, tmp_path / "report")
+    source = index.read_text(encoding="utf-8")
+    page = Page(source)
+
+    for _, attributes in page.elements:
+        for key in ("src", "href", "srcset", "action", "data", "xlink:href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:"))
+    assert "url(" not in source
+    assert "@import" not in source
+    assert "http://" not in source
+    assert "https://" not in source
+    policies = [m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in (policies[0]["content"] or "")
+
+
+def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
+    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    page = Page(source)
+
+    assert page.all("html") == [{"lang": "en"}]
+    assert [m for m in page.all("meta") if m.get("name") == "viewport"]
+    assert len(page.all("h1")) == 1
+    for svg in page.all("svg"):
+        assert svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
+    assert all(image["alt"] for image in page.all("img"))
+    scrolling = [box for box in page.all("div") if "scroll" in (box.get("class") or "").split()]
+    assert len(scrolling) >= len(page.all("table"))
+    for box in scrolling:
+        assert (box["role"], box["tabindex"]) == ("region", "0")
+        assert box["aria-label"]
+    targets = {attributes.get("id") for _, attributes in page.elements}
+    assert {(link["href"] or "")[1:] for link in page.all("a")} <= targets
+    for drawing in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
+        ElementTree.fromstring(drawing)  # noqa: S314 - our own, to see that it is well-formed
+
+
+@pytest.mark.parametrize("palette", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_contrast_is_enough_to_read(palette: dict[str, str]) -> None:
+    def rgb(colour: str) -> tuple[float, ...]:
+        if colour.startswith("#"):
+            return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        return tuple(float(part) for part in colour.split())
+
+    def luminance(colour: tuple[float, ...]) -> float:
+        parts = [c / 255 for c in colour]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+        dark, light = sorted((luminance(one), luminance(other)))
+        return (light + 0.05) / (dark + 0.05)
+
+    for ground in ("paper", "card"):
+        for ink in ("ink", "muted", "right", "wrong"):
+            assert contrast(rgb(palette[ink]), rgb(palette[ground])) >= 4.5
+    for tint in ("right-rgb", "wrong-rgb"):
+        a = style.STRONGEST_TINT
+        over = zip(rgb(palette[tint]), rgb(palette["card"]), strict=True)
+        mixed = tuple(a * top + (1 - a) * below for top, below in over)
+        assert contrast(rgb(palette["ink"]), mixed) >= 4.5
+
+
+def test_result_is_strict_json_and_keeps_every_number(fit: FitResult, tmp_path: Path) -> None:
+    broken = dataclasses.replace(fit.history[1], validation_loss=math.inf)
+    fit = dataclasses.replace(fit, history=(fit.history[0], broken, *fit.history[2:]))
+
+    report(fit, tmp_path / "report")
+
+    result = strict_json(tmp_path / "report" / "result.json")
+    assert result["history"][0]["train_loss"] is None
+    assert result["history"][1]["validation_loss"] is None
+    assert result["evaluation"] == fit.evaluation.to_json()
+    assert result["splits"] == fit.splits.to_json()
+    assert result["settings"] == fit.settings.to_json()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "why"), [(0, "epochs=0"), (None, "budget of 2 min 00 s left no time")]
+)
+def test_without_fine_tuning_it_says_so(
+    fit: FitResult, tmp_path: Path, epochs: int | None, why: str
+) -> None:
+    settings = dataclasses.replace(fit.settings, epochs=epochs)
+    fit = dataclasses.replace(fit, history=fit.history[:1], kept="solved head", settings=settings)
+
+    page = written(fit, tmp_path / "report")
+
+    assert "No fine-tuning ran" in page.text
+    assert why in page.text
+    assert "The solved head reached 70.0 % of the validation photos" in page.text
+    assert not [svg for svg in page.all("svg") if "by epoch" in (svg.get("aria-label") or "")]
+
+
+def test_history_without_one_finite_loss_draws_no_loss(fit: FitResult, tmp_path: Path) -> None:
+    lost = {"train_loss": math.nan, "validation_loss": math.nan}
+    history = tuple(dataclasses.replace(epoch, **lost) for epoch in fit.history)
+
+    page = written(dataclasses.replace(fit, history=history), tmp_path / "report")
+
+    labels = [svg.get("aria-label") or "" for svg in page.all("svg")]
+    assert [label for label in labels if label.startswith("Validation accuracy by epoch")]
+    assert not [label for label in labels if label.startswith("Loss")]
+
+
+def test_mistakes_come_with_their_photos_most_confident_first(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    page = written(fit, tmp_path / "report")
+
+    alts = [image["alt"] for image in page.all("img")]
+    assert alts == [
+        "Test photo of class street, taken for forest",
+        "Test photo of class sea, taken for street",
+        "Test photo of class forest, taken for sea",
+    ]
+    assert "taken for forest 71.0 % is street 14.5 % class 2/ photo '6'.jpg" in page.text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: file.unlink(), "This file is no longer there."),
+        (lambda file: file.write_bytes(b"other"), "This file has changed since the fit."),
+        (lambda file: (file.unlink(), file.mkdir()), "This file can no longer be read."),
+    ],
+    ids=["vanished", "changed", "unreadable"],
+)
+def test_photo_lost_meanwhile_is_said_in_its_place(
+    fit: FitResult, tmp_path: Path, change: Any, words: str
+) -> None:
+    change(fit.splits.photos.file(findings.mistakes(fit)[0].index))
+
+    page = written(fit, tmp_path / "report")
+
+    assert words in page.text
+    assert len(page.all("img")) == 2
+
+
+def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
+    names = fit.splits.photos.class_names
+    truth = fit.splits.photos.labels[fit.test_indices]
+    sure = np.eye(len(names), dtype=np.float32)[truth]
+    perfect = evaluate(truth, sure, names)
+
+    page = written(
+        dataclasses.replace(fit, evaluation=perfect, test_probabilities=sure), tmp_path / "report"
+    )
+
+    assert "Every test photo was recognised." in page.text
+    assert "No test photo was mistaken" in page.text
+    assert "Weakest class –" in page.text
+
+
+def test_class_without_test_photos(fit: FitResult, tmp_path: Path) -> None:
+    names = fit.splits.photos.class_names
+    keep = fit.splits.photos.labels[fit.test_indices] != 2
+    test, table = fit.test_indices[keep], fit.test_probabilities[keep]
+    judged = evaluate(fit.splits.photos.labels[test], table, names)
+
+    page = written(
+        dataclasses.replace(fit, evaluation=judged, test_indices=test, test_probabilities=table),
+        tmp_path / "report",
+    )
+
+    assert "street 0 – – 0.0 % 0.000" in page.text
+
+
+def test_refused_files_are_counted_and_the_rare_ones_listed_first(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    many = [Refused(path=f"._{k}.jpg", reason=Reason.SYSTEM_FILE) for k in range(1500)]
+    rare = Refused(path="sea/half.jpg", reason=Reason.TRUNCATED, detail="<cut> short")
+
+    page = written(dataclasses.replace(fit, refused=(*many, rare)), tmp_path / "report")
+
+    assert "1,501 files were not used. 200 of them are listed here" in page.text
+    assert "the other 1,301 are in result.json" in page.text
+    assert "hidden or system file 1,500 truncated image 1" in page.text
+    assert "sea/ half.jpg truncated image <cut> short ._0.jpg" in page.text
+    assert "._198.jpg" in page.text
+    assert "._199.jpg" not in page.text
+    assert len(strict_json(tmp_path / "report" / "result.json")["refused"]) == 1501
+
+
+def test_nothing_refused(fit: FitResult, tmp_path: Path) -> None:
+    page = written(dataclasses.replace(fit, refused=()), tmp_path / "report")
+
+    assert "Every file found was used." in page.text
+
+
+def test_advice_follows_from_the_numbers(fit: FitResult, tmp_path: Path) -> None:
+    page = written(fit, tmp_path / "report")
+
+    needed = findings.photos_needed(fit.evaluation.accuracy.value)
+    assert "which has the lowest recall (75.0 %) and 2 training photos" in page.text
+    assert f"about {needed:,} test photos, instead of 12, would narrow it to 5." in page.text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.86, 0.97, 1.0])
+def test_photos_needed_are_enough_and_not_far_too_many(share: float) -> None:
+    def width(n: int) -> float:
+        interval = wilson(round(share * n), n)
+        return interval.high - interval.low
+
+    n = findings.photos_needed(share)
+
+    assert width(n) <= 0.052  # rounding the successes to whole photos may move it a little
+    assert width(int(0.85 * n)) > 0.05
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["folder", "folder above"])
+def test_folder_that_is_a_file(fit: FitResult, tmp_path: Path, inside: bool) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+
+    with pytest.raises(ArgumentError, match=r"`folder` must be a folder.*is a file.*Pass another"):
+        report(fit, taken / "report" if inside else taken)
+
+    assert taken.read_text() == "mine"
+
+
+def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report"
+    before = report(fit, folder).read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        report(fit, folder)
+
+    assert (folder / "index.html").read_bytes() == before
+    assert sorted(file.name for file in folder.iterdir()) == ["index.html", "result.json"]
+
+
+def test_importing_the_room_loads_no_network() -> None:
+    code = (
+        "import sys, scenelearn.report; "
+        "assert not {'keras', 'jax', 'matplotlib'} & set(sys.modules), 'heavy'"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
