@@ -86,7 +86,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def _help(match: re.Match[str]) -> str:
     command = [sys.executable, "-m", "scenelearn", *match[1].split(), "--help"]
-    env = {**os.environ, "COLUMNS": "88", "NO_COLOR": "1"}
+    env = {**os.environ, "COLUMNS": "78", "NO_COLOR": "1"}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return f"```text\n{run.stdout.rstrip()}\n```"
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from scenelearn.errors import BackendError
 
@@ -116,7 +117,7 @@ def _import_without_writing() -> ModuleType:
                 del os.environ["KERAS_HOME"]
             else:
                 os.environ["KERAS_HOME"] = variable
-    config = importlib.import_module("keras.src.backend.config")
+    config: Any = importlib.import_module("keras.src.backend.config")
     if hasattr(config, "_KERAS_DIR"):
         config._KERAS_DIR = str(real_home)
     return module

@@ -35,6 +35,7 @@ photos
 import base64
 import io
 
+import numpy as np
 from IPython.display import HTML
 from PIL import Image
 
@@ -44,17 +45,19 @@ def show(files, alt, columns=6):
     rows = -(-len(files) // columns)
     sheet = Image.new("RGB", (104 * columns - 4, 104 * rows - 4), "white")
     for i, file in enumerate(files):
+        row, column = divmod(i, columns)
         with Image.open(file) as photo:
-            sheet.paste(photo.resize((100, 100)), (104 * (i % columns), 104 * (i // columns)))
+            sheet.paste(photo.resize((100, 100)), (104 * column, 104 * row))
     jpeg = io.BytesIO()
     sheet.save(jpeg, "jpeg", quality=80)
-    data = base64.b64encode(jpeg.getvalue()).decode()
-    return HTML(f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{data}"></figure>')
+    source = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    return HTML(f'<figure><img alt="{alt}" src="{source}"></figure>')
 
 
+columns = [np.flatnonzero(photos.labels == k)[:4] for k in range(photos.n_classes)]
 show(
-    [photos.file(60 * label + i) for i in range(4) for label in range(photos.n_classes)],
-    alt="Four rows of drawn scenes; the columns are " + ", ".join(photos.class_names),
+    [photos.file(i) for i in np.transpose(columns).ravel()],
+    alt="Four rows of drawn scenes; columns: " + ", ".join(photos.class_names),
 )
 
 # %% [markdown]
@@ -74,11 +77,18 @@ splits
 #
 # [`sl.fit`][scenelearn.finetune.fit] works within a budget of minutes. It computes what the frozen
 # network sees in each photo, solves a head on that, fine-tunes the whole from there, and keeps
-# whichever does better on the validation photos. A network of random weights and small images
-# are enough to see all of it happen.
+# whichever does better on the validation photos. A small network with random weights and small
+# images are enough to see all of it happen.
 
 # %%
-fit = sl.fit(splits, weights=None, image_px=64, minutes=0.75, seed=0)
+fit = sl.fit(
+    splits,
+    backbone="mobilenet_0.25",
+    weights=None,
+    image_px=64,
+    minutes=1,
+    seed=0,
+)
 print(fit)
 
 # %% [markdown]
@@ -98,8 +108,8 @@ for phase in fit.phases:
 fit.evaluation
 
 # %%
-accuracy = fit.evaluation.accuracy
-print(f"{accuracy.value:.1%}, between {accuracy.low:.1%} and {accuracy.high:.1%}")
+low, high = fit.evaluation.accuracy.low, fit.evaluation.accuracy.high
+print(f"between {low:.1%} and {high:.1%}")
 
 # %% [markdown]
 # ## Use it
@@ -111,7 +121,8 @@ print(f"{accuracy.value:.1%}, between {accuracy.low:.1%} and {accuracy.high:.1%}
 fit.save(work / "scenes.keras")
 classifier = sl.load(work / "scenes.keras")
 
-some = [photos.file(i) for i in splits.test[:: max(1, len(splits.test) // 6)][:6]]
+step = len(splits.test) // 6
+some = [photos.file(i) for i in splits.test[::step][:6]]
 for file, prediction in zip(some, classifier.predict(some), strict=True):
     print(f"{file.name:20}  {prediction.label:10} {prediction.probability:.0%}")
 

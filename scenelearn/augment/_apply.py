@@ -21,7 +21,7 @@ def apply(images: npt.NDArray[np.uint8], draws: Draws) -> npt.NDArray[np.uint8]:
         (n, height, width, 3) uint8, the crops at the images' own size.
 
     Raises:
-        ArgumentError: if the shapes do not fit together.
+        ArgumentError: if the shapes do not fit together, or the images are not uint8.
 
     Example:
         >>> still = Draws(boxes=np.array([[0, 0, 1, 1.0]]), mirrored=np.array([True]),
@@ -30,10 +30,12 @@ def apply(images: npt.NDArray[np.uint8], draws: Draws) -> npt.NDArray[np.uint8]:
         >>> bool((apply(image, still) == image[:, :, ::-1]).all())
         True
     """
-    if images.ndim != 4 or images.shape[3] != 3 or len(images) != len(draws.gains):
+    n = len(draws.gains)
+    if images.ndim != 4 or images.shape[3] != 3 or len(images) != n or images.dtype != np.uint8:
         raise ArgumentError(
-            f"`images` must have the shape ({len(draws.gains)}, height, width, 3), one image for "
-            f"each draw. Received: {images.shape}. Draw with the indices of these images."
+            f"`images` must have the shape ({n}, height, width, 3), one image for each draw, and "
+            f"the dtype uint8. Received: {images.shape}, {images.dtype}. Draw with the indices of "
+            "these images."
         )
     _, height, width, _ = images.shape
     out = np.empty_like(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ class Policy:
         smallest_area: a crop keeps between this share of the area and all of it, in (0, 1].
         aspect: a crop is wider or taller by at most this factor, at least 1.
         brightness: values are multiplied by up to 1 ± this, in [0, 1).
+
+    Raises:
+        ArgumentError: if a value is out of its range.
     """
 
     mirror: bool = True
@@ -28,10 +32,22 @@ class Policy:
     brightness: float = 0.2
 
     def __post_init__(self) -> None:
+        area, aspect, brightness = self.smallest_area, self.aspect, self.brightness
         for name, value, right, expected in (
-            ("smallest_area", self.smallest_area, 0 < self.smallest_area <= 1, "in (0, 1]"),
-            ("aspect", self.aspect, self.aspect >= 1, "at least 1"),
-            ("brightness", self.brightness, 0 <= self.brightness < 1, "in [0, 1)"),
+            ("mirror", self.mirror, isinstance(self.mirror, bool), "True or False"),
+            ("smallest_area", area, isinstance(area, int | float) and 0 < area <= 1, "in (0, 1]"),
+            (
+                "aspect",
+                aspect,
+                isinstance(aspect, int | float) and 1 <= aspect < math.inf,
+                "at least 1",
+            ),
+            (
+                "brightness",
+                brightness,
+                isinstance(brightness, int | float) and 0 <= brightness < 1,
+                "in [0, 1)",
+            ),
         ):
             if not right:
                 raise ArgumentError(
@@ -45,7 +61,8 @@ class Draws:
     """What happens to each photo of a batch.
 
     Attributes:
-        boxes: (n, 4) float64, left, top, right, bottom of the crop, as shares in [0, 1].
+        boxes: (n, 4) float64, left, top, right, bottom of the crop, as shares in [0, 1] of width
+            and height.
         mirrored: (n,) bool.
         gains: (n,) float64, what the values are multiplied by.
     """
@@ -67,15 +84,25 @@ def draw(policy: Policy, seed: int, epoch: int, indices: npt.NDArray[np.int64]) 
     Returns:
         The draws, in the order of `indices`.
 
+    Raises:
+        ArgumentError: if `seed`, `epoch` or an index is negative.
+
     Example:
         >>> a = draw(Policy(), 0, 1, np.array([5, 9]))
         >>> b = draw(Policy(), 0, 1, np.array([9]))
         >>> bool((a.boxes[1] == b.boxes[0]).all())
         True
     """
-    u = np.stack([np.random.default_rng([seed, epoch, int(i)]).random(6) for i in indices])
+    for name, least in (("seed", seed), ("epoch", epoch), ("indices", min(indices, default=0))):
+        if least < 0:
+            raise ArgumentError(
+                f"`{name}` must be at least 0. Received: {least}. Count from 0 upwards."
+            )
+    u = np.array([np.random.default_rng([seed, epoch, int(i)]).random(6) for i in indices])
+    u = u.reshape(-1, 6)  # of no photos, too
     area = policy.smallest_area + (1 - policy.smallest_area) * u[:, 0]
     stretch = np.exp((2 * u[:, 1] - 1) * np.log(policy.aspect) / 2)
+    stretch = np.clip(stretch, np.sqrt(area), 1 / np.sqrt(area))  # neither side outgrows the image
     width = np.minimum(np.sqrt(area) * stretch, 1)
     height = np.minimum(np.sqrt(area) / stretch, 1)
     left, top = (1 - width) * u[:, 2], (1 - height) * u[:, 3]

@@ -134,7 +134,7 @@ def filled(make: Callable[[], Any], seed: int = 0) -> Any:
 
 def _check_weights(weights: str | os.PathLike[str] | None) -> str | None:
     if weights is None or weights == "imagenet":
-        return weights  # type: ignore[return-value]
+        return None if weights is None else "imagenet"
     if not isinstance(weights, str | os.PathLike):
         raise ArgumentError(
             "`weights` must be 'imagenet', the path of a weights file, or None. "
@@ -221,7 +221,7 @@ def _initial(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None
         while (far := np.abs(values) > 2).any():
             values[far] = rng.standard_normal(int(far.sum()))
         values /= 0.87962566103423978  # the deviation of a normal cut off at ±2
-    return (values * np.sqrt(variance)).astype(np.float32)
+    return np.asarray(values * np.sqrt(variance), np.float32)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[float, float]:

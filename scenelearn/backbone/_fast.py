@@ -155,7 +155,12 @@ def _depthwise() -> Any:
 
         def put_back(i: int, j: int) -> Any:
             top, left = i // stride, j // stride
-            config = ((0, 0, 0), (top, rows - oh - top, 0), (left, columns - ow - left, 0), (0, 0, 0))
+            config = (
+                (0, 0, 0),
+                (top, rows - oh - top, 0),
+                (left, columns - ow - left, 0),
+                (0, 0, 0),
+            )
             return lax.pad(g, jnp.zeros((), g.dtype), config) * kernel[i, j, :, 0]
 
         def remainder(a: int, d: int) -> Any:

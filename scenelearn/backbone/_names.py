@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn._backend import keras
+from scenelearn.backbone._tiny import scenelearn_tiny
 from scenelearn.errors import UnknownBackboneError
 
 # "mobilenet_v2_0.35" -> ("mobilenet_v2", "0.35"); Keras calls the width `alpha`.
@@ -92,11 +93,12 @@ def find(name: str) -> Architecture:
 
 def _functions() -> list[Callable[..., Any]]:
     applications = keras().applications
-    return [
+    theirs = [
         function
         for name, function in vars(applications).items()
         if name[0].isupper() and callable(function)
     ]
+    return [*theirs, scenelearn_tiny]
 
 
 def _key(name: str) -> str:

@@ -84,7 +84,7 @@ def _about(path: Path) -> dict[str, Any]:
             texts = sizes[_ENTRY], sizes.get("config.json", 0), sizes.get("metadata.json", 0)
             if max(texts) > _MAX_TEXT_BYTES or sum(sizes.values()) > _MAX_BYTES:
                 raise _broken(path, "entries of a size that no classifier has")
-            about = json.loads(archive.read(_ENTRY))
+            about: dict[str, Any] = json.loads(archive.read(_ENTRY))
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         if isinstance(error, BundleError):
             raise

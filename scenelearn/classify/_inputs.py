@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def read(source: Source, image_px: int) -> Image_:
         ) from None
 
 
-def _named(photo: Photo, k: int) -> Iterator[Source] | list[Source]:
+def _named(photo: Photo, k: int) -> list[Source]:
     if isinstance(photo, bytes | bytearray):
         return [(f"bytes {k}", bytes(photo))]
     if isinstance(photo, np.ndarray):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.data._pixels import Pixels
+from scenelearn.errors import ArgumentError
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
@@ -22,8 +23,11 @@ class Batches:
         pixels: of all photos.
         labels: (n,) int32, of all photos.
         indices: (m,) int64, the photos of this set; those that cannot be decoded are left out.
-        batch_size: photos a batch; the last batch of an epoch holds what is left.
-        seed: of the orders.
+        batch_size: photos a batch, at least 1; the last batch of an epoch holds what is left.
+        seed: of the orders, at least 0.
+
+    Raises:
+        ArgumentError: if `batch_size` or `seed` is out of range.
     """
 
     pixels: Pixels
@@ -33,6 +37,12 @@ class Batches:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value, least in (("batch_size", self.batch_size, 1), ("seed", self.seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ArgumentError(
+                    f"`{name}` must be a whole number of at least {least}. "
+                    f"Received: {name}={value!r}. Pass e.g. {32 * least}."
+                )
         usable = self.indices[self.pixels.usable[self.indices]]
         object.__setattr__(self, "indices", usable)
 

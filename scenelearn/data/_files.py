@@ -19,11 +19,20 @@ def cache_folder() -> Path:
 
     It is ``SCENELEARN_CACHE`` where that is set, else ``scenelearn`` in ``XDG_CACHE_HOME`` or in
     ``~/.cache``. It is created if need be.
+
+    Raises:
+        ArgumentError: if it cannot be created.
     """
     named = os.environ.get("SCENELEARN_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(named).expanduser() if named else base / "scenelearn"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(
+            "`SCENELEARN_CACHE` must name a folder that exists or can be made. Received: "
+            f"{str(folder)!r}: {error.strerror}. Set this environment variable to another folder."
+        ) from None
     return folder
 
 
@@ -56,7 +65,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path. It is gone afterwards, whatever happened.
 
     Raises:
-        ArgumentError: if `path` is an existing folder, or its folder cannot be made.
+        ArgumentError: if `path` is an existing folder, or its folder cannot be made or written to.
     """
     target = Path(path).expanduser()
     if target.is_dir():
@@ -66,13 +75,14 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
+        )
+    except OSError as error:  # a file in the way, no permission, …
         raise ArgumentError(
-            f"`path` must lie in a folder. Received: {str(target)!r}, but "
-            f"{str(target.parent)!r} cannot be a folder because a file is in the way. "
-            "Choose another place."
+            f"`path` must lie in a folder that can be written to. Received: {str(target)!r}: "
+            f"{error.strerror}. Choose another place."
         ) from None
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:

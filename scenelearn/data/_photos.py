@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import html
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+
+def content_hash(content: bytes) -> bytes:
+    """16 bytes that stand for a file's content: equal hash, equal file."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 class Reason(enum.Enum):
@@ -43,7 +49,9 @@ class Refused:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+        # A name from the disk may hold line breaks, terminal codes or bytes that are no text.
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.path)
+        return f"{shown}: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
 
     def to_json(self) -> dict[str, str]:
         """The three fields as strings."""
@@ -59,7 +67,7 @@ class Photos:
         paths: one path a photo, relative to `folder`, with forward slashes.
         labels: (n,) int32 in [0, n_classes), positions in `class_names`.
         class_names: the classes, sorted.
-        hashes: 16 bytes a photo: BLAKE2b of the file's content. Equal hash, equal file.
+        hashes: `content_hash` of each photo's file.
         sides: the side that the folder gives each photo: "train", "validation", "test" or "".
         unlabelled: photos in a prediction folder (``seg_pred``): usable, but without a class.
         refused: everything else that was found.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scenelearn.data._decode import RefusedPhoto, check_whole
-from scenelearn.data._photos import Photos, Reason, Refused
+from scenelearn.data._photos import Photos, Reason, Refused, content_hash
 from scenelearn.errors import NoPhotosError, PathMissingError
 
 # Folder names that name a side rather than a class: those of common archives, the Intel one's
@@ -43,11 +42,12 @@ def scan(
 ) -> Photos:
     """Find the photos of a folder and their classes; account for every file in it.
 
-    A photo's class is the first folder on its way from `folder`, once these are taken off:
-    folders that everything lies in (an unpacked archive's own), and folders that name a side
-    (``train``, ``valid``, ``test``, ``seg_train`` …, also doubled as in the Intel archive). So
-    ``photos/sea/1.jpg``, ``photos/train/sea/1.jpg`` and ``photos/seg_train/seg_train/sea/1.jpg``
-    are all of class "sea". Photos below ``seg_pred`` have no class and are listed apart.
+    A photo's class is the first folder on its way from `folder`, once these are taken off: the
+    one folder that all class folders lie in (an unpacked archive's own), and folders that name a
+    side (``train``, ``valid``, ``test``, ``seg_train`` …, also doubled as in the Intel archive).
+    So ``photos/sea/1.jpg``, ``photos/train/sea/1.jpg`` and
+    ``photos/seg_train/seg_train/sea/1.jpg`` are all of class "sea". Photos below ``seg_pred`` have
+    no class and are listed apart.
 
     A file is judged by its content, not its name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF. Symbolic
     links to files are followed, links to folders and special files are refused.
@@ -122,15 +122,15 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str] | OSE
 
 def _holds(folder: os.DirEntry[str]) -> str:
     n_files = sum(len(names) for _, _, names in os.walk(folder.path))
-    return f"a folder, {n_files:,} files in it"
+    return f"a folder with {n_files:,} file{'s' if n_files != 1 else ''} in it"
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     """Why an entry is not a regular file that may be opened; empty for one that is."""
     try:
         mode = entry.stat().st_mode
-    except OSError as error:
-        return f"broken link ({error.strerror})"
+    except OSError as error:  # of a file that is no link, reading it will say why
+        return f"broken link ({error.strerror})" if entry.is_symlink() else ""
     if stat.S_ISDIR(mode):
         return "link to a folder"
     return "" if stat.S_ISREG(mode) else "pipe, socket or device"
@@ -160,7 +160,7 @@ def _read(root: Path, path: str) -> _Found:
     except OSError as error:
         why = error.strerror or str(error)
         return _Found(path, b"", Refused(path=path, reason=Reason.UNREADABLE, detail=why))
-    return _Found(path, hashlib.blake2b(content, digest_size=16).digest(), None)
+    return _Found(path, content_hash(content), None)
 
 
 def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
@@ -176,7 +176,8 @@ def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
         elif rest:
             kept.append((item, side, rest[0]))
         else:
-            refused.append(Refused(path=item.path, reason=Reason.NO_CLASS_FOLDER))
+            detail = f"{way[-1]!r} is taken as a side, not as a class" if side else ""
+            refused.append(Refused(path=item.path, reason=Reason.NO_CLASS_FOLDER, detail=detail))
     if not kept:
         raise _no_photos(root, refused)
     names = tuple(sorted({name for _, _, name in kept}))
@@ -194,14 +195,18 @@ def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
 
 
 def _n_wrappers(ways: list[tuple[str, ...]]) -> int:
-    """How many leading folders all photos share and which are neither a side nor a class."""
+    """How many leading folders hold all class folders, and are neither a side nor a class.
+
+    A photo or two that lie beside the class folders do not make a class of what holds them all.
+    """
     n = 0
-    while ways and all(len(way) > n + 1 for way in ways):
-        names = {way[n] for way in ways}
-        if len(names) > 1 or names.pop().lower() in _SIDE_FOLDERS:
-            break
+    while True:
+        names = {way[n] for way in ways if len(way) > n}
+        n_beside = sum(len(way) == n + 1 for way in ways)
+        n_deeper = sum(len(way) > n + 1 for way in ways)
+        if len(names) != 1 or names.pop().lower() in _SIDE_FOLDERS or n_deeper <= n_beside:
+            return n
         n += 1
-    return n
 
 
 def _side(way: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -1,9 +1,10 @@
 """Which photos train, which validate and which test: stratified, and stable as photos are added.
 
 Each photo's side follows from the hash of its content and the seed alone. So adding, removing,
-renaming or moving photos never changes the side of another, and two identical files are always
-on the same side. (A rule that hit the asked share to the photo could not promise this: whether
-the 15th photo of 100 is a test photo would depend on the others.)
+renaming or moving photos does not change the side of another, and two identical files are drawn
+to the same side. (A rule that hit the asked share to the photo could not promise this: whether
+the 15th photo of 100 is a test photo would depend on the others.) The one exception is a class so
+small that the draw leaves one of its sides empty.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Splits:
         train: (n_train,) int64, positions in `photos`, ascending.
         validation: (n_validation,) int64, likewise.
         test: (n_test,) int64, likewise.
+        validation_share: the share that was asked for, in (0, 1).
+        test_share: likewise.
         seed: the seed of the draw.
     """
 
@@ -38,6 +41,8 @@ class Splits:
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+    validation_share: float
+    test_share: float
     seed: int
 
     def __str__(self) -> str:
@@ -60,9 +65,11 @@ class Splits:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The seed and, for each side, the photos' paths with their content hashes."""
+        """Shares, seed and, for each side, the photos' paths with their content hashes."""
         paths, hashes = self.photos.paths, self.photos.hashes
         return {
+            "validation_share": self.validation_share,
+            "test_share": self.test_share,
             "seed": self.seed,
             "class_names": list(self.photos.class_names),
             **{
@@ -74,7 +81,9 @@ class Splits:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("class", *SIDES))
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values()) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values())
+            + "</tr>"
             for row in self.frame()
         )
         return (
@@ -83,15 +92,17 @@ class Splits:
         )
 
 
-def split(
-    photos: Photos, validation: float = 0.15, test: float = 0.15, seed: int = 0
-) -> Splits:
+def split(photos: Photos, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Splits:
     """Give each photo its side: train, validation or test.
 
     u = hash(seed, content) / 2⁶⁴ is uniform in [0, 1): a photo tests where u < `test`, validates
-    where u < `test` + `validation`, and trains otherwise. Sides that the folders give (a ``test``
-    folder, say) are kept, and only the sides that are missing are drawn, from the training photos.
-    A class that this leaves without a photo on some side gets there the one with the nearest u.
+    where u < `test` + `validation`, and trains otherwise. The hash is the 8-byte BLAKE2b,
+    read as a little-endian number, of the photo's entry in `Photos.hashes`; its key is the SHA-256
+    of the seed in decimal digits.
+
+    Sides that the folders give (a ``test`` folder, say) are kept, and only the sides that are
+    missing are drawn, from the training photos. A class that this leaves without a photo on some
+    side gets there the photo with the nearest u of the side where it has most.
 
     Each class has the asked share up to chance: of n photos, n·p ± √(n·p·(1−p)).
 
@@ -130,10 +141,18 @@ def split(
     for side, share in shares.items():
         side_of[drawn_from & (u >= lower) & (u < lower + share)] = side
         lower += share
-    for label, name in enumerate(photos.class_names):
-        _fill_empty_sides(side_of, u, photos, label, name, drawn_from)
+    for label in range(photos.n_classes):
+        _fill_empty_sides(side_of, u, photos, label, drawn_from)
     train, validate, testing = (np.flatnonzero(side_of == side) for side in SIDES)
-    return Splits(photos=photos, train=train, validation=validate, test=testing, seed=seed)
+    return Splits(
+        photos=photos,
+        train=train,
+        validation=validate,
+        test=testing,
+        validation_share=validation,
+        test_share=test,
+        seed=seed,
+    )
 
 
 def _check(photos: Photos, validation: float, test: float, seed: int) -> None:
@@ -161,12 +180,15 @@ def _check(photos: Photos, validation: float, test: float, seed: int) -> None:
 
 
 def _uniform(hashes: tuple[bytes, ...], seed: int) -> npt.NDArray[np.float64]:
-    """One number in [0, 1) for each photo, from its content and the seed alone."""
+    """One number in [0, 1) for each photo, from its content and the seed alone.
+
+    The lowest 11 of the 64 bits are dropped: a float has room for 53.
+    """
     key = hashlib.sha256(str(seed).encode()).digest()
     digests = b"".join(
         hashlib.blake2b(content, key=key, digest_size=8).digest() for content in hashes
     )
-    return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)) * 2.0**-53
+    return np.asarray((np.frombuffer(digests, "<u8") >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _fill_empty_sides(
@@ -174,7 +196,6 @@ def _fill_empty_sides(
     u: npt.NDArray[np.float64],
     photos: Photos,
     label: int,
-    name: str,
     drawn_from: npt.NDArray[np.bool_],
 ) -> None:
     """Move the photos with the nearest u to the sides where class `label` has none.
@@ -182,14 +203,15 @@ def _fill_empty_sides(
     Copies of one photo share their u and move together.
     """
     of_class = photos.labels == label
-    # Distinct values of u, ascending: the lowest belong to test, the next to validation.
+    order = ("test", "validation", "train")  # as the sides lie along u
     values = np.unique(u[of_class & drawn_from])
-    lacking = [side for side in SIDES if not (side_of[of_class] == side).any()]
+    lacking = [side for side in order if not (side_of[of_class] == side).any()]
     n_needed = len(lacking) + len(set(side_of[of_class & drawn_from]))
     if lacking and len(values) < n_needed:
         raise TooFewPhotosError(
-            f"Class {name!r} needs at least {n_needed} different photos to have one on each side "
-            f"of the split. Received: {len(values)} in {str(photos.folder)!r}. "
+            f"Class {photos.class_names[label]!r} needs at least {n_needed} different photos to "
+            f"have one on each side of the split. Received: {len(values)} in "
+            f"{str(photos.folder)!r}{_not_counted(photos)}. "
             "Add photos of this class or remove its folder."
         )
     for side in lacking:
@@ -198,7 +220,10 @@ def _fill_empty_sides(
         }
         donor = max(counts, key=counts.__getitem__)
         candidates = np.unique(u[of_class & drawn_from & (side_of == donor)])
-        # Sides lie in the order test < validation < train along u.
-        order = ("test", "validation", "train")
         nearest = candidates[0] if order.index(side) < order.index(donor) else candidates[-1]
         side_of[drawn_from & (u == nearest)] = side
+
+
+def _not_counted(photos: Photos) -> str:
+    given = sorted({side for side in photos.sides if side not in ("", "train")})
+    return f", those in its {' and '.join(given)} folders not counted" if given else ""

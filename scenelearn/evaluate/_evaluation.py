@@ -130,8 +130,8 @@ def evaluate(
         Accuracy with its Wilson interval, per-class scores, confusion, log loss, calibration.
 
     Raises:
-        ArgumentError: if shapes do not fit together, no photo is given, a label is outside
-            [0, n_classes), or a row is not a probability distribution.
+        ArgumentError: if shapes do not fit together, no photo is given, a label is not an integer
+            in [0, n_classes), or a row is not a probability distribution.
 
     Example:
         >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "street"])
@@ -143,8 +143,8 @@ def evaluate(
         calibrated probabilities using Bayesian binning. AAAI; with 15 bins as in C. Guo et al.
         (2017), On calibration of modern neural networks. ICML.
     """
-    truth = np.asarray(labels)
-    table = np.asarray(probabilities, dtype=np.float64)
+    truth = _array("labels", labels, None)
+    table = _array("probabilities", probabilities, np.float64)
     names = tuple(class_names)
     _check(truth, table, names)
 
@@ -168,9 +168,17 @@ def evaluate(
     )
 
 
-def _check(
-    truth: npt.NDArray[Any], table: npt.NDArray[np.float64], names: tuple[str, ...]
-) -> None:
+def _array(name: str, values: npt.ArrayLike, dtype: type | None) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"`{name}` must be an array of numbers. Received: {type(values).__name__}, which NumPy "
+            f"cannot take: {error} Pass arrays of shapes (n,) and (n, n_classes)."
+        ) from None
+
+
+def _check(truth: npt.NDArray[Any], table: npt.NDArray[np.float64], names: tuple[str, ...]) -> None:
     if truth.ndim != 1 or table.shape != (len(truth), len(names)):
         raise ArgumentError(
             "`probabilities` must have one row for each label and one column for each class. "
@@ -181,10 +189,12 @@ def _check(
         raise ArgumentError(
             "`labels` must hold at least one photo. Received: 0. Pass photos to judge on."
         )
-    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= len(names):
+    integers = np.issubdtype(truth.dtype, np.integer)
+    if not integers or truth.min() < 0 or truth.max() >= len(names):
+        range_ = f", from {truth.min()} to {truth.max()}" if integers else ""
         raise ArgumentError(
-            f"`labels` must be integers in [0, {len(names)}). Received: dtype {truth.dtype}, "
-            f"from {truth.min()} to {truth.max()}. Number the classes as in `class_names`."
+            f"`labels` must be integers in [0, {len(names)}). Received: dtype {truth.dtype}"
+            f"{range_}. Number the classes as in `class_names`."
         )
     sums = table.sum(axis=1)
     if not (np.isfinite(table).all() and table.min() >= 0 and np.allclose(sums, 1, atol=1e-3)):

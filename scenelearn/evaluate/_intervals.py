@@ -76,4 +76,4 @@ def wilson(n_right: int, n: int) -> Interval:
     half = _Z95 / shrink * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n**2))
     low = 0.0 if n_right == 0 else max(0.0, centre - half)
     high = 1.0 if n_right == n else min(1.0, centre + half)
-    return Interval(value=share, low=low, high=high, n=n)
+    return Interval(value=float(share), low=float(low), high=float(high), n=int(n))

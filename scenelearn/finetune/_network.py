@@ -33,7 +33,7 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
 
 
-def train_upper_layers(features: Any, image_px: int) -> int:
+def train_upper_layers(features: Any, image_px: int) -> None:
     """Freeze the layers that see fine detail, and let those with coarse maps train.
 
     Edges and textures carry over from ImageNet as they are; and since their maps are large,
@@ -42,22 +42,31 @@ def train_upper_layers(features: Any, image_px: int) -> int:
     Args:
         features: from `backbone.build`.
         image_px: its image size.
-
-    Returns:
-        How many layers with weights train.
     """
-    network = features.get_layer("backbone")
-    largest = image_px / _COARSE
-    n_training = 0
-    for layer in network.layers:
-        shape = layer.output.shape if not isinstance(layer.output, list) else (None,)
-        layer.trainable = len(shape) != 4 or shape[1] is None or shape[1] <= np.ceil(largest)
-        n_training += bool(layer.trainable_weights)
-    return n_training
+    largest = np.ceil(image_px / _COARSE)
+    for layer in features.get_layer("backbone").layers:
+        shape = tuple(getattr(layer.output, "shape", ()))
+        layer.trainable = len(shape) != 4 or shape[1] is None or shape[1] <= largest
 
 
-def divide_logits(probabilities: Any, by: float) -> None:
-    """Divide the head's values in place: the temperature becomes part of the weights."""
-    dense = probabilities.get_layer("logits")
+def start_afresh(features: Any, to_logits: Any) -> None:
+    """Prepare random weights for training: a short memory, and a head of zeros.
+
+    BatchNormalization made for ImageNet remembers a thousand steps, more than a short run has.
+    And a head that was solved for random features fits none that are being learned.
+
+    Args:
+        features: from `backbone.build`, with random weights.
+        to_logits: the same with its head.
+    """
+    for layer in features.get_layer("backbone").layers:
+        if isinstance(layer, keras().layers.BatchNormalization):
+            layer.momentum = 0.9
+    divide_logits(to_logits, np.inf)
+
+
+def divide_logits(model: Any, by: float) -> None:
+    """Divide the head's values in place: so a temperature becomes part of the weights."""
+    dense = model.get_layer("logits")
     dense.kernel.assign(dense.kernel / by)
     dense.bias.assign(dense.bias / by)

@@ -18,28 +18,27 @@ from scenelearn.classify import outputs
 from scenelearn.data import Batches
 from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._settings import FitSettings
 
 _WARM_UP = 0.1  # share of the steps in which the rate rises
 _WEIGHT_DECAY = 0.01  # AdamW: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR
-_PROBE_STEPS = 3  # timed before the number of epochs is settled
 _TIME_SPARE = 1.1  # a machine that others use too is not always as fast as when it was timed
-_MOST_EPOCHS = 12  # when only the time says when to stop
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long to fine-tune: what fits into the time.
+    """How to fine-tune.
 
     Attributes:
-        n_epochs: passes over the training photos; 0 if not one fits.
+        n_epochs: passes over the training photos; 0 for none.
+        peak: the highest learning rate.
         step_s: seconds a step took when timed.
         deadline: when to stop in any case, on `time.monotonic`'s clock.
     """
 
     n_epochs: int
+    peak: float
     step_s: float
     deadline: float
 
@@ -53,45 +52,44 @@ def compile_(model: Any) -> None:
     )
 
 
-def plan(
-    model: Any, train: Batches, settings: FitSettings, deadline: float, evaluation_s: float
-) -> Plan:
-    """Time some steps at rate 0, which leave the trainable weights as they are.
+def time_step(model: Any, train: Batches) -> float:
+    """Seconds a training step takes, after compilation.
+
+    The steps that are timed have rate 0, so that the trainable weights stay as they are.
 
     Args:
-        model: compiled.
+        model: compiled, not trained yet.
         train: the training photos.
-        settings: of the fit; `epochs` is the most.
-        deadline: when the fit has to end, on `time.monotonic`'s clock.
-        evaluation_s: seconds that judging the validation photos takes.
 
     Returns:
-        The number of epochs that fit, at most `settings.epochs`, or 12 where that is None.
+        The median of three steps.
     """
-    most = _MOST_EPOCHS if settings.epochs is None else settings.epochs
-    batches = _augmented(train, epoch=0)
-    model.optimizer.learning_rate.assign(0.0)
-    images, labels, _ = _whole(next(batches), train.batch_size)
+    images, labels = _whole(next(_augmented(train, epoch=0)), train.batch_size)
     model.train_on_batch(images, labels)  # compiles
     seconds = []
-    for _ in range(_PROBE_STEPS):
+    for _ in range(3):
         start = time.monotonic()
         model.train_on_batch(images, labels)
         seconds.append(time.monotonic() - start)
-    step_s = sorted(seconds)[len(seconds) // 2]
-    epoch_s = _TIME_SPARE * (len(train) * step_s + evaluation_s)
-    fitting = int((deadline - time.monotonic()) / epoch_s)
-    return Plan(n_epochs=max(0, min(most, fitting)), step_s=step_s, deadline=deadline)
+    return sorted(seconds)[1]
+
+
+def fitting(time_s: float, epoch_s: float, most: int) -> int:
+    """How many epochs of `epoch_s` seconds fit into `time_s`, at most `most`.
+
+    Example:
+        >>> fitting(100.0, 20.0, 12)
+        4
+    """
+    return max(0, min(most, int(time_s / (_TIME_SPARE * epoch_s))))
 
 
 def run(
     model: Any,
     train: Batches,
     validation: Batches,
-    settings: FitSettings,
     plan: Plan,
     *,
-    peak: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Epoch]:
     """Fine-tune the model in place.
@@ -103,9 +101,7 @@ def run(
         model: compiled; from raw pixels to logits.
         train: the training photos.
         validation: the photos judged after each epoch.
-        settings: of the fit.
-        plan: how many epochs.
-        peak: the highest learning rate.
+        plan: how many epochs, and when to stop in any case.
         progress: called with (steps done, steps in all).
 
     Returns:
@@ -117,10 +113,9 @@ def run(
     for number in range(1, plan.n_epochs + 1):
         start, losses, rate = time.monotonic(), [], 0.0
         for batch in _augmented(train, epoch=number):
-            rate = peak * _share_of_peak((step + 0.5) / n_steps)
+            rate = plan.peak * _share_of_peak((step + 0.5) / n_steps)
             model.optimizer.learning_rate.assign(rate)
-            images, labels, _ = _whole(batch, train.batch_size)
-            losses.append(float(np.asarray(model.train_on_batch(images, labels))))
+            losses.append(float(np.asarray(model.train_on_batch(*_whole(batch, train.batch_size)))))
             step += 1
             if progress:
                 progress(step, n_steps)
@@ -139,7 +134,7 @@ def run(
         )
         _log.info("epoch %d of %d: %s", number, plan.n_epochs, history[-1])
         if time.monotonic() > plan.deadline and number < plan.n_epochs:
-            _log.warning("stopped after epoch %d of %d: out of time", number, plan.n_epochs)
+            _log.warning("Stopped after epoch %d of %d: out of time.", number, plan.n_epochs)
             break
     return history
 
@@ -156,16 +151,18 @@ def judge(
     return np.concatenate(parts), batches.labels[batches.indices]
 
 
-def _augmented(train: Batches, epoch: int) -> Iterator[tuple[Any, Any, Any]]:
+def _augmented(train: Batches, epoch: int) -> Iterator[tuple[Any, Any]]:
     policy = Policy()
     for images, labels, indices in train.shuffled(epoch):
-        yield apply(images, draw(policy, train.seed, epoch, indices)), labels, indices
+        yield apply(images, draw(policy, train.seed, epoch, indices)), labels
 
 
-def _whole(batch: tuple[Any, Any, Any], batch_size: int) -> tuple[Any, ...]:
+def _whole(batch: tuple[Any, Any], batch_size: int) -> tuple[Any, Any]:
     """Fill a partial last batch by repeating it, so that one compiled program serves all."""
-    return tuple(np.resize(part, (batch_size, *part.shape[1:])) for part in batch)
+    images, labels = batch
+    return np.resize(images, (batch_size, *images.shape[1:])), np.resize(labels, batch_size)
 
 
 def _share_of_peak(done: float) -> float:
+    """The learning rate after a share of the steps, as a share of its peak."""
     return min(1.0, done / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2

@@ -14,10 +14,10 @@ import numpy as np
 
 from scenelearn.data import written_whole
 from scenelearn.errors import ArgumentError
-from scenelearn.report import _background as background
-from scenelearn.report import _results as results
-from scenelearn.report._markup import count, name, percent, text
-from scenelearn.report._style import STYLE
+from scenelearn.reporting import _background as background
+from scenelearn.reporting import _results as results
+from scenelearn.reporting._markup import count, name, percent, text
+from scenelearn.reporting._style import STYLE
 
 if TYPE_CHECKING:
     from scenelearn.finetune import FitResult

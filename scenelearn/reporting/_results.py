@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from scenelearn.report import _figures as figures
-from scenelearn.report import _findings as findings
-from scenelearn.report._markup import (
+from scenelearn.reporting import _figures as figures
+from scenelearn.reporting import _findings as findings
+from scenelearn.reporting._markup import (
     NONE,
     count,
     duration,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scenelearn.evaluate import Evaluation, Interval
-from scenelearn.report._markup import count, name, percent, region, span, text
-from scenelearn.report._style import N_TINTS
+from scenelearn.reporting._markup import count, name, percent, region, span, text
+from scenelearn.reporting._style import N_TINTS
 
 _MANY_CLASSES = 12  # more columns than this get upright headings and narrower cells
 

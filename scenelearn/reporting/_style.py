@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # Ink, muted, right and wrong reach a contrast of 4.5 : 1 on paper and on card (WCAG AA), and ink
-# does so on the strongest tint; tests/test_report.py measures it.
+# does so on the strongest tint; tests/test_reporting.py measures it.
 LIGHT: Final = {
     "paper": "#fbfbf9",
     "card": "#ffffff",

@@ -23,9 +23,9 @@ from scenelearn.data import Photos, Reason, Refused, Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.evaluate import evaluate, wilson
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Phase
-from scenelearn.report import _findings as findings
-from scenelearn.report import _style as style
-from scenelearn.report import report
+from scenelearn.reporting import _findings as findings
+from scenelearn.reporting import _style as style
+from scenelearn.reporting import report
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -93,7 +93,13 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
     place = np.arange(len(paths), dtype=np.int64)
     test, validation = place[place % 2 == 0], place[place % 4 == 1]
     splits = Splits(
-        photos=photos, train=place[place % 4 == 3], validation=validation, test=test, seed=7
+        photos=photos,
+        train=place[place % 4 == 3],
+        validation=validation,
+        test=test,
+        validation_share=0.25,
+        test_share=0.5,
+        seed=7,
     )
     said = (labels[test] + (np.arange(len(test)) % 4 == 3)) % len(names)
     sure = np.minimum(0.6 + 0.01 * np.arange(len(test)), 0.99)
@@ -193,7 +199,7 @@ def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None
     page = written(fit, tmp_path / "report")
 
     assert f"sl.scan({str(tmp_path / 'photos')!r})" in page.text
-    assert "sl.split(photos, seed=7)" in page.text
+    assert "sl.split(photos, validation=0.25, test=0.5, seed=7)" in page.text
     for key, value in fit.settings.to_json().items():
         assert f"{key}={value!r}," in page.text
     for key, value in fit.environment.items():
@@ -479,7 +485,7 @@ def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
 
 def test_importing_the_room_loads_no_network() -> None:
     code = (
-        "import sys, scenelearn.report; "
+        "import sys, scenelearn.reporting; "
         "assert not {'keras', 'jax', 'matplotlib'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from scenelearn.data import RefusedPhoto, to_square
-from scenelearn.report import _figures as figures
-from scenelearn.report import _findings as findings
-from scenelearn.report._markup import (
+from scenelearn.data import RefusedPhoto, content_hash, to_square
+from scenelearn.reporting import _figures as figures
+from scenelearn.reporting import _findings as findings
+from scenelearn.reporting._markup import (
     NONE,
     count,
     duration,
@@ -70,7 +69,7 @@ def _picture(photos: Photos, index: int, alt: str) -> str:
     """The photo's central square, small, as the network saw it; words where it cannot be shown."""
     try:
         content = photos.file(index).read_bytes()
-        if hashlib.blake2b(content, digest_size=16).digest() != photos.hashes[index]:
+        if content_hash(content) != photos.hashes[index]:
             return '<div class="gone">This file has changed since the fit.</div>'
         pixels = to_square(content, _THUMBNAIL_PX)
     except FileNotFoundError:
@@ -168,10 +167,11 @@ def repeat(fit: FitResult) -> str:
     """The lines of Python that run this fit again, and what it ran on."""
     photos = fit.splits.photos
     settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
+    shares = f"validation={fit.splits.validation_share}, test={fit.splits.test_share}"
     code = (
         "import scenelearn as sl\n\n"
         f"photos = sl.scan({str(photos.folder)!r})\n"
-        f"splits = sl.split(photos, seed={fit.splits.seed})\n"
+        f"splits = sl.split(photos, {shares}, seed={fit.splits.seed})\n"
         f"fit = sl.fit(\n    splits,\n{settings})\n"
         'sl.report(fit, "report/")\n'
     )
@@ -180,8 +180,7 @@ def repeat(fit: FitResult) -> str:
     note = (
         f"<p>The split came out as {sizes[0]:,} photos to train, {sizes[1]:,} "
         f"({percent(sizes[1] / whole)}) to validate and {sizes[2]:,} ({percent(sizes[2] / whole)}) "
-        "to test. If you gave <code>sl.split</code> shares of your own, give it the same again. "
-        "Each photo's hash and side are in <code>result.json</code>.</p>"
+        "to test. Each photo's hash and side are in <code>result.json</code>.</p>"
     )
     # The code's strings went through repr, so nothing but markup is left to escape.
     snippet = region("Python code", f"<pre><code>{html.escape(code)}</code></pre>")

@@ -1,5 +1,5 @@
 """One page that shows what a fit reached, where it fails, and how to repeat it."""
 
-from scenelearn.report._page import report
+from scenelearn.reporting._page import report
 
 __all__ = ["report"]

@@ -1,0 +1,97 @@
+"""The frozen backbone, run once over each photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.classify import outputs
+from scenelearn.data import Batches, Pixels, Splits
+from scenelearn.errors import TooFewPhotosError
+
+Labelled = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """The photos of each side, in batches."""
+
+    train: Batches
+    validation: Batches
+    test: Batches
+
+
+def sides_of(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Sides:
+    """Cut each side into batches.
+
+    Args:
+        splits: which photo is on which side.
+        pixels: of all photos.
+        batch_size: photos a batch.
+        seed: of the orders.
+
+    Returns:
+        The three sides; photos that cannot be decoded are left out.
+
+    Raises:
+        TooFewPhotosError: if nothing is left of a side.
+    """
+
+    def cut(name: str, indices: npt.NDArray[np.int64]) -> Batches:
+        batches = Batches(
+            pixels=pixels,
+            labels=splits.photos.labels,
+            indices=indices,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        if not batches.n_photos:
+            raise TooFewPhotosError(
+                f"The {name} photos must hold at least one that can be decoded. Received: "
+                f"{len(indices)}, all refused. First: {next(iter(pixels.refused), 'none')}. "
+                "Mend or add photos."
+            )
+        return batches
+
+    return Sides(
+        train=cut("train", splits.train),
+        validation=cut("validation", splits.validation),
+        test=cut("test", splits.test),
+    )
+
+
+def features_of(
+    model: Any, sides: Sides, progress: Callable[[int, int], None] | None = None
+) -> tuple[Labelled, Labelled]:
+    """Features and labels for solving a head.
+
+    Args:
+        model: from raw pixels to features.
+        sides: the photos.
+        progress: called with (photos done, photos in all); a mirrored one counts as one more.
+
+    Returns:
+        For training: (2 n_train, n_features) float32, the photos as they are and then mirrored,
+        with their labels. For validation: (n_validation, n_features), with theirs.
+    """
+    passes = ((sides.train, False), (sides.train, True), (sides.validation, False))
+    total, done = sum(batches.n_photos for batches, _ in passes), 0
+    tables = []
+    for batches, mirrored in passes:
+        parts = []
+        for images, _, _ in batches.in_order():
+            seen = images[:, :, ::-1] if mirrored else images
+            parts.append(outputs(model, seen, batches.batch_size))
+            done += len(images)
+            if progress:
+                progress(done, total)
+        tables.append(np.concatenate(parts))
+    train_labels = sides.train.labels[sides.train.indices]
+    return (
+        (np.concatenate(tables[:2]), np.tile(train_labels, 2)),
+        (tables[2], sides.validation.labels[sides.validation.indices]),
+    )

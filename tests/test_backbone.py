@@ -1,0 +1,279 @@
+"""Names, preprocessing, weights and fast forms of the backbones, against Keras itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from scenelearn import backbone
+from scenelearn._backend import keras
+from scenelearn.backbone import _fast, _preprocess
+from scenelearn.errors import (
+    ArgumentError,
+    PathMissingError,
+    UnknownBackboneError,
+    WeightsFileError,
+    WeightsUnavailableError,
+)
+
+SMALL = "mobilenet_0.25"
+
+
+@pytest.fixture(scope="module")
+def pixels() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+
+
+def test_every_network_of_keras_has_a_name() -> None:
+    applications = keras().applications
+    functions = [n for n, f in vars(applications).items() if n[0].isupper() and callable(f)]
+    assert len(backbone.names()) == len(functions) >= 38
+    for name in backbone.names():
+        assert backbone.find(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "width"),
+    [
+        ("mobilenet_v2_0.35", "MobileNetV2", 0.35),
+        ("MobileNetV2", "MobileNetV2", None),
+        ("mobilenet-v3-small", "MobileNetV3Small", None),
+        ("mobilenet_v1_0.25", "MobileNet", 0.25),
+        ("efficientnet_b0", "EfficientNetB0", None),
+        ("EfficientNetV2B0", "EfficientNetV2B0", None),
+        ("resnet50_v2", "ResNet50V2", None),
+        ("convnext_tiny", "ConvNeXtTiny", None),
+        ("nasnet_mobile", "NASNetMobile", None),
+        ("densenet121", "DenseNet121", None),
+    ],
+)
+def test_names_find_their_network(name: str, function: str, width: float | None) -> None:
+    found = backbone.find(name)
+    assert found.build.__name__ == function
+    assert found.width == width
+
+
+def test_unknown_name_is_answered_with_what_was_meant() -> None:
+    with pytest.raises(UnknownBackboneError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
+        backbone.find("resnet5")
+
+
+@pytest.mark.parametrize("name", ["", "mobilenet_v9", None, 3])
+def test_names_of_nonsense_are_unknown(name: Any) -> None:
+    with pytest.raises(UnknownBackboneError, match="must be a network of keras"):
+        backbone.find(name)
+
+
+def test_width_of_a_network_without_widths() -> None:
+    with pytest.raises(UnknownBackboneError, match=r"'resnet50' has no width 0\.5"):
+        backbone.find("resnet50_0.5")
+
+
+@pytest.mark.parametrize("name", backbone.names())
+def test_preprocessing_layers_equal_preprocess_input(
+    name: str, pixels: npt.NDArray[np.uint8]
+) -> None:
+    preprocess = backbone.find(name).preprocess
+    x: Any = pixels
+    for layer in _preprocess.layers(preprocess):
+        x = layer(x)
+    expected = np.asarray(preprocess(pixels.astype(np.float32).copy()))
+    np.testing.assert_allclose(np.asarray(x), expected, atol=2e-4)
+
+
+def test_features_are_those_of_keras(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    k = keras()
+    k.utils.set_random_seed(3)
+    theirs = k.applications.MobileNet(
+        alpha=0.25, include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg"
+    )
+    path = tmp_path / "mobilenet.weights.h5"
+    theirs.save_weights(path)
+    ours = backbone.fast_on_cpu(backbone.build(SMALL, weights=path, image_px=32))
+    prepared = k.applications.mobilenet.preprocess_input(pixels.astype(np.float32))
+    expected = np.asarray(theirs(prepared, training=False))
+    np.testing.assert_allclose(ours.predict_on_batch(pixels), expected, atol=1e-5)
+
+
+def test_random_weights_follow_the_seed_and_the_initializers() -> None:
+    a, b, c = (backbone.build(SMALL, weights=None, image_px=32, seed=s) for s in (1, 1, 2))
+    pairs = list(zip(a.get_weights(), b.get_weights(), strict=True))
+    assert all((u == v).all() for u, v in pairs)
+    kernels = [v for v in a.trainable_variables if v.path.endswith("conv_pw_13/kernel")]
+    others = [v for v in c.trainable_variables if v.path.endswith("conv_pw_13/kernel")]
+    kernel = np.asarray(kernels[0])
+    assert not (kernel == np.asarray(others[0])).all()
+    limit = np.sqrt(6 / (kernel.shape[2] + kernel.shape[3]))  # Glorot and Bengio 2010, eq. 16
+    assert limit * 0.99 < np.abs(kernel).max() <= limit
+    for variable in a.variables:
+        name = variable.path.rsplit("/", 1)[-1]
+        if name in ("gamma", "moving_variance"):
+            assert (np.asarray(variable) == 1).all()
+        if name in ("beta", "moving_mean"):
+            assert (np.asarray(variable) == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
+def test_initial_values_have_the_spread_that_keras_gives(mode: str, distribution: str) -> None:
+    k = keras()
+    initializer = k.initializers.VarianceScaling(2.0, mode, distribution, seed=1)
+    layer = k.layers.Conv2D(64, 3, kernel_initializer=initializer, use_bias=False)
+
+    def make() -> Any:
+        return k.Sequential([k.Input((8, 8, 32)), layer])
+
+    ours = np.asarray(backbone.filled(make, seed=5).layers[0].kernel)
+    theirs = np.asarray(initializer((3, 3, 32, 64)))
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
+    assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.2)
+
+
+def test_models_built_afterwards_are_initialised_as_usual() -> None:
+    backbone.build(SMALL, weights=None, image_px=32)
+    dense = keras().layers.Dense(2)
+    assert np.asarray(dense(np.ones((1, 3), np.float32))).shape == (1, 2)
+
+
+def test_statistics_stay_and_scales_train_with_stored_weights(
+    tmp_path: Path, pixels: npt.NDArray[np.uint8]
+) -> None:
+    k = keras()
+    path = tmp_path / "w.weights.h5"
+    backbone.build(SMALL, weights=None, image_px=32).get_layer("backbone").save_weights(path)
+    features = backbone.build(SMALL, weights=path, image_px=32)
+    model = k.Sequential([features, k.layers.Dense(2)])
+    model.compile("adam", "mse")
+    before = {v.path: np.array(v) for v in features.variables}
+    model.train_on_batch(pixels, np.ones((4, 2), np.float32))
+    for variable in features.variables:
+        same = (np.array(variable) == before[variable.path]).all()
+        if "moving_" in variable.path:
+            assert same, variable.path
+    last_scale = next(v for v in features.variables if v.path.endswith("conv_pw_13_bn/gamma"))
+    assert not (np.array(last_scale) == before[last_scale.path]).all()
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    ("stride", "size", "kernel"), [(1, (9, 12), 3), (2, (9, 12), 3), (2, (8, 8), 5), (3, (7, 10), 2)]
+)
+def test_depthwise_form_equals_keras_forward_and_backward(
+    padding: str, stride: int, size: tuple[int, int], kernel: int
+) -> None:
+    if keras().backend.backend() != "jax":
+        pytest.skip("the fast form is for JAX")
+    import jax
+
+    k = keras()
+    rng = np.random.default_rng(7)
+    layer = k.layers.DepthwiseConv2D(kernel, stride, padding, depth_multiplier=2)
+    x = rng.standard_normal((3, *size, 4)).astype(np.float32)
+    shape = np.asarray(layer(x)).shape
+    towards = rng.standard_normal(shape).astype(np.float32)
+    weights = [np.asarray(v) for v in layer.trainable_variables]
+
+    def pull(call: Any) -> Any:
+        def loss(x: Any, weights: Any) -> Any:
+            pairs = list(zip(layer.trainable_variables, weights, strict=True))
+            with k.StatelessScope(pairs):
+                return (call(x) * towards).sum()
+
+        return jax.grad(loss, (0, 1))(x, weights)
+
+    slow = pull(layer.call)
+    model = k.Sequential([k.Input((*size, 4)), layer])
+    plain = np.asarray(layer(x))
+    _fast.fast_on_cpu(model)
+    np.testing.assert_allclose(np.asarray(layer(x)), plain, atol=1e-4)
+    fast = pull(layer.call)
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-3)
+
+
+def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    model = backbone.fast_on_cpu(backbone.build(SMALL, weights=None, image_px=32))
+    model.save(tmp_path / "m.keras")
+    plain = keras().saving.load_model(tmp_path / "m.keras", compile=False)
+    np.testing.assert_allclose(
+        model.predict_on_batch(pixels), plain.predict_on_batch(pixels), atol=1e-5
+    )
+
+
+def test_weights_file_that_is_not_there() -> None:
+    with pytest.raises(PathMissingError, match=r"weights='nowhere\.h5', where there is no file"):
+        backbone.build(SMALL, weights="nowhere.h5", image_px=32)
+
+
+def test_weights_file_of_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "other.weights.h5"
+    keras().Sequential([keras().Input((3,)), keras().layers.Dense(2)]).save_weights(path)
+    with pytest.raises(WeightsFileError, match=r"other\.weights\.h5.*does not fit 'mobilenet_0\.25'"):
+        backbone.build(SMALL, weights=path, image_px=32)
+
+
+def test_weights_file_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "broken.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n nonsense")
+    with pytest.raises(WeightsFileError, match=r"broken\.h5.*does not fit"):
+        backbone.build(SMALL, weights=path, image_px=32)
+
+
+def test_weights_of_another_kind() -> None:
+    with pytest.raises(ArgumentError, match="`weights` must be 'imagenet', the path"):
+        backbone.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
+
+
+def test_download_that_fails_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise Exception("URL fetch failure on …: None -- no route to host")  # as Keras does
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
+    with pytest.raises(WeightsUnavailableError, match=r"no route to host.*weights='path/to/file"):
+        backbone.build(SMALL, weights="imagenet", image_px=128)
+
+
+def test_download_that_works_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
+) -> None:
+    stored = backbone.build(SMALL, weights=None, image_px=32, seed=9)
+    path = tmp_path / "download.weights.h5"
+    stored.get_layer("backbone").save_weights(path)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(path))
+    model = backbone.build(SMALL, weights="imagenet", image_px=32)
+    np.testing.assert_allclose(
+        model.predict_on_batch(pixels), stored.predict_on_batch(pixels), atol=1e-6
+    )
+
+
+def test_width_that_was_never_trained() -> None:
+    with pytest.raises(ArgumentError, match=r"Keras cannot build 'mobilenet_v2_0\.33'"):
+        backbone.build("mobilenet_v2_0.33", weights="imagenet", image_px=96)
+
+
+def test_image_size_that_the_network_cannot_have() -> None:
+    with pytest.raises(ArgumentError, match=r"Keras cannot build 'xception'.*image_px=32"):
+        backbone.build("xception", weights=None, image_px=32)
+
+
+@pytest.mark.intel
+def test_real_weights_give_the_features_of_keras(weights: Path) -> None:
+    k = keras()
+    images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3)).astype(np.uint8)
+    for name, file, function, width in (
+        ("mobilenet_0.25", "mobilenet_v1_0.25_224_notop.h5", "MobileNet", 0.25),
+        ("mobilenet_v2_0.35", "mobilenet_v2_0.35_224_notop.h5", "MobileNetV2", 0.35),
+        ("mobilenet_v3_small", "mobilenet_v3_small_1.0_224_deq8_notop.h5", "MobileNetV3Small", 1.0),
+    ):
+        theirs = getattr(k.applications, function)(
+            alpha=width, include_top=False, weights=str(weights / file),
+            input_shape=(96, 96, 3), pooling="avg",
+        )  # fmt: skip
+        x = backbone.find(name).preprocess(images.astype(np.float32))
+        ours = backbone.fast_on_cpu(backbone.build(name, weights=weights / file, image_px=96))
+        expected = theirs.predict_on_batch(x)
+        np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4, err_msg=name)

@@ -1,0 +1,116 @@
+"""Which backend is picked, and that the user's files stay as they are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scenelearn import _backend
+from scenelearn.errors import BackendError
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    names = {"jax", "torch"}
+    monkeypatch.setattr(_backend, "_installed", lambda name: name in names)
+    return names
+
+
+def settings_file(folder: Path, text: str) -> Path:
+    path = folder / "keras.json"
+    path.write_text(text)
+    return path
+
+
+def test_jax_is_picked_where_nobody_chose(installed: set[str], tmp_path: Path) -> None:
+    assert _backend.choose_backend({}, tmp_path / "none.json") == "jax"
+
+
+def test_environment_wins_over_settings_file(installed: set[str], tmp_path: Path) -> None:
+    path = settings_file(tmp_path, json.dumps({"backend": "jax"}))
+    assert _backend.choose_backend({"KERAS_BACKEND": "torch"}, path) == "torch"
+
+
+def test_settings_file_wins_over_jax(installed: set[str], tmp_path: Path) -> None:
+    path = settings_file(tmp_path, json.dumps({"backend": "torch"}))
+    assert _backend.choose_backend({}, path) == "torch"
+
+
+def test_backend_that_is_not_installed_is_passed_over(
+    installed: set[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = settings_file(tmp_path, json.dumps({"backend": "tensorflow"}))
+    with caplog.at_level(logging.WARNING):
+        assert _backend.choose_backend({"KERAS_BACKEND": "tensorflow"}, path) == "jax"
+    assert "KERAS_BACKEND asks for 'tensorflow', which is not installed" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"backend": 3}', '{"backend": "nonsense"}'])
+def test_settings_file_of_nonsense_chooses_nothing(
+    installed: set[str], tmp_path: Path, text: str
+) -> None:
+    assert _backend.choose_backend({}, settings_file(tmp_path, text)) == "jax"
+
+
+def test_another_installed_backend_is_picked_without_jax(
+    installed: set[str], tmp_path: Path
+) -> None:
+    installed.discard("jax")
+    assert _backend.choose_backend({}, tmp_path / "none.json") == "torch"
+
+
+def test_no_backend_at_all_says_what_to_install(installed: set[str], tmp_path: Path) -> None:
+    installed.clear()
+    with pytest.raises(BackendError, match=r"none of them is installed.*pip install"):
+        _backend.choose_backend({}, tmp_path / "none.json")
+
+
+def in_a_fresh_process(code: str, home: Path, **more: str) -> str:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | {"HOME": str(home)} | more,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+LOAD = "from scenelearn._backend import keras; print(keras().backend.backend())"
+
+
+def test_loading_keras_writes_nothing_into_the_home(tmp_path: Path) -> None:
+    home_after = (
+        "; import keras.src.backend.config as c; print(c.keras_home()); "
+        "import os; print('KERAS_HOME' in os.environ)"
+    )
+    lines = in_a_fresh_process(LOAD + home_after, tmp_path).splitlines()
+    assert lines == ["jax", str(tmp_path / ".keras"), "False"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_the_user_are_read_and_kept(tmp_path: Path) -> None:
+    text = json.dumps({"backend": "tensorflow", "epsilon": 1e-5})
+    path = tmp_path / ".keras" / "keras.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    code = LOAD + "; print(keras().config.epsilon())"
+    chosen, epsilon = in_a_fresh_process(code, tmp_path).splitlines()
+    assert chosen in ("jax", "tensorflow")  # tensorflow only where it is installed
+    assert epsilon == "1e-05"
+    assert path.read_text() == text
+    assert [p.name for p in path.parent.iterdir()] == ["keras.json"]
+
+
+def test_keras_that_is_loaded_already_is_taken_as_it_is(tmp_path: Path) -> None:
+    code = (
+        "import keras; from scenelearn import _backend; print(_backend.keras() is keras)"
+    )
+    assert in_a_fresh_process(code, tmp_path, KERAS_BACKEND="jax") == "True"

@@ -1,0 +1,502 @@
+"""From bytes to pixels: upright, whole, in colour, antialiased, or refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageFile
+
+from scenelearn.data import Reason, RefusedPhoto, square, to_square
+from scenelearn.data._decode import check_whole
+from scenelearn.errors import PhotoError
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+
+
+def encoded(image: Image.Image | Pixels, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(width: int = 40, height: int = 30, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(width: int = 64, height: int = 64) -> Pixels:
+    """No symmetry, and kind to JPEG: red grows rightwards, green downwards, blue on a diagonal."""
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    channels = (x / width, y / height, (x / width) ** 2 * (1 - y / height))
+    return (np.stack(channels, axis=-1) * 255).astype(np.uint8)
+
+
+def refusal(content: bytes, of: Callable[[bytes], object] | None = None) -> RefusedPhoto:
+    with pytest.raises(RefusedPhoto) as caught:
+        (of or (lambda data: to_square(data, 8)))(content)
+    return caught.value
+
+
+def outcomes(contents: list[bytes]) -> set[Reason | None]:
+    """What becomes of files: a reason, or None for an image. Anything else ends the test."""
+    seen: set[Reason | None] = set()
+    for content in contents:
+        for of in (check_whole, lambda data: to_square(data, 16)):
+            try:
+                image = of(content)
+            except RefusedPhoto as error:
+                seen.add(error.reason)
+            else:
+                assert image is None or image.shape == (16, 16, 3)
+                seen.add(None)
+    return seen
+
+
+def worst(a: Pixels, b: Pixels) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+# Upright
+
+# What brings a stored image upright, by the EXIF standard: where its row 0 and column 0 lie.
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: np.rot90(stored, 2),
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def oriented(stored: Pixels, orientation: int, kind: str, **options: object) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(np.ascontiguousarray(stored), kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_are_turned_upright(orientation: int) -> None:
+    stored = smooth(96, 64)
+    content = oriented(stored, orientation, "JPEG", quality=95, subsampling=0)
+    shown = to_square(content, 64)
+    right = UPRIGHT[orientation](stored[:, 16:80])
+    assert worst(shown, right) <= 10
+    for other in set(UPRIGHT) - {orientation}:
+        assert worst(shown, UPRIGHT[other](stored[:, 16:80])) > 100
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_other_formats_are_turned_upright_to_the_bit(kind: str, orientation: int) -> None:
+    stored = noise(48, 32)
+    content = oriented(stored, orientation, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    shown = to_square(content, 32)
+    assert np.array_equal(shown, UPRIGHT[orientation](stored[:, 8:40]))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_orientations_that_do_not_exist_are_left_alone(orientation: int) -> None:
+    stored = noise(32, 32)
+    assert np.array_equal(to_square(oriented(stored, orientation, "PNG"), 32), stored)
+
+
+def test_damaged_exif_does_not_cost_the_photo() -> None:
+    image = smooth()
+    plain = to_square(encoded(image, "JPEG", quality=95), 64)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif[0x010F] = "maker"
+    good = exif.tobytes()
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        bad = bytearray(good)
+        for place in random.integers(6, len(bad), 4):
+            bad[place] = random.integers(256)
+        turned = to_square(encoded(image, "JPEG", quality=95, exif=bytes(bad)), 64)
+        assert any(worst(turned, turn(plain)) <= 2 for turn in UPRIGHT.values())
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0garbage", b"no exif"])
+def test_unreadable_exif_means_upright(exif: bytes) -> None:
+    image = smooth()
+    plain = to_square(encoded(image, "JPEG"), 64)
+    assert np.array_equal(to_square(encoded(image, "JPEG", exif=exif), 64), plain)
+
+
+# Square
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 32), (32, 50)])
+def test_the_central_square_is_kept(width: int, height: int) -> None:
+    image = noise(width, height)
+    left, top = (width - 32) // 2, (height - 32) // 2
+    assert np.array_equal(to_square(encoded(image), 32), image[top : top + 32, left : left + 32])
+
+
+def test_an_odd_margin_is_cut_half_a_pixel_on_each_side() -> None:
+    ramp = np.broadcast_to(6 * np.arange(41, dtype=np.uint8)[:, None], (20, 41, 3)).copy()
+    shown = to_square(encoded(ramp), 20)[:, :, 0]
+    # From 10.5 to 30.5: each pixel is the mean of two neighbours.
+    expected = 6 * (np.arange(20) + 10.5)
+    assert np.abs(shown[10] - expected).max() <= 1
+
+
+def test_every_format_gives_a_square_of_uint8() -> None:
+    for kind in FORMATS:
+        image = to_square(encoded(noise(), kind), 17)
+        assert image.shape == (17, 17, 3)
+        assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_the_smallest_images(width: int, height: int) -> None:
+    image = np.full((height, width, 3), (10, 120, 240), np.uint8)
+    assert (to_square(encoded(image), 16) == (10, 120, 240)).all()
+
+
+def test_shrinking_is_antialiased() -> None:
+    y, x = np.mgrid[0:256, 0:256]
+    board = np.repeat((((x + y) % 2) * 255)[:, :, None], 3, axis=2).astype(np.uint8)
+    shrunk = to_square(encoded(board), 32).astype(int)
+    assert np.abs(shrunk - 127.5).max() < 8
+
+
+def test_a_jpeg_decoded_at_reduced_size_is_the_same_picture() -> None:
+    image = smooth(1024, 768)
+    by_jpeg = to_square(encoded(image, "JPEG", quality=95), 64)
+    by_png = to_square(encoded(image), 64)
+    assert worst(by_jpeg, by_png) <= 8
+
+
+def test_a_jpeg_is_never_decoded_below_what_is_asked() -> None:
+    stripes = np.repeat(np.tile(np.array([0, 0, 255, 255], np.uint8), (240, 80)), 3).reshape(
+        240, 320, 3
+    )
+    shown = to_square(encoded(stripes, "JPEG", quality=95, subsampling=0), 240)
+    assert shown.std() > 100  # the finest stripes are all there
+
+
+def test_square_takes_an_open_image() -> None:
+    image = noise(50, 32)
+    assert np.array_equal(square(Image.fromarray(image), 32), image[:, 9:41])
+
+
+# Colour
+
+
+def test_a_16_bit_ramp_is_scaled_not_clipped() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint16) * 257, (256, 1))
+    shown = to_square(encoded(Image.fromarray(ramp)), 256)
+    assert np.array_equal(shown, np.repeat(np.tile(np.arange(256), (256, 1))[:, :, None], 3, 2))
+
+
+def test_16_bit_values_are_rounded_to_the_nearest() -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (32, 32)).astype(np.uint16)
+    shown = to_square(encoded(Image.fromarray(wide), "TIFF"), 32)[:, :, 0]
+    assert np.abs(shown - wide / 257).max() <= 0.5
+
+
+def test_transparency_shows_white() -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8)
+    rgba[0, :, 3], rgba[1, :, 3] = 0, 255
+    shown = to_square(encoded(rgba), 32)
+    alpha = rgba[:, :, 3:] / 255
+    assert np.abs(shown - (rgba[:, :, :3] * alpha + 255 * (1 - alpha))).max() <= 1.01
+    assert (shown[0] == 255).all()
+    assert np.array_equal(shown[1], rgba[1, :, :3])
+
+
+def test_transparent_grey_shows_white() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32, 2), dtype=np.uint8)
+    shown = to_square(encoded(Image.fromarray(grey)), 32)
+    alpha = grey[:, :, 1:] / 255
+    assert np.abs(shown - (grey[:, :, :1] * alpha + 255 * (1 - alpha))).max() <= 1.01
+
+
+@pytest.mark.parametrize("transparency", [2, b"\xff\xff\x00"])
+def test_a_transparent_colour_of_a_palette_shows_white(transparency: int | bytes) -> None:
+    index = np.tile(np.arange(3, dtype=np.uint8), (3, 1))
+    image = Image.frombytes("P", (3, 3), index.tobytes())
+    image.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 99])
+    shown = to_square(encoded(image, transparency=transparency), 3)
+    assert shown[1].tolist() == [[255, 0, 0], [0, 200, 0], [255, 255, 255]]
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    image = Image.fromarray(noise(32, 32)).quantize(64)
+    expected = np.array(image.getpalette()).reshape(-1, 3)[np.asarray(image)]
+    for kind in ("PNG", "GIF", "BMP", "TIFF"):
+        assert np.array_equal(to_square(encoded(image, kind), 32), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
+def test_grey_becomes_three_equal_channels(kind: str) -> None:
+    grey = noise(32, 32)[:, :, 0]
+    shown = to_square(encoded(Image.fromarray(grey), kind), 32)
+    assert np.array_equal(shown, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_black_and_white() -> None:
+    bits = noise(32, 32)[:, :, 0] > 127
+    shown = to_square(encoded(Image.fromarray(bits)), 32)
+    assert np.array_equal(shown[:, :, 1], np.where(bits, 255, 0))
+
+
+def test_grey_jpeg() -> None:
+    grey = smooth()[:, :, 0]
+    shown = to_square(encoded(Image.fromarray(grey), "JPEG", quality=95), 64)
+    assert np.abs(shown - grey[:, :, None].astype(int)).max() <= 4
+
+
+def test_cmyk_jpeg() -> None:
+    y, x = np.mgrid[0:64, 0:64] * 3.0
+    cmyk = np.stack([x, y, (x + y) / 2, x / 3], axis=-1).astype(np.uint8)
+    shown = to_square(
+        encoded(Image.frombytes("CMYK", (64, 64), cmyk.tobytes()), "JPEG", quality=98), 64
+    )
+    ink, black = cmyk[:, :, :3].astype(float), cmyk[:, :, 3:].astype(float)
+    assert np.abs(shown - (255 - ink) * (255 - black) / 255).max() <= 8
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_several_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("#ff0000", "#0000ff")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    check_whole(content)
+    assert (to_square(content, 16) == (255, 0, 0)).all()
+
+
+def test_floating_point_pixels_are_refused_rather_than_guessed() -> None:
+    content = encoded(Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)), "TIFF")
+    assert refusal(content).reason is Reason.UNSUPPORTED
+    assert refusal(content, check_whole).reason is Reason.UNSUPPORTED
+    assert "8 bits a channel" in refusal(content).detail
+
+
+# Refused
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
+def test_truncated_files_are_refused_as_such(kind: str, share: float) -> None:
+    content = encoded(noise(80, 60), kind)
+    check_whole(content)
+    cut = content[: int(len(content) * share)]
+    for of in (check_whole, lambda data: to_square(data, 16)):
+        error = refusal(cut, of)
+        # Pillow does not tell how an AVIF header is broken.
+        assert error.reason in (
+            {Reason.TRUNCATED, Reason.DAMAGED} if kind == "AVIF" else {Reason.TRUNCATED}
+        )
+        assert error.detail.startswith(f"{kind}: ")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_way_to_cut_a_file_is_survived(kind: str) -> None:
+    content = encoded(noise(24, 24), kind)
+    cuts = [content[:end] for end in range(0, len(content), 7)]
+    assert outcomes(cuts) <= {
+        None,  # only the last bytes, which hold no pixels, are missing
+        Reason.EMPTY_FILE,
+        Reason.NOT_AN_IMAGE,
+        Reason.TRUNCATED,
+        Reason.DAMAGED,
+    }
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_truncated_compressed_tiff(compression: str) -> None:
+    content = encoded(noise(80, 60), "TIFF", compression=compression)
+    assert refusal(content[: len(content) // 2]).reason is Reason.TRUNCATED
+
+
+def test_the_switch_of_pillow_that_fills_missing_parts_is_not_obeyed_and_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    content = encoded(noise(80, 60), "JPEG")
+    assert refusal(content[: len(content) // 2]).reason is Reason.TRUNCATED
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_empty_file() -> None:
+    for of in (check_whole, lambda data: to_square(data, 16)):
+        assert refusal(b"", of).reason is Reason.EMPTY_FILE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"x", b"hello, I am a text file\n", b"\0" * 1000, b"<html></html>", b"BMW is a car maker"],
+)
+def test_other_files_are_not_images(content: bytes) -> None:
+    for of in (check_whole, lambda data: to_square(data, 16)):
+        error = refusal(content, of)
+        assert error.reason is Reason.NOT_AN_IMAGE
+        assert str(error) == "not an image: no known image format"
+
+
+def test_a_sound_in_the_container_of_webp_is_not_an_image() -> None:
+    assert refusal(b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 50).reason is Reason.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "HEIC"),
+        (b"8BPS\0\1" + b"\0" * 50, "PSD"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 50, "JPEG 2000"),
+        (b"\xff\x0a" + b"\0" * 50, "JPEG XL"),
+    ],
+)
+def test_known_formats_that_are_not_read_say_what_to_do(content: bytes, name: str) -> None:
+    error = refusal(content)
+    assert error.reason is Reason.UNSUPPORTED
+    assert error.detail.startswith(name)
+    assert "JPEG" in error.detail
+
+
+def test_damaged_headers_say_which_format_it_was() -> None:
+    content = bytearray(encoded(noise(), "PNG"))
+    content[16:20] = b"\0\0\0\0"  # a width of 0
+    error = refusal(bytes(content))
+    assert error.reason is Reason.DAMAGED
+    assert error.detail.startswith("PNG: ")
+
+
+def test_a_jpeg_with_its_end_but_a_damaged_middle_is_decoded_or_refused() -> None:
+    content = encoded(noise(80, 60), "JPEG")
+    random = np.random.default_rng(0)
+    damaged = []
+    for _ in range(200):
+        bad = bytearray(content)
+        start = int(random.integers(2, len(bad) - 60))
+        bad[start : start + 40] = random.bytes(40)
+        damaged.append(bytes(bad))
+    assert {None, Reason.DAMAGED} <= outcomes(damaged)
+
+
+def test_random_bytes() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        assert refusal(random.bytes(int(random.integers(1, 500)))).reason is Reason.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_random_bytes_behind_a_good_beginning(kind: str) -> None:
+    random = np.random.default_rng(0)
+    start = encoded(noise(), kind)[:16]
+    for _ in range(50):
+        assert refusal(start + random.bytes(500)).reason is not Reason.EMPTY_FILE
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_flipped_bytes_give_a_result_or_a_refusal(kind: str) -> None:
+    content = encoded(noise(), kind)
+    random = np.random.default_rng(0)
+    mutants = []
+    for k in range(200):
+        bad = bytearray(content)
+        for place in random.integers(0, min(200, len(bad)) if k % 2 else len(bad), 1 + k % 5):
+            bad[place] = random.integers(256)
+        mutants.append(bytes(bad))
+    assert Reason.DAMAGED in outcomes(mutants)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"\0" * 1000)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    content = encoded(noise(16, 16), "JPEG")
+    frame = content.index(b"\xff\xc0")
+    return content[: frame + 5] + struct.pack(">HH", height, width) + content[frame + 9 :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [png_header(60_000, 60_000), png_header(12_000, 10_000), jpeg_header(65_000, 65_000)],
+    ids=["large png", "just too large png", "large jpeg"],
+)
+def test_decompression_bombs_are_refused_at_once(content: bytes) -> None:
+    start = time.perf_counter()
+    for of in (check_whole, lambda data: to_square(data, 16)):
+        assert refusal(content, of).reason is Reason.TOO_LARGE
+    assert time.perf_counter() - start < 1
+
+
+def test_too_little_memory_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    content = encoded(noise())
+    for method in ("resize", "load"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                ImageFile.ImageFile if method == "load" else Image.Image, method, no_memory
+            )
+            error = refusal(content)
+        assert error.reason is Reason.UNREADABLE
+        assert "memory" in error.detail
+
+
+def test_a_refusal_is_a_photo_error_with_reason_and_detail() -> None:
+    error = refusal(b"")
+    assert isinstance(error, PhotoError)
+    assert isinstance(error, ValueError)
+    assert str(error) == "empty file: 0 bytes"
+
+
+# Left as it was
+
+
+def test_nothing_is_warned_about() -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\0\0\xff\xff\xff\xff"
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        to_square(encoded(smooth(), "JPEG", exif=exif), 16)
+        refusal(b"\x89PNG\r\n\x1a\n" + b"\0" * 30)
+        refusal(png_header(10_001, 10_000))
+    assert seen == []
+
+
+def test_threads_leave_the_warning_filters_as_they_were() -> None:
+    content = encoded(noise(120, 90), "JPEG")
+    before = list(warnings.filters)
+    gate = threading.Barrier(8)
+
+    def work(_: int) -> None:
+        gate.wait()
+        for _ in range(20):
+            check_whole(content)
+            to_square(content, 16)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert list(warnings.filters) == before
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
