@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 _SAMPLE_PER_CLASS, _SAMPLE_SEED = 120, 0
 # Sample scenes are no photos, and nothing is downloaded for them: a small network learns them
 # from random weights.
-_SAMPLE_FIT: dict[str, Any] = {"backbone": "mobilenet_0.25", "weights": None, "image_px": 96}
+_SAMPLE_FIT: dict[str, Any] = {
+    "backbone": "scenelearn_tiny",
+    "weights": None,
+    "image_px": 64,
+    "minutes": 2.0,
+}
+_MINUTES = 4.5  # so that the whole command, with scan and report, takes five
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--backbone", help="of keras.applications [mobilenet_v2_0.35]")
     fit.add_argument("--weights", help="imagenet, a weights file, or none [imagenet]")
     fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160]")
-    fit.add_argument("--minutes", type=float, default=4.0, help="time to use [%(default)g]")
+    fit.add_argument("--minutes", type=float, help="time to train [4.5; 2 without a folder]")
     fit.add_argument("--epochs", type=int, help="at most so many [as many as fit the time]")
     fit.add_argument("--seed", type=int, default=0, help="of split and training [%(default)d]")
 
@@ -98,6 +104,7 @@ def _fit(options: argparse.Namespace) -> None:
         "backbone": options.backbone,
         "weights": options.weights,
         "image_px": options.image_px,
+        "minutes": options.minutes,
     }
     settings = {name: value for name, value in chosen.items() if value is not None}
     with _Bars() as bars:
@@ -105,6 +112,7 @@ def _fit(options: argparse.Namespace) -> None:
         if folder is None:
             settings = _SAMPLE_FIT | settings
             folder = _sample_folder(bars)
+        settings = {"minutes": _MINUTES} | settings
         if str(settings.get("weights", "")).lower() == "none":
             settings["weights"] = None
         photos = sl.scan(folder, progress=bars.of("scanning"))
@@ -113,7 +121,6 @@ def _fit(options: argparse.Namespace) -> None:
         _say(options, f"{splits}")
         fit = sl.fit(
             splits,
-            minutes=options.minutes,
             epochs=options.epochs,
             seed=options.seed,
             progress=bars.show,
@@ -228,7 +235,9 @@ class _Bars:
             from tqdm import tqdm
 
             self._close()
-            self._what, self._bar = what, tqdm(total=total, desc=what, unit="", dynamic_ncols=True)
+            often = 0.2 if sys.stderr.isatty() else 10  # a log needs few lines
+            self._what = what
+            self._bar = tqdm(total=total, desc=what, unit="", dynamic_ncols=True, mininterval=often)
         self._bar.update(done - self._bar.n)
 
     def _close(self) -> None:

@@ -6,8 +6,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from scenelearn.finetune import FitResult
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +39,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     sl.sample_scenes(folder, per_class=12, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fit_settings() -> dict[str, Any]:
+    """Settings of a fit that takes seconds."""
+    return {"backbone": "scenelearn_tiny", "weights": None, "image_px": 32, "epochs": 2}
+
+
+@pytest.fixture(scope="session")
+def fitted(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
+    """A small fit on the sample scenes, for all that looks at results."""
+    import scenelearn as sl
+
+    return sl.fit(sl.split(sl.scan(scenes)), **fit_settings)
 
 
 @pytest.fixture(scope="session")

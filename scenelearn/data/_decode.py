@@ -87,8 +87,6 @@ def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
     """
     with _STRICT:
         image = _open(content)
-        if image.format == "JPEG":  # decode at reduced size while that is at least what is asked
-            image.draft("RGB", (side_px, side_px))
         _load(image, content)
         try:
             return square(_upright(image), side_px)

@@ -89,7 +89,8 @@ def _walk(root: Path) -> tuple[list[str], list[Refused]]:
     refused: list[Refused] = []
     for entry, path in _entries(root, ""):
         if isinstance(entry, OSError):
-            refused.append(Refused(path=path, reason=Reason.UNREADABLE, detail=str(entry)))
+            why = entry.strerror or str(entry)
+            refused.append(Refused(path=path, reason=Reason.UNREADABLE, detail=why))
         elif entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
             detail = _holds(entry) if entry.is_dir(follow_symlinks=False) else ""
             refused.append(Refused(path=path, reason=Reason.SYSTEM_FILE, detail=detail))

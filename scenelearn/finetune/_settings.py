@@ -20,7 +20,7 @@ class FitSettings:
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
         epochs: at most so many epochs of fine-tuning; None lets the budget decide; 0 for none.
         batch_size: photos a training step, at least 1.
-        learning_rate: peak rate of fine-tuning, above 0; None for the default of the weights.
+        learning_rate: peak rate of fine-tuning, above 0; None: the default for the weights.
         seed: of everything random.
     """
 

@@ -1,0 +1,159 @@
+"""The whole walk on sample scenes: what a fit promises, seen on a small one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn.errors import (
+    ArgumentError,
+    TooFewPhotosError,
+    UnknownBackboneError,
+    WeightsUnavailableError,
+)
+from scenelearn.finetune import FitResult, FitSettings
+
+
+def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
+    photos = fitted.splits.photos
+    assert fitted.evaluation.n_photos == len(fitted.splits.test) == len(fitted.test_indices)
+    assert fitted.validation.n_photos == len(fitted.splits.validation)
+    accuracy = fitted.evaluation.accuracy
+    assert 0 <= accuracy.low <= accuracy.value <= accuracy.high <= 1
+    assert fitted.classifier.class_names == photos.class_names
+    assert [epoch.number for epoch in fitted.history] == [0, 1, 2]
+    assert [phase.name for phase in fitted.phases] == [
+        "network", "photos", "features", "head", "fine-tuning", "test",
+    ]  # fmt: skip
+    assert sum(phase.seconds for phase in fitted.phases) == pytest.approx(fitted.seconds, abs=1)
+    assert fitted.settings.epochs == 2
+    assert {"keras", "backend", "device", "date", "cores", "photos"} <= set(fitted.environment)
+
+
+def test_evaluation_is_that_of_the_test_probabilities(fitted: FitResult) -> None:
+    labels = fitted.splits.photos.labels[fitted.test_indices]
+    right = fitted.test_probabilities.argmax(axis=1) == labels
+    assert fitted.evaluation.accuracy.value == pytest.approx(right.mean())
+    np.testing.assert_allclose(fitted.test_probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_better_of_head_and_network_by_validation_is_kept(fitted: FitResult) -> None:
+    first, last = fitted.history[0], fitted.history[-1]
+    key = lambda e: (e.validation_accuracy, -e.validation_loss)  # noqa: E731
+    assert fitted.kept == ("fine-tuned" if key(last) > key(first) else "solved head")
+    kept = last if fitted.kept == "fine-tuned" else first
+    assert fitted.validation.accuracy.value == pytest.approx(kept.validation_accuracy)
+
+
+def test_temperature_lowers_the_validation_loss(fitted: FitResult) -> None:
+    kept = fitted.history[-1] if fitted.kept == "fine-tuned" else fitted.history[0]
+    assert fitted.validation.log_loss <= kept.validation_loss + 1e-4
+
+
+def test_json_is_strict_and_says_how_to_repeat(fitted: FitResult) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = json.dumps(fitted.to_json(), allow_nan=False)
+    value = json.loads(text, parse_constant=refuse)
+    again = FitSettings(**value["settings"])
+    assert again == fitted.settings
+    assert len(value["splits"]["train"]) == len(fitted.splits.train)
+    assert value["test"][0]["path"] == fitted.splits.photos.paths[fitted.test_indices[0]]
+
+
+def test_same_seed_same_result(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
+    again = sl.fit(fitted.splits, **fit_settings)
+    np.testing.assert_allclose(again.test_probabilities, fitted.test_probabilities, atol=1e-5)
+    assert [e.validation_loss for e in again.history] == pytest.approx(
+        [e.validation_loss for e in fitted.history], rel=1e-5
+    )
+
+
+def test_no_epochs_keeps_the_solved_head(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
+    seen: list[tuple[str, int, int]] = []
+    fit = sl.fit(
+        fitted.splits, **fit_settings | {"epochs": 0}, progress=lambda *p: seen.append(p)
+    )
+    assert fit.kept == "solved head"
+    assert [epoch.number for epoch in fit.history] == [0]
+    assert fit.history[0].validation_loss == pytest.approx(
+        fitted.history[0].validation_loss, rel=1e-5
+    )
+    for what in ("features", "testing"):
+        done = [(n, total) for name, n, total in seen if name == what]
+        assert done[-1][0] == done[-1][1]
+
+
+def test_too_little_time_keeps_the_solved_head_and_says_so(
+    fitted: FitResult, fit_settings: dict[str, Any]
+) -> None:
+    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 0.001})
+    assert fit.kept == "solved head"
+    assert "not one epoch fits" in fit.phases[4].note
+
+
+def test_photo_that_breaks_after_the_scan_is_reported_and_the_rest_goes_on(
+    scenes: Path, tmp_path: Path, fit_settings: dict[str, Any]
+) -> None:
+    import shutil
+
+    folder = shutil.copytree(scenes, tmp_path / "copy")
+    splits = sl.split(sl.scan(folder))
+    gone = splits.photos.paths[int(splits.train[0])]
+    (folder / gone).unlink()
+    fit = sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 33})
+    assert [refusal.path for refusal in fit.refused] == [gone]
+
+
+def test_side_without_a_photo_that_can_be_decoded(
+    scenes: Path, tmp_path: Path, fit_settings: dict[str, Any]
+) -> None:
+    import shutil
+
+    folder = shutil.copytree(scenes, tmp_path / "copy")
+    splits = sl.split(sl.scan(folder))
+    for index in splits.test:
+        splits.photos.file(int(index)).unlink()
+    with pytest.raises(TooFewPhotosError, match=r"The test photos must hold at least one"):
+        sl.fit(splits, **fit_settings | {"image_px": 34})
+
+
+def test_unknown_backbone(fitted: FitResult) -> None:
+    with pytest.raises(UnknownBackboneError, match="Did you mean"):
+        sl.fit(fitted.splits, backbone="resnet_9000")
+
+
+def test_download_without_internet_says_what_to_do(
+    fitted: FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise Exception("URL fetch failure")  # as Keras does
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
+    with pytest.raises(WeightsUnavailableError, match="weights='path/to/file"):
+        sl.fit(fitted.splits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_px", 31), ("image_px", 64.0), ("minutes", 0), ("minutes", float("nan")),
+        ("minutes", "5"), ("epochs", -1), ("batch_size", 0), ("learning_rate", 0.0), ("seed", -1),
+        ("seed", True),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"`{name}` must be .*Received: {name}="):
+        FitSettings(**{name: value})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FitSettings().seed = 3  # type: ignore[misc]
