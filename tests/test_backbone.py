@@ -160,7 +160,8 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
-    ("stride", "size", "kernel"), [(1, (9, 12), 3), (2, (9, 12), 3), (2, (8, 8), 5), (3, (7, 10), 2)]
+    ("stride", "size", "kernel"),
+    [(1, (9, 12), 3), (2, (9, 12), 3), (2, (8, 8), 5), (3, (7, 10), 2)],
 )
 def test_depthwise_form_equals_keras_forward_and_backward(
     padding: str, stride: int, size: tuple[int, int], kernel: int
@@ -212,7 +213,9 @@ def test_weights_file_that_is_not_there() -> None:
 def test_weights_file_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     keras().Sequential([keras().Input((3,)), keras().layers.Dense(2)]).save_weights(path)
-    with pytest.raises(WeightsFileError, match=r"other\.weights\.h5.*does not fit 'mobilenet_0\.25'"):
+    with pytest.raises(
+        WeightsFileError, match=r"other\.weights\.h5.*does not fit 'mobilenet_0\.25'"
+    ):
         backbone.build(SMALL, weights=path, image_px=32)
 
 

@@ -110,7 +110,5 @@ def test_settings_of_the_user_are_read_and_kept(tmp_path: Path) -> None:
 
 
 def test_keras_that_is_loaded_already_is_taken_as_it_is(tmp_path: Path) -> None:
-    code = (
-        "import keras; from scenelearn import _backend; print(_backend.keras() is keras)"
-    )
+    code = "import keras; from scenelearn import _backend; print(_backend.keras() is keras)"
     assert in_a_fresh_process(code, tmp_path, KERAS_BACKEND="jax") == "True"

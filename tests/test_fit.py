@@ -78,9 +78,7 @@ def test_same_seed_same_result(fitted: FitResult, fit_settings: dict[str, Any]) 
 
 def test_no_epochs_keeps_the_solved_head(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
     seen: list[tuple[str, int, int]] = []
-    fit = sl.fit(
-        fitted.splits, **fit_settings | {"epochs": 0}, progress=lambda *p: seen.append(p)
-    )
+    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": 0}, progress=lambda *p: seen.append(p))
     assert fit.kept == "solved head"
     assert [epoch.number for epoch in fit.history] == [0]
     assert fit.history[0].validation_loss == pytest.approx(

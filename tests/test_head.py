@@ -79,5 +79,5 @@ def test_cross_entropy_by_hand() -> None:
 
 
 def test_strength_must_be_above_zero(data: Data) -> None:
-    with pytest.raises(ArgumentError, match="`strength` must be above 0. Received: strength=0"):
+    with pytest.raises(ArgumentError, match=r"`strength` must be above 0\. Received: strength=0"):
         finetune.solve(*data, 3, 0)

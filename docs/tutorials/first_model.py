@@ -3,8 +3,8 @@
 #
 # From a folder of photos to a classifier, and to a page that shows how good it is. Every number
 # and picture below was made by this code when the page was built. The photos are drawn by
-# scenelearn and the network starts from random weights, so that all of it runs offline in about a
-# minute. With [photos of your own](#your-own-photos) and ImageNet weights you get far more.
+# scenelearn and the network starts from random weights, so that all of it runs offline in about
+# two minutes. With [photos of your own](#your-own-photos) and ImageNet weights you get far more.
 #
 # ## The photos
 #
@@ -18,7 +18,7 @@ from pathlib import Path
 import scenelearn as sl
 
 work = Path(tempfile.mkdtemp())
-folder = sl.sample_scenes(work / "scenes", per_class=60, seed=0)
+folder = sl.sample_scenes(work / "scenes", per_class=120, seed=0)
 
 # %% [markdown]
 # [`sl.scan`][scenelearn.data.scan] accounts for every file that it finds: it is used, or it is
@@ -83,10 +83,10 @@ splits
 # %%
 fit = sl.fit(
     splits,
-    backbone="mobilenet_0.25",
+    backbone="scenelearn_tiny",
     weights=None,
     image_px=64,
-    minutes=1,
+    minutes=1.5,
     seed=0,
 )
 print(fit)

@@ -92,7 +92,12 @@ def keep_statistics(model: Any) -> Any:
     return model
 
 
-def _normalize_by_stored(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+def _normalize_by_stored(
+    layer: Any,
+    inputs: Any,
+    training: Any = None,  # noqa: ARG001 - passed by Keras, and not to be listened to
+    mask: Any = None,
+) -> Any:
     return type(layer).call(layer, inputs, training=False, mask=mask)
 
 
@@ -182,7 +187,7 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
 def _load(network: Any, architecture: Architecture, source: str) -> None:
     try:
         network.load_weights(source)
-    except Exception as error:  # h5py and Keras raise many kinds on files that do not fit
+    except Exception as error:  # noqa: BLE001 - h5py and Keras raise many kinds here
         raise WeightsFileError(
             f"The weights file {source!r} does not fit {architecture.name!r} without its top "
             f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "

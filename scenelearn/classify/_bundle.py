@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any]]:
     k = keras()
     try:
         model = filled(lambda: k.saving.load_model(path, compile=False, safe_mode=True))
-    except Exception as error:  # Keras, h5py and zipfile raise many kinds on damaged files
+    except Exception as error:  # noqa: BLE001 - Keras, h5py, zipfile raise many kinds here
         raise _broken(path, f"{type(error).__name__}: {error}") from None
     return model, about
 
@@ -107,6 +107,7 @@ def _is_complete(about: object) -> bool:
 
 def _broken(path: Path, received: str) -> BundleError:
     return BundleError(
-        f"{str(path)!r} must be a whole file that `save` of scenelearn wrote. Received: {received}. "
-        "Save the classifier again, or copy the file again from where it is whole."
+        f"{str(path)!r} must be a whole file that `save` of scenelearn wrote. "
+        f"Received: {received}. Save "
+        "the classifier again, or copy the file again from where it is whole."
     )

@@ -126,7 +126,7 @@ def fit(
 
     with clock.phase("fine-tuning") as note:
         solved_weights = to_logits.get_weights()
-        plan = _plan(features, to_logits, sides, settings, clock, photo_s)
+        plan = _plan(features, to_logits, sides, settings, clock=clock, photo_s=photo_s)
         settings = replace(settings, epochs=plan.n_epochs)
         report = clock.report("fine-tuning")
         history = _train.run(to_logits, sides.train, sides.validation, plan, progress=report)
@@ -172,6 +172,7 @@ def _plan(
     to_logits: Any,
     sides: Sides,
     settings: FitSettings,
+    *,
     clock: Clock,
     photo_s: float,
 ) -> _train.Plan:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import math
 import os
 import platform
 import sys
@@ -32,6 +31,7 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from scenelearn.data._scenes import CLASS_NAMES, sample_scenes
+from scenelearn.evaluate import wilson
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
@@ -44,14 +44,6 @@ PENALTIES = (10.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5
 NETWORK_SEEDS = (0, 1, 2)
 EPOCHS = 25
 BATCH = 64
-
-
-def wilson_interval(n_right: int, n_all: int, z: float = 1.959964) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a proportion."""
-    share = n_right / n_all
-    centre = share + z * z / (2 * n_all)
-    reach = z * math.sqrt(share * (1 - share) / n_all + z * z / (4 * n_all * n_all))
-    return (centre - reach) / (1 + z * z / n_all), (centre + reach) / (1 + z * z / n_all)
 
 
 def read_scenes(folder: Path) -> tuple[npt.NDArray[np.uint8], Labels, npt.NDArray[np.bool_]]:
@@ -145,8 +137,9 @@ def measure_logistic(x: Floats, y: Labels, train: npt.NDArray[np.bool_]) -> dict
 
 def summary(right: int, n_all: int) -> dict[str, Any]:
     """Returns an accuracy with its interval."""
-    low, high = wilson_interval(right, n_all)
-    return {"accuracy": right / n_all, "interval": [low, high], "n_right": right, "n": n_all}
+    found = wilson(right, n_all)
+    interval = [found.low, found.high]
+    return {"accuracy": found.value, "interval": interval, "n_right": right, "n": n_all}
 
 
 def measure_network(

@@ -1,0 +1,206 @@
+"""The command line: what it prints, where it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenelearn import cli
+from scenelearn.finetune import FitResult
+
+QUICK = [
+    "--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32", "--epochs", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundle(fitted: FitResult, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(fitted.save(tmp_path_factory.mktemp("bundle") / "scenes.keras"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_fit_says_what_was_reached_in_how_long_and_where_the_files_are(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path
+) -> None:
+    code, out, err = run(capsys, "fit", str(scenes), *QUICK, "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "72 photos in 6 classes" in out
+    for word in ("Accuracy", "95 % interval", "Time", "scenes.keras", "index.html"):
+        assert word in out
+    for name in ("scenes.keras", "report/index.html", "report/result.json"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    assert "scanning: 100%" in err
+    assert "fine-tuning: 100%" in err
+
+
+def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_SAMPLE_PER_CLASS", 12)
+    monkeypatch.setattr(cli, "_SAMPLE_FIT", cli._SAMPLE_FIT | {"image_px": 32})
+    code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
+    value = json.loads(out)
+    assert code == 0
+    assert value["settings"]["weights"] is None
+    assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion"]))
+    assert Path(value["bundle"]).is_file()
+    assert Path(value["report"]).is_file()
+
+
+def test_predict_prints_a_line_a_photo(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
+) -> None:
+    files = [str(p) for p in sorted((scenes / "forest").iterdir())[:3]]
+    code, out, _ = run(capsys, "predict", bundle, *files)
+    assert code == 0
+    assert [line.split(": ")[0] for line in out.splitlines()] == files
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    bundle: str,
+    scenes: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    good = str(sorted((scenes / "sea").iterdir())[0])
+    code, out, _ = run(capsys, "predict", bundle, str(tmp_path / "text.jpg"), good, "--json")
+    assert code == 0
+    assert [answer["source"] for answer in json.loads(out)] == [good]
+    assert "text.jpg" in caplog.text
+
+
+def test_predict_fails_where_no_photo_can_be_read(
+    capsys: pytest.CaptureFixture[str], bundle: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    code, _, err = run(capsys, "predict", bundle, str(tmp_path / "text.jpg"))
+    assert code == 1
+    assert "None of the photos could be read" in err
+
+
+def test_evaluate_prints_the_accuracy_and_each_class(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
+) -> None:
+    code, out, _ = run(capsys, "evaluate", bundle, str(scenes))
+    assert code == 0
+    assert "accuracy" in out
+    assert all(name in out for name in ("buildings", "forest", "glacier", "mountain", "street"))
+    code, out, _ = run(capsys, "evaluate", bundle, str(scenes), "--json")
+    assert json.loads(out)["n_photos"] == 72
+
+
+def test_sample_draws_the_six_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "sample", str(tmp_path / "scenes"), "--per-class", "2")
+    assert code == 0
+    assert "2 scenes a class" in out
+    assert len(list((tmp_path / "scenes").glob("*/*.jpg"))) == 12
+
+
+def empty_folder(tmp_path: Path, scenes: Path) -> list[str]:
+    return [str(tmp_path)]
+
+
+def one_class(tmp_path: Path, scenes: Path) -> list[str]:
+    (tmp_path / "sea").mkdir()
+    for photo in (scenes / "sea").iterdir():
+        (tmp_path / "sea" / photo.name).write_bytes(photo.read_bytes())
+    return [str(tmp_path)]
+
+
+def single_photo_in_a_class(tmp_path: Path, scenes: Path) -> list[str]:
+    one_class(tmp_path, scenes)
+    (tmp_path / "street").mkdir()
+    photo = sorted((scenes / "street").iterdir())[0]
+    (tmp_path / "street" / photo.name).write_bytes(photo.read_bytes())
+    return [str(tmp_path)]
+
+
+def missing_folder(tmp_path: Path, scenes: Path) -> list[str]:
+    return [str(tmp_path / "nowhere")]
+
+
+def unknown_backbone(tmp_path: Path, scenes: Path) -> list[str]:
+    return [str(scenes), "--backbone", "resnet_9000"]
+
+
+def missing_weights(tmp_path: Path, scenes: Path) -> list[str]:
+    return [str(scenes), "--weights", str(tmp_path / "nowhere.h5")]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (empty_folder, ["No usable photo", "an empty folder", "one folder for each class"]),
+        (one_class, ["At least two classes", "only 'sea'"]),
+        (single_photo_in_a_class, ["Class 'street'", "at least 3 different photos"]),
+        (missing_folder, ["`folder`", "nowhere", "Check the path"]),
+        (unknown_backbone, ["`backbone`", "'resnet_9000'", "Did you mean"]),
+        (missing_weights, ["`weights`", "nowhere.h5", "there is no file"]),
+    ],
+)
+def test_failed_run_is_one_paragraph_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, make: Any, words: list[str]
+) -> None:
+    arguments = make(tmp_path, scenes)
+    code, _, err = run(capsys, "fit", *arguments, "--out", str(tmp_path / "out"))
+    message = err[err.index("scenelearn:") :]
+    assert code == 1
+    assert message.count("\n") == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in message
+
+
+def test_setting_out_of_range_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str], scenes: Path
+) -> None:
+    code, _, err = run(capsys, "fit", str(scenes), "--minutes", "-1")
+    assert code == 2
+    assert "`minutes` must be a number above 0. Received: minutes=-1.0" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["fit", "--minutes", "soon"], ["predict"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: scenelearn" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No usable photo"):
+        cli.main(["fit", str(tmp_path), "--debug"])
+
+
+def test_error_of_our_own_making_asks_for_a_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("scenelearn.scan", fail)
+    code, _, err = run(capsys, "fit", str(tmp_path))
+    assert code == 1
+    assert "KeyError: 'oops' This should not happen" in err
+
+
+def test_interrupt_ends_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scenelearn.scan", interrupt)
+    code, _, err = run(capsys, "fit", str(tmp_path))
+    assert code == 1
+    assert err.strip() == "scenelearn: stopped"
