@@ -21,7 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenelearn import augment, backbone, classify, data, errors, evaluate, finetune
+    from scenelearn import augment, backbone, classify, data, errors, evaluate, finetune, reporting
     from scenelearn.classify import load
     from scenelearn.data import sample_scenes, scan, split
     from scenelearn.finetune import fit
@@ -38,6 +38,7 @@ __all__ = [
     "fit",
     "load",
     "report",
+    "reporting",
     "sample_scenes",
     "scan",
     "split",
@@ -60,7 +61,7 @@ def __getattr__(name: str) -> Any:
         return version("scenelearn")
     if name in _ROOM_OF:
         value = getattr(importlib.import_module(f"scenelearn.{_ROOM_OF[name]}"), name)
-        globals()[name] = value  # over the room of the same name: sl.report is the function
+        globals()[name] = value  # the next time it is found at once
         return value
     if name in __all__:
         return importlib.import_module(f"scenelearn.{name}")

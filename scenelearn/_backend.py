@@ -31,7 +31,9 @@ def keras() -> ModuleType:
 
     The choice is, in this order: a Keras that the program has already imported; the environment
     variable ``KERAS_BACKEND``; ``"backend"`` in the user's keras.json; JAX. A chosen backend that
-    is not installed is passed over with a logged warning. No file of the user's is written.
+    is not installed is passed over: with a logged warning if the variable chose it, silently if
+    keras.json did, where Keras itself writes "tensorflow" unasked. No file of the user's is
+    written.
 
     Returns:
         The module `keras`.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import scenelearn as sl
 from scenelearn.errors import ArgumentError, SceneLearnError
@@ -30,6 +32,13 @@ _SAMPLE_FIT: dict[str, Any] = {
 _MINUTES = 4.5  # so that the whole command, with scan and report, takes five
 
 
+class _Answer(NamedTuple):
+    """What a command has to say: to people, and to machines as one JSON value."""
+
+    text: str
+    value: Any
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -42,16 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        options.run(options)
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints while it downloads
+            answer = options.run(options)
+        print(json.dumps(answer.value, allow_nan=False) if options.json else answer.text)
     except KeyboardInterrupt:
         print("scenelearn: stopped", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = None  # or Python would complain at the end that it cannot flush it
+        return 0
     except Exception as error:
         if options.debug:
             raise
         known = isinstance(error, SceneLearnError)
         text = str(error) if known else f"{type(error).__name__}: {error}"
-        hint = "" if known else " This should not happen: run it again with --debug."
+        expected = known or isinstance(error, OSError)
+        hint = "" if expected else " This should not happen: run it again with --debug."
         print(f"scenelearn: {' '.join((text + hint).split())}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0
@@ -65,13 +80,16 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     fit = _command(commands, "fit", _fit, "train on a folder of photos, one folder a class")
+    fit.epilog = "In brackets: the default; after a semicolon, the one without a folder."
     fit.add_argument("folder", nargs="?", help="without it, sample scenes are drawn and used")
     fit.add_argument("--out", default="scenelearn-fit", help="folder of the results [%(default)s]")
-    fit.add_argument("--backbone", help="of keras.applications [mobilenet_v2_0.35]")
-    fit.add_argument("--weights", help="imagenet, a weights file, or none [imagenet]")
-    fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160]")
-    fit.add_argument("--minutes", type=float, help="time to train [4.5; 2 without a folder]")
-    fit.add_argument("--epochs", type=int, help="at most so many [as many as fit the time]")
+    fit.add_argument(
+        "--backbone", help="of keras.applications [mobilenet_v2_0.35; scenelearn_tiny]"
+    )
+    fit.add_argument("--weights", help="imagenet, a weights file, or none [imagenet; none]")
+    fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160; 64]")
+    fit.add_argument("--minutes", type=float, help="time to use [4.5; 2]")
+    fit.add_argument("--epochs", type=int, help="exactly so many [as many as fit the time]")
     fit.add_argument("--seed", type=int, default=0, help="of split and training [%(default)d]")
 
     predict = _command(commands, "predict", _predict, "say what photos show")
@@ -90,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace], _Answer], text: str
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     command.set_defaults(run=run)
@@ -99,26 +117,20 @@ def _command(
     return command
 
 
-def _fit(options: argparse.Namespace) -> None:
-    chosen = {
-        "backbone": options.backbone,
-        "weights": options.weights,
-        "image_px": options.image_px,
-        "minutes": options.minutes,
-    }
-    settings = {name: value for name, value in chosen.items() if value is not None}
+def _fit(options: argparse.Namespace) -> _Answer:
+    out = sl.data.made_folder(options.out)  # before anything is trained for it
+    names = ("backbone", "weights", "image_px", "minutes")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with _Bars() as bars:
-        folder = options.folder
-        if folder is None:
-            settings = _SAMPLE_FIT | settings
-            folder = _sample_folder(bars)
-        settings = {"minutes": _MINUTES} | settings
-        if str(settings.get("weights", "")).lower() == "none":
+        if options.folder is None:
+            settings, folder = _SAMPLE_FIT | given, _sample_folder(bars)
+        else:
+            settings, folder = {"minutes": _MINUTES} | given, Path(options.folder)
+        if str(settings.get("weights")).lower() == "none":
             settings["weights"] = None
         photos = sl.scan(folder, progress=bars.of("scanning"))
-        _say(options, f"{folder}: {photos}")
         splits = sl.split(photos, seed=options.seed)
-        _say(options, f"{splits}")
+        bars.say(f"{folder}: {photos}; {splits}")
         fit = sl.fit(
             splits,
             epochs=options.epochs,
@@ -126,27 +138,29 @@ def _fit(options: argparse.Namespace) -> None:
             progress=bars.show,
             **settings,
         )
-    out = Path(options.out)
-    bundle = fit.save(out / "scenes.keras")
-    page = sl.report(fit, out / "report")
-    if options.json:
-        print(json.dumps({"bundle": str(bundle), "report": str(page), **fit.to_json()}))
-    else:
-        print(_summary(fit, bundle, page))
+        bundle, page = fit.save(out / "scenes.keras"), sl.report(fit, out / "report")
+    value = {"bundle": str(bundle), "report": str(page), **fit.to_json()}
+    return _Answer(_summary(fit, bundle, page), value)
 
 
 def _sample_folder(bars: _Bars) -> Path:
-    folder = sl.data.cache_folder() / f"sample-scenes-{_SAMPLE_PER_CLASS}-{_SAMPLE_SEED}"
-    return sl.sample_scenes(
-        folder, _SAMPLE_PER_CLASS, _SAMPLE_SEED, progress=bars.of("drawing sample scenes")
-    )
+    """The sample scenes in the cache; drawn apart and then renamed, so what is there is whole."""
+    name = f"sample-scenes-{sl.__version__}-{_SAMPLE_PER_CLASS}-{_SAMPLE_SEED}"
+    folder: Path = sl.data.cache_folder() / name
+    if not folder.exists():
+        drawn = folder.with_name(f".{name}-{os.getpid()}")
+        progress = bars.of("drawing sample scenes")
+        sl.sample_scenes(drawn, _SAMPLE_PER_CLASS, _SAMPLE_SEED, progress=progress)
+        drawn.rename(folder)
+    return folder
 
 
 def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
-    weakest = min(fit.evaluation.per_class, key=lambda score: score.recall.value)
+    seen = [score for score in fit.evaluation.per_class if score.n_photos]
+    weakest = min(seen, key=lambda score: score.recall.value)
     return "\n".join(
         [
-            "",
+            f"Photos    {fit.splits.photos}",
             f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
             "95 % interval",
             f"Weakest   {weakest.name}: {weakest.recall} recognised",
@@ -159,52 +173,44 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
     )
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> _Answer:
     classifier = sl.load(options.bundle)
     with _Bars() as bars:
-        predictions = classifier.predict(
-            options.photos, skip_broken=True, progress=bars.of("predicting")
-        )
-    if options.json:
-        print(json.dumps([prediction.to_json() for prediction in predictions]))
-    for prediction in predictions if not options.json else ():
-        print(prediction)
+        progress = bars.of("predicting")
+        predictions = classifier.predict(options.photos, skip_broken=True, progress=progress)
     if not predictions:
         raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
+    return _Answer("\n".join(map(str, predictions)), [one.to_json() for one in predictions])
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> _Answer:
     classifier = sl.load(options.bundle)
     with _Bars() as bars:
         photos = sl.scan(options.folder, progress=bars.of("scanning"))
-        evaluation = classifier.evaluate(photos, progress=bars.of("judging"))
-    if options.json:
-        print(json.dumps(evaluation.to_json()))
-        return
-    print(f"{photos}\n{evaluation}\n")
+        evaluation = classifier.evaluate(photos, progress=bars.show)
     width = max(len(name) for name in evaluation.class_names)
-    print(f"{'class':<{width}}  photos  recall                  precision               F1")
-    for score in evaluation.per_class:
-        print(
-            f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
-            f"{score.precision!s:<22}  {score.f1:.3f}"
-        )
+    lines = [
+        f"{photos}",
+        f"{evaluation}",
+        "",
+        f"{'class':<{width}}  photos  recall                  precision               F1",
+    ]
+    lines += [
+        f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
+        f"{score.precision!s:<22}  {score.f1:.3f}"
+        for score in evaluation.per_class
+    ]
+    return _Answer("\n".join(lines), evaluation.to_json())
 
 
-def _sample(options: argparse.Namespace) -> None:
+def _sample(options: argparse.Namespace) -> _Answer:
     with _Bars() as bars:
+        progress = bars.of("drawing")
         folder = sl.sample_scenes(
-            options.folder, options.per_class, options.seed, progress=bars.of("drawing")
+            options.folder, options.per_class, options.seed, progress=progress
         )
-    if options.json:
-        print(json.dumps({"folder": str(folder), "per_class": options.per_class}))
-    else:
-        print(f"{options.per_class} scenes a class in {folder}")
-
-
-def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        print(text, flush=True)
+    value = {"folder": str(folder), "per_class": options.per_class}
+    return _Answer(f"{options.per_class} scenes a class in {folder}", value)
 
 
 def _minutes(seconds: float) -> str:
@@ -228,6 +234,11 @@ class _Bars:
     def of(self, what: str) -> Callable[[int, int], None]:
         """A function (done, total) that shows one kind of work."""
         return lambda done, total: self.show(what, done, total)
+
+    def say(self, text: str) -> None:
+        """Print a line below the bars."""
+        self._close()
+        print(text, file=sys.stderr, flush=True)
 
     def show(self, what: str, done: int, total: int) -> None:
         """Move the bar of this work to `done`; a new kind of work gets a new bar."""

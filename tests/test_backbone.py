@@ -240,6 +240,58 @@ def test_download_that_fails_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyP
         backbone.build(SMALL, weights="imagenet", image_px=128)
 
 
+def test_damaged_download_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise ValueError("Incomplete or corrupted file detected.")  # as Keras does
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", damaged)
+    with pytest.raises(WeightsUnavailableError, match=r"corrupted.*weights='path/to/file"):
+        backbone.build(SMALL, weights="imagenet", image_px=128)
+
+
+def test_efficientnet_from_a_file_is_the_network_of_the_download(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
+) -> None:
+    path = tmp_path / "efficientnetb0.weights.h5"
+    random = backbone.build("efficientnet_b0", weights=None, image_px=32)
+    random.get_layer("backbone").save_weights(path)
+    from_file = backbone.build("efficientnet_b0", weights=path, image_px=32)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(path))
+    downloaded = backbone.build("efficientnet_b0", weights="imagenet", image_px=32)
+
+    def layers(model: Any) -> list[str]:
+        return [type(layer).__name__ for layer in model.get_layer("backbone").layers]
+
+    assert layers(from_file) == layers(downloaded)
+    assert layers(from_file) != layers(random)  # Keras leaves one out without "imagenet"
+
+
+def test_efficientnet_file_that_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "other.weights.h5"
+    keras().Sequential([keras().Input((3,)), keras().layers.Dense(2)]).save_weights(path)
+    with pytest.raises(WeightsFileError, match=r"does not fit 'efficientnet_b0'"):
+        backbone.build("efficientnet_b0", weights=path, image_px=32)
+
+
+def test_dropout_inside_a_backbone_follows_the_seed() -> None:
+    def states(seed: int) -> list[list[int]]:
+        model = backbone.build("efficientnet_b0", weights=None, image_px=32, seed=seed)
+        seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+        return [np.asarray(v).tolist() for v in seeds]
+
+    assert states(1)
+    assert states(1) == states(1) != states(2)
+
+
+def test_separable_form_equals_keras(pixels: npt.NDArray[np.uint8]) -> None:
+    k = keras()
+    layer = k.layers.SeparableConv2D(5, 3, 2, "same", activation="relu")
+    x = pixels.astype(np.float32) / 255
+    plain = np.asarray(layer(x))
+    _fast.fast_on_cpu(k.Sequential([k.Input((32, 32, 3)), layer]))
+    np.testing.assert_allclose(np.asarray(layer(x)), plain, atol=1e-5)
+
+
 def test_download_that_works_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
 ) -> None:

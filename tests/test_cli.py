@@ -106,6 +106,44 @@ def test_sample_draws_the_six_classes(capsys: pytest.CaptureFixture[str], tmp_pa
     assert len(list((tmp_path / "scenes").glob("*/*.jpg"))) == 12
 
 
+def test_place_for_the_results_is_seen_to_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("scenelearn.scan", lambda *_, **__: pytest.fail("too late"))
+    code, _, err = run(capsys, "fit", str(tmp_path), "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert "file' is a file. Pass another name" in err
+
+
+def test_what_keras_prints_does_not_spoil_the_json(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    fitted: FitResult,
+) -> None:
+    def fit_that_prints(*_: object, **__: object) -> FitResult:
+        print("Downloading data from …")
+        return fitted
+
+    monkeypatch.setattr("scenelearn.fit", fit_that_prints)
+    code, out, err = run(capsys, "fit", str(scenes), "--json", "--out", str(tmp_path))
+    assert code == 0
+    assert json.loads(out)["kept"] == fitted.kept
+    assert "Downloading" in err
+
+
+def test_sample_scenes_are_drawn_once(
+    monkeypatch: pytest.MonkeyPatch, fitted: FitResult, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "_SAMPLE_PER_CLASS", 3)
+    monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
+    assert cli.main(["fit", "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr("scenelearn.sample_scenes", lambda *_, **__: pytest.fail("drawn again"))
+    assert cli.main(["fit", "--out", str(tmp_path)]) == 0
+
+
 def empty_folder(tmp_path: Path, scenes: Path) -> list[str]:
     return [str(tmp_path)]
 

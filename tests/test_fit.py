@@ -51,6 +51,67 @@ def test_better_of_head_and_network_by_validation_is_kept(fitted: FitResult) -> 
     assert fitted.validation.accuracy.value == pytest.approx(kept.validation_accuracy)
 
 
+def test_network_that_fine_tuning_spoils_is_put_back(
+    fitted: FitResult, fit_settings: dict[str, Any]
+) -> None:
+    fit = sl.fit(fitted.splits, **fit_settings | {"learning_rate": 1e3})
+    assert fit.history[-1].validation_accuracy < fit.history[0].validation_accuracy
+    assert fit.kept == "solved head"
+    assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file, as a download would be."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=64)
+    network.get_layer("backbone").save_weights(path)
+    return path
+
+
+def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
+    fitted: FitResult, stored: Path
+) -> None:
+    fit = sl.fit(
+        fitted.splits, backbone="mobilenet_0.25", weights=stored, image_px=64, epochs=1,
+        learning_rate=1e-6,
+    )  # fmt: skip
+    assert np.isfinite(fit.history[1].train_loss)
+    before = sl.backbone.build("mobilenet_0.25", weights=stored, image_px=64)
+    pairs = zip(before.variables, fit.classifier.model.get_layer("backbone").variables, strict=True)
+    changed = {a.path for a, b in pairs if not np.array_equal(np.asarray(a), np.asarray(b))}
+    if fit.kept == "solved head":
+        assert not changed
+        return
+    # 64 px: maps of 4×4 and less, from conv_dw_6 (stride 16) on, and no running statistics.
+    assert "conv_pw_13/kernel" in {path.split("backbone/")[-1] for path in changed}
+    blocks = [int(path.split("_")[2].split("/")[0]) for path in changed if "conv_" in path]
+    assert min(blocks) >= 6
+    assert not any("moving_" in path for path in changed)
+
+
+def test_upper_layers_are_those_with_coarse_maps() -> None:
+    from scenelearn.finetune._network import train_upper_layers
+
+    features = sl.backbone.build("mobilenet_0.25", weights=None, image_px=160)
+    train_upper_layers(features, 160)
+    for layer in features.get_layer("backbone").layers:
+        shape = layer.output.shape
+        assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
+
+
+def test_epochs_that_are_asked_for_are_made_whatever_the_time(
+    fitted: FitResult, fit_settings: dict[str, Any]
+) -> None:
+    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": 1, "minutes": 0.001})
+    assert [epoch.number for epoch in fit.history] == [0, 1]
+
+
+def test_photos_in_place_of_splits(fitted: FitResult) -> None:
+    with pytest.raises(ArgumentError, match=r"`splits` must come from `split`. Received: Photos"):
+        sl.fit(fitted.splits.photos)  # type: ignore[arg-type]
+
+
 def test_temperature_lowers_the_validation_loss(fitted: FitResult) -> None:
     kept = fitted.history[-1] if fitted.kept == "fine-tuned" else fitted.history[0]
     assert fitted.validation.log_loss <= kept.validation_loss + 1e-4
@@ -144,7 +205,7 @@ def test_download_without_internet_says_what_to_do(
     [
         ("image_px", 31), ("image_px", 64.0), ("minutes", 0), ("minutes", float("nan")),
         ("minutes", "5"), ("epochs", -1), ("batch_size", 0), ("learning_rate", 0.0), ("seed", -1),
-        ("seed", True),
+        ("seed", True), ("weights", 3), ("weights", b"w.h5"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range(name: str, value: Any) -> None:

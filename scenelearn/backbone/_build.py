@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +156,21 @@ def _check_weights(weights: str | os.PathLike[str] | None) -> str | None:
 
 
 def _network(architecture: Architecture, source: str | None, image_px: int) -> Any:
-    """The bare network, its weights loaded unless they are to be random."""
-    download = source if source == "imagenet" else None
+    """The bare network, its weights loaded unless they are to be random.
+
+    An EfficientNet (of the first version) has a layer more when Keras is asked for "imagenet"
+    than when it is given the same weights as a file, and needs it. So it is asked for
+    "imagenet", and the file takes the place of the download.
+    """
+    as_download = source is not None and architecture.build.__module__.endswith(".efficientnet")
+    download = "imagenet" if source == "imagenet" or as_download else None
     width = {} if architecture.width is None else {"alpha": architecture.width}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ExitStack() as stack:
             # Keras warns that it takes the 224 px weights at other sizes, which is what we want.
             warnings.filterwarnings("ignore", message=".*is undefined or non-square.*")
+            if as_download and source is not None and source != "imagenet":
+                stack.enter_context(_in_place_of_download(source))
             network = architecture.build(
                 include_top=False,
                 weights=download,
@@ -171,6 +180,10 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
                 **width,
             )
     except ValueError as error:
+        if as_download and source != "imagenet":
+            raise _unfitting(architecture, str(source), error) from None
+        if download is not None and "corrupted" in str(error):
+            raise _unavailable(architecture, error) from None
         raise ArgumentError(
             f"Keras cannot build {architecture.name!r} with weights={source!r} at "
             f"image_px={image_px}: {error} Choose another `image_px`, width or weights."
@@ -178,21 +191,40 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if download is None:
             raise
+        if source != "imagenet":
+            raise _unfitting(architecture, str(source), error) from None
         raise _unavailable(architecture, error) from None
-    if source not in (None, "imagenet"):
+    if source is not None and download is None:
         _load(network, architecture, str(source))
     return network
+
+
+@contextmanager
+def _in_place_of_download(path: str) -> Iterator[None]:
+    """While inside, Keras finds `path` where it would download a file."""
+    from keras.src.utils import file_utils
+
+    download = file_utils.get_file
+    file_utils.get_file = lambda *_, **__: path
+    try:
+        yield
+    finally:
+        file_utils.get_file = download
 
 
 def _load(network: Any, architecture: Architecture, source: str) -> None:
     try:
         network.load_weights(source)
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many kinds here
-        raise WeightsFileError(
-            f"The weights file {source!r} does not fit {architecture.name!r} without its top "
-            f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "
-            "and width whose name ends in 'notop', as Keras offers it for download."
-        ) from None
+        raise _unfitting(architecture, source, error) from None
+
+
+def _unfitting(architecture: Architecture, source: str, error: Exception) -> WeightsFileError:
+    return WeightsFileError(
+        f"The weights file {source!r} does not fit {architecture.name!r} without its top "
+        f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "
+        "and width whose name ends in 'notop', as Keras offers it for download."
+    )
 
 
 def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavailableError:
@@ -208,6 +240,8 @@ def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavail
 def _initial(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None:
     """The initializer's value by NumPy, or None where we do not know the kind."""
     initializer, shape = variable._initializer, tuple(variable.shape)
+    if variable.path.endswith("seed_generator_state"):  # of Dropout layers
+        return rng.integers(0, 2**31, shape).astype(np.uint32)
     kind = type(initializer).__name__
     if kind == "Zeros":
         return np.zeros(shape, np.float32)

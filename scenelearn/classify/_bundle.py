@@ -39,7 +39,11 @@ def write(model: Any, about: dict[str, Any], path: Path) -> Path:
             f"Pass e.g. {str(path.with_suffix('.keras'))!r}."
         )
     with written_whole(path) as temporary:
-        need_space(temporary.parent, 2 * 4 * model.count_params())
+        need_space(
+            temporary.parent,
+            2 * 4 * model.count_params(),  # float32, and once more while the archive is made
+            advice="save to a folder on a larger disk",
+        )
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(_ENTRY, json.dumps({"format": _FORMAT, **about}, indent=1))
@@ -71,6 +75,10 @@ def read(path: Path) -> tuple[Any, dict[str, Any]]:
         model = filled(lambda: k.saving.load_model(path, compile=False, safe_mode=True))
     except Exception as error:  # noqa: BLE001 - Keras, h5py, zipfile raise many kinds here
         raise _broken(path, f"{type(error).__name__}: {error}") from None
+    px, n_classes = about["image_px"], len(about["class_names"])
+    if (model.input_shape, model.output_shape) != ((None, px, px, 3), (None, n_classes)):
+        shapes = f"from {model.input_shape} to {model.output_shape}"
+        raise _broken(path, f"{n_classes} class names at {px} px with a network {shapes}")
     return model, about
 
 
@@ -85,9 +93,9 @@ def _about(path: Path) -> dict[str, Any]:
             if max(texts) > _MAX_TEXT_BYTES or sum(sizes.values()) > _MAX_BYTES:
                 raise _broken(path, "entries of a size that no classifier has")
             about: dict[str, Any] = json.loads(archive.read(_ENTRY))
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001 - json and zipfile raise many kinds here
         raise _broken(path, f"{type(error).__name__}: {error}") from None
     if not _is_complete(about):
         raise _broken(path, "an entry of scenelearn's that is incomplete or of a newer version")
@@ -100,7 +108,7 @@ def _is_complete(about: object) -> bool:
         and about.get("format") == _FORMAT
         and isinstance(about.get("class_names"), list)
         and all(isinstance(name, str) for name in about["class_names"])
-        and isinstance(about.get("image_px"), int)
+        and type(about.get("image_px")) is int
         and isinstance(about.get("facts"), dict)
     )
 

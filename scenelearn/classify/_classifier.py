@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +109,21 @@ class Classifier:
             (n, n_classes) float32, rows that sum to 1.
 
         Raises:
-            ArgumentError: if the images have another shape.
+            ArgumentError: if the images have another shape or dtype.
         """
         expected = (self.image_px, self.image_px, 3)
-        if images.ndim != 4 or images.shape[1:] != expected:
+        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
             raise ArgumentError(
-                f"`images` must have the shape (n, {self.image_px}, {self.image_px}, 3). "
-                f"Received: {images.shape}. Use `predict` for photos of any size."
+                f"`images` must have the shape (n, {self.image_px}, {self.image_px}, 3) and the "
+                f"dtype uint8, values 0-255. Received: {images.shape}, {images.dtype}. Use "
+                "`predict` for photos of any size."
             )
+        if not len(images):
+            return np.zeros((0, len(self.class_names)), np.float32)
         return outputs(self.model, images, _BATCH, progress)
 
     def evaluate(
-        self, photos: Photos, *, progress: Callable[[int, int], None] | None = None
+        self, photos: Photos, *, progress: Callable[[str, int, int], None] | None = None
     ) -> Evaluation:
         """Judge the classifier on photos whose classes are known.
 
@@ -127,7 +131,7 @@ class Classifier:
 
         Args:
             photos: from `scan`; photos that cannot be decoded are left out.
-            progress: called with (photos done, photos in all).
+            progress: called with (what, photos done, photos in all).
 
         Returns:
             Accuracy with its interval, per class, confusion.
@@ -145,13 +149,14 @@ class Classifier:
                 "Rename the folders, or leave these out."
             )
         place = np.array([self.class_names.index(name) for name in photos.class_names])
-        pixels = decode(photos, self.image_px)
+        decoding = partial(progress, "decoding photos") if progress else None
+        pixels = decode(photos, self.image_px, progress=decoding)
         rows = np.flatnonzero(pixels.usable)
         parts = []
         for start in range(0, len(rows), _BATCH):
             parts.append(self.probabilities(pixels.images[rows[start : start + _BATCH]]))
             if progress:
-                progress(min(start + _BATCH, len(rows)), len(rows))
+                progress("judging", min(start + _BATCH, len(rows)), len(rows))
         return evaluate(place[photos.labels[rows]], np.concatenate(parts), self.class_names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:

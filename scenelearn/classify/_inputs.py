@@ -59,10 +59,11 @@ def read(source: Source, image_px: int) -> Image_:
     name, photo = source
     if isinstance(photo, np.ndarray):
         _check_array(name, photo)
-        return square(Image.fromarray(photo), image_px)
-    if isinstance(photo, Image.Image):
-        return square(photo, image_px)
     try:
+        if isinstance(photo, np.ndarray):
+            return square(Image.fromarray(photo), image_px)
+        if isinstance(photo, Image.Image):
+            return square(photo, image_px)
         content = photo if isinstance(photo, bytes) else Path(photo).expanduser().read_bytes()
         return to_square(content, image_px)
     except RefusedPhoto as error:

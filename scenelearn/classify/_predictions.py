@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn.data import printable
+
 
 class Probabilities(dict[str, float]):
     """Class name to probability; as an array, the probabilities in the order of the classes.
@@ -39,7 +41,7 @@ class Prediction:
     probabilities: Probabilities
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.label} ({self.probability:.1%})"
+        return f"{printable(self.source)}: {self.label} ({self.probability:.1%})"
 
     def to_json(self) -> dict[str, Any]:
         """The four fields as plain values."""

@@ -2,8 +2,8 @@
 
 from scenelearn.data._batches import Batches
 from scenelearn.data._decode import RefusedPhoto, square, to_square
-from scenelearn.data._files import cache_folder, need_space, written_whole
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash
+from scenelearn.data._files import cache_folder, made_folder, need_space, written_whole
+from scenelearn.data._photos import Photos, Reason, Refused, content_hash, printable
 from scenelearn.data._pixels import Pixels, decode
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
@@ -20,7 +20,9 @@ __all__ = [
     "cache_folder",
     "content_hash",
     "decode",
+    "made_folder",
     "need_space",
+    "printable",
     "sample_scenes",
     "scan",
     "split",

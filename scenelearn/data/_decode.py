@@ -89,21 +89,31 @@ def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
         image = _open(content)
         _load(image, content)
         try:
-            return square(_upright(image), side_px)
+            return _square(_upright(image), side_px)
         except MemoryError as error:
             raise _refusal(content, error) from None
 
 
 def square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
-    """The central square of an image that is open already, resized with antialiasing.
+    """The central square of an image that is open already, upright by its EXIF, antialiased.
 
     Args:
-        image: any Pillow image.
+        image: any Pillow image, of a file or from an array.
         side_px: width and height of the result, in pixels.
 
     Returns:
-        (side_px, side_px, 3) uint8.
+        (side_px, side_px, 3) uint8, as `to_square` gives for the file.
+
+    Raises:
+        RefusedPhoto: if its file is not whole, or its pixels are of a kind that we do not read.
     """
+    with _STRICT:
+        _check_kind(image)
+        _load(image, b"")
+        return _square(_upright(image), side_px)
+
+
+def _square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
     colour = _in_colour(image)
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
@@ -153,6 +163,11 @@ def _open(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Exception as error:  # noqa: BLE001  # Pillow raises many kinds on damaged headers
         raise _refusal(content, error) from None
+    _check_kind(image)
+    return image
+
+
+def _check_kind(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise RefusedPhoto(
             Reason.TOO_LARGE, f"{image.width}×{image.height} px, at most {MAX_PIXELS:,} in all"
@@ -160,7 +175,6 @@ def _open(content: bytes) -> Image.Image:
     if image.mode not in _MODES:
         detail = f"{image.format} with pixels of kind {image.mode!r}; save it with 8 bits a channel"
         raise RefusedPhoto(Reason.UNSUPPORTED, detail)
-    return image
 
 
 def _load(image: Image.Image, content: bytes) -> None:

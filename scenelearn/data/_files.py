@@ -36,8 +36,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def need_space(folder: Path, n_bytes: int) -> None:
+def need_space(folder: Path, n_bytes: int, *, advice: str) -> None:
     """See that `n_bytes` can be written below `folder`.
+
+    Args:
+        folder: an existing folder.
+        n_bytes: how much is to be written.
+        advice: what else than freeing some can be done, for the message.
 
     Raises:
         DiskSpaceError: if the disk has less free than that, and a little to spare.
@@ -46,9 +51,34 @@ def need_space(folder: Path, n_bytes: int) -> None:
     if free < n_bytes + _SPARE_BYTES:
         raise DiskSpaceError(
             f"{str(folder)!r} needs {n_bytes / 2**20:,.0f} MiB of free space. Received: "
-            f"{free / 2**20:,.0f} MiB free. Free some, or set the environment variable "
-            "SCENELEARN_CACHE to a folder on a larger disk."
+            f"{free / 2**20:,.0f} MiB free. Free some, or {advice}."
         )
+
+
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder to write into, made if need be.
+
+    Args:
+        folder: its path.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: if a file is in the way.
+        OSError: if it cannot be made, or not be written into.
+    """
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        in_the_way = next((p for p in (path, *path.parents) if p.is_file()), path)
+        raise ArgumentError(
+            "`folder` must be a folder, or a name that is still free, to write into. Received: "
+            f"{str(path)!r}, but {str(in_the_way)!r} is a file. Pass another name."
+        ) from None
+    with tempfile.TemporaryFile(dir=path):
+        return path
 
 
 @contextmanager

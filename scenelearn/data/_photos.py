@@ -19,6 +19,11 @@ def content_hash(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
+def printable(name: str) -> str:
+    """A name from the disk, its line breaks, terminal codes and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
 class Reason(enum.Enum):
     """Why a file is not used. The list is closed: every file found is used or has one of these."""
 
@@ -49,9 +54,9 @@ class Refused:
     detail: str = ""
 
     def __str__(self) -> str:
-        # A name from the disk may hold line breaks, terminal codes or bytes that are no text.
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.path)
-        return f"{shown}: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+        return f"{printable(self.path)}: {self.reason.value}" + (
+            f" ({self.detail})" if self.detail else ""
+        )
 
     def to_json(self) -> dict[str, str]:
         """The three fields as strings."""

@@ -79,7 +79,11 @@ def decode(
         images = np.load(rows, mmap_mode="r")
     except (OSError, EOFError, ValueError):  # not there, or damaged
         notes.unlink(missing_ok=True)  # without its notes the cache file does not count
-        need_space(rows.parent, len(photos) * image_px * image_px * 3)
+        need_space(
+            rows.parent,
+            len(photos) * image_px * image_px * 3,
+            advice="set the environment variable SCENELEARN_CACHE to a folder on a larger disk",
+        )
         failures = _write(photos, image_px, rows, progress)
         if all(reason != Reason.UNREADABLE.name for _, reason, _ in failures):
             with written_whole(notes) as temporary:

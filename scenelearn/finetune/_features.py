@@ -81,6 +81,8 @@ def features_of(
     passes = ((sides.train, False), (sides.train, True), (sides.validation, False))
     total, done = sum(batches.n_photos for batches, _ in passes), 0
     tables = []
+    if progress:
+        progress(0, total)
     for batches, mirrored in passes:
         parts = []
         for images, _, _ in batches.in_order():

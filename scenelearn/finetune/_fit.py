@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
-from scenelearn.classify import Classifier, temperature
-from scenelearn.data import Batches, Splits, decode
-from scenelearn.evaluate import Evaluation, evaluate
+from scenelearn.classify import Classifier, softmax, temperature
+from scenelearn.data import Splits, decode
+from scenelearn.errors import ArgumentError
+from scenelearn.evaluate import evaluate
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._environment import environment, fingerprint
@@ -23,6 +25,8 @@ from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._head import choose, cross_entropy
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
+
+_log = logging.getLogger(__name__)
 
 # Stored weights: the best of 3e-5 … 2e-3, and 8 epochs better than 4, on validation photos of
 # three splits of the Intel photos. Random weights have further to go.
@@ -59,9 +63,10 @@ def fit(
             `backbone.names`.
         weights: "imagenet", the path of a weights file without top layers, or None.
         image_px: width and height at which the network sees a photo, in pixels.
-        minutes: wall-clock budget of all of it.
-        epochs: at most so many epochs of fine-tuning; 0: none; None: as many as fit, at most 12
-            from stored weights and 60 from random ones.
+        minutes: wall-clock budget of all of it. What must be done in any case (decoding,
+            features, the head, the test) is done even if it takes longer, with a logged warning.
+        epochs: exactly so many epochs of fine-tuning, whatever time they take; 0: none; None: as
+            many as fit into the time, at most 12 from stored weights and 60 from random ones.
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning; None for the default: 0.001 from stored weights,
             0.003 from random ones.
@@ -70,11 +75,12 @@ def fit(
 
     Returns:
         The classifier with its evaluation, history and all that repeats the run. Its settings
-        hold the number of epochs that were planned; with that, not the machine's speed but
-        the settings decide how long a repetition trains.
+        hold the number of epochs that were planned: with these, not the machine's speed decides
+        how long a repetition trains.
 
     Raises:
-        ArgumentError: if a setting is out of range, or the network cannot have this image size.
+        ArgumentError: if `splits` is something else, a setting is out of range, or the network
+            cannot have this image size.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
@@ -88,10 +94,15 @@ def fit(
         Solving the head before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
         pretrained features and underperform out-of-distribution. ICLR.
     """
+    if not isinstance(splits, Splits):
+        raise ArgumentError(
+            f"`splits` must come from `split`. Received: {type(splits).__name__}. "
+            "Pass sl.split(sl.scan(folder))."
+        )
     peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
     settings = FitSettings(
         backbone=backbone,
-        weights=weights if weights is None else os.fspath(weights),
+        weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         image_px=image_px,
         minutes=minutes,
         epochs=epochs,
@@ -118,7 +129,9 @@ def fit(
     photo_s = clock.phases[-1].seconds / (len(train[0]) + len(validation[0]))
 
     with clock.phase("head") as note:
-        head = choose(train, validation, splits.photos.n_classes)
+        head = choose(
+            train, validation, splits.photos.n_classes, progress=clock.report("solving the head")
+        )
         to_logits, model = _network.with_head(features, head)
         solved = _epoch_0(head.logits(validation[0]), validation[1])
         right = solved.validation_accuracy
@@ -136,11 +149,13 @@ def fit(
         note(_said_of(plan, history, settings, asked=epochs))
 
     with clock.phase("test") as note:
-        logits, labels = _train.judge(to_logits, sides.validation)
-        _network.divide_logits(model, temperature(logits, labels))
         names = splits.photos.class_names
-        on_validation, _ = _judge(model, sides.validation, names)
-        on_test, table = _judge(model, sides.test, names, clock.report("testing"))
+        logits, labels = _train.judge(to_logits, sides.validation, clock.report("calibrating"))
+        divisor = temperature(logits, labels)
+        _network.divide_logits(model, divisor)
+        on_validation = evaluate(labels, softmax(logits / divisor), names)
+        table, labels = _train.judge(model, sides.test, clock.report("testing"))
+        on_test = evaluate(labels, table, names)
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 
     facts = {
@@ -177,11 +192,14 @@ def _plan(
     photo_s: float,
 ) -> _train.Plan:
     """Settle what trains and for how many epochs, at `photo_s` seconds a photo judged."""
-    # After fine-tuning, validation is judged twice and test once; a little for the rest.
-    keep_s = 1.5 * photo_s * (2 * sides.validation.n_photos + sides.test.n_photos) + 2
-    deadline = clock.deadline(keep_s=keep_s)
+    # After fine-tuning, validation and test are judged once more; a little for the rest.
+    keep_s = 1.5 * photo_s * (sides.validation.n_photos + sides.test.n_photos) + 5
+    deadline = clock.deadline(keep_s=keep_s) if settings.epochs is None else math.inf
     peak = settings.learning_rate or _PEAK_STORED
-    if settings.epochs == 0 or time.monotonic() > deadline:
+    late_s = time.monotonic() - deadline
+    if late_s > 0:
+        _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
+    if settings.epochs == 0 or late_s > 0:
         return _train.Plan(n_epochs=0, peak=peak, step_s=0.0, deadline=deadline)
     if settings.weights is None:
         _network.start_afresh(features, to_logits)
@@ -190,12 +208,11 @@ def _plan(
         _network.train_upper_layers(features, settings.image_px)
         most = _MOST_EPOCHS_STORED
     _train.compile_(to_logits)
-    step_s = _train.time_step(to_logits, sides.train)
-    n_epochs = _train.fitting(
-        deadline - time.monotonic(),
-        len(sides.train) * step_s + sides.validation.n_photos * photo_s,
-        most if settings.epochs is None else settings.epochs,
-    )
+    step_s = _train.time_step(to_logits, sides.train, clock.report("compiling and timing"))
+    n_epochs = settings.epochs
+    if n_epochs is None:
+        epoch_s = len(sides.train) * step_s + sides.validation.n_photos * photo_s
+        n_epochs = _train.fitting(deadline - time.monotonic(), epoch_s, most)
     return _train.Plan(n_epochs=n_epochs, peak=peak, step_s=step_s, deadline=deadline)
 
 
@@ -224,13 +241,3 @@ def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> 
 def _better(a: Epoch, b: Epoch) -> bool:
     """By validation accuracy, then by loss."""
     return (a.validation_accuracy, -a.validation_loss) > (b.validation_accuracy, -b.validation_loss)
-
-
-def _judge(
-    model: Any,
-    batches: Batches,
-    class_names: tuple[str, ...],
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Evaluation, npt.NDArray[np.float32]]:
-    table, labels = _train.judge(model, batches, progress)
-    return evaluate(labels, table, class_names), table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.errors import ArgumentError
+from scenelearn.errors import ArgumentError, WeightsFileError
 
 # From strong to weak. 0.1 was best or next to it on four splits of the Intel photos.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -111,6 +112,8 @@ def choose(
     train: tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]],
     validation: tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]],
     n_classes: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Head:
     """Solve for weaker and weaker penalties, and keep the one of least validation loss.
 
@@ -118,24 +121,32 @@ def choose(
         train: features (n, n_features) and labels (n,).
         validation: likewise, of other photos.
         n_classes: how many classes.
+        progress: called with (penalties tried, penalties in all).
 
     Returns:
         The head with the lowest mean cross-entropy on the validation photos.
+
+    Raises:
+        WeightsFileError: if features are not finite, as from a damaged weights file.
     """
-    best: Head | None = None
-    head: Head | None = None
-    lowest, worse = np.inf, 0
+    if not (np.isfinite(train[0]).all() and np.isfinite(validation[0]).all()):
+        raise WeightsFileError(
+            "The backbone's features must be finite numbers. Received: NaN or infinity. The "
+            "weights file is damaged or of another network: get it again."
+        )
+    tried: list[tuple[float, Head]] = []
     for strength in STRENGTHS:
-        head = solve(*train, n_classes, strength, start=head)
-        loss = cross_entropy(head.logits(validation[0]), validation[1])
-        if loss < lowest:
-            best, lowest, worse = head, loss, 0
-        else:
-            worse += 1
-        if worse == 2:  # the loss has one valley along the penalty: no need to walk on
+        if progress:
+            progress(len(tried), len(STRENGTHS))
+        head = solve(*train, n_classes, strength, start=tried[-1][1] if tried else None)
+        tried.append((cross_entropy(head.logits(validation[0]), validation[1]), head))
+        # The loss has one valley along the penalty: twice upwards, and the lowest is behind.
+        losses = [loss for loss, _ in tried]
+        if len(losses) - 1 - int(np.argmin(losses)) == 2:
             break
-    assert best is not None
-    return best
+    if progress:
+        progress(len(STRENGTHS), len(STRENGTHS))
+    return min(tried, key=lambda pair: pair[0])[1]
 
 
 def cross_entropy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> float:

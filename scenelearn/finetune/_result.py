@@ -96,7 +96,7 @@ class FitResult:
         return f"{self.kept}: {self.evaluation} of its own test split, after {self.seconds:.0f} s"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the network itself, as plain lists, numbers and strings.
+        """Everything but the network itself, as plain values; losses that are not finite as None.
 
         With `settings`, `environment` and the photos' paths and sides it is enough to repeat the
         run and to tell whether the photos are still the same.
@@ -109,8 +109,8 @@ class FitResult:
             "history": [
                 {
                     "number": epoch.number,
-                    "train_loss": None if np.isnan(epoch.train_loss) else epoch.train_loss,
-                    "validation_loss": epoch.validation_loss,
+                    "train_loss": _finite(epoch.train_loss),
+                    "validation_loss": _finite(epoch.validation_loss),
                     "validation_accuracy": epoch.validation_accuracy,
                     "learning_rate": epoch.learning_rate,
                     "seconds": epoch.seconds,
@@ -134,3 +134,7 @@ class FitResult:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>{self.evaluation._repr_html_()}"
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

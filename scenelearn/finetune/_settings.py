@@ -18,7 +18,7 @@ class FitSettings:
         weights: "imagenet", a path to a weights file, or None for random weights.
         image_px: width and height at which the network sees a photo, in pixels, at least 32.
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
-        epochs: at most so many epochs of fine-tuning; None lets the budget decide; 0 for none.
+        epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none.
         batch_size: photos a training step, at least 1.
         learning_rate: peak rate of fine-tuning, above 0; None: the default for the weights.
         seed: of everything random.
@@ -34,6 +34,11 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.weights is not None and not isinstance(self.weights, str):
+            raise ArgumentError(
+                "`weights` must be 'imagenet', the path of a weights file, or None. "
+                f"Received: weights={self.weights!r}."
+            )
         _whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
         _whole("batch_size", self.batch_size, 1, "32 is usual.")
         _whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")

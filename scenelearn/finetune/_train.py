@@ -55,7 +55,9 @@ def compile_(model: Any) -> None:
     )
 
 
-def time_step(model: Any, train: Batches) -> float:
+def time_step(
+    model: Any, train: Batches, progress: Callable[[int, int], None] | None = None
+) -> float:
     """Seconds a training step takes, after compilation.
 
     The steps that are timed have rate 0, so that the trainable weights stay as they are.
@@ -63,18 +65,22 @@ def time_step(model: Any, train: Batches) -> float:
     Args:
         model: compiled, not trained yet.
         train: the training photos.
+        progress: called with (steps done, steps in all).
 
     Returns:
         The median of five steps, the making of their batches included.
     """
     batches = itertools.cycle(_augmented(train, epoch=0))
-    model.train_on_batch(*next(batches))  # compiles
     seconds = []
-    for _ in range(_TIMED_STEPS):
+    for n_done in range(1 + _TIMED_STEPS):
+        if progress:
+            progress(n_done, 1 + _TIMED_STEPS)
         start = time.monotonic()
         model.train_on_batch(*next(batches))
         seconds.append(time.monotonic() - start)
-    return sorted(seconds)[_TIMED_STEPS // 2]
+    if progress:
+        progress(1 + _TIMED_STEPS, 1 + _TIMED_STEPS)
+    return sorted(seconds[1:])[_TIMED_STEPS // 2]  # the first one compiles
 
 
 def fitting(time_s: float, epoch_s: float, most: int) -> int:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from scenelearn.data import written_whole
-from scenelearn.errors import ArgumentError
+from scenelearn.data import made_folder, written_whole
 from scenelearn.reporting import _background as background
 from scenelearn.reporting import _results as results
 from scenelearn.reporting._markup import count, name, percent, text
@@ -51,30 +47,15 @@ def report(fit: FitResult, folder: str | os.PathLike[str]) -> Path:
         ArgumentError: if `folder`, or a folder above it, exists as a file.
         OSError: if the folder cannot be written to, or the disk is full.
     """
-    target = _made(folder)
+    target = made_folder(folder)
     # A path may hold bytes that are not UTF-8; escaped as ASCII they survive the way and back.
-    result = json.dumps(_strict(fit.to_json()), indent=1, allow_nan=False)
+    result = json.dumps(fit.to_json(), indent=1, allow_nan=False)
     page = _page(fit)
     with written_whole(target / "result.json") as temporary:
         temporary.write_text(result, encoding="ascii")
     with written_whole(target / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target / "index.html"
-
-
-def _made(folder: str | os.PathLike[str]) -> Path:
-    """The folder, made if need be, before any work is done for it."""
-    path = Path(folder).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        in_the_way = next((p for p in (path, *path.parents) if p.is_file()), path)
-        raise ArgumentError(
-            "`folder` must be a folder, or a name that is still free, to write the report into. "
-            f"Received: {str(path)!r}, but {str(in_the_way)!r} is a file. "
-            f"Pass another name, e.g. {in_the_way.stem + '-report'!r}."
-        ) from None
-    return path
 
 
 def _page(fit: FitResult) -> str:
@@ -103,16 +84,3 @@ def _page(fit: FitResult) -> str:
         + "</main>\n<footer><p>All numbers of this page, and the probabilities of every test "
         "photo, are in <code>result.json</code>.</p></footer>\n</body>\n</html>\n"
     )
-
-
-def _strict(value: Any) -> Any:
-    """The same values as JSON can hold them: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {key: _strict(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
