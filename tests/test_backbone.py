@@ -31,7 +31,7 @@ def pixels() -> npt.NDArray[np.uint8]:
 def test_every_network_of_keras_has_a_name() -> None:
     applications = keras().applications
     functions = [n for n, f in vars(applications).items() if n[0].isupper() and callable(f)]
-    assert len(backbone.names()) == len(functions) >= 38
+    assert len(backbone.names()) == len(functions) + 1 >= 39  # and scenelearn_tiny
     for name in backbone.names():
         assert backbone.find(name).name == name
 
@@ -149,7 +149,8 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
     model = k.Sequential([features, k.layers.Dense(2)])
     model.compile("adam", "mse")
     before = {v.path: np.array(v) for v in features.variables}
-    model.train_on_batch(pixels, np.ones((4, 2), np.float32))
+    far = np.full((4, 2), 1e8, np.float32)  # random features are tiny, and so are gradients
+    model.train_on_batch(pixels, far)
     for variable in features.variables:
         same = (np.array(variable) == before[variable.path]).all()
         if "moving_" in variable.path:

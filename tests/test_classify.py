@@ -233,7 +233,7 @@ def test_images_of_another_size_or_scale(classifier: Classifier) -> None:
     with pytest.raises(ArgumentError, match=r"must have the shape \(n, "):
         classifier.probabilities(np.zeros((1, 7, 7, 3), np.uint8))
     px = classifier.image_px
-    with pytest.raises(ArgumentError, match="dtype uint8, values 0-255. Received: .*float32"):
+    with pytest.raises(ArgumentError, match=r"dtype uint8, values 0-255\. Received: .*float32"):
         classifier.probabilities(np.zeros((1, px, px, 3), np.float32))  # type: ignore[arg-type]
     assert classifier.probabilities(np.zeros((0, px, px, 3), np.uint8)).shape == (0, 6)
 
@@ -245,7 +245,7 @@ def test_bundle_whose_names_do_not_fit_its_network(fitted: FitResult, tmp_path: 
         with zipfile.ZipFile(path, "a") as archive:
             about = {"format": 1, "class_names": names, "image_px": px, "facts": {}}
             archive.writestr("scenelearn.json", json.dumps(about))
-        with pytest.raises(BundleError, match="class names at|incomplete"):
+        with pytest.raises(BundleError, match=r"class names at|incomplete"):
             sl.load(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_what_keras_prints_does_not_spoil_the_json(
     fitted: FitResult,
 ) -> None:
     def fit_that_prints(*_: object, **__: object) -> FitResult:
-        print("Downloading data from …")
+        sys.stdout.write("Downloading data from …\n")
         return fitted
 
     monkeypatch.setattr("scenelearn.fit", fit_that_prints)

@@ -264,9 +264,9 @@ def test_too_little_space_writes_nothing(
 
 def test_need_space_leaves_some_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 0, 100 * 2**20))
-    need_space(tmp_path, 36 * 2**20)
+    need_space(tmp_path, 36 * 2**20, advice="buy a disk")
     with pytest.raises(DiskSpaceError, match="needs 37 MiB of free space"):
-        need_space(tmp_path, 37 * 2**20)
+        need_space(tmp_path, 37 * 2**20, advice="buy a disk")
 
 
 def test_an_interrupted_decoding_leaves_no_file(photos: Photos, cache: Path) -> None:
