@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -90,3 +91,26 @@ def test_nothing_names_a_path_of_one_machine() -> None:
     for page in [*PAGES, *EXECUTED]:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"/(?:home|root|Users|work|tmp)/", text), page
+
+
+def test_figures_in_the_readme_are_those_that_were_measured() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    intel = json.loads((REPOSITORY / "docs/results/intel.json").read_text())
+    scenes = json.loads((REPOSITORY / "docs/results/sample_scenes.json").read_text())
+
+    assert intel["runs"]
+    for run in intel["runs"]:
+        test = run["test"]
+        value, low, high = (f"{100 * test[key]:.1f}" for key in ("value", "low", "high"))
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {run['seed']} |"))
+        assert f"{value} % ({low} to {high})" in row
+        assert f"{run['seconds']:.0f}" in row
+        assert str(test["n"]) in row
+    made_on = intel["runs"][0]["environment"]
+    for key in ("keras", "jax", "python", "cores"):
+        assert made_on[key] in readme
+    assert made_on["date"][:10] in readme
+    for key in ("colour_histogram", "linear_pixels"):
+        assert f"{100 * scenes[key]['accuracy']:.1f} %" in readme
+    accuracies = [run["accuracy"] for run in scenes["network"]["runs"]]
+    assert f"{100 * sum(accuracies) / len(accuracies):.1f} %" in readme

@@ -71,11 +71,6 @@ table(("", ""), sorted(first.items()), "What the first of these runs was made on
 # accuracy. Rows of one seed share their test photos; rows of other seeds overlap in photos, so
 # the seeds are no independent repetitions.
 #
-# For scale, on the same photos and weights: Keras' own guide to transfer learning (frozen
-# MobileNetV2-0.35 at 160 px with augmentation, on TensorFlow) was measured at 88.1 % on 3,000
-# unseen photos after 233 s on two cores, before this library was written. It trained and tested
-# on another split, so it is not to be compared to the tenth of a percent.
-#
 # ## Sample scenes
 #
 # How hard are the scenes that `sl.sample_scenes` draws? Colour alone, and a linear model on the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,17 +93,11 @@ class Classifier:
                 progress(min(start + _BATCH, len(named)), len(named))
         return predictions
 
-    def probabilities(
-        self,
-        images: npt.NDArray[np.uint8],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> npt.NDArray[np.float32]:
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Class probabilities of images that have the network's size already.
 
         Args:
             images: (n, image_px, image_px, 3) uint8.
-            progress: called with (images done, images in all) after each batch.
 
         Returns:
             (n, n_classes) float32, rows that sum to 1.
@@ -120,7 +114,7 @@ class Classifier:
             )
         if not len(images):
             return np.zeros((0, len(self.class_names)), np.float32)
-        return outputs(self.model, images, _BATCH, progress)
+        return outputs(self.model, _cut(images), _BATCH)
 
     def evaluate(
         self, photos: Photos, *, progress: Callable[[str, int, int], None] | None = None
@@ -149,15 +143,14 @@ class Classifier:
                 "Rename the folders, or leave these out."
             )
         place = np.array([self.class_names.index(name) for name in photos.class_names])
-        decoding = partial(progress, "decoding photos") if progress else None
+        decoding, judging = (
+            partial(progress, what) if progress else None for what in ("decoding photos", "judging")
+        )
         pixels = decode(photos, self.image_px, progress=decoding)
         rows = np.flatnonzero(pixels.usable)
-        parts = []
-        for start in range(0, len(rows), _BATCH):
-            parts.append(self.probabilities(pixels.images[rows[start : start + _BATCH]]))
-            if progress:
-                progress("judging", min(start + _BATCH, len(rows)), len(rows))
-        return evaluate(place[photos.labels[rows]], np.concatenate(parts), self.class_names)
+        seen = (np.asarray(pixels.images[chosen]) for chosen in _cut(rows))
+        table = outputs(self.model, seen, _BATCH, total=len(rows), progress=judging)
+        return evaluate(place[photos.labels[rows]], table, self.class_names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save everything as one file, which plain Keras opens too.
@@ -201,31 +194,40 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     )
 
 
+def _cut(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+
+
 def outputs(
     model: Any,
-    images: npt.NDArray[np.uint8],
+    batches: Iterable[npt.NDArray[np.uint8]],
     batch_size: int,
+    *,
+    total: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """A model's outputs for many images, with one compiled program for all batches.
+    """A model's outputs for a stream of images, with one compiled program for all batches.
 
     Args:
         model: a `keras.Model` with one output.
-        images: (n, height, width, 3); may be mapped from a file.
-        batch_size: images at once; the last batch is filled up with zeros and cut again.
-        progress: called with (images done, images in all) after each batch.
+        batches: (b, height, width, 3) each, b at most `batch_size`; a smaller one is filled up
+            with zeros, and its outputs are cut again.
+        batch_size: images at once.
+        total: images in all, for `progress`.
+        progress: called with (images done, images in all) at the start and after each batch.
 
     Returns:
         (n, n_outputs) float32.
     """
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
+    parts, done = [], 0
+    if progress:
+        progress(0, total)
+    for batch in batches:
         n = len(batch)
-        if n < batch_size:
-            fill = np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)
-            batch = np.concatenate([batch, fill])
-        parts.append(np.asarray(model.predict_on_batch(batch), np.float32)[:n])
+        fill = np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)
+        whole = np.concatenate([batch, fill]) if n < batch_size else batch
+        parts.append(np.asarray(model.predict_on_batch(whole), np.float32)[:n])
+        done += n
         if progress:
-            progress(min(start + batch_size, len(images)), len(images))
+            progress(done, total)
     return np.concatenate(parts)

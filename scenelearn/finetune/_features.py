@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,21 +79,17 @@ def features_of(
         with their labels. For validation: (n_validation, n_features), with theirs.
     """
     passes = ((sides.train, False), (sides.train, True), (sides.validation, False))
-    total, done = sum(batches.n_photos for batches, _ in passes), 0
-    tables = []
-    if progress:
-        progress(0, total)
-    for batches, mirrored in passes:
-        parts = []
-        for images, _, _ in batches.in_order():
-            seen = images[:, :, ::-1] if mirrored else images
-            parts.append(outputs(model, seen, batches.batch_size))
-            done += len(images)
-            if progress:
-                progress(done, total)
-        tables.append(np.concatenate(parts))
+
+    def seen() -> Iterator[npt.NDArray[np.uint8]]:
+        for batches, mirrored in passes:
+            for images, _, _ in batches.in_order():
+                yield images[:, :, ::-1] if mirrored else images
+
+    total = sum(batches.n_photos for batches, _ in passes)
+    table = outputs(model, seen(), sides.train.batch_size, total=total, progress=progress)
+    n_train = 2 * sides.train.n_photos
     train_labels = sides.train.labels[sides.train.indices]
     return (
-        (np.concatenate(tables[:2]), np.tile(train_labels, 2)),
-        (tables[2], sides.validation.labels[sides.validation.indices]),
+        (table[:n_train], np.tile(train_labels, 2)),
+        (table[n_train:], sides.validation.labels[sides.validation.indices]),
     )

@@ -195,7 +195,7 @@ def _plan(
     # After fine-tuning, validation and test are judged once more; a little for the rest.
     keep_s = 1.5 * photo_s * (sides.validation.n_photos + sides.test.n_photos) + 5
     deadline = clock.deadline(keep_s=keep_s) if settings.epochs is None else math.inf
-    peak = settings.learning_rate or _PEAK_STORED
+    peak = settings.learning_rate
     late_s = time.monotonic() - deadline
     if late_s > 0:
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)

@@ -20,7 +20,7 @@ class FitSettings:
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
         epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none.
         batch_size: photos a training step, at least 1.
-        learning_rate: peak rate of fine-tuning, above 0; None: the default for the weights.
+        learning_rate: peak rate of fine-tuning, above 0.
         seed: of everything random.
     """
 
@@ -30,7 +30,7 @@ class FitSettings:
     minutes: float = 5.0
     epochs: int | None = None
     batch_size: int = 32
-    learning_rate: float | None = None
+    learning_rate: float = 1e-3  # the default from stored weights, see `fit`
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,8 +45,7 @@ class FitSettings:
         if self.epochs is not None:
             _whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
         _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
-        if self.learning_rate is not None:
-            _above_zero("learning_rate", self.learning_rate, "Pass None for the default.")
+        _above_zero("learning_rate", self.learning_rate, "0.001 is usual.")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, by name."""

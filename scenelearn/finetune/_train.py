@@ -152,12 +152,10 @@ def judge(
     model: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """A model's outputs for a set of photos, and the photos' labels."""
-    parts = []
-    for images, _, _ in batches.in_order():
-        parts.append(outputs(model, images, batches.batch_size))
-        if progress:
-            progress(min(len(parts) * batches.batch_size, batches.n_photos), batches.n_photos)
-    return np.concatenate(parts), batches.labels[batches.indices]
+    seen = (images for images, _, _ in batches.in_order())
+    n = batches.n_photos
+    table = outputs(model, seen, batches.batch_size, total=n, progress=progress)
+    return table, batches.labels[batches.indices]
 
 
 def _augmented(train: Batches, epoch: int) -> Iterator[tuple[Any, Any]]:
