@@ -38,7 +38,7 @@ def percent(low, value, high):
     return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-intel = json.loads(Path("intel.json").read_text())
+intel = json.loads(Path("docs/results/intel.json").read_text())
 table(
     ("seed", "what", "test accuracy, 95 % interval", "test photos", "calibration error", "seconds"),
     [
@@ -77,7 +77,7 @@ table(("", ""), sorted(first.items()), "What the first of these runs was made on
 # pixels, should come nowhere near a convolutional network.
 
 # %%
-scenes = json.loads(Path("sample_scenes.json").read_text())
+scenes = json.loads(Path("docs/results/sample_scenes.json").read_text())
 rows = [
     (what, percent(scenes[key]["interval"][0], scenes[key]["accuracy"], scenes[key]["interval"][1]))
     for what, key in (
