@@ -232,21 +232,21 @@ def test_weights_of_another_kind() -> None:
         backbone.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
 
 
-def test_download_that_fails_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),  # as Keras raises them
+    [
+        (Exception("URL fetch failure on …: None -- no route to host"), "no route to host"),
+        (ValueError("Incomplete or corrupted file detected."), "corrupted"),
+    ],
+)
+def test_download_that_fails_says_how_to_pass_a_file(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise Exception("URL fetch failure on …: None -- no route to host")  # as Keras does
+        raise error
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
-    with pytest.raises(WeightsUnavailableError, match=r"no route to host.*weights='path/to/file"):
-        backbone.build(SMALL, weights="imagenet", image_px=128)
-
-
-def test_damaged_download_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(*_: object, **__: object) -> None:
-        raise ValueError("Incomplete or corrupted file detected.")  # as Keras does
-
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", damaged)
-    with pytest.raises(WeightsUnavailableError, match=r"corrupted.*weights='path/to/file"):
+    with pytest.raises(WeightsUnavailableError, match=rf"{said}.*weights='path/to/file"):
         backbone.build(SMALL, weights="imagenet", image_px=128)
 
 

@@ -162,15 +162,16 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
     than when it is given the same weights as a file, and needs it. So it is asked for
     "imagenet", and the file takes the place of the download.
     """
-    as_download = source is not None and architecture.build.__module__.endswith(".efficientnet")
-    download = "imagenet" if source == "imagenet" or as_download else None
+    file = None if source == "imagenet" else source
+    file_as_download = file is not None and architecture.build.__module__.endswith(".efficientnet")
+    download = "imagenet" if source == "imagenet" or file_as_download else None
     width = {} if architecture.width is None else {"alpha": architecture.width}
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
             # Keras warns that it takes the 224 px weights at other sizes, which is what we want.
             warnings.filterwarnings("ignore", message=".*is undefined or non-square.*")
-            if as_download and source is not None and source != "imagenet":
-                stack.enter_context(_in_place_of_download(source))
+            if file is not None and file_as_download:
+                stack.enter_context(_in_place_of_download(file))
             network = architecture.build(
                 include_top=False,
                 weights=download,
@@ -180,8 +181,8 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
                 **width,
             )
     except ValueError as error:
-        if as_download and source != "imagenet":
-            raise _unfitting(architecture, str(source), error) from None
+        if file is not None and file_as_download:
+            raise _unfitting(architecture, file, error) from None
         if download is not None and "corrupted" in str(error):
             raise _unavailable(architecture, error) from None
         raise ArgumentError(
@@ -191,11 +192,11 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if download is None:
             raise
-        if source != "imagenet":
-            raise _unfitting(architecture, str(source), error) from None
+        if file is not None:
+            raise _unfitting(architecture, file, error) from None
         raise _unavailable(architecture, error) from None
-    if source is not None and download is None:
-        _load(network, architecture, str(source))
+    if file is not None and not file_as_download:
+        _load(network, architecture, file)
     return network
 
 
