@@ -18,7 +18,8 @@ SceneLearnError
 │   ├── UnknownBackboneError       (ValueError)  a name that keras.applications does not have
 │   ├── WeightsFileError           (ValueError)  a weights file that does not fit the backbone
 │   └── WeightsUnavailableError    (OSError)     ImageNet weights that could not be downloaded
-└── BundleError             (ValueError)         a file that is not a whole scenelearn bundle
+├── BundleError             (ValueError)         a file that is not a whole scenelearn bundle
+└── UnknownLayerError       (ValueError)         a layer that cannot be sized
 ```
 
 Each message names the file or argument, says what was expected and what was received, and
@@ -43,6 +44,7 @@ __all__ = [
     "TooFewClassesError",
     "TooFewPhotosError",
     "UnknownBackboneError",
+    "UnknownLayerError",
     "WeightsFileError",
     "WeightsUnavailableError",
 ]
@@ -110,3 +112,7 @@ class WeightsUnavailableError(BackboneError, OSError):
 
 class BundleError(SceneLearnError, ValueError):
     """The file is not a whole scenelearn bundle."""
+
+
+class UnknownLayerError(SceneLearnError, ValueError):
+    """A layer has no description to size it by, and its call could not be followed."""

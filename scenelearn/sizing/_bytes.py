@@ -1,0 +1,66 @@
+"""Amounts of memory, from text and into text."""
+
+from __future__ import annotations
+
+import re
+
+from scenelearn.errors import ArgumentError
+
+_UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(e\d+)?\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_bytes(memory: int | float | str) -> int:
+    """The number of bytes in an amount of memory.
+
+    Args:
+        memory: Bytes, or text: a number with one of B, kB, MB, GB, TB (powers of 1,000) or KiB,
+            MiB, GiB, TiB (powers of 1,024), in any case.
+
+    Returns:
+        Bytes, at least 1.
+
+    Raises:
+        ArgumentError: It is no such amount, or not above zero.
+
+    Example:
+        >>> parse_bytes("8 GiB"), parse_bytes("500MB")
+        (8589934592, 500000000)
+    """
+    found = 0.0
+    if isinstance(memory, str):
+        match = _AMOUNT.fullmatch(memory)
+        if match and match[3].lower() in _UNITS:
+            found = float(match[1] + (match[2] or "")) * _UNITS[match[3].lower()]
+    elif not isinstance(memory, bool) and isinstance(memory, int | float):
+        found = float(memory)
+    if not 1 <= found < 2**63:
+        raise ArgumentError(
+            '`memory` must be a number of bytes or text such as "8 GiB" or "500 MB" (units: B, '
+            f"kB, MB, GB, TB, KiB, MiB, GiB, TiB). Received: memory={memory!r}."
+        )
+    return int(found)
+
+
+def megabytes(n_bytes: int) -> str:
+    """Bytes as text with three figures or more: 12.6 MB is 12,613,600 bytes.
+
+    Args:
+        n_bytes: Bytes, at least 0.
+
+    Returns:
+        The amount in B, kB, MB, GB or TB (powers of 1,000).
+
+    Example:
+        >>> megabytes(12_613_600), megabytes(0), megabytes(569_213_600)
+        ('12.6 MB', '0 B', '569 MB')
+    """
+    amount, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
