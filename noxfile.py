@@ -93,3 +93,14 @@ def bench(session: nox.Session) -> None:
     """Time the parts that were made fast; compare only runs on one quiet machine."""
     session.install("-e", ".", *group("test"))
     session.run("python", "-m", "tests.bench.speed", *session.posargs)
+
+
+@nox.session
+def memory(session: nox.Session) -> None:
+    """Compare the XLA rule of sizing with XLA: hours in all; it goes on where it was cut off.
+
+    Writes docs/results/memory.json. `nox -s memory -- --only VGG` or `-- --minutes 30` for a part.
+    """
+    session.install("-e", ".", *group("test"))
+    out = str(Path("docs", "results", "memory.json"))
+    session.run("python", "-m", "tests.bench.memory", "--out", out, *session.posargs)

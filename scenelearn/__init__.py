@@ -21,7 +21,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenelearn import augment, backbone, classify, data, errors, evaluate, finetune, reporting
+    from scenelearn import (
+        augment,
+        backbone,
+        classify,
+        data,
+        errors,
+        evaluate,
+        finetune,
+        reporting,
+        sizing,
+    )
     from scenelearn.classify import load
     from scenelearn.data import sample_scenes, scan, split
     from scenelearn.finetune import fit
@@ -41,6 +51,7 @@ __all__ = [
     "reporting",
     "sample_scenes",
     "scan",
+    "sizing",
     "split",
 ]
 

@@ -100,6 +100,18 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     evaluate.add_argument("folder", help="photos, one folder a class")
 
+    size = _command(commands, "size", _size, "say what networks cost before anything runs")
+    size.add_argument(
+        "networks", nargs="+", help="backbones, .keras files, or layers: 'Conv2D(8, 3), Dense(10)'"
+    )
+    size.add_argument("--image", type=int, help="height and width, in pixels [the network's own]")
+    size.add_argument("--input", help="input shape of a line of layers, e.g. 200,300,3")
+    size.add_argument("--batch", type=int, default=32, help="samples in a batch [%(default)d]")
+    size.add_argument("--optimizer", default="adam", help="a name of keras.optimizers [adam]")
+    size.add_argument("--train", choices=("all", "head"), default="all", help="[%(default)s]")
+    size.add_argument("--memory", help='an amount such as "8GiB": the largest batch that fits')
+    size.add_argument("--rule", choices=("textbook", "xla"), default="textbook", help="[textbook]")
+
     sample = _command(commands, "sample", _sample, "draw sample scenes as JPEG files")
     sample.add_argument("folder", help="where to draw them, one folder a class")
     sample.add_argument("--per-class", type=int, default=_SAMPLE_PER_CLASS, help="[%(default)d]")
@@ -201,6 +213,34 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         for score in evaluation.per_class
     ]
     return _Answer("\n".join(lines), evaluation.to_json())
+
+
+def _size(options: argparse.Namespace) -> _Answer:
+    shape = None
+    if options.input is not None:
+        shape = tuple(int(one) if one.strip().isdigit() else 0 for one in options.input.split(","))
+    elif options.image is not None:
+        shape = (options.image, options.image, 3)
+    settings = {
+        "batch_size": options.batch,
+        "optimizer": options.optimizer,
+        "trainable": "head" if options.train == "head" else True,
+        "rule": options.rule,
+    }
+    found = []
+    for text in options.networks:
+        network = sl.sizing.network_of(text, options.image)
+        found.append(sl.sizing.estimate(network, input_shape=shape, **settings))
+    texts, values = [], []
+    for estimate in found:
+        value = estimate.to_json()
+        lines = [estimate.table() if len(found) == 1 else str(estimate)]
+        if options.memory is not None:
+            value["max_batch"] = estimate.max_batch(options.memory)
+            lines.append(f"Largest training batch in {options.memory}: {value['max_batch']:,}")
+        texts.append("\n".join(lines))
+        values.append(value)
+    return _Answer("\n\n".join(texts), values[0] if len(values) == 1 else values)
 
 
 def _sample(options: argparse.Namespace) -> _Answer:

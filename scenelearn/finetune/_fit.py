@@ -22,6 +22,7 @@ from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
+from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._head import choose, cross_entropy
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
@@ -117,6 +118,10 @@ def fit(
         backbones.fast_on_cpu(features)
         settings = replace(settings, backbone=backbones.find(backbone).name)
         note(f"{settings.backbone}, {features.count_params():,} parameters")
+
+    fitting = fitting_batch(features, batch_size)
+    if fitting != batch_size:
+        settings, batch_size = replace(settings, batch_size=fitting), fitting
 
     with clock.phase("photos") as note:
         pixels = decode(splits.photos, image_px, progress=clock.report("decoding photos"))

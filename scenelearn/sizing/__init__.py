@@ -98,6 +98,7 @@ from ._memory import Moment, TrainingBytes
 from ._recurrent_shapes import Axis, RecurrentShapes, recurrent_shapes
 from ._result import Estimate, Row
 from ._show import Figure
+from ._spec import layers_of, network_of
 
 __all__ = [
     "ELU",
@@ -187,7 +188,9 @@ __all__ = [
     "compare",
     "convolution_parameters",
     "estimate",
+    "layers_of",
     "megabytes",
+    "network_of",
     "output_length",
     "parse_bytes",
     "receptive_field",

@@ -13,6 +13,7 @@ from . import _show
 from ._bytes import megabytes, parse_bytes
 from ._estimate import estimate
 from ._result import Estimate
+from ._unfilled import without_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +164,8 @@ def application(name: str, image_px: int | None = None) -> Any:
             f"{', '.join(sorted(value.__name__ for value in kinds.values()))}."
         )
     shape = None if image_px is None else (image_px, image_px, 3)
-    from keras.src.backend.common import global_state
-
-    key = "uninitialized_variables"  # Keras's own list, to be left as it was
-    before = global_state.get_global_attribute(key)
-    global_state.set_global_attribute(key, [])
     try:
-        with keras.StatelessScope(initialize_variables=False):
+        with without_values(keras):
             return kinds[wanted](weights=None, input_shape=shape)
     except ValueError as error:
         raise ArgumentError(f"{name} cannot read images of {image_px} px: {error}") from error
-    finally:
-        global_state.set_global_attribute(key, before if before is not None else [])

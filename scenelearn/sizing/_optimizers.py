@@ -10,6 +10,7 @@ from scenelearn import _backend
 from scenelearn.errors import ArgumentError
 
 from ._layers import Shape
+from ._unfilled import without_values
 
 _COPIES = {
     "sgd": 0, "sgd_momentum": 1, "rmsprop": 1, "adagrad": 1, "lion": 1, "adam": 2, "adamw": 2,
@@ -75,8 +76,10 @@ def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
             f"{type(optimizer).__name__}."
         )
     config = keras.saving.serialize_keras_object(optimizer)
-    with keras.StatelessScope(initialize_variables=False):
-        fresh = keras.saving.deserialize_keras_object(config)
+    if type(optimizer).__name__ in _BY_HAND:
+        return _by_hand(optimizer, weights)
+    fresh = keras.saving.deserialize_keras_object(config)  # its scalars are made with values
+    with without_values(keras):
         fresh.build([_named(keras, shape, place) for place, shape in enumerate(weights)])
         shapes = [tuple(variable.shape) for variable in fresh.variables]
     return Slots(
@@ -86,5 +89,30 @@ def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
     )
 
 
+_BY_HAND = ("Adafactor", "Nadam")  # their `build` gives values to scalars, so Keras cannot be asked
+
+
+def _by_hand(optimizer: Any, weights: Sequence[Shape]) -> Slots:
+    """The variables of Keras's optimizers that cannot be built without values.
+
+    Adafactor keeps row and column sums of a matrix and a full average; of a vector two scalars
+    stand for the sums. Nadam keeps two averages and a running product.
+    """
+    shapes: list[Shape] = []
+    n_scalars = 2
+    for shape in weights:
+        if type(optimizer).__name__ == "Nadam":
+            shapes += [shape, shape]
+        elif len(shape) < 2:
+            shapes.append(shape)
+            n_scalars += 2
+        else:
+            shapes += [shape[:-1], (*shape[:-2], shape[-1]), shape]
+        shapes += [shape] * (bool(optimizer.use_ema) + bool(optimizer.gradient_accumulation_steps))
+    n_scalars += type(optimizer).__name__ == "Nadam"
+    return Slots(optimizer.name, tuple(shapes), n_scalars)
+
+
 def _named(keras: Any, shape: Shape, place: int) -> Any:
-    return keras.Variable(initializer="zeros", shape=shape, dtype="float32", name=f"weight_{place}")
+    zeros = keras.initializers.Zeros()
+    return keras.Variable(zeros, shape=shape, dtype="float32", name=f"weight_{place}")

@@ -16,6 +16,7 @@ from scenelearn.errors import ArgumentError, UnknownLayerError
 from . import _layers
 from ._graph import Call, Graph
 from ._layers import Dropout, Layer, Operation
+from ._unfilled import without_values
 
 _AS_DROPOUT = frozenset(
     (
@@ -132,7 +133,7 @@ class _Reader:
             if arguments is not None:
                 stand_ins = {id(old): new for old, new in zip(like, inputs, strict=True)}
                 args, kwargs = arguments.fill_in(stand_ins)
-            with keras.StatelessScope(initialize_variables=False):
+            with without_values(keras):
                 outputs = layer.call(*args, **kwargs)
             return keras.Function(inputs, outputs)
         except Exception as error:

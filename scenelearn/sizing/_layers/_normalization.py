@@ -75,13 +75,14 @@ class RMSNormalization(Layer):
         128
     """
 
-    axis: int = -1
+    axis: int | tuple[int, ...] = -1
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        return (Weight("scale", (inputs[0][self.axis],)),)
+        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
+        return (Weight("scale", tuple(inputs[0][axis] for axis in axes)),)
 
 
 @dataclass(frozen=True, slots=True)

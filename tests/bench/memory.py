@@ -1,0 +1,263 @@
+"""How far the XLA rule is from what XLA plans: `python -m tests.bench.memory --out FILE`.
+
+Every network of keras.applications at a small and a usual image size, the textbook CNN, recurrent
+networks and transformers; batches of 1, 8 and 32; prediction, training, and training of the head
+alone; two optimizers. Each step is Keras's own, compiled from shapes without any weight, and its
+memory is what XLA's `memory_analysis` says: arguments + outputs + temporaries − what is aliased.
+
+A case that the file has with the same versions is not measured again, so a run can be cut off and
+go on. `--only` takes those whose name holds a text; `--minutes` stops after that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from scenelearn import sizing
+from scenelearn._backend import keras
+from scenelearn.sizing._unfilled import without_values
+
+STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
+BATCHES = (8, 1, 32)
+SMALL = {"InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 96}  # others: 64 px
+
+
+def versions() -> dict[str, str]:
+    """What the figures depend on."""
+    names = ("keras", "jax", "jaxlib", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "device": "cpu",
+        "machine": platform.machine(),
+    }
+
+
+def networks() -> dict[str, Callable[[int], Any]]:
+    """Each network's name and how it is built for an image size."""
+    kinds = {
+        name: (lambda px, name=name: sizing.application(name, px))
+        for name, value in vars(keras().applications).items()
+        if callable(value) and name[0].isupper()
+    }
+    return {
+        **kinds,
+        "textbook CNN": _cnn,
+        "LSTM": _lstm,
+        "GRU": _gru,
+        "encoder": _encoder,
+        "ViT": _vit,
+    }
+
+
+def _cnn(_: int) -> Any:
+    layers = keras().layers
+    x = inputs = layers.Input((200, 300, 3))
+    for filters in (100, 200, 400):
+        x = layers.Conv2D(filters, 3, 2, "same", activation="relu")(x)
+    x = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return keras().Model(inputs, x)
+
+
+def _lstm(_: int) -> Any:
+    layers = keras().layers
+    inputs = layers.Input((100,), dtype="int32")
+    x = layers.Embedding(5000, 64)(inputs)
+    x = layers.LSTM(64)(layers.LSTM(128, return_sequences=True)(x))
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _gru(_: int) -> Any:
+    layers = keras().layers
+    inputs = layers.Input((100, 40))
+    x = layers.GRU(128)(inputs)
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _encoder(_: int) -> Any:
+    layers = keras().layers
+    inputs = layers.Input((128,), dtype="int32")
+    x = layers.Embedding(5000, 256)(inputs)
+    for _block in range(2):
+        x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(8, 32)(x, x)]))
+        y = layers.Dense(256)(layers.Dense(1024, activation="gelu")(x))
+        x = layers.LayerNormalization()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _vit(_: int) -> Any:
+    layers = keras().layers
+    inputs = layers.Input((64, 64, 3))
+    x = layers.Reshape((64, 128))(layers.Conv2D(128, 8, 8)(inputs))
+    for _block in range(3):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 32)(y, y)])
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.Dense(128)(layers.Dense(512, activation="gelu")(y))])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def cases() -> Iterator[dict[str, Any]]:
+    """All cases, a broad sample first."""
+    names = list(networks())
+    for usual in (False, True):
+        for batch in BATCHES:
+            for step in STEPS:
+                for name in names:
+                    named = name in vars(keras().applications)
+                    if usual and not named:
+                        continue
+                    px = 224 if usual else SMALL.get(name, 64)
+                    yield {"model": name, "image_px": px, "batch": batch, "step": step}
+
+
+def planned(model: Any, batch: int, step: str) -> dict[str, int]:
+    """What XLA plans for one of Keras's steps, in bytes."""
+    import jax
+
+    def abstract(variables: Any) -> list[Any]:
+        return [jax.ShapeDtypeStruct(tuple(one.shape), one.dtype) for one in variables]
+
+    data = jax.ShapeDtypeStruct((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
+    options = {"xla_backend_optimization_level": 0}  # of LLVM only: the plan is the same, sooner
+    if step == "predict":
+        state = (abstract(model.trainable_variables), abstract(model.non_trainable_variables))
+        lowered = jax.jit(lambda s, x: model.predict_step(s, (x,))).lower(state, data)
+    else:
+        optimizer = (
+            keras().optimizers.Adam()
+            if step.endswith("adam")
+            else keras().optimizers.SGD(momentum=0.9)
+        )
+        with without_values(keras()):
+            model.compile(optimizer=optimizer, loss="categorical_crossentropy")
+            optimizer.build(model.trainable_variables)
+        target = jax.ShapeDtypeStruct((batch, *model.outputs[0].shape[1:]), "float32")
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            optimizer.variables,
+            model.metrics_variables,
+        )
+        state = tuple(abstract(group) for group in groups)
+        lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (data, target))
+    found = lowered.compile(compiler_options=options).memory_analysis()
+    parts = {
+        "argument_bytes": found.argument_size_in_bytes,
+        "output_bytes": found.output_size_in_bytes,
+        "temporary_bytes": found.temp_size_in_bytes,
+        "alias_bytes": found.alias_size_in_bytes,
+    }
+    total = sum(parts.values()) - 2 * parts["alias_bytes"]
+    return {**parts, "total_bytes": total}
+
+
+def freeze(model: Any) -> None:
+    """Leave only the last layer with weights to be trained."""
+    with_weights = [layer for layer in model.layers if layer.weights]
+    for layer in with_weights[:-1]:
+        layer.trainable = False
+
+
+def estimated(model: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """What sizing says of the same step, and how long it took."""
+    step, _, optimizer = case["step"].partition(" ")
+    start = time.perf_counter()
+    found = sizing.estimate(
+        model,
+        batch_size=case["batch"],
+        optimizer=optimizer or None,
+        trainable={"head": "head", "train": True}.get(step),
+        rule="xla",
+    )
+    seconds = time.perf_counter() - start
+    value = found.prediction_bytes if step == "predict" else found.training_bytes
+    return {"estimated_bytes": value, "estimate_s": round(seconds, 4)}
+
+
+def main() -> None:
+    """Measure what is missing, estimate all of it anew, and write both."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--only", default="")
+    options.add_argument("--minutes", type=float, default=1e9)
+    given = options.parse_args()
+    end = time.monotonic() + 60 * given.minutes
+    known: dict[str, dict[str, Any]] = {}
+    now = versions()
+    if given.out.exists():
+        old = json.loads(given.out.read_text(encoding="utf-8"))
+        if {**old["versions"], "date": ""} == {**now, "date": ""}:
+            known = {_key(case): case for case in old["cases"]}
+    makers = networks()
+    for case in cases():
+        if given.only.lower() not in case["model"].lower():
+            continue
+        old_case = known.get(_key(case), {})
+        if "total_bytes" not in old_case and time.monotonic() > end:
+            continue
+        try:
+            with without_values(keras()):
+                model = makers[case["model"]](case["image_px"])
+            if case["step"].startswith("head"):
+                freeze(model)
+            real = (
+                old_case
+                if "total_bytes" in old_case
+                else planned(model, case["batch"], case["step"])
+            )
+            known[_key(case)] = {**case, **real, **estimated(model, case)}
+            print(
+                _key(case),
+                f"{known[_key(case)]['estimated_bytes'] / real['total_bytes']:.4f}",
+                flush=True,
+            )
+        except Exception as error:  # noqa: BLE001 - one network must not stop the rest
+            print(_key(case), repr(error)[:200], flush=True)
+            continue
+        _free()
+        if len(known) % 25 == 0:
+            _write(given.out, now, known)
+    _write(given.out, now, known)
+
+
+def _key(case: dict[str, Any]) -> str:
+    return f"{case['model']}/{case['image_px']}/{case['batch']}/{case['step']}"
+
+
+def _free() -> None:
+    import jax
+
+    jax.clear_caches()
+    keras().backend.clear_session(free_memory=False)
+    gc.collect()
+
+
+def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
+    value = {
+        "command": "nox -s memory",
+        "versions": {**now, "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()},
+        "cases": [known[key] for key in sorted(known)],
+    }
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Sizing by the textbook rule, from the assignment's network to the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenelearn import sizing
+from scenelearn._backend import keras
+from scenelearn.errors import (
+    ArgumentError,
+    BundleError,
+    PathMissingError,
+    UnknownBackboneError,
+    UnknownLayerError,
+)
+
+
+def textbook_cnn() -> list[sizing.Layer]:
+    return [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
+
+
+def cnn(**settings: Any) -> sizing.Estimate:
+    return sizing.estimate(textbook_cnn(), input_shape=(200, 300, 3), **settings)
+
+
+def one(layer: sizing.Layer, *shape: int) -> sizing.Estimate:
+    return sizing.estimate([layer], input_shape=shape)
+
+
+# The second question of the assignment
+
+
+def test_parameters_of_the_textbook_cnn() -> None:
+    found = cnn()
+    assert [row.n_parameters for row in found.rows] == [2_800, 180_200, 720_400]
+    assert found.n_parameters == 903_400
+    assert found.parameter_bytes == 3_613_600
+
+
+def test_memory_of_one_prediction() -> None:
+    found = cnn()
+    assert [row.activation_bytes for row in found.rows] == [6_000_000, 3_000_000, 1_520_000]
+    assert found.prediction_bytes == 9_000_000 + 3_613_600
+    assert found.prediction_peak_at == "conv2d_1"
+    assert found.prediction_bytes_all_kept == 10_520_000 + 3_613_600
+    assert found.prediction_bytes_all_kept + 200 * 300 * 3 * 4 == 14_853_600
+
+
+def test_memory_of_training_on_fifty_images() -> None:
+    parts = cnn(batch_size=50, optimizer="sgd_momentum").training
+    assert (parts.activations, parts.inputs) == (526_000_000, 36_000_000)
+    geron = parts.activations + parts.inputs + parts.parameters
+    assert geron == 565_613_600
+    assert geron + parts.gradients == 569_227_200
+    assert geron + parts.gradients + parts.optimizer == parts.total == 572_840_800
+
+
+def test_each_wrong_number_of_the_submitted_answer_comes_from_a_wrong_rule() -> None:
+    found = cnn()
+    right = [row.n_parameters for row in found.rows]
+    maps = [row.activation_bytes for row in found.rows]
+    # the kernel's depth multiplied by the three colours once more
+    assert (3 * 3 * 100 * 3 + 1) * 200 == 540_200 != right[1]
+    assert (3 * 3 * 200 * 3 + 1) * 400 == 2_160_400 != right[2]
+    # "1000" written for the first layer
+    assert 1_000 + right[1] + right[2] == 901_600 != found.n_parameters
+    # every map multiplied by three channels, though its depth is its number of filters
+    assert [3 * size for size in maps] == [18_000_000, 9_000_000, 4_560_000]
+    # released: the input and one map of those, where two neighbouring maps are there at once
+    tripled = 3 * maps[0]
+    assert round((tripled + 200 * 300 * 3 * 4) / 1e6, 2) == 18.72  # 18.83 with its own rounding
+    # parameters multiplied by the images of the batch; they are there once
+    parts = cnn(batch_size=50).training
+    assert parts.parameters == found.parameter_bytes != 50 * found.parameter_bytes
+
+
+def test_frozen_layers_need_no_maps_before_the_first_that_trains() -> None:
+    frozen = cnn(trainable="head")
+    assert frozen.n_trainable == 720_400
+    assert frozen.training.activations == 3_000_000 + 1_520_000
+    assert frozen.training.gradients == 720_400 * 4
+    assert cnn(trainable=False).training.activations == 0
+
+
+def test_a_branch_waits_for_its_merge() -> None:
+    layers = keras().layers
+    x = layers.Input((8, 8, 4))
+    a = layers.Conv2D(4, 3, padding="same", name="a")(x)
+    b = layers.Conv2D(4, 3, padding="same", name="b")(a)
+    c = layers.Conv2D(4, 3, padding="same", name="c")(b)
+    model = keras().Model(x, layers.Add(name="sum")([a, c]))
+    found = sizing.estimate(model)
+    one = 8 * 8 * 4 * 4
+    assert found.prediction_bytes - found.parameter_bytes == 3 * one  # a waits beside b and c
+    assert found.prediction_peak_at in {"c", "sum"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "maps", "weights"),
+    [
+        ({"dtype": "float16"}, 2, 2),
+        ({"dtype": "float64"}, 8, 8),
+        ({"mixed_precision": "mixed_bfloat16"}, 2, 4),
+    ],
+)
+def test_precision(settings: dict[str, str], maps: int, weights: int) -> None:
+    found = cnn(**settings)
+    assert found.parameter_bytes == 903_400 * weights
+    assert found.prediction_bytes == 2_250_000 * maps + 903_400 * weights
+
+
+# Optimizers: what Keras really makes
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        ("SGD", {}),
+        ("SGD", {"momentum": 0.9}),
+        ("SGD", {"momentum": 0.9, "use_ema": True}),
+        ("RMSprop", {}),
+        ("RMSprop", {"momentum": 0.9, "centered": True}),
+        ("Adam", {}),
+        ("Adam", {"amsgrad": True}),
+        ("AdamW", {}),
+        ("Adamax", {}),
+        ("Nadam", {}),
+        ("Adagrad", {}),
+        ("Adadelta", {}),
+        ("Adafactor", {}),
+        ("Ftrl", {}),
+        ("Lion", {}),
+        ("Lamb", {}),
+        ("Adam", {"gradient_accumulation_steps": 4}),
+    ],
+)
+def test_slots_equal_those_of_keras(make: str, settings: dict[str, Any]) -> None:
+    optimizer = getattr(keras().optimizers, make)(**settings)
+    weights = [keras().Variable(initializer="zeros", shape=s) for s in ((3, 3, 4, 8), (8,), (8, 5))]
+    found = sizing.estimate(
+        [sizing.Conv2D(8, 3), sizing.GlobalAveragePooling2D(), sizing.Dense(5, use_bias=False)],
+        input_shape=(9, 9, 4),
+        optimizer=optimizer,
+    )
+    optimizer.build(weights)
+    kept = sum(math.prod(v.shape) for v in optimizer.variables if v.shape)
+    assert found.training.optimizer == 4 * kept
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "nadam", "adafactor"])
+def test_a_name_and_its_optimizer_agree(name: str) -> None:
+    by_name = cnn(optimizer=name).training
+    by_object = cnn(optimizer=keras().optimizers.get(name)).training
+    assert by_name.optimizer == by_object.optimizer
+
+
+# Answers
+
+
+@pytest.mark.parametrize("rule", sizing.RULES)
+def test_max_batch_is_the_largest_that_fits(rule: str) -> None:
+    found = cnn(rule=rule)
+    largest = found.max_batch("2 GB")
+    assert found.fits("2 GB", largest)
+    assert not found.fits("2 GB", largest + 1)
+    assert found.max_batch(1000) == 0
+    assert found.max_batch("2 GB", training=False) > largest
+
+
+def test_largest_image_keeps_the_proportions() -> None:
+    found = cnn(batch_size=8)
+    height, width = found.largest_image("1 GB")
+    assert width == round(height * 300 / 200)
+    layers = textbook_cnn()
+
+    def needs(high: int) -> int:
+        shape = (high, round(high * 1.5), 3)
+        return sizing.estimate(layers, input_shape=shape, batch_size=8).training_bytes
+
+    assert needs(height) <= 10**9 < needs(height + 1)
+
+
+def test_compare_ranks_and_makes_no_weights() -> None:
+    ranking = sizing.compare(["VGG16", "mobilenet_v2"], memory="8 GiB", image_px=64)
+    assert [one.name for one in ranking.estimates] == ["mobilenetv2_1.00_64", "vgg16"]
+    assert ranking.max_batches == tuple(one.max_batch("8 GiB") for one in ranking.estimates)
+    assert len(ranking.table().splitlines()) == 3
+    smaller = 138_357_544 - (7 * 7 - 2 * 2) * 512 * 4096  # the first dense layer reads 2×2 maps
+    assert json.loads(json.dumps(ranking.to_json()))[1]["n_parameters"] == smaller
+    assert "<table>" in ranking._repr_html_()
+
+
+# How it is shown
+
+
+def test_the_derivation_holds_every_number() -> None:
+    text = cnn(batch_size=50, optimizer="sgd_momentum").derivation()
+    for number in ("2{,}800", "180{,}200", "720{,}400", "903{,}400", "3{,}613{,}600"):
+        assert number in text
+    assert r"(9 \cdot 100 + 1) \cdot 200 = 180{,}200" in text
+    assert "572,840,800" in text
+    assert text.count("$$") % 2 == 0
+    one = cnn().derivation()
+    assert "12{,}613{,}600" in one
+    assert "14{,}133{,}600" in one
+
+
+def test_table_json_plot_and_comparison() -> None:
+    found = cnn(batch_size=50, optimizer="adam")
+    assert "903,400" in found.table()
+    assert json.loads(json.dumps(found.to_json()))["training"]["total"] == found.training_bytes
+    assert "<td>conv2d_1</td>" in found._repr_html_()
+    figure = str(found.plot())
+    assert figure.startswith("<figure>")
+    assert figure.count("<title>") == len(found.training_moments)
+    assert 'role="img" aria-label="Memory of one step' in figure
+    assert "1.00" in found.compare(found)
+    assert max(moment.n_bytes for moment in found.training_moments) == found.training_bytes
+    assert "903,400 parameters" in str(found)
+
+
+def test_names_are_escaped() -> None:
+    found = sizing.estimate([sizing.Dense(2, name="<b>")], input_shape=(3,))
+    assert "<b>" not in found._repr_html_() + str(found.plot())
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: sizing.Conv2D(8, 3, strides=0), ArgumentError, "strides=0"),
+        (lambda: sizing.Conv2D(8, (3,)), ArgumentError, "tuple of 2"),
+        (lambda: sizing.Conv2D(9, 3, groups=2), ArgumentError, "groups=2"),
+        (lambda: sizing.Conv2D(8, 3, padding="full"), ArgumentError, "padding='full'"),
+        (lambda: sizing.Conv2D(8, 3, strides=2, dilation_rate=2), ArgumentError, "both"),
+        (
+            lambda: one(sizing.Conv2D(8, 9), 5, 5, 3),
+            ArgumentError,
+            "must fit",
+        ),
+        (
+            lambda: one(sizing.Conv2D(8, 3), 5, 3),
+            ArgumentError,
+            "4 axes",
+        ),
+        (lambda: sizing.Add().output_shape((1, 8), (1, 9)), ArgumentError, "cannot merge"),
+        (lambda: sizing.Concatenate(1).output_shape((1, 8, 2), (1, 9, 3)), ArgumentError, "axis 1"),
+        (lambda: sizing.Reshape((7,)).output_shape((1, 8)), ArgumentError, "8 values"),
+        (lambda: sizing.Dropout(2), ArgumentError, "rate=2"),
+        (lambda: sizing.parse_bytes("8 gigs"), ArgumentError, "8 gigs"),
+        (lambda: sizing.parse_bytes(True), ArgumentError, "True"),
+        (lambda: cnn(batch_size=0), ArgumentError, "batch_size=0"),
+        (lambda: cnn(rule="guess"), ArgumentError, "'textbook', 'xla'"),
+        (lambda: cnn(dtype="int8"), ArgumentError, "int8"),
+        (lambda: cnn(dtype="float16", rule="xla"), ArgumentError, "32-bit"),
+        (lambda: cnn(optimizer="speedy"), ArgumentError, "speedy"),
+        (lambda: cnn(optimizer=3), ArgumentError, "int"),
+        (lambda: cnn(trainable=["nobody"]), ArgumentError, "nobody"),
+        (lambda: cnn(trainable="tail"), ArgumentError, "tail"),
+        (lambda: sizing.estimate([]), ArgumentError, "empty"),
+        (lambda: sizing.estimate(["Dense"]), ArgumentError, "str"),
+        (lambda: sizing.estimate(3), ArgumentError, "int"),
+        (lambda: sizing.estimate(textbook_cnn()), ArgumentError, "input_shape"),
+        (
+            lambda: sizing.estimate(textbook_cnn(), input_shape=(0, 3, 3)),
+            ArgumentError,
+            "(0, 3, 3)",
+        ),
+        (lambda: sizing.compare([]), ArgumentError, "networks"),
+        (lambda: sizing.compare(["no_such_net"]), UnknownBackboneError, "no_such_net"),
+        (lambda: sizing.compare(["InceptionV3"], image_px=32), ArgumentError, "32 px"),
+        (lambda: sizing.network_of("Nothing(3)"), UnknownLayerError, "Nothing"),
+        (lambda: sizing.network_of("Dense("), ArgumentError, "could not be read"),
+        (lambda: sizing.network_of("Dense(open('x'))"), UnknownLayerError, "open"),
+        (lambda: sizing.network_of("nowhere.keras"), PathMissingError, "nowhere.keras"),
+        (lambda: sizing.output_length(3, 5), ArgumentError, "must fit"),
+        (lambda: sizing.receptive_field([(0, 1, 0)]), ArgumentError, "kernel_size=0"),
+    ],
+)
+def test_errors_say_what_was_received(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.keras"
+    path.write_bytes(b"not a model")
+    with pytest.raises(BundleError, match=r"broken\.keras"):
+        sizing.network_of(str(path))
+
+
+def test_a_layer_that_cannot_be_followed_is_named() -> None:
+    class Opaque(keras().layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            raise RuntimeError(f"no symbols here: {x.shape}")
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras().KerasTensor(x.shape)
+
+    x = keras().Input((4,))
+    model = keras().Model(x, Opaque(name="mine")(x))
+    with pytest.raises(UnknownLayerError, match=r'"mine" \(Opaque\).*no symbols here'):
+        sizing.estimate(model)
+
+
+def test_a_model_without_a_shape_is_refused() -> None:
+    model = keras().Sequential([keras().layers.Dense(3)])
+    with pytest.raises(ArgumentError, match="no input shape"):
+        sizing.estimate(model)
+
+
+# Saved files and the command line
+
+
+def test_a_saved_model_is_sized_without_its_weights(tmp_path: Path) -> None:
+    layers = keras().layers
+    model = keras().Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(5)])
+    model.save(tmp_path / "small.keras")
+    found = sizing.estimate(sizing.network_of(str(tmp_path / "small.keras")))
+    assert found.n_parameters == model.count_params() == 965
+
+
+def size(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scenelearn", "size", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+SPEC = ", ".join(f"Conv2D({n}, 3, strides=2, padding='same')" for n in (100, 200, 400))
+
+
+def test_size_on_the_command_line() -> None:
+    run = size(SPEC, "--input", "200,300,3", "--batch", "50", "--memory", "8GiB", "--json")
+    assert run.returncode == 0, run.stderr
+    value = json.loads(run.stdout)
+    assert value["n_parameters"] == 903_400
+    assert value["max_batch"] == cnn(optimizer="adam").max_batch("8GiB")
+    table = size(SPEC, "--input", "200,300,3", "--batch", "1").stdout
+    assert "12,613,600 B (12.6 MB)" in table
+
+
+def test_size_of_nothing_known_fails_clearly() -> None:
+    run = size("no_such_net")
+    assert run.returncode == 1
+    assert "no_such_net" in run.stderr
+    assert "MobileNetV2" in run.stderr
+
+
+def test_importing_sizing_is_quick_and_light() -> None:
+    code = "import scenelearn.sizing, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"keras", "jax", "numpy", "PIL"} & set(run.stdout.split())

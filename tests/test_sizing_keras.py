@@ -1,0 +1,253 @@
+"""Sizing against Keras itself: every application, and networks drawn at random."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scenelearn import sizing
+from scenelearn._backend import keras
+from scenelearn.sizing._read import graph_of
+from scenelearn.sizing._unfilled import without_values
+
+APPLICATIONS = sorted(
+    name
+    for name, value in vars(keras().applications).items()
+    if callable(value) and name[0].isupper()
+)
+
+
+def compare_to_keras(model: Any, batch: int = 2) -> None:
+    """Parameters, trainable parameters, and the shape of every layer's output."""
+    graph = graph_of(model)
+    inputs = tuple(tuple(size or 64 for size in shape) for shape in graph.input_shapes)
+    shapes = graph.shapes(*((batch, *shape) for shape in inputs))
+    found = sizing.estimate(model, input_shape=inputs, batch_size=batch)
+    assert found.n_parameters == model.count_params()
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    assert found.n_trainable == trainable
+    outputs = [tuple(shapes[value]) for value in graph.outputs]
+    assert all(agrees(*pair) for pair in zip(outputs, model.outputs, strict=True))
+    by_name = {call.name: shapes[call.outputs[0]] for call in graph.calls}
+    for layer in model.layers:
+        if layer.name in by_name and len(layer._inbound_nodes) == 1:
+            tensor = layer._inbound_nodes[0].outputs[0]
+            assert agrees(by_name[layer.name], tensor), layer.name
+
+
+def agrees(shape: tuple[int, ...], tensor: Any) -> bool:
+    """Whether a shape is the tensor's wherever the tensor's is known."""
+    known = tuple(tensor.shape)[1:]
+    return len(known) + 1 == len(shape) and all(
+        size in {None, own} for size, own in zip(known, shape[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_application_equals_keras(name: str) -> None:
+    compare_to_keras(sizing.application(name))
+
+
+def test_a_frozen_model_trains_nothing() -> None:
+    model = sizing.application("MobileNetV2", 64)
+    model.trainable = False
+    assert sizing.estimate(model).n_trainable == 0
+    model.layers[-1].trainable = True
+    assert sizing.estimate(model).n_parameters == model.count_params()
+
+
+def test_shared_layers_count_once_and_nested_models_are_taken_apart() -> None:
+    layers = keras().layers
+    x = layers.Input((8, 8, 4))
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
+    inner = keras().Sequential([layers.Input((8, 8, 4)), layers.Conv2D(4, 1)], name="inner")
+    model = keras().Model(x, layers.Add()([inner(shared(shared(x))), inner(x)]))
+    found = sizing.estimate(model)
+    assert found.n_parameters == model.count_params()
+    assert [row.name for row in found.rows] == [
+        "shared", "shared_1", f"inner/{inner.layers[0].name}", f"inner/{inner.layers[0].name}_1",
+        model.layers[-1].name,
+    ] or sorted(row.name.split("/")[0] for row in found.rows) == sorted(
+        ["shared", "shared_1", "inner", "inner", model.layers[-1].name]
+    )  # fmt: skip
+
+
+def test_a_layer_of_ones_own_is_followed() -> None:
+    class Block(keras().layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = keras().layers.Dense(8)
+            self.second = keras().layers.Dense(4)
+
+        def build(self, shape: Any) -> None:
+            self.first.build(shape)
+            self.second.build((*shape[:-1], 8))
+
+        def call(self, x: Any) -> Any:
+            return keras().ops.relu(self.second(self.first(x))) + x
+
+    x = keras().Input((4,))
+    model = keras().Model(x, Block()(x))
+    found = sizing.estimate(model, batch_size=3)
+    assert found.n_parameters == model.count_params() == 5 * 8 + 9 * 4
+    assert found.n_multiply_adds == 3 * (4 * 8 + 8 * 4)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny"])
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="counts what XLA counts")
+def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
+    import jax
+
+    model = sizing.application(name, 64)
+    found = sizing.estimate(model)
+    total = 0
+    for call in graph_of(model).calls:  # each product by itself, so that XLA counts nothing else
+        shapes = graph_of(model).shapes((1, 64, 64, 3))
+        layer = call.layer
+        if isinstance(layer, sizing.Dense):
+            shape = shapes[call.inputs[0]]
+            flat = (math.prod(shape[:-1]), shape[-1])
+            work = jax.jit(lambda a, b: a @ b).lower(
+                jax.ShapeDtypeStruct(flat, "float32"),
+                jax.ShapeDtypeStruct((flat[1], layer.units), "float32"),
+            )
+            total += work.cost_analysis()["flops"] / 2
+        elif isinstance(layer, sizing.Conv2D | sizing.DepthwiseConv2D):
+            shape = shapes[call.inputs[0]]
+            kernel = layer.weights(shape)[0].shape
+            groups = shape[-1] if isinstance(layer, sizing.DepthwiseConv2D) else layer.groups
+            kernel = (*kernel[:2], shape[-1] // groups, shapes[call.outputs[0]][-1])
+            # taps that fall onto padding are left out by XLA and counted by hand: "valid" on a
+            # map padded before has the same outputs and no such taps
+            out = shapes[call.outputs[0]]
+            padded = tuple(
+                (n - 1) * stride + width
+                for n, stride, width in zip(out[1:3], layer.strides, kernel[:2], strict=True)
+            )
+            strides = layer.strides
+            work = jax.jit(
+                lambda a, b, s=strides, g=groups: jax.lax.conv_general_dilated(
+                    a, b, s, "VALID", feature_group_count=g,
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                )
+            ).lower(
+                jax.ShapeDtypeStruct((1, *padded, shape[-1]), "float32"),
+                jax.ShapeDtypeStruct(kernel, "float32"),
+            )  # fmt: skip
+            total += work.cost_analysis()["flops"] / 2
+    assert found.n_multiply_adds == pytest.approx(total, rel=0.02)
+
+
+# Networks drawn at random
+
+
+def image_network(draw: Any) -> Any:
+    layers = keras().layers
+    with without_values(keras()):
+        x = inputs = layers.Input((draw(st.integers(9, 20)), draw(st.integers(9, 20)), 4))
+        for _ in range(draw(st.integers(1, 6))):
+            x = _drawn(draw, layers, x)
+        if draw(st.booleans()):
+            x = layers.Flatten()(x)
+            x = layers.Dense(draw(st.integers(1, 9)), use_bias=draw(st.booleans()))(x)
+        return keras().Model(inputs, x)
+
+
+_KINDS = ["conv", "depth", "separable", "transposed", "pool", "norm", "merge", "pad", "move"]
+
+
+def _drawn(draw: Any, layers: Any, x: Any) -> Any:
+    small = min(x.shape[1:3])
+    kind = draw(st.sampled_from(_KINDS))
+    kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    padding = draw(st.sampled_from(["same", "valid"])) if small > 6 else "same"
+    strides = draw(st.integers(1, 2))
+    dilation = draw(st.integers(1, 2)) if strides == 1 else 1
+    bias = draw(st.booleans())
+    if kind == "conv":
+        groups = draw(st.sampled_from([g for g in (1, 2, 4) if x.shape[-1] % g == 0]))
+        filters = groups * draw(st.integers(1, 3))
+        return layers.Conv2D(
+            filters, kernel, strides, padding, dilation_rate=dilation, groups=groups, use_bias=bias
+        )(x)
+    if kind == "depth":
+        times = draw(st.integers(1, 2))
+        return layers.DepthwiseConv2D(
+            kernel, strides, padding, depth_multiplier=times, dilation_rate=dilation, use_bias=bias
+        )(x)
+    if kind == "separable":
+        return layers.SeparableConv2D(draw(st.integers(1, 9)), kernel, strides, padding)(x)
+    if kind == "transposed":
+        return layers.Conv2DTranspose(draw(st.integers(1, 5)), kernel, strides, padding)(x)
+    if kind == "pool":
+        pool = draw(st.sampled_from([layers.MaxPooling2D, layers.AveragePooling2D]))
+        return pool(draw(st.integers(1, 2)), draw(st.integers(1, 2)), padding)(x)
+    if kind == "norm":
+        norm = draw(st.sampled_from([
+            layers.BatchNormalization(scale=bias), layers.LayerNormalization(center=bias),
+            layers.GroupNormalization(1), layers.RMSNormalization(), layers.PReLU(),
+        ]))  # fmt: skip
+        norm.trainable = draw(st.booleans())
+        return norm(x)
+    if kind == "merge":
+        y = layers.Conv2D(x.shape[-1], 3, padding="same", activation="relu")(x)
+        merge = draw(st.sampled_from([layers.Add, layers.Concatenate, layers.Multiply]))
+        return merge()([x, y])
+    if kind == "pad":
+        return layers.ZeroPadding2D(draw(st.integers(0, 2)))(x)
+    return layers.UpSampling2D(draw(st.integers(1, 2)))(layers.Activation("gelu")(x))
+
+
+@given(st.data())
+@settings(
+    max_examples=350, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_random_image_networks_equal_keras(data: st.DataObject) -> None:
+    compare_to_keras(image_network(data.draw))
+
+
+def sequence_network(draw: Any) -> Any:
+    layers = keras().layers
+    with without_values(keras()):
+        if draw(st.booleans()):
+            inputs = layers.Input((draw(st.integers(4, 9)),), dtype="int32")
+            x = layers.Embedding(20, draw(st.integers(1, 6)))(inputs)
+        else:
+            x = inputs = layers.Input((draw(st.integers(4, 9)), draw(st.integers(1, 6))))
+        for _ in range(draw(st.integers(1, 3))):
+            units = draw(st.integers(1, 7))
+            kind = draw(st.sampled_from(["rnn", "lstm", "gru", "both", "each", "mha", "conv"]))
+            if kind == "mha":
+                attention = layers.MultiHeadAttention(
+                    draw(st.integers(1, 3)), units, value_dim=draw(st.sampled_from([None, 3]))
+                )
+                x = attention(x, x)
+            elif kind == "each":
+                x = layers.TimeDistributed(layers.Dense(units))(x)
+            elif kind == "conv":
+                x = layers.Conv1D(units, 2, padding=draw(st.sampled_from(["same", "causal"])))(x)
+            elif kind == "both":
+                mode = draw(st.sampled_from(["concat", "sum"]))
+                inner = layers.LSTM(units, return_sequences=True)
+                x = layers.Bidirectional(inner, merge_mode=mode)(x)
+            elif kind == "gru":
+                after = draw(st.booleans())
+                x = layers.GRU(units, return_sequences=True, reset_after=after)(x)
+            else:
+                cell = layers.SimpleRNN if kind == "rnn" else layers.LSTM
+                x = cell(units, return_sequences=True, use_bias=draw(st.booleans()))(x)
+        if draw(st.booleans()):
+            x = layers.LSTM(3)(x)
+        return keras().Model(inputs, x)
+
+
+@given(st.data())
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_random_sequence_networks_equal_keras(data: st.DataObject) -> None:
+    compare_to_keras(sequence_network(data.draw))

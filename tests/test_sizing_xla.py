@@ -1,0 +1,121 @@
+"""The XLA rule against XLA: small networks compiled here, all others by `nox -s memory`."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from scenelearn import sizing
+from scenelearn._backend import keras
+from scenelearn.sizing._unfilled import without_values
+
+pytestmark = pytest.mark.skipif(
+    keras().backend.backend() != "jax", reason="the rule is XLA's on the JAX backend"
+)
+
+if keras().backend.backend() == "jax":
+    from tests.bench.memory import estimated, freeze, networks, planned
+
+
+def residual() -> Any:
+    layers = keras().layers
+    x = inputs = layers.Input((48, 48, 16))
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same", use_bias=False)(x))
+    skip = x = layers.ReLU()(x)
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same")(x))
+    x = layers.ReLU()(layers.Add()([x, skip]))
+    x = layers.Conv2D(48, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def mobile() -> Any:
+    layers = keras().layers
+    x = inputs = layers.Input((48, 48, 16))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(32, 1, use_bias=False)(x)))
+    x = layers.DepthwiseConv2D(3, 2, padding="same", use_bias=False)(x)
+    x = layers.Activation("swish")(layers.BatchNormalization()(x))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(32, 1, activation="sigmoid")(layers.Conv2D(8, 1, activation="swish")(gate))
+    x = layers.Conv2D(24, 1, use_bias=False)(layers.Multiply()([x, gate]))
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+@pytest.mark.parametrize("make", [residual, mobile])
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize(
+    "step", ["predict", "train sgd_momentum", "train adam", "head sgd_momentum"]
+)
+def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str) -> None:
+    with without_values(keras()):
+        model = make()
+    if step.startswith("head"):
+        freeze(model)
+    real = planned(model, batch, step)["total_bytes"]
+    found = estimated(model, {"batch": batch, "step": step})["estimated_bytes"]
+    assert found == pytest.approx(real, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "within"),
+    [
+        ("textbook CNN", "train sgd_momentum", 0.01),
+        ("MobileNetV2", "train adam", 0.01),
+        ("EfficientNetB0", "predict", 0.01),
+        ("EfficientNetB0", "head adam", 0.01),
+        ("ConvNeXtTiny", "predict", 0.05),
+        ("ResNet50", "predict", 0.02),
+        ("VGG16", "train sgd_momentum", 0.05),
+        ("GRU", "train adam", 0.25),
+        ("LSTM", "train sgd_momentum", 0.25),
+        ("encoder", "train sgd_momentum", 0.25),
+        ("ViT", "train adam", 0.25),
+    ],
+)
+def test_known_networks(name: str, step: str, within: float) -> None:
+    with without_values(keras()):
+        model = networks()[name](64)
+    if step.startswith("head"):
+        freeze(model)
+    real = planned(model, 8, step)["total_bytes"]
+    found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
+    assert found == pytest.approx(real, rel=within)
+
+
+def test_the_textbook_prediction_is_exact() -> None:
+    layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
+    found = sizing.estimate(layers, input_shape=(200, 300, 3), rule="xla")
+    arguments = 3_613_600 + 200 * 300 * 3 * 4
+    assert found.prediction_bytes == arguments + 1_520_000 + 9_000_000
+
+
+def test_memory_is_affine_in_the_batch() -> None:
+    model = sizing.application("MobileNetV2", 64)
+    need = [sizing.estimate(model, batch_size=n, rule="xla").training_bytes for n in (16, 32, 48)]
+    assert need[2] - need[1] == pytest.approx(need[1] - need[0], rel=0.05)
+
+
+def test_a_batch_of_thousands_costs_no_memory_to_size() -> None:
+    model = sizing.application("ResNet50")
+    tracemalloc.start()
+    start = time.perf_counter()
+    found = sizing.estimate(model, batch_size=4096, optimizer="adam", rule="xla")
+    seconds = time.perf_counter() - start
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.training_bytes > 10**11
+    assert peak < 200 * 2**20
+    assert seconds < 60  # some hundreds of milliseconds where nobody traces memory
+
+
+def test_the_parts_add_up_and_the_peak_is_named() -> None:
+    model = sizing.application("ResNet50", 64)
+    found = sizing.estimate(model, batch_size=8, optimizer="adam", rule="xla")
+    assert found.training.parameters == 4 * model.count_params()
+    assert found.training_bytes == found.training.total
+    assert found.training_peak_at in {row.name for row in found.rows}
+    assert {moment.phase for moment in found.training_moments} >= {"forward", "backward"}
