@@ -20,39 +20,15 @@ YNN_MIN_ELEMENTS = 4096
 YNN_MAX_SIZE = 100
 """A call of YNN takes in nothing more from this many operations and arguments on."""
 
-_YNN = frozenset(
-    (
-        "abs",
-        "add",
-        "cos",
-        "divide",
-        "erf",
-        "exp",
-        "expm1",
-        "floor",
-        "log",
-        "log1p",
-        "maximum",
-        "minimum",
-        "multiply",
-        "negate",
-        "power",
-        "rsqrt",
-        "sign",
-        "sin",
-        "sqrt",
-        "subtract",
-        "tanh",
-        "broadcast",
-        "transpose",
-        "view",
-        "pad",
-        "iota",
-    )
+YNN_MAX_MERGED = 107
+"""Up to this many together, two calls become one at once; seen in plans (105 did, 110 did not)."""
+
+_YNN_ANY_SIZE = ("broadcast", "transpose", "view", "pad", "iota")
+_YNN = (ELEMENTWISE - {"and", "clamp", "compare", "convert", "not", "or", "select", "xor"}).union(
+    _YNN_ANY_SIZE
 )
 _STARTING = frozenset(("reduce", "reduce_window"))
-_YNN_ANY_SIZE = frozenset(("broadcast", "transpose", "view", "pad", "iota"))
-_REUSING = frozenset(("broadcast", "gather", "concatenate"))
+_REUSING = ("broadcast", "gather", "concatenate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +107,9 @@ class _Fusion:
             ):
                 taken = {start}
                 root = self._take_neighbours(start, taken, given)
+                readers = self.users[root] & self.library.keys()
+                if readers and len(self.users[root]) == 1 and root not in self.outputs:
+                    root = self._merge(root, next(iter(readers)), taken)
                 given |= taken
                 taken.discard(root)
                 for index in taken:
@@ -154,10 +133,12 @@ class _Fusion:
                 if len(taken) + len(around) + self._n_scalars(taken) >= YNN_MAX_SIZE:
                     return root
                 if not upwards and index in self.library:  # its only reader is such a call
-                    taken |= self.library[index]
-                    self._hand_over(root, index, taken)
-                    self.users[root].discard(index)
-                    return index
+                    both = self._n_instructions(taken) + self._n_instructions(
+                        {index, *self.library[index]}
+                    )
+                    if both <= YNN_MAX_MERGED:
+                        return self._merge(root, index, taken)
+                    continue
                 if (
                     index in seen
                     or index in taken
@@ -182,6 +163,19 @@ class _Fusion:
                     if len(self.users[root]) == 1 and root not in self.outputs:
                         queue.append((next(iter(self.users[root])), False))
         return root
+
+    def _merge(self, root: int, reader: int, taken: set[int]) -> int:
+        """Make one call of two, of which the second alone reads the first."""
+        taken |= {root, *self.library[reader]}
+        self._hand_over(root, reader, taken)
+        self.users[root].discard(reader)
+        return reader
+
+    def _n_instructions(self, members: set[int]) -> int:
+        """What a call holds: operations, arguments and numbers."""
+        inputs = self.program.inputs
+        around = {read for index in members for read in inputs[index]} - members
+        return len(members) + len(around) + self._n_scalars(members)
 
     def _hand_over(self, old: int, new: int, taken: set[int]) -> None:
         """What one operation read for a call of the library, another reads from now on."""
