@@ -4,6 +4,7 @@
   library never shows an old answer.
 - Executed pages lose the half megabyte of style and the foreign scripts that nbconvert inlines;
   their links and references are resolved and checked like those of any other page.
+- Formulas become MathML: no script is loaded for them.
 - The picture of the first page is drawn by the library, and the help texts come from it.
 """
 
@@ -101,10 +102,26 @@ def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
     rebuilt = re.sub(
         r"\[([^\]\[]+)\]\[(scenelearn[\w.]*)\]", r'<autoref identifier="\2">\1</autoref>', rebuilt
     )
+    rebuilt = re.sub(r"\$\$(.+?)\$\$", _formula, rebuilt)
     soup = BeautifulSoup(rebuilt, "html.parser")
     _check_images(soup, page)
     _resolve_links(soup, page, files)
     return str(soup)
+
+
+def _formula(match: re.Match[str]) -> str:
+    """A formula of a derivation as MathML, which browsers draw by themselves."""
+    parts = []
+    for text, number, sign in re.findall(
+        r"\\text\{([^}]*)\}|(\d+(?:\{,\}\d+)*)|(\\cdot|[^\s\d])", match[1]
+    ):
+        if text:
+            parts.append("<mtext>" + text.replace(" ", "\u00a0") + "</mtext>")
+        elif number:
+            parts.append(f"<mn>{number.replace('{,}', ',')}</mn>")
+        else:
+            parts.append(f"<mo>{'·' if sign.startswith(chr(92)) else sign}</mo>")
+    return f'<math display="block"><mrow>{"".join(parts)}</mrow></math>'
 
 
 def _cell(cell: Tag) -> str:

@@ -29,7 +29,7 @@ def output_length(
         ArgumentError: A size is not a positive integer, the padding is unknown, or a "valid"
             window is larger than the axis.
 
-    Example:
+    Examples:
         >>> output_length(75, 3, stride=2, padding="same")
         38
 
@@ -86,7 +86,7 @@ def transposed_length(
     Raises:
         ArgumentError: A size is not a positive integer or the padding is unknown.
 
-    Example:
+    Examples:
         >>> transposed_length(38, 3, stride=2, padding="same")
         76
     """
@@ -130,7 +130,7 @@ def convolution_parameters(
     Raises:
         ArgumentError: A size is not a positive integer.
 
-    Example:
+    Examples:
         >>> [convolution_parameters((3, 3), c, f) for c, f in ((3, 100), (100, 200), (200, 400))]
         [2800, 180200, 720400]
 
@@ -164,7 +164,7 @@ def receptive_field(
     Raises:
         ArgumentError: A window or a stride is not a positive integer.
 
-    Example:
+    Examples:
         >>> receptive_field([(3, 2, 0), (3, 2, 0), (3, 2, 0)])
         (15, 8, 7.0)
 

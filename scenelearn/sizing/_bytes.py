@@ -26,7 +26,7 @@ def parse_bytes(memory: int | float | str) -> int:
     Raises:
         ArgumentError: It is no such amount, or not above zero.
 
-    Example:
+    Examples:
         >>> parse_bytes("8 GiB"), parse_bytes("500MB")
         (8589934592, 500000000)
     """
@@ -54,7 +54,7 @@ def megabytes(n_bytes: int) -> str:
     Returns:
         The amount in B, kB, MB, GB or TB (powers of 1,000).
 
-    Example:
+    Examples:
         >>> megabytes(12_613_600), megabytes(0), megabytes(569_213_600)
         ('12.6 MB', '0 B', '569 MB')
     """

@@ -57,7 +57,7 @@ def estimate(
         ArgumentError: An argument is out of range, shapes do not fit, or a name is unknown.
         UnknownLayerError: A layer that has no description and cannot be taken apart.
 
-    Example:
+    Examples:
         >>> from scenelearn import sizing
         >>> layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
         >>> found = sizing.estimate(layers, input_shape=(200, 300, 3))

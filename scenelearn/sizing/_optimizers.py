@@ -49,7 +49,7 @@ def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
     Raises:
         ArgumentError: The name is unknown, or it is no optimizer.
 
-    Example:
+    Examples:
         >>> slots_of("adam", [(3, 3, 3, 100), (100,)]).of_weights
         ((3, 3, 3, 100), (3, 3, 3, 100), (100,), (100,))
     """

@@ -170,7 +170,7 @@ def recurrent_shapes(
     Raises:
         ArgumentError: A size is not a positive integer, or the cell or the merging is unknown.
 
-    Example:
+    Examples:
         >>> shapes = recurrent_shapes(units=64, batch=8, time=50, features=10)
         >>> shapes.input_shape, shapes.output_shape
         ((8, 50, 10), (8, 64))

@@ -134,7 +134,7 @@ class Estimate:
         Raises:
             ArgumentError: `memory` is no amount.
 
-        Example:
+        Examples:
             >>> from scenelearn import sizing
             >>> estimate = sizing.estimate([sizing.Dense(10)], input_shape=(100,))
             >>> estimate.max_batch(100_000)

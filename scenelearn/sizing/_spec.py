@@ -38,7 +38,7 @@ def network_of(text: str, image_px: int | None = None) -> Any:
         UnknownBackboneError: No such backbone.
         UnknownLayerError: No such layer.
 
-    Example:
+    Examples:
         >>> [layer.units for layer in network_of("Dense(32), Dense(10)")]
         [32, 10]
     """

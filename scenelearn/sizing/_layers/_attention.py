@@ -19,7 +19,7 @@ class MultiHeadAttention(Layer):
     Raises:
         ArgumentError: A size is not a positive integer.
 
-    Example:
+    Examples:
         >>> MultiHeadAttention(4, 32).n_parameters((8, 64, 128), (8, 64, 128))
         66048
 
@@ -79,7 +79,7 @@ class MultiHeadAttention(Layer):
 class Attention(Layer):
     """Softmax(query key^T) value, with no projection; see `keras.layers.Attention`.
 
-    Example:
+    Examples:
         >>> Attention().output_shape((8, 10, 16), (8, 20, 16))
         (8, 10, 16)
     """
@@ -106,7 +106,7 @@ class Attention(Layer):
 class AdditiveAttention(Layer):
     """Attention with tanh(query + key) scores; see `keras.layers.AdditiveAttention`.
 
-    Example:
+    Examples:
         >>> AdditiveAttention().n_parameters((8, 10, 16), (8, 20, 16))
         16
 
@@ -137,7 +137,7 @@ class EinsumDense(Layer):
         bias_shape: The bias's shape; None without a bias.
         out_shape: The output's shape without the batch axis.
 
-    Example:
+    Examples:
         >>> EinsumDense("ab,bc->ac", (16, 4), (4,), (4,)).n_multiply_adds((8, 16))
         512
     """

@@ -98,7 +98,7 @@ class Conv1D(_Convolution):
     Raises:
         ArgumentError: A size is not positive, or the padding or the groups do not fit.
 
-    Example:
+    Examples:
         >>> Conv1D(8, 3, padding="causal").output_shape((1, 20, 4))
         (1, 20, 8)
     """
@@ -114,7 +114,7 @@ class Conv2D(_Convolution):
     Raises:
         ArgumentError: A size is not positive, or the padding or the groups do not fit.
 
-    Example:
+    Examples:
         >>> layer = Conv2D(100, 3, strides=2, padding="same")
         >>> layer.output_shape((1, 200, 300, 3)), layer.n_parameters((1, 200, 300, 3))
         ((1, 100, 150, 100), 2800)
@@ -130,7 +130,7 @@ class Conv3D(_Convolution):
     Raises:
         ArgumentError: A size is not positive, or the padding or the groups do not fit.
 
-    Example:
+    Examples:
         >>> Conv3D(4, 3).output_shape((1, 8, 8, 8, 2))
         (1, 6, 6, 6, 4)
     """
@@ -177,7 +177,7 @@ class DepthwiseConv1D(_Depthwise):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> DepthwiseConv1D(3).n_parameters((1, 20, 4))
         16
     """
@@ -192,7 +192,7 @@ class DepthwiseConv2D(_Depthwise):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> DepthwiseConv2D(3, use_bias=False).n_parameters((1, 32, 32, 16))
         144
     """
@@ -247,7 +247,7 @@ class SeparableConv1D(_Separable):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> SeparableConv1D(8, 3).n_parameters((1, 20, 4))
         52
     """
@@ -262,7 +262,7 @@ class SeparableConv2D(_Separable):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> SeparableConv2D(8, 3).n_parameters((1, 20, 20, 4))
         76
     """
@@ -319,7 +319,7 @@ class Conv1DTranspose(_Transposed):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> Conv1DTranspose(8, 3, strides=2, padding="same").output_shape((1, 10, 4))
         (1, 20, 8)
     """
@@ -334,7 +334,7 @@ class Conv2DTranspose(_Transposed):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> Conv2DTranspose(8, 3, strides=2).output_shape((1, 10, 10, 4))
         (1, 21, 21, 8)
     """
@@ -349,7 +349,7 @@ class Conv3DTranspose(_Transposed):
     Raises:
         ArgumentError: A size is not positive or the padding is unknown.
 
-    Example:
+    Examples:
         >>> Conv3DTranspose(2, 3).output_shape((1, 4, 4, 4, 1))
         (1, 6, 6, 6, 2)
     """

@@ -19,7 +19,7 @@ class Dense(Layer):
     Raises:
         ArgumentError: `units` is not a positive integer.
 
-    Example:
+    Examples:
         >>> Dense(10).n_parameters((50, 400))
         4010
     """
@@ -49,7 +49,7 @@ class Embedding(Layer):
     Raises:
         ArgumentError: A size is not a positive integer.
 
-    Example:
+    Examples:
         >>> Embedding(1000, 16).output_shape((8, 50))
         (8, 50, 16)
     """
@@ -78,7 +78,7 @@ class _SameShape(Layer):
 class Activation(_SameShape):
     """A function of each element, by Keras's name; see `keras.layers.Activation`.
 
-    Example:
+    Examples:
         >>> Activation("relu").output_shape((1, 8, 8, 4))
         (1, 8, 8, 4)
     """
@@ -90,7 +90,7 @@ class Activation(_SameShape):
 class ReLU(_SameShape):
     """max(x, 0), up to a highest value; see `keras.layers.ReLU`.
 
-    Example:
+    Examples:
         >>> ReLU(6.0).output_shape((1, 8, 8, 4))
         (1, 8, 8, 4)
     """
@@ -104,7 +104,7 @@ class ReLU(_SameShape):
 class LeakyReLU(_SameShape):
     """x above 0, a fraction of it below; see `keras.layers.LeakyReLU`.
 
-    Example:
+    Examples:
         >>> LeakyReLU().output_shape((1, 8))
         (1, 8)
     """
@@ -116,7 +116,7 @@ class LeakyReLU(_SameShape):
 class ELU(_SameShape):
     """x above 0, alpha (e^x - 1) below; see `keras.layers.ELU`.
 
-    Example:
+    Examples:
         >>> ELU().output_shape((1, 8))
         (1, 8)
     """
@@ -128,7 +128,7 @@ class ELU(_SameShape):
 class PReLU(Layer):
     """x above 0, a learned fraction of it below; see `keras.layers.PReLU`.
 
-    Example:
+    Examples:
         >>> PReLU(shared_axes=(1, 2)).n_parameters((1, 8, 8, 4))
         4
     """
@@ -150,7 +150,7 @@ class PReLU(Layer):
 class Softmax(_SameShape):
     """e^x over the sum of e^x along an axis; see `keras.layers.Softmax`.
 
-    Example:
+    Examples:
         >>> Softmax().output_shape((1, 10))
         (1, 10)
     """
@@ -167,7 +167,7 @@ class Dropout(_SameShape):
     Raises:
         ArgumentError: The rate is not in [0, 1].
 
-    Example:
+    Examples:
         >>> Dropout(0.2).output_shape((1, 10))
         (1, 10)
     """
@@ -183,7 +183,7 @@ class Dropout(_SameShape):
 class Identity(_SameShape):
     """Its input; see `keras.layers.Identity`.
 
-    Example:
+    Examples:
         >>> Identity().output_shape((1, 10))
         (1, 10)
     """
@@ -193,7 +193,7 @@ class Identity(_SameShape):
 class Rescaling(_SameShape):
     """x times a scale plus an offset; see `keras.layers.Rescaling`.
 
-    Example:
+    Examples:
         >>> Rescaling(1 / 255).output_shape((1, 8, 8, 3))
         (1, 8, 8, 3)
     """
@@ -208,7 +208,7 @@ class Normalization(Layer):
 
     Adapted to data it has three variables; with a given mean and variance none.
 
-    Example:
+    Examples:
         >>> Normalization().n_parameters((1, 8, 8, 3))
         7
     """
@@ -237,7 +237,7 @@ class Normalization(Layer):
 class Scale(Layer):
     """x times one learned number for each channel, as the LayerScale of ConvNeXt.
 
-    Example:
+    Examples:
         >>> Scale().n_parameters((1, 8, 8, 96))
         96
     """

@@ -29,7 +29,7 @@ class Add(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Add().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -42,7 +42,7 @@ class Average(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Average().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -55,7 +55,7 @@ class Maximum(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Maximum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -68,7 +68,7 @@ class Minimum(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Minimum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -81,7 +81,7 @@ class Multiply(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Multiply().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -94,7 +94,7 @@ class Subtract(_Merge):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Subtract().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
         (1, 8, 8, 4)
     """
@@ -107,7 +107,7 @@ class Concatenate(Layer):
     Raises:
         ArgumentError: The other axes differ.
 
-    Example:
+    Examples:
         >>> Concatenate().output_shape((1, 8, 8, 4), (1, 8, 8, 6))
         (1, 8, 8, 10)
     """
@@ -134,7 +134,7 @@ class Dot(Layer):
     Raises:
         ArgumentError: The axes have different sizes.
 
-    Example:
+    Examples:
         >>> Dot(axes=1).output_shape((8, 5), (8, 5))
         (8, 1)
     """
@@ -177,7 +177,7 @@ class Operation(Layer):
     Raises:
         ArgumentError: The shapes do not match.
 
-    Example:
+    Examples:
         >>> Operation("add", constant=3.0).output_shape((1, 8, 8, 4))
         (1, 8, 8, 4)
     """

@@ -15,7 +15,7 @@ class BatchNormalization(Layer):
 
     The moving mean and variance are variables that gradients do not train.
 
-    Example:
+    Examples:
         >>> layer = BatchNormalization()
         >>> [weight.trainable for weight in layer.weights((8, 16, 16, 32))]
         [True, True, False, False]
@@ -42,7 +42,7 @@ class BatchNormalization(Layer):
 class LayerNormalization(Layer):
     """Zero mean and unit variance over axes of each sample; `keras.layers.LayerNormalization`.
 
-    Example:
+    Examples:
         >>> LayerNormalization().n_parameters((8, 64, 128))
         256
     """
@@ -70,7 +70,7 @@ class LayerNormalization(Layer):
 class RMSNormalization(Layer):
     """Unit mean square over an axis of each sample; see `keras.layers.RMSNormalization`.
 
-    Example:
+    Examples:
         >>> RMSNormalization().n_parameters((8, 64, 128))
         128
     """
@@ -92,7 +92,7 @@ class GroupNormalization(Layer):
     Raises:
         ArgumentError: The channels are not a multiple of the groups.
 
-    Example:
+    Examples:
         >>> GroupNormalization(8).n_parameters((2, 16, 16, 32))
         64
     """
@@ -123,7 +123,7 @@ class GroupNormalization(Layer):
 class UnitNormalization(Layer):
     """Unit length along an axis; see `keras.layers.UnitNormalization`.
 
-    Example:
+    Examples:
         >>> UnitNormalization().output_shape((2, 8))
         (2, 8)
     """

@@ -56,7 +56,7 @@ class AveragePooling1D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> AveragePooling1D(2).output_shape((1, 20, 4))
         (1, 10, 4)
     """
@@ -72,7 +72,7 @@ class AveragePooling2D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> AveragePooling2D(2).output_shape((1, 20, 30, 4))
         (1, 10, 15, 4)
     """
@@ -88,7 +88,7 @@ class AveragePooling3D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> AveragePooling3D(2).output_shape((1, 4, 20, 30, 4))
         (1, 2, 10, 15, 4)
     """
@@ -104,7 +104,7 @@ class MaxPooling1D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> MaxPooling1D(2).output_shape((1, 20, 4))
         (1, 10, 4)
     """
@@ -120,7 +120,7 @@ class MaxPooling2D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> MaxPooling2D(2).output_shape((1, 20, 30, 4))
         (1, 10, 15, 4)
     """
@@ -136,7 +136,7 @@ class MaxPooling3D(_Pooling):
         ArgumentError: A size is not positive, the padding is unknown, or a "valid" window is
             larger than its input.
 
-    Example:
+    Examples:
         >>> MaxPooling3D(2).output_shape((1, 4, 20, 30, 4))
         (1, 2, 10, 15, 4)
     """
@@ -151,7 +151,7 @@ class GlobalAveragePooling1D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalAveragePooling1D().output_shape((1, 20, 4))
         (1, 4)
     """
@@ -166,7 +166,7 @@ class GlobalAveragePooling2D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalAveragePooling2D().output_shape((1, 20, 30, 4))
         (1, 4)
     """
@@ -181,7 +181,7 @@ class GlobalAveragePooling3D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalAveragePooling3D().output_shape((1, 4, 20, 30, 4))
         (1, 4)
     """
@@ -196,7 +196,7 @@ class GlobalMaxPooling1D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalMaxPooling1D().output_shape((1, 20, 4))
         (1, 4)
     """
@@ -211,7 +211,7 @@ class GlobalMaxPooling2D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalMaxPooling2D().output_shape((1, 20, 30, 4))
         (1, 4)
     """
@@ -226,7 +226,7 @@ class GlobalMaxPooling3D(_GlobalPooling):
     Raises:
         ArgumentError: The input has another number of axes.
 
-    Example:
+    Examples:
         >>> GlobalMaxPooling3D().output_shape((1, 4, 20, 30, 4))
         (1, 4)
     """

@@ -55,7 +55,7 @@ class SimpleRNN(_Recurrent):
     Raises:
         ArgumentError: `units` is not positive or the input has not three axes.
 
-    Example:
+    Examples:
         >>> SimpleRNN(32).output_shape((8, 50, 10)), SimpleRNN(32).n_parameters((8, 50, 10))
         ((8, 32), 1376)
     """
@@ -68,7 +68,7 @@ class LSTM(_Recurrent):
     Raises:
         ArgumentError: `units` is not positive or the input has not three axes.
 
-    Example:
+    Examples:
         >>> LSTM(32, return_state=True).output_shapes((8, 50, 10))
         ((8, 32), (8, 32), (8, 32))
 
@@ -89,7 +89,7 @@ class GRU(_Recurrent):
     Raises:
         ArgumentError: `units` is not positive or the input has not three axes.
 
-    Example:
+    Examples:
         >>> GRU(32).n_parameters((8, 50, 10)), GRU(32, reset_after=False).n_parameters((8, 50, 10))
         (4224, 4128)
 
@@ -112,7 +112,7 @@ class Bidirectional(Layer):
     Raises:
         ArgumentError: The way of merging is unknown.
 
-    Example:
+    Examples:
         >>> Bidirectional(LSTM(32)).output_shape((8, 50, 10))
         (8, 64)
     """
@@ -154,7 +154,7 @@ class Bidirectional(Layer):
 class TimeDistributed(Layer):
     """A layer at every time step, with the same weights; see `keras.layers.TimeDistributed`.
 
-    Example:
+    Examples:
         >>> from scenelearn.sizing import Dense
         >>> TimeDistributed(Dense(3)).output_shape((8, 50, 10))
         (8, 50, 3)

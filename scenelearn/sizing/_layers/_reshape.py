@@ -16,7 +16,7 @@ from ._layer import Layer, Shape
 class Flatten(Layer):
     """Each sample as one vector; see `keras.layers.Flatten`.
 
-    Example:
+    Examples:
         >>> Flatten().output_shape((8, 5, 5, 4))
         (8, 100)
     """
@@ -32,7 +32,7 @@ class Reshape(Layer):
     Raises:
         ArgumentError: The shape holds another number of values.
 
-    Example:
+    Examples:
         >>> Reshape((-1, 4)).output_shape((8, 5, 5, 4))
         (8, 25, 4)
     """
@@ -57,7 +57,7 @@ class Permute(Layer):
     Raises:
         ArgumentError: `dims` is not an order of the axes.
 
-    Example:
+    Examples:
         >>> Permute((2, 1)).output_shape((8, 5, 4))
         (8, 4, 5)
     """
@@ -80,7 +80,7 @@ class RepeatVector(Layer):
     Raises:
         ArgumentError: `n` is not positive or the input is no vector.
 
-    Example:
+    Examples:
         >>> RepeatVector(3).output_shape((8, 5))
         (8, 3, 5)
     """
@@ -152,7 +152,7 @@ class Resizing(Layer):
     Raises:
         ArgumentError: A size is not positive or the input is no batch of images.
 
-    Example:
+    Examples:
         >>> Resizing(32, 48).output_shape((8, 100, 100, 3))
         (8, 32, 48, 3)
     """
@@ -176,7 +176,7 @@ class ZeroPadding1D(_Padding):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> ZeroPadding1D().output_shape((1, 6, 4))
         (1, 8, 4)
     """
@@ -191,7 +191,7 @@ class ZeroPadding2D(_Padding):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> ZeroPadding2D().output_shape((1, 6, 8, 4))
         (1, 8, 10, 4)
     """
@@ -206,7 +206,7 @@ class ZeroPadding3D(_Padding):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> ZeroPadding3D().output_shape((1, 6, 8, 8, 4))
         (1, 8, 10, 10, 4)
     """
@@ -221,7 +221,7 @@ class Cropping1D(_Cropping):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> Cropping1D().output_shape((1, 6, 4))
         (1, 4, 4)
     """
@@ -236,7 +236,7 @@ class Cropping2D(_Cropping):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> Cropping2D().output_shape((1, 6, 8, 4))
         (1, 4, 6, 4)
     """
@@ -251,7 +251,7 @@ class Cropping3D(_Cropping):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> Cropping3D().output_shape((1, 6, 8, 8, 4))
         (1, 4, 6, 6, 4)
     """
@@ -266,7 +266,7 @@ class UpSampling1D(_UpSampling):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> UpSampling1D().output_shape((1, 6, 4))
         (1, 12, 4)
     """
@@ -281,7 +281,7 @@ class UpSampling2D(_UpSampling):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> UpSampling2D().output_shape((1, 6, 8, 4))
         (1, 12, 16, 4)
     """
@@ -296,7 +296,7 @@ class UpSampling3D(_UpSampling):
     Raises:
         ArgumentError: A number is out of range or the input has another number of axes.
 
-    Example:
+    Examples:
         >>> UpSampling3D().output_shape((1, 6, 8, 8, 4))
         (1, 12, 16, 16, 4)
     """
