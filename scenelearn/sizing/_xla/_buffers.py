@@ -253,11 +253,19 @@ def _not_into_arguments(
     Returns:
         The arrays for which there is none.
     """
+    import numpy as np
+
     spaces = sorted(spaces, key=lambda space: (-space.n_bytes, space.place))
     sizes = [-space.n_bytes for space in spaces]
+    # an argument is free between its own last reader and its update: most are ruled out by that
+    opens = np.array([space.taken[0][1] for space in spaces], np.int64)
+    closes = np.array([space.taken[1][0] for space in spaces], np.int64)
     rest = set()
     for life in sorted(lives, key=lambda one: (-one.n_bytes, one.place)):
-        for space in reversed(spaces[: bisect_right(sizes, -life.n_bytes)]):
+        n = bisect_right(sizes, -life.n_bytes)
+        free = np.flatnonzero((opens[:n] <= life.start) & (closes[:n] >= life.end))
+        for at in free[::-1].tolist():
+            space = spaces[at]
             if not any(_collide(life, *taken, kernel_of) for taken in space.taken):
                 space.taken.append((life.start, life.end, life.root))
                 break
