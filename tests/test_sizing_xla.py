@@ -70,10 +70,10 @@ def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str
         ("ConvNeXtTiny", "predict", 0.05),
         ("ResNet50", "predict", 0.02),
         ("VGG16", "train sgd_momentum", 0.05),
-        ("GRU", "train adam", 0.25),
-        ("LSTM", "train sgd_momentum", 0.25),
-        ("encoder", "train sgd_momentum", 0.25),
-        ("ViT", "train adam", 0.25),
+        ("GRU", "train adam", 0.05),
+        ("LSTM", "train sgd_momentum", 0.10),
+        ("encoder", "train sgd_momentum", 0.10),
+        ("ViT", "train adam", 0.10),
     ],
 )
 def test_known_networks(name: str, step: str, within: float) -> None:

@@ -266,7 +266,9 @@ def _not_into_arguments(
         free = np.flatnonzero((opens[:n] <= life.start) & (closes[:n] >= life.end))
         for at in free[::-1].tolist():
             space = spaces[at]
-            if not any(_collide(life, *taken, kernel_of) for taken in space.taken):
+            if not any(
+                _collide(life, first, last, value, kernel_of) for first, last, value in space.taken
+            ):
                 space.taken.append((life.start, life.end, life.root))
                 break
         else:

@@ -291,6 +291,7 @@ def _recurrent(site: Site) -> list[int]:
         site.weights,
         cell=type(layer).__name__,
         units=layer.units,
+        sequences=layer.return_sequences,
         reverse=layer.go_backwards,
     )
     out = every if layer.return_sequences else last

@@ -131,6 +131,7 @@ def recur(
     *,
     cell: str,
     units: int,
+    sequences: bool,
     reverse: bool,
 ) -> tuple[int, int]:
     """A loop over time: every output and the last one.
@@ -144,15 +145,21 @@ def recur(
         flat = trace.dot(x, weights.pop(0))
         x = add_row(trace, flat, weights.pop()) if len(weights) > 1 else flat
     by_time = trace.transpose(x, (1, 0, 2))
+    if trace.program.kind[x] in {"parameter", "while"}:  # a stored array is read as it lies
+        by_time = trace.emit("view", trace.shape(by_time), (x,), "by time")
+        by_time = trace.record(by_time, (x,), lambda g: ((x, trace.transpose(g, (1, 0, 2))),))
     held = trace.emit("copy", trace.shape(by_time), (by_time,), ("loop", reverse))
     training = any(one in trace.differentiable for one in (x, *weights))
     n_saved = SAVED_PER_STEP[cell] if training else 1
+    if cell == "GRU" and not training and not sequences:
+        n_saved = 0  # Keras's GRU then reads the state alone, and the outputs are never written
     saved = tuple(
         trace.emit("zeros", (time, batch, units), (), (trace.call, place))
         for place in range(n_saved)
     )
     last = trace.emit("while", (batch, units), (held, *saved, *weights), (cell, reverse))
-    ordered = trace.transpose(_result(trace, last, saved[0]), (1, 0, 2))
+    every = _result(trace, last, saved[0]) if saved else last
+    ordered = trace.transpose(every, (1, 0, 2)) if saved else last
     inside = (x, *weights)
 
     def back(g: int) -> Iterable[tuple[int, int]]:
@@ -167,7 +174,7 @@ def recur(
         loop = trace.emit(
             "while",
             (batch, units),
-            (widened, to_input, held, *saved, *weights, *sums, *parts),
+            (widened, to_input, held, *saved[1:], *weights, *sums, *parts),
             "back",
         )
         if x in trace.differentiable:
