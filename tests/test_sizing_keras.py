@@ -251,3 +251,30 @@ def sequence_network(draw: Any) -> Any:
 )
 def test_random_sequence_networks_equal_keras(data: st.DataObject) -> None:
     compare_to_keras(sequence_network(data.draw))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "n_inputs"),
+    [
+        (
+            "GroupQueryAttention",
+            {"head_dim": 32, "num_query_heads": 4, "num_key_value_heads": 2},
+            2,
+        ),
+        (
+            "GroupQueryAttention",
+            {"head_dim": 8, "num_query_heads": 6, "num_key_value_heads": 3, "use_bias": False},
+            3,
+        ),
+        ("MultiHeadAttention", {"num_heads": 2, "key_dim": 8, "value_dim": 5}, 3),
+        ("MultiHeadAttention", {"num_heads": 2, "key_dim": 8, "output_shape": (3, 4)}, 2),
+        ("EinsumDense", {"equation": "...x,xy->...y", "output_shape": 7, "bias_axes": "y"}, 1),
+        ("EinsumDense", {"equation": "abc,cde->abde", "output_shape": (None, 3, 4)}, 1),
+    ],
+)
+def test_attention_and_einsum_equal_keras(
+    name: str, settings: dict[str, Any], n_inputs: int
+) -> None:
+    layers = keras().layers
+    inputs = [layers.Input((10, 16)) for _ in range(n_inputs)]
+    compare_to_keras(keras().Model(inputs, getattr(layers, name)(**settings)(*inputs)))

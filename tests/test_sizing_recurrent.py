@@ -49,7 +49,7 @@ def test_the_explanation_names_three_dimensions() -> None:
     assert "**3 dimensions**, (batch, time, features) = (8, 50, 10)" in text
     assert "2 dimensions, (batch, features) = (8, 10)" in text
     assert "h and the cell state c" in text
-    assert "19,200 parameters" in text  # 4 · 64 · (10 + 64 + 1)
+    assert "4 × [(10 + 64) × 64 + 64] = 19,200" in text  # 4 · 64 · (10 + 64 + 1)
     assert "time" in found.table()
     assert json.loads(json.dumps(found.to_json()))["input"][1]["name"] == "time"
     assert "<table>" in found._repr_html_()
@@ -66,7 +66,7 @@ def test_open_axes_are_shown_as_open() -> None:
     ("settings", "words"),
     [
         ({"units": 0}, "units=0"),
-        ({"units": []}, "units=0"),
+        ({"units": []}, "units=[]"),
         ({"features": 0}, "features=0"),
         ({"time": -1}, "time=-1"),
         ({"cell": "RNN2"}, "RNN2"),

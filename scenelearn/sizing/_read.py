@@ -31,7 +31,7 @@ _AS_DROPOUT = frozenset(
 )
 _KINDS = {
     name: getattr(_layers, name) for name in _layers.__all__ if name not in {"Shape", "Weight"}
-}
+} | {"GroupedQueryAttention": _layers.GroupQueryAttention}  # the class that Keras exports so
 
 
 def graph_of(model_or_layers: Any) -> Graph:
@@ -257,7 +257,7 @@ def _arguments(described: Any, operation: Any) -> dict[str, Any]:
         value = getattr(operation, name, getattr(operation, f"_{name}", _MISSING))
         if name == "output_dim" and type(operation).__name__ == "MultiHeadAttention":
             shape = getattr(operation, "_output_shape", None)
-            value = shape[-1] if shape else None
+            value = tuple(shape) if shape else None
         if name == "max_value" or name == "negative_slope":
             value = None if value in {None, _MISSING} else float(str(value))
         if value is _MISSING:
@@ -290,12 +290,10 @@ def _activation_name(value: Any) -> str | None:
 
 
 def _einsum(layer: Any) -> Layer:
-    out = tuple(layer.full_output_shape[1:])
     return _layers.EinsumDense(
         layer.equation,
         tuple(layer._kernel.shape),
         None if layer.bias is None else tuple(layer.bias.shape),
-        out,
         activation=_activation_name(layer.activation),
         name=layer.name,
         trainable=layer.trainable,

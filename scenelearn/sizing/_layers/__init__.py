@@ -6,6 +6,7 @@ from ._attention import (
     AdditiveAttention,
     Attention,
     EinsumDense,
+    GroupQueryAttention,
     MultiHeadAttention,
 )
 from ._convolution import (
@@ -135,6 +136,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "GroupQueryAttention",
     "Identity",
     "Layer",
     "LayerNormalization",

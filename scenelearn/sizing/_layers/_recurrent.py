@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from scenelearn.errors import ArgumentError
 
 from ._checks import one_of, positive, rank
 from ._layer import Layer, Shape, Weight
@@ -11,7 +13,10 @@ from ._layer import Layer, Shape, Weight
 
 @dataclass(frozen=True, slots=True)
 class _Recurrent(Layer):
-    """(batch, time, features) to (batch, units), or (batch, time, units) with sequences."""
+    """(batch, time, features) to (batch, units), or (batch, time, units) with sequences.
+
+    Inputs after the first, initial states and masks, cost no arithmetic.
+    """
 
     n_gates: ClassVar[int] = 1
     n_states: ClassVar[int] = 1
@@ -22,6 +27,7 @@ class _Recurrent(Layer):
     return_sequences: bool = False
     return_state: bool = False
     go_backwards: bool = False
+    unroll: bool = False
 
     def __post_init__(self) -> None:
         positive("units", self.units)
@@ -109,12 +115,23 @@ class GRU(_Recurrent):
 class Bidirectional(Layer):
     """A recurrent layer forwards and another backwards; see `keras.layers.Bidirectional`.
 
+    Attributes:
+        layer: The layer that reads the sequence forwards: `SimpleRNN`, `LSTM` or `GRU`.
+        merge_mode: "concat", "sum", "mul" or "ave"; None gives both outputs, one after the other.
+        backward_layer: The one that reads it backwards (`go_backwards=True`); None for one like
+            `layer`.
+
     Raises:
-        ArgumentError: The way of merging is unknown.
+        ArgumentError: The way of merging is unknown, a layer is not recurrent, the two read in
+            the same direction or give different outputs, or their sizes cannot be merged.
 
     Examples:
         >>> Bidirectional(LSTM(32)).output_shape((8, 50, 10))
         (8, 64)
+
+    References:
+        Schuster and Paliwal, "Bidirectional recurrent neural networks", IEEE Transactions on
+        Signal Processing 45(11), 1997.
     """
 
     layer: Layer
@@ -123,6 +140,32 @@ class Bidirectional(Layer):
 
     def __post_init__(self) -> None:
         one_of("merge_mode", self.merge_mode, ("concat", "sum", "mul", "ave", None))
+        forward = _recurrent("layer", self.layer)
+        if self.backward_layer is None:
+            if forward.go_backwards:
+                raise ArgumentError(
+                    "`layer` must read forwards; its copy reads backwards. Received: "
+                    "go_backwards=True. Leave it out."
+                )
+            return
+        backward = _recurrent("backward_layer", self.backward_layer)
+        if forward.go_backwards == backward.go_backwards:
+            raise ArgumentError(
+                "`layer` and `backward_layer` must read in opposite directions. Received: "
+                f"go_backwards={forward.go_backwards} for both. Give one of them "
+                f"go_backwards={not forward.go_backwards}."
+            )
+        for name in ("return_sequences", "return_state"):
+            if getattr(forward, name) != getattr(backward, name):
+                raise ArgumentError(
+                    f"`layer` and `backward_layer` must have the same {name}. Received: "
+                    f"{getattr(forward, name)} and {getattr(backward, name)}."
+                )
+        if self.merge_mode in {"sum", "mul", "ave"} and forward.units != backward.units:
+            raise ArgumentError(
+                f"merge_mode={self.merge_mode!r} needs two layers of as many units. Received: "
+                f"units={forward.units} and units={backward.units}. Use merge_mode='concat'."
+            )
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         out, *states = self.layer.output_shapes(*inputs)
@@ -154,6 +197,13 @@ class Bidirectional(Layer):
 class TimeDistributed(Layer):
     """A layer at every time step, with the same weights; see `keras.layers.TimeDistributed`.
 
+    Attributes:
+        layer: The layer, which reads (batch, ...) at each step of a (batch, time, ...).
+
+    Raises:
+        ArgumentError: `layer` is not the description of a layer, or the input has no axis beside
+            batch and time.
+
     Examples:
         >>> from scenelearn.sizing import Dense
         >>> TimeDistributed(Dense(3)).output_shape((8, 50, 10))
@@ -162,15 +212,35 @@ class TimeDistributed(Layer):
 
     layer: Layer
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, Layer):
+            raise ArgumentError(
+                "`layer` must be the description of a layer, such as sizing.Dense(3). "
+                f"Received: layer={self.layer!r}."
+            )
+
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        batch, time, *rest = inputs[0]
-        return tuple(
-            (batch, time, *shape[1:]) for shape in self.layer.output_shapes((batch, *rest))
-        )
+        found = self.layer.output_shapes(_step(inputs[0]))
+        return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in found)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        return self.layer.weights((inputs[0][0], *inputs[0][2:]))
+        return self.layer.weights(_step(inputs[0]))
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        batch, time, *rest = inputs[0]
-        return time * self.layer.n_multiply_adds((batch, *rest))
+        return inputs[0][1] * self.layer.n_multiply_adds(_step(inputs[0]))
+
+
+def _recurrent(name: str, layer: Any) -> _Recurrent:
+    if isinstance(layer, _Recurrent):
+        return layer
+    raise ArgumentError(f"`{name}` must be a SimpleRNN, LSTM or GRU. Received: {name}={layer!r}.")
+
+
+def _step(shape: Shape) -> Shape:
+    """What the inner layer reads at one time step: the shape without its second axis."""
+    if len(shape) < 3:
+        raise ArgumentError(
+            "TimeDistributed needs an input of at least three axes, (batch, time, ...). "
+            f"Received: shape={shape}."
+        )
+    return (shape[0], *shape[2:])
