@@ -33,11 +33,12 @@ if TYPE_CHECKING:
         sizing,
     )
     from scenelearn.classify import load
-    from scenelearn.data import sample_scenes, scan, split
+    from scenelearn.data import audit, sample_scenes, scan, split
     from scenelearn.finetune import fit
     from scenelearn.reporting import report
 
 __all__ = [
+    "audit",
     "augment",
     "backbone",
     "classify",
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 _ROOM_OF = {
+    "audit": "data",
     "fit": "finetune",
     "load": "classify",
     "report": "reporting",

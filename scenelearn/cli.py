@@ -100,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     evaluate.add_argument("folder", help="photos, one folder a class")
 
+    audit = _command(commands, "audit", _audit, "look for copies, leaks and broken photos")
+    audit.add_argument("folder", help="photos, one folder a class")
+
     size = _command(commands, "size", _size, "say what networks cost before anything runs")
     size.add_argument(
         "networks", nargs="+", help="backbones, .keras files, or layers: 'Conv2D(8, 3), Dense(10)'"
@@ -213,6 +216,13 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
         for score in evaluation.per_class
     ]
     return _Answer("\n".join(lines), evaluation.to_json())
+
+
+def _audit(options: argparse.Namespace) -> _Answer:
+    with _Bars() as bars:
+        photos = sl.scan(options.folder, progress=bars.of("scanning"))
+        found = sl.audit(photos, progress=bars.of("looking"))
+    return _Answer(str(found), found.to_json())
 
 
 def _size(options: argparse.Namespace) -> _Answer:

@@ -1,5 +1,6 @@
 """The photos: found, split, decoded once, cut into batches. No Keras in this room."""
 
+from scenelearn.data._audit import Audit, audit
 from scenelearn.data._batches import Batches
 from scenelearn.data._decode import RefusedPhoto, square, to_square
 from scenelearn.data._files import cache_folder, made_folder, need_space, written_whole
@@ -10,6 +11,7 @@ from scenelearn.data._scenes import sample_scenes
 from scenelearn.data._split import Splits, split
 
 __all__ = [
+    "Audit",
     "Batches",
     "Photos",
     "Pixels",
@@ -17,6 +19,7 @@ __all__ = [
     "Refused",
     "RefusedPhoto",
     "Splits",
+    "audit",
     "cache_folder",
     "content_hash",
     "decode",

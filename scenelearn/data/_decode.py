@@ -94,6 +94,29 @@ def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
             raise _refusal(content, error) from None
 
 
+def to_grey(content: bytes, side_px: int) -> tuple[npt.NDArray[np.uint8], int]:
+    """The whole photo, upright, squeezed into a grey square; and its shorter side in pixels.
+
+    Args:
+        content: the bytes of an image file.
+        side_px: width and height of the square, in pixels.
+
+    Raises:
+        RefusedPhoto: if the photo cannot be decoded.
+    """
+    with _STRICT:
+        image = _open(content)
+        shorter = min(image.size)
+        image.draft("L", (2 * side_px, 2 * side_px))
+        _load(image, content)
+        try:
+            grey = _in_colour(_upright(image)).convert("L")
+            squeezed = grey.resize((side_px, side_px), Image.Resampling.BOX)
+        except MemoryError as error:
+            raise _refusal(content, error) from None
+    return np.asarray(squeezed), shorter
+
+
 def square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
     """The central square of an image that is open already, upright by its EXIF, antialiased.
 

@@ -92,7 +92,14 @@ class Splits:
         )
 
 
-def split(photos: Photos, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Splits:
+def split(
+    photos: Photos,
+    validation: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    *,
+    groups: npt.ArrayLike | None = None,
+) -> Splits:
     """Give each photo its side: train, validation or test.
 
     u = hash(seed, content) / 2⁶⁴ is uniform in [0, 1): a photo tests where u < `test`, validates
@@ -111,12 +118,16 @@ def split(photos: Photos, validation: float = 0.15, test: float = 0.15, seed: in
         validation: share of the photos that validate, in (0, 1).
         test: share of the photos that test, in (0, 1); the two together below 1.
         seed: another seed, another draw; at least 0.
+        groups: (n,) int, a number for each photo: photos of one number are drawn to one side, by
+            the lowest of their hashes. `Audit.groups` keeps near copies together; a number a
+            place or a day keeps those together. Sides that the folders give stay as they are.
 
     Returns:
         The photos with their sides.
 
     Raises:
-        ArgumentError: if a share or the seed is out of range.
+        ArgumentError: if a share or the seed is out of range, or `groups` does not hold one whole
+            number for each photo.
         TooFewClassesError: if there are fewer than two classes.
         TooFewPhotosError: if a class has too few different photos to have one on each side.
 
@@ -128,7 +139,8 @@ def split(photos: Photos, validation: float = 0.15, test: float = 0.15, seed: in
         24
     """
     _check(photos, validation, test, seed)
-    u = _uniform(photos.hashes, seed)
+    hashes = photos.hashes if groups is None else _of_groups(photos, groups)
+    u = _uniform(hashes, seed)
     given = np.array(photos.sides)
     drawn_from = np.isin(given, ["", "train"])
     shares = {
@@ -177,6 +189,21 @@ def _check(photos: Photos, validation: float, test: float, seed: int) -> None:
             f"{', '.join(map(repr, photos.class_names))} in {str(photos.folder)!r}. "
             "Put each class's photos into a folder named after the class, side by side."
         )
+
+
+def _of_groups(photos: Photos, groups: npt.ArrayLike) -> tuple[bytes, ...]:
+    """For each photo the lowest hash of its group."""
+    numbers = np.asarray(groups)
+    if numbers.shape != (len(photos),) or numbers.dtype.kind not in "iu":
+        raise ArgumentError(
+            "`groups` must hold one whole number for each photo. Received: "
+            f"shape {numbers.shape} of {numbers.dtype} for {len(photos):,} photos. "
+            "Pass e.g. groups=sl.audit(photos).groups."
+        )
+    lowest: dict[int, bytes] = {}
+    for number, content in zip(numbers.tolist(), photos.hashes, strict=True):
+        lowest[number] = min(content, lowest.get(number, content))
+    return tuple(lowest[number] for number in numbers.tolist())
 
 
 def _uniform(hashes: tuple[bytes, ...], seed: int) -> npt.NDArray[np.float64]:

@@ -1,0 +1,180 @@
+"""Which photos show the same picture: re-encoded, resized, mirrored, turned or slightly cropped.
+
+Each photo becomes a grey square of 32 × 32 and its lowest 8 × 8 cosine coefficients c(u, v),
+without c(0, 0), times √(u² + v²), since photos hold less of finer waves, and scaled to length 1:
+brightness and contrast no longer count. Mirroring changes signs of coefficients and turning by 90°
+swaps c(u, v) and c(v, u) as well, so all pairs are compared in all eight orientations by eight
+products of matrices, a block at a time: n² · 256 multiply-adds, and memory that does not grow with
+n². The pairs that come near are laid on each other by the affine map that makes them most alike,
+with a gain and an offset as unknowns. They are the same picture if that map is near to none and
+what is left without the coarse shades, edges and texture, agrees.
+
+Lucas and Kanade, "An iterative image registration technique with an application to stereo vision",
+IJCAI 1981.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+GREY_PX = 32
+_N_WAVES = 8
+_NEAR = 0.7  # correlation of coefficients from which a pair is looked at closely
+_SAME = 0.85  # correlation of edges and texture, once aligned
+_STEPS = 8  # of the alignment
+_MOST = 0.2  # a larger turn, stretch or shift, in halves of the picture, is another picture
+_BLOCK = 512
+
+Floats = npt.NDArray[np.float32]
+
+
+def alike(greys: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """The pairs of pictures that show the same.
+
+    Args:
+        greys: (n, 32, 32) uint8. Pictures of one grey alone are like no other.
+
+    Returns:
+        Pairs (i, j) with i < j, ascending.
+    """
+    coefficients, contrast = _coefficients(greys)
+    usable = np.flatnonzero(contrast > 1)
+    near = _near(coefficients[usable])
+    found = set()
+    while block := list(itertools.islice(near, _BLOCK)):
+        firsts = _scaled(greys[usable[[i for i, _, _ in block]]])
+        seconds = _scaled(greys[usable[[j for _, j, _ in block]]])
+        seconds = np.stack(
+            [_turned(image, way) for image, (_, _, way) in zip(seconds, block, strict=True)]
+        )
+        for (i, j, _), likeness in zip(block, likenesses(firsts, seconds), strict=True):
+            if likeness >= _SAME:
+                found.add((int(usable[i]), int(usable[j])))
+    return sorted(found)
+
+
+def _coefficients(greys: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """The scaled cosine coefficients (n, 8, 8), and each picture's contrast in grey levels."""
+    place = (np.arange(GREY_PX) + 0.5) * np.pi / GREY_PX
+    waves = np.cos(np.arange(_N_WAVES)[:, None] * place) * np.sqrt(2 / GREY_PX)
+    found = waves.astype(np.float32) @ greys.astype(np.float32) @ waves.T.astype(np.float32)
+    found[:, 0, :] *= np.float32(np.sqrt(0.5))
+    found[:, :, 0] *= np.float32(np.sqrt(0.5))
+    found[:, 0, 0] = 0
+    contrast = np.sqrt((found**2).sum((1, 2))) / GREY_PX
+    found *= np.hypot(*np.indices((_N_WAVES, _N_WAVES))).astype(np.float32)
+    length = np.sqrt((found**2).sum((1, 2), keepdims=True))
+    return found / np.maximum(length, 1e-6), contrast
+
+
+def _turned(image: Floats, way: int) -> Floats:
+    """One of the eight orientations of a square: bits for up-down, left-right and transposed."""
+    image = image[::-1] if way & 1 else image
+    image = image[:, ::-1] if way & 2 else image
+    return image.T if way & 4 else image
+
+
+def _near(coefficients: Floats) -> Iterator[tuple[int, int, int]]:
+    """Pairs (i, j) with i < j and the orientation of j in which they come near."""
+    sign = (-1.0) ** np.arange(_N_WAVES, dtype=np.float32)
+    flat = coefficients.reshape(len(coefficients), -1)
+    for left in range(0, len(flat), _BLOCK):
+        part = coefficients[left : left + _BLOCK]
+        for way in range(8):
+            ways = part * sign[:, None] if way & 1 else part
+            ways = ways * sign if way & 2 else ways
+            ways = ways.transpose(0, 2, 1) if way & 4 else ways
+            turned = ways.reshape(len(part), -1)
+            for start in range(0, left + len(part), _BLOCK):
+                likeness = flat[start : start + _BLOCK] @ turned.T
+                for i, j in np.argwhere(likeness >= _NEAR):
+                    if start + i < left + j:
+                        yield int(start + i), int(left + j), way
+
+
+def _scaled(greys: npt.NDArray[np.uint8]) -> Floats:
+    values = greys.astype(np.float32)
+    values -= values.mean((1, 2), keepdims=True)
+    return np.asarray(values / np.maximum(values.std((1, 2), keepdims=True), 1e-6), np.float32)
+
+
+def likenesses(firsts: Floats, seconds: Floats) -> Floats:
+    """How well edges and texture of pictures agree after alignment, each with its counterpart.
+
+    Args:
+        firsts: (n, 32, 32) of mean 0 and deviation 1.
+        seconds: likewise.
+
+    Returns:
+        (n,) correlations; -1 where no small map aligns the two.
+    """
+    n = len(firsts)
+    at = ((np.arange(GREY_PX) + 0.5) / GREY_PX * 2 - 1).astype(np.float32)
+    y, x = (one.ravel() for one in np.meshgrid(at, at, indexing="ij"))
+    ones = np.ones_like(x)
+    places = np.stack([x, y, ones])  # (3, 1024)
+    slopes_y, slopes_x = np.gradient(seconds, 2 / GREY_PX, axis=(1, 2))
+    layers = np.stack([seconds, slopes_x, slopes_y, _texture(seconds)], axis=1)
+    way = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
+    target = firsts.reshape(n, -1)
+    for _ in range(_STEPS):
+        (moved, dx, dy), inside = _sampled(layers[:, :3], way @ places)
+        moves = [d[:, None] * places for d in (dx, dy)]
+        shades = np.stack([moved, np.broadcast_to(ones, moved.shape)], axis=1)
+        jacobian = np.concatenate([*moves, shades], axis=1) * inside[:, None]  # (n, 8, 1024)
+        square = jacobian @ jacobian.transpose(0, 2, 1)
+        square += 1e-3 * np.trace(square, axis1=1, axis2=2)[:, None, None] / 8 * np.eye(8)
+        wrong = (target - moved) * inside
+        step = np.linalg.solve(square, jacobian @ wrong[:, :, None])[:, :6, 0]
+        way += np.clip(step, -0.1, 0.1).reshape(n, 2, 3).astype(np.float32)
+        way = np.clip(way, np.eye(2, 3) - 2 * _MOST, np.eye(2, 3) + 2 * _MOST).astype(np.float32)
+    (texture,), inside = _sampled(layers[:, 3:], way @ places)
+    found = _correlations(_texture(firsts).reshape(n, -1), texture, inside)
+    far = np.abs(way - np.eye(2, 3)).max((1, 2)) > _MOST
+    return np.where(far, np.float32(-1), found)
+
+
+def _texture(images: Floats) -> Floats:
+    """A picture less its coarse shades: smoothed a little minus smoothed a lot."""
+
+    def smooth(values: Floats) -> Floats:
+        wide = np.pad(values, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        rows = wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]
+        return np.asarray((rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16)
+
+    fine = smooth(images)
+    coarse = fine
+    for _ in range(4):
+        coarse = smooth(coarse)
+    return fine - coarse
+
+
+def _sampled(layers: Floats, places: Floats) -> tuple[list[Floats], Floats]:
+    """Layers (n, k, 32, 32) at places (n, 2, 1024), bilinear; and 1 where inside, else 0."""
+    n, k = layers.shape[:2]
+    spot = (places + 1) * (GREY_PX / 2) - np.float32(0.5)
+    inside = np.asarray(((spot > -0.5) & (spot < GREY_PX - 0.5)).all(1), np.float32)
+    spot = np.clip(spot, 0, GREY_PX - 1.001)
+    low = spot.astype(np.int64)
+    fx, fy = (spot - low).transpose(1, 0, 2).astype(np.float32)
+    corner = low[:, 1] * GREY_PX + low[:, 0]
+    found = []
+    for layer in layers.reshape(n, k, -1).transpose(1, 0, 2):
+        a, b, c, d = (
+            np.take_along_axis(layer, corner + offset, 1) for offset in (0, 1, GREY_PX, GREY_PX + 1)
+        )
+        top, bottom = a + (b - a) * fx, c + (d - c) * fx
+        found.append(top + (bottom - top) * fy)
+    return found, inside
+
+
+def _correlations(first: Floats, second: Floats, weight: Floats) -> Floats:
+    total = np.maximum(weight.sum(1, keepdims=True), 1)
+    first = (first - (first * weight).sum(1, keepdims=True) / total) * weight
+    second = (second - (second * weight).sum(1, keepdims=True) / total) * weight
+    length = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    return np.asarray((first * second).sum(1) / np.maximum(length, 1e-6))

@@ -1,0 +1,212 @@
+"""What is wrong with photos before anything learns from them."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.data._alike import GREY_PX, alike
+from scenelearn.data._decode import RefusedPhoto, to_grey
+from scenelearn.data._photos import Photos, Reason, Refused, content_hash, printable
+
+TINY_PX = 32
+"""Below this width or height a photo is called tiny: no backbone takes less."""
+
+IMBALANCE = 10
+"""From this ratio of the largest class to the smallest on, classes are called unbalanced."""
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Audit:
+    """What an audit found; every list holds positions in `photos`.
+
+    Attributes:
+        photos: the photos that were looked at.
+        groups: (n,) int64, one number for all photos that show the same picture, the position of
+            the first of them. `split` keeps each group on one side.
+        copies: groups of photos that are the same file to the byte, ascending.
+        alike: groups that show the same picture in different files: re-encoded, resized,
+            mirrored, turned by right angles or a few degrees, cropped by some percent.
+        two_labels: groups whose photos lie in different classes.
+        across_sides: groups whose photos lie on different sides, by the folders' own names.
+        blank: photos of one shade alone.
+        tiny: photos narrower or lower than `TINY_PX`.
+        refused: files that the scan refused, and photos that could not be decoded now.
+    """
+
+    photos: Photos
+    groups: npt.NDArray[np.int64]
+    copies: tuple[tuple[int, ...], ...]
+    alike: tuple[tuple[int, ...], ...]
+    two_labels: tuple[tuple[int, ...], ...]
+    across_sides: tuple[tuple[int, ...], ...]
+    blank: tuple[int, ...]
+    tiny: tuple[int, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def imbalance(self) -> float:
+        """The largest class's photos divided by the smallest's; 1 where all are as large."""
+        counts = self.photos.counts().values()
+        return max(counts, default=1) / max(min(counts, default=1), 1)
+
+    def frame(self) -> list[dict[str, Any]]:
+        """One plain row for each finding and photo: finding, group, path, class, side."""
+        rows = []
+        for kind in ("copies", "alike", "two_labels", "across_sides"):
+            for group in getattr(self, kind):
+                rows += [self._row(kind, index) for index in group]
+        for kind in ("blank", "tiny"):
+            rows += [self._row(kind, index) for index in getattr(self, kind)]
+        return rows
+
+    def _row(self, finding: str, index: int) -> dict[str, Any]:
+        photos = self.photos
+        return {
+            "finding": finding,
+            "group": int(self.groups[index]),
+            "path": photos.paths[index],
+            "class": photos.class_names[photos.labels[index]],
+            "side": photos.sides[index],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, imbalance, the rows of `frame` and what was refused."""
+        return {
+            "n_photos": len(self.photos),
+            "counts": self.photos.counts(),
+            "imbalance": self.imbalance,
+            "findings": self.frame(),
+            "refused": [one.to_json() for one in self.refused],
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.photos)]
+        for text, found in self._lists():
+            if found:
+                lines.append(f"{len(found):,} {text}:")
+                for group in found[:5]:
+                    paths = [printable(self.photos.paths[index]) for index in group]
+                    lines.append("  " + " = ".join(paths[:4]) + (" = …" if paths[4:] else ""))
+                if found[5:]:
+                    lines.append(f"  and {len(found) - 5:,} more")
+        if self.refused:
+            lines.append(f"{len(self.refused):,} refused:")
+            lines += [f"  {one}" for one in self.refused[:5]]
+            if self.refused[5:]:
+                lines.append(f"  and {len(self.refused) - 5:,} more")
+        if self.imbalance >= IMBALANCE:
+            lines.append(f"the largest class has {self.imbalance:.0f} times the smallest's photos")
+        if len(lines) == 1:
+            lines.append("nothing amiss")
+        return "\n".join(lines)
+
+    def _lists(self) -> list[tuple[str, list[tuple[int, ...]]]]:
+        return [
+            ("groups of identical files", list(self.copies)),
+            ("groups of photos that show the same picture", list(self.alike)),
+            ("pictures under two classes", list(self.two_labels)),
+            ("pictures on two sides of the given split", list(self.across_sides)),
+            ("blank photos", [(index,) for index in self.blank]),
+            (f"photos below {TINY_PX} px", [(index,) for index in self.tiny]),
+        ]
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None) -> Audit:
+    """Look for copies, near copies, contradictory labels, leaks, blank and tiny photos.
+
+    Each photo is decoded once, to a grey square of 32 × 32; of a photo nothing else is kept. That
+    all pairs are compared costs n² · 256 multiply-adds; memory grows with n alone.
+    Photos that are gone or broken by now are named in `refused`, and the rest goes on.
+
+    Args:
+        photos: from `scan`.
+        progress: called with (photos decoded, photos in all).
+
+    Returns:
+        What was found. Hand its `groups` to `split`.
+
+    Example:
+        >>> import tempfile, scenelearn as sl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = sl.audit(sl.scan(sl.sample_scenes(folder, per_class=2)))
+        >>> found.blank, found.copies
+        ((), ())
+    """
+    n = len(photos)
+    greys = np.zeros((n, GREY_PX, GREY_PX), np.uint8)
+    sizes = np.full(n, TINY_PX)
+    failed: dict[int, Refused] = {}
+
+    def one(index: int) -> None:
+        path = photos.paths[index]
+        try:
+            content = photos.file(index).read_bytes()
+            if content_hash(content) != photos.hashes[index]:
+                raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
+            greys[index], sizes[index] = to_grey(content, GREY_PX)
+        except RefusedPhoto as error:
+            failed[index] = Refused(path=path, reason=error.reason, detail=error.detail)
+        except OSError as error:
+            why = error.strerror or str(error)
+            failed[index] = Refused(path=path, reason=Reason.UNREADABLE, detail=why)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, n, _CHUNK):
+            stop = min(start + _CHUNK, n)
+            list(pool.map(one, range(start, stop)))
+            if progress:
+                progress(stop, n)
+    by_hash = defaultdict(list)
+    for index, photo_hash in enumerate(photos.hashes):
+        by_hash[photo_hash].append(index)
+    copies = tuple(tuple(same) for same in by_hash.values() if len(same) > 1)
+    firsts = np.array([same[0] for same in by_hash.values()], np.int64)
+    near = [(int(firsts[i]), int(firsts[j])) for i, j in alike(greys[firsts])]
+    links = [(same[0], other) for same in copies for other in same[1:]]
+    groups = _joined(n, links + near)
+    members = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[int(group)].append(index)
+    together = [tuple(group) for group in members.values() if len(group) > 1]
+    spread = greys.max((1, 2)).astype(int) - greys.min((1, 2))
+    return Audit(
+        photos=photos,
+        groups=groups,
+        copies=copies,
+        alike=tuple(g for g in together if len({photos.hashes[i] for i in g}) > 1),
+        two_labels=tuple(g for g in together if len({int(photos.labels[i]) for i in g}) > 1),
+        across_sides=tuple(g for g in together if len({photos.sides[i] for i in g}) > 1),
+        blank=tuple(i for i in map(int, np.flatnonzero(spread <= 2)) if i not in failed),
+        tiny=tuple(int(i) for i in np.flatnonzero(sizes < TINY_PX)),
+        refused=(*photos.refused, *(failed[index] for index in sorted(failed))),
+    )
+
+
+def _joined(n: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """For each of n, the lowest that pairs connect it to."""
+    parent = list(range(n))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for i, j in pairs:
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
+    return np.array([root(index) for index in range(n)], np.int64)
