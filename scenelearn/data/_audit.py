@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.data._alike import GREY_PX, alike
-from scenelearn.data._decode import RefusedPhoto, to_grey
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash, printable
+from scenelearn.data._decode import of_photo, to_grey
+from scenelearn.data._photos import Photos, Refused, printable
 
 TINY_PX = 32
 """Below this width or height a photo is called tiny: no backbone takes less."""
@@ -152,17 +152,11 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
     failed: dict[int, Refused] = {}
 
     def one(index: int) -> None:
-        path = photos.paths[index]
-        try:
-            content = photos.file(index).read_bytes()
-            if content_hash(content) != photos.hashes[index]:
-                raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
-            greys[index], sizes[index] = to_grey(content, GREY_PX)
-        except RefusedPhoto as error:
-            failed[index] = Refused(path=path, reason=error.reason, detail=error.detail)
-        except OSError as error:
-            why = error.strerror or str(error)
-            failed[index] = Refused(path=path, reason=Reason.UNREADABLE, detail=why)
+        found = of_photo(photos, index, lambda content: to_grey(content, GREY_PX))
+        if isinstance(found, Refused):
+            failed[index] = found
+        else:
+            greys[index], sizes[index] = found
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, n, _CHUNK):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from scenelearn.data._photos import Reason
+from scenelearn.data._photos import Photos, Reason, Refused, content_hash
 from scenelearn.errors import PhotoError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # Pillow's names
@@ -43,6 +45,9 @@ _UNSUPPORTED = {
 }
 
 
+T = TypeVar("T")
+
+
 class RefusedPhoto(PhotoError):  # noqa: N818  # a PhotoError, named for what it refuses
     """A photo that cannot be used, with the reason from the closed list."""
 
@@ -50,6 +55,20 @@ class RefusedPhoto(PhotoError):  # noqa: N818  # a PhotoError, named for what it
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
+
+
+def of_photo(photos: Photos, index: int, decoder: Callable[[bytes], T]) -> T | Refused:
+    """What `decoder` makes of a photo's file; or why not, if it is gone, changed or refused."""
+    try:
+        content = photos.file(index).read_bytes()
+        if content_hash(content) != photos.hashes[index]:
+            raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
+        return decoder(content)
+    except RefusedPhoto as error:
+        reason, detail = error.reason, error.detail
+    except OSError as error:
+        reason, detail = Reason.UNREADABLE, error.strerror or str(error)
+    return Refused(path=photos.paths[index], reason=reason, detail=detail)
 
 
 def check_whole(content: bytes) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._decode import RefusedPhoto, to_square
+from scenelearn.data._decode import of_photo, to_square
 from scenelearn.data._files import cache_folder, need_space, written_whole
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash
+from scenelearn.data._photos import Photos, Reason, Refused
 from scenelearn.errors import ArgumentError, NoPhotosError
 
 _RECIPE = "1: upright, central square, bicubic"  # change it whenever decoding gives other pixels
@@ -109,15 +109,10 @@ def _write(
     failures: list[tuple[int, str, str]] = []
 
     def one(index: int) -> npt.NDArray[np.uint8]:
-        try:
-            content = photos.file(index).read_bytes()
-            if content_hash(content) != photos.hashes[index]:
-                raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
-            return to_square(content, image_px)
-        except RefusedPhoto as error:
-            failures.append((index, error.reason.name, error.detail))
-        except OSError as error:
-            failures.append((index, Reason.UNREADABLE.name, error.strerror or str(error)))
+        found = of_photo(photos, index, lambda content: to_square(content, image_px))
+        if not isinstance(found, Refused):
+            return found
+        failures.append((index, found.reason.name, found.detail))
         return np.zeros((image_px, image_px, 3), np.uint8)
 
     n = len(photos)

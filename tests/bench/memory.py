@@ -28,6 +28,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from scenelearn import sizing
 from scenelearn._backend import keras
+from scenelearn.data import written_whole
 from scenelearn.sizing._unfilled import without_values
 
 STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
@@ -254,9 +255,8 @@ def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) ->
         "versions": {**now, "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()},
         "cases": [known[key] for key in sorted(known)],
     }
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from ._convolution import convolve, pool
 from ._sequence import attend, embed, recur
 from ._trace import Trace
 
+_MOMENTUM = 0.99  # of batch normalisation; any other costs the same
+
 
 @dataclass(slots=True)
 class Site:
@@ -57,11 +59,6 @@ def same_pads(size: int, out: int, window: int, stride: int, dilation: int = 1) 
     return total // 2, total - total // 2
 
 
-def per_axis(value: int | Sequence[int], n: int) -> tuple[int, ...]:
-    """One number for each axis."""
-    return (value,) * n if isinstance(value, int) else tuple(value)
-
-
 # Layers
 
 
@@ -79,37 +76,37 @@ def _finish(site: Site, out: int) -> list[int]:
 
 def _convolution(site: Site) -> list[int]:
     layer, trace = site.layer, site.trace
-    x, space = site.inputs[0], len(site.shapes[0]) - 2
+    x = site.inputs[0]
     if layer.padding == "causal":
-        reach = per_axis(layer.dilation_rate, 1)[0] * (per_axis(layer.kernel_size, 1)[0] - 1)
+        reach = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x = trace.pad(x, ((0, 0), (reach, 0), (0, 0)))
-    strides = (per_axis(layer.strides, space), per_axis(layer.dilation_rate, space), layer.padding)
-    out = convolve(trace, x, site.weights[0], site.shapes[0], groups=layer.groups, strided=strides)
+    strided = (layer.strides, layer.dilation_rate, layer.padding)
+    out = convolve(trace, x, site.weights[0], site.shapes[0], groups=layer.groups, strided=strided)
     return _finish(site, out)
 
 
 def _depthwise(site: Site) -> list[int]:
-    layer, trace = site.layer, site.trace
-    x = site.inputs[0]
-    channels, space = trace.shape(x)[-1], len(site.shapes[0]) - 2
-    filters = channels * layer.depth_multiplier
-    kernel = trace.view(site.weights[0], (*trace.shape(site.weights[0])[:space], 1, filters))
-    strides = (per_axis(layer.strides, space), per_axis(layer.dilation_rate, space), layer.padding)
-    out = convolve(trace, x, kernel, site.shapes[0], groups=channels, strided=strides)
-    return _finish(site, out)
+    return _finish(site, _each_channel(site))
 
 
 def _separable(site: Site) -> list[int]:
+    return _finish(site, convolve(site.trace, _each_channel(site), site.weights[1], site.shapes[0]))
+
+
+def _each_channel(site: Site) -> int:
+    """The maps that the depthwise kernel makes of each channel."""
     layer, trace = site.layer, site.trace
-    x = site.inputs[0]
-    channels, space = trace.shape(x)[-1], len(site.shapes[0]) - 2
-    middle = channels * layer.depth_multiplier
-    kernel = trace.view(site.weights[0], (*trace.shape(site.weights[0])[:space], 1, middle))
-    strides = (per_axis(layer.strides, space), per_axis(layer.dilation_rate, space), layer.padding)
-    shape = (*site.shapes[0][:-1], middle)
-    x = convolve(trace, x, kernel, shape, groups=channels, strided=strides)
-    out = convolve(trace, x, site.weights[1], site.shapes[0])
-    return _finish(site, out)
+    x, kernel = site.inputs[0], site.weights[0]
+    channels = trace.shape(x)[-1]
+    made = channels * layer.depth_multiplier
+    return convolve(
+        trace,
+        x,
+        trace.view(kernel, (*trace.shape(kernel)[:-2], 1, made)),
+        (*site.shapes[0][:-1], made),
+        groups=channels,
+        strided=(layer.strides, layer.dilation_rate, layer.padding),
+    )
 
 
 def _dense(site: Site) -> list[int]:
@@ -130,12 +127,10 @@ def _batch_normalization(site: Site) -> list[int]:
         axes = tuple(at for at in range(len(shape)) if at != axis)
         n = math.prod(shape) // small[0]
         mean = trace.scale(trace.sum(x, axes), 1 / n)
-        variance = _variance(
-            trace, x, trace.elementwise("multiply", *_scaled(trace, x, axes, n)), axes, n
-        )
+        variance = _variance(trace, x, axes, n)
         for variable, value in zip(moving, (mean, variance), strict=True):
-            old = trace.elementwise("multiply", variable, trace.full(layer_momentum, small))
-            new = trace.elementwise("multiply", value, trace.full(1 - layer_momentum, small))
+            old = trace.elementwise("multiply", variable, trace.full(_MOMENTUM, small))
+            new = trace.elementwise("multiply", value, trace.full(1 - _MOMENTUM, small))
             site.updates[variable] = trace.elementwise("add", old, new)
     else:
         mean, variance = moving
@@ -149,25 +144,23 @@ def _batch_normalization(site: Site) -> list[int]:
     return [trace.add(scaled, trace.broadcast(offset, shape, (axis,)))]
 
 
-layer_momentum = 0.99
-
-
-def _scaled(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> tuple[int, int]:
+def _mean(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> int:
+    """The mean over some axes, without a gradient."""
     small = tuple(size for at, size in enumerate(trace.shape(x)) if at not in axes)
-    total = trace.emit("reduce", small, (x,), axes)
-    return total, trace.full(1 / n, small)
+    return trace.elementwise(
+        "multiply", trace.emit("reduce", small, (x,), axes), trace.full(1 / n, small)
+    )
 
 
-def _variance(trace: Trace, x: int, mean: int, axes: tuple[int, ...], n: int) -> int:
+def _variance(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> int:
     """The mean square distance from the mean, with the gradient that jax.numpy.var has."""
     shape = trace.shape(x)
+    mean = _mean(trace, x, axes, n)
     small = trace.shape(mean)
     kept = tuple(at for at in range(len(shape)) if at not in axes)
     centred = trace.elementwise("subtract", x, trace.emit("broadcast", shape, (mean,), kept))
     square = trace.elementwise("multiply", centred, centred)
-    out = trace.elementwise(
-        "multiply", trace.emit("reduce", small, (square,), axes), trace.full(1 / n, small)
-    )
+    out = _mean(trace, square, axes, n)
 
     def back(g: int) -> list[tuple[int, int]]:
         twice = trace.elementwise("multiply", centred, trace.full(2, shape))
@@ -206,8 +199,7 @@ def _pooling(maximum: bool) -> Callable[[Site], list[int]]:
         layer, trace, x = site.layer, site.trace, site.inputs[0]
         shape, out = trace.shape(x), site.shapes[0]
         space = len(shape) - 2
-        window = per_axis(layer.pool_size, space)
-        strides = per_axis(layer.strides or layer.pool_size, space)
+        window, strides = layer.pool_size, layer.strides
         pads: list[tuple[int, int]] = [(0, 0)] * space
         if layer.padding == "same":
             pads = [
@@ -250,11 +242,7 @@ def _layer_normalization(site: Site) -> list[int]:
     n = shape[axis]
     weights = list(site.weights)
     mean = trace.scale(trace.sum(x, (axis,)), 1 / n)
-    small = trace.shape(mean)
-    plain = trace.elementwise(
-        "multiply", trace.emit("reduce", small, (x,), (axis,)), trace.full(1 / n, small)
-    )
-    variance = _variance(trace, x, plain, (axis,), n)
+    variance = _variance(trace, x, (axis,), n)
     inverse = _rsqrt(trace, trace.shift(variance, 1e-3))
     inverse = trace.broadcast(inverse, shape, rest)
     if layer.scale:
