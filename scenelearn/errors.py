@@ -7,6 +7,7 @@ SceneLearnError
 ├── ArgumentError           (ValueError)         an argument is out of range or of the wrong kind
 ├── DataError                                    the photos
 │   ├── PathMissingError    (FileNotFoundError)  a file or folder that does not exist
+│   ├── ManifestError       (ValueError)         a list of photos that cannot be followed
 │   ├── NoPhotosError       (ValueError)         a folder without one usable photo
 │   ├── TooFewClassesError  (ValueError)         fewer than two classes
 │   ├── TooFewPhotosError   (ValueError)         a class with too few photos to split
@@ -37,6 +38,7 @@ __all__ = [
     "ClassMismatchError",
     "DataError",
     "DiskSpaceError",
+    "ManifestError",
     "NoPhotosError",
     "PathMissingError",
     "PhotoError",
@@ -64,6 +66,10 @@ class DataError(SceneLearnError):
 
 class PathMissingError(DataError, FileNotFoundError):
     """A file or folder that was named does not exist."""
+
+
+class ManifestError(DataError, ValueError):
+    """A manifest lacks a column, names a photo twice, or cannot be read. The message says where."""
 
 
 class NoPhotosError(DataError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from scenelearn.data._alike import GREY_PX, alike
 from scenelearn.data._decode import of_photo, to_grey
+from scenelearn.data._groups import joined, links
 from scenelearn.data._photos import Photos, Refused, printable
 
 TINY_PX = 32
@@ -170,8 +171,7 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
     copies = tuple(tuple(same) for same in by_hash.values() if len(same) > 1)
     firsts = np.array([same[0] for same in by_hash.values()], np.int64)
     near = [(int(firsts[i]), int(firsts[j])) for i, j in alike(greys[firsts])]
-    links = [(same[0], other) for same in copies for other in same[1:]]
-    groups = _joined(n, links + near)
+    groups = joined(n, links(photos.hashes) + near)
     members = defaultdict(list)
     for index, group in enumerate(groups):
         members[int(group)].append(index)
@@ -188,19 +188,3 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
         tiny=tuple(int(i) for i in np.flatnonzero(sizes < TINY_PX)),
         refused=(*photos.refused, *(failed[index] for index in sorted(failed))),
     )
-
-
-def _joined(n: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """For each of n, the lowest that pairs connect it to."""
-    parent = list(range(n))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for i, j in pairs:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    return np.array([root(index) for index in range(n)], np.int64)

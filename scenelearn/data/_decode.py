@@ -43,6 +43,7 @@ _UNSUPPORTED = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\1\0": "ICO",
 }
+_ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip"}
 
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class RefusedPhoto(PhotoError):  # noqa: N818  # a PhotoError, named for what it
 def of_photo(photos: Photos, index: int, decoder: Callable[[bytes], T]) -> T | Refused:
     """What `decoder` makes of a photo's file; or why not, if it is gone, changed or refused."""
     try:
-        content = photos.file(index).read_bytes()
+        content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
             raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
         return decoder(content)
@@ -269,6 +270,9 @@ def _not_ours(content: bytes) -> RefusedPhoto:
     for start, name in _UNSUPPORTED.items():
         if content.startswith(start):
             return RefusedPhoto(Reason.UNSUPPORTED, f"{name}; export it as JPEG")
+    for start, name in _ARCHIVES.items():
+        if content.startswith(start):
+            return RefusedPhoto(Reason.UNSUPPORTED, f"a {name} archive; unpack it, or scan a ZIP")
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
         return RefusedPhoto(Reason.UNSUPPORTED, "HEIC; convert it to JPEG")
     return RefusedPhoto(Reason.NOT_AN_IMAGE, "no known image format")

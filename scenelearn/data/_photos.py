@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn.data._store import read_file
+
 
 def content_hash(content: bytes) -> bytes:
     """16 bytes that stand for a file's content: equal hash, equal file."""
@@ -37,6 +39,8 @@ class Reason(enum.Enum):
     NO_CLASS_FOLDER = "not in a class folder"
     SYSTEM_FILE = "hidden or system file"
     SPECIAL_FILE = "not a regular file"
+    MISSING = "listed, but not there"
+    CHANGED = "changed since it was listed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ class Photos:
     """The usable photos of a folder, column by column, in the order of their paths.
 
     Attributes:
-        folder: the scanned folder, absolute.
+        folder: the scanned folder or ``.zip`` file, absolute.
         paths: one path a photo, relative to `folder`, with forward slashes.
         labels: (n,) int32 in [0, n_classes), positions in `class_names`.
         class_names: the classes, sorted.
@@ -76,6 +80,8 @@ class Photos:
         sides: the side that the folder gives each photo: "train", "validation", "test" or "".
         unlabelled: photos in a prediction folder (``seg_pred``): usable, but without a class.
         refused: everything else that was found.
+        groups: from a manifest's column: photos of one name belong together, those of "" alone;
+            empty where no manifest gives any.
     """
 
     folder: Path
@@ -86,6 +92,7 @@ class Photos:
     sides: tuple[str, ...]
     unlabelled: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -101,8 +108,16 @@ class Photos:
         return {name: int(n) for name, n in zip(self.class_names, totals, strict=True)}
 
     def file(self, index: int) -> Path:
-        """The absolute path of photo `index`."""
+        """The absolute path of photo `index`; of one in an archive, below the archive's own."""
         return self.folder / self.paths[index]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of photo `index`'s file.
+
+        Raises:
+            OSError: if it is gone or cannot be read.
+        """
+        return read_file(self.folder, self.paths[index])
 
     def __str__(self) -> str:
         text = f"{len(self):,} photos in {self.n_classes} classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,20 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from scenelearn.data._decode import RefusedPhoto, check_whole
+from scenelearn.data._manifest import SIDE_NAMES, SUFFIXES, Listed, read_manifest
 from scenelearn.data._photos import Photos, Reason, Refused, content_hash
+from scenelearn.data._store import archived, is_archive, read_file
 from scenelearn.errors import NoPhotosError, PathMissingError
 
-# Folder names that name a side rather than a class: those of common archives, the Intel one's
-# seg_train, seg_test, seg_pred among them.
-_SIDE_FOLDERS = {
-    "train": "train", "training": "train", "seg_train": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test", "seg_test": "test",
-    "pred": "unlabelled", "predict": "unlabelled", "seg_pred": "unlabelled",
-    "unlabelled": "unlabelled", "unlabeled": "unlabelled",
-}  # fmt: skip
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir"}
-_MAX_FILE_BYTES = 512 * 2**20  # no photo is larger; a stray film would be read into memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +31,10 @@ class _Found:
 
 
 def scan(
-    folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    folder: str | os.PathLike[str],
+    manifest: str | os.PathLike[str] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Photos:
     """Find the photos of a folder and their classes; account for every file in it.
 
@@ -50,17 +46,26 @@ def scan(
     no class and are listed apart.
 
     A file is judged by its content, not its name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF. Symbolic
-    links to files are followed, links to folders and special files are refused.
+    links to files are followed, links to folders and special files are refused. A ``.zip`` file
+    is read in place; nothing of it is unpacked.
+
+    With a manifest, the photos are those that it lists, and nothing else is looked at. It is a
+    table, ``.csv`` or ``.parquet``, with the columns "path" (from `folder` on) and "label", and,
+    if known, "split" (train, validation, test), "group" (`split` keeps photos of one group
+    together) and "hash" (as `Splits.save` writes it: a photo that has changed is refused).
 
     Args:
-        folder: holds one folder a class.
+        folder: holds one folder a class; or a ``.zip`` file that does; or a manifest whose paths
+            begin where it lies itself.
+        manifest: the table that lists the photos of `folder`.
         progress: called with (files done, files in all) now and then.
 
     Returns:
         The photos, in the order of their paths, and what was refused.
 
     Raises:
-        PathMissingError: if `folder` does not exist or is not a folder.
+        PathMissingError: if `folder` or `manifest` does not exist, or `folder` is some other file.
+        ManifestError: if the manifest cannot be followed.
         NoPhotosError: if there is no usable photo in a class folder.
 
     Example:
@@ -70,17 +75,60 @@ def scan(
         12 photos in 6 classes
     """
     root = Path(folder).expanduser().absolute()
-    if not root.is_dir():
+    table = None if manifest is None else Path(manifest).expanduser().absolute()
+    if table is None and root.suffix.lower() in SUFFIXES and root.is_file():
+        root, table = root.parent, root
+    if not (root.is_dir() or is_archive(root)):
         what = "a file" if root.exists() else "nothing"
         raise PathMissingError(
-            f"`folder` must be an existing folder of photos. Received: {str(root)!r}, where there "
-            f"is {what}. Check the path; it should hold one folder for each class."
+            f"`folder` must be an existing folder of photos, a ZIP of one, or a manifest. "
+            f"Received: {str(root)!r}, where there is {what}. Check the path; it should hold one "
+            "folder for each class."
         )
-    files, refused = _walk(root)
+    if table is not None:
+        return _of_manifest(root, table, progress)
+    files, refused = _walk_archive(root) if root.is_file() else _walk(root)
     found = _read_all(root, files, progress)
     refused += [item.refused for item in found if item.refused]
-    usable = [item for item in found if not item.refused]
-    return _label(root, usable, refused)
+    return _label(root, [item for item in found if not item.refused], refused)
+
+
+def _of_manifest(root: Path, table: Path, progress: Callable[[int, int], None] | None) -> Photos:
+    if not table.is_file():
+        raise PathMissingError(
+            f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, where there "
+            "is none. Check the path."
+        )
+    rows = sorted(read_manifest(table), key=lambda row: row.path)
+    refused: list[Refused] = []
+    kept: list[tuple[_Found, Listed]] = []
+    for row, item in zip(rows, _read_all(root, [row.path for row in rows], progress), strict=True):
+        if item.refused:
+            refused.append(item.refused)
+        elif row.hash and row.hash != item.hash:
+            detail = f"its hash was {row.hash.hex()} and is {item.hash.hex()}"
+            refused.append(Refused(path=row.path, reason=Reason.CHANGED, detail=detail))
+        else:
+            kept.append((item, row))
+    return _photos(root, kept, refused)
+
+
+def _walk_archive(root: Path) -> tuple[list[str], list[Refused]]:
+    """As `_walk`, of an archive."""
+    files: list[str] = []
+    refused: list[Refused] = []
+    for path, why in archived(root):
+        if any(_is_hidden(name) for name in path.split("/")):
+            refused.append(Refused(path=path, reason=Reason.SYSTEM_FILE))
+        elif why:
+            refused.append(Refused(path=path, reason=Reason.SPECIAL_FILE, detail=why))
+        else:
+            files.append(path)
+    return sorted(files), refused
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def _walk(root: Path) -> tuple[list[str], list[Refused]]:
@@ -91,7 +139,7 @@ def _walk(root: Path) -> tuple[list[str], list[Refused]]:
         if isinstance(entry, OSError):
             why = entry.strerror or str(entry)
             refused.append(Refused(path=path, reason=Reason.UNREADABLE, detail=why))
-        elif entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
+        elif _is_hidden(entry.name):
             detail = _holds(entry) if entry.is_dir(follow_symlinks=False) else ""
             refused.append(Refused(path=path, reason=Reason.SYSTEM_FILE, detail=detail))
         elif not entry.is_dir(follow_symlinks=False):
@@ -116,8 +164,7 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str] | OSE
         for entry in entries:
             path = f"{before}/{entry.name}" if before else entry.name
             yield entry, path
-            hidden = entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES
-            if entry.is_dir(follow_symlinks=False) and not hidden:
+            if entry.is_dir(follow_symlinks=False) and not _is_hidden(entry.name):
                 waiting.append((Path(entry.path), path))
 
 
@@ -151,47 +198,55 @@ def _read_all(
 
 def _read(root: Path, path: str) -> _Found:
     try:
-        size = (root / path).stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise RefusedPhoto(Reason.TOO_LARGE, f"a file of {size / 2**20:,.0f} MiB")
-        content = (root / path).read_bytes()
+        if root.is_dir() and not stat.S_ISREG((root / path).stat().st_mode):
+            raise RefusedPhoto(Reason.SPECIAL_FILE, "a folder, pipe, socket or device")
+        content = read_file(root, path)
         check_whole(content)
     except RefusedPhoto as error:
         return _Found(path, b"", Refused(path=path, reason=error.reason, detail=error.detail))
     except OSError as error:
+        reasons = {errno.EFBIG: Reason.TOO_LARGE, errno.ENOENT: Reason.MISSING}
+        reason = reasons.get(error.errno or 0, Reason.UNREADABLE)
         why = error.strerror or str(error)
-        return _Found(path, b"", Refused(path=path, reason=Reason.UNREADABLE, detail=why))
+        return _Found(path, b"", Refused(path=path, reason=reason, detail=why))
     return _Found(path, content_hash(content), None)
 
 
 def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
     """Read side and class of each usable file off its folders."""
-    ways = [tuple(item.path.split("/")[:-1]) for item in usable]
+    ways = [tuple(item.path.strip("/").split("/")[:-1]) for item in usable]
     n_wrappers = _n_wrappers(ways)
-    kept: list[tuple[_Found, str, str]] = []
-    unlabelled: list[str] = []
+    kept: list[tuple[_Found, Listed]] = []
     for item, way in zip(usable, ways, strict=True):
         side, rest = _side(way[n_wrappers:])
-        if side == "unlabelled":
-            unlabelled.append(item.path)
-        elif rest:
-            kept.append((item, side, rest[0]))
+        if rest or side == "unlabelled":
+            label = "" if side == "unlabelled" else rest[0]
+            kept.append((item, Listed(path=item.path, label=label, side=side)))
         else:
             detail = f"{way[-1]!r} is taken as a side, not as a class" if side else ""
             refused.append(Refused(path=item.path, reason=Reason.NO_CLASS_FOLDER, detail=detail))
-    if not kept:
+    return _photos(root, kept, refused)
+
+
+def _photos(root: Path, kept: list[tuple[_Found, Listed]], refused: list[Refused]) -> Photos:
+    """Column by column what was found of each photo, and what is known of it."""
+    unlabelled = [row.path for _, row in kept if row.side == "unlabelled" or not row.label]
+    labelled = [(item, row) for item, row in kept if row.side != "unlabelled" and row.label]
+    if not labelled:
         raise _no_photos(root, refused)
-    names = tuple(sorted({name for _, _, name in kept}))
+    names = tuple(sorted({row.label for _, row in labelled}))
     position = {name: k for k, name in enumerate(names)}
+    grouped = any(row.group for _, row in labelled)
     return Photos(
         folder=root,
-        paths=tuple(item.path for item, _, _ in kept),
-        labels=np.array([position[name] for _, _, name in kept], dtype=np.int32),
+        paths=tuple(row.path for _, row in labelled),
+        labels=np.array([position[row.label] for _, row in labelled], dtype=np.int32),
         class_names=names,
-        hashes=tuple(item.hash for item, _, _ in kept),
-        sides=tuple(side for _, side, _ in kept),
+        hashes=tuple(item.hash for item, _ in labelled),
+        sides=tuple(row.side for _, row in labelled),
         unlabelled=tuple(unlabelled),
         refused=tuple(sorted(refused, key=lambda refusal: refusal.path)),
+        groups=tuple(row.group for _, row in labelled) if grouped else (),
     )
 
 
@@ -205,19 +260,19 @@ def _n_wrappers(ways: list[tuple[str, ...]]) -> int:
         names = {way[n] for way in ways if len(way) > n}
         n_beside = sum(len(way) == n + 1 for way in ways)
         n_deeper = sum(len(way) > n + 1 for way in ways)
-        if len(names) != 1 or names.pop().lower() in _SIDE_FOLDERS or n_deeper <= n_beside:
+        if len(names) != 1 or names.pop().lower() in SIDE_NAMES or n_deeper <= n_beside:
             return n
         n += 1
 
 
 def _side(way: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Take the folders that name a side off the front of a photo's way."""
-    if not way or way[0].lower() not in _SIDE_FOLDERS:
+    if not way or way[0].lower() not in SIDE_NAMES:
         return "", way
     name, rest = way[0].lower(), way[1:]
     if rest and rest[0].lower() == name:  # seg_train/seg_train/…
         rest = rest[1:]
-    return _SIDE_FOLDERS[name], rest
+    return SIDE_NAMES[name], rest
 
 
 def _no_photos(root: Path, refused: list[Refused]) -> NoPhotosError:

@@ -68,7 +68,7 @@ def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
 def _picture(photos: Photos, index: int, alt: str) -> str:
     """The photo's central square, small, as the network saw it; words where it cannot be shown."""
     try:
-        content = photos.file(index).read_bytes()
+        content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
             return '<div class="gone">This file has changed since the fit.</div>'
         pixels = to_square(content, _THUMBNAIL_PX)
