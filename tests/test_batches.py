@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import threading
+import time
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn.data import Batches, Pixels
+from scenelearn.data import Batches, Pixels, in_memory
 from scenelearn.errors import ArgumentError
 
 N = 23
@@ -14,20 +20,25 @@ N = 23
 
 def made(
     batch_size: int = 5,
+    *,
     seed: int = 0,
     indices: list[int] | None = None,
     unusable: tuple[int, ...] = (),
+    workers: int = 0,
+    process: tuple[int, int] = (0, 1),
 ) -> Batches:
     """Photo k is an image whose every value is k, and its label is k mod 4."""
     images = np.repeat(np.arange(N, dtype=np.uint8), 3 * 3 * 3).reshape(N, 3, 3, 3)
     usable = np.ones(N, dtype=bool)
     usable[list(unusable)] = False
     return Batches(
-        pixels=Pixels(images=images, usable=usable, refused=()),
+        pixels=Pixels(image_px=3, usable=usable, rows=lambda k: (images[k], k)),
         labels=(np.arange(N) % 4).astype(np.int32),
         indices=np.arange(N) if indices is None else np.array(indices),
         batch_size=batch_size,
         seed=seed,
+        workers=workers,
+        process=process,
     )
 
 
@@ -110,7 +121,7 @@ def test_a_batch_is_memory_of_its_own() -> None:
     images: npt.NDArray[np.uint8]
     images, _, _ = next(batches.in_order())
     images[:] = 255
-    assert batches.pixels.images.max() == N - 1
+    assert next(batches.in_order())[0].max() == 4
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, None])
@@ -123,3 +134,242 @@ def test_batch_size_out_of_range(value: object) -> None:
 def test_seed_out_of_range(value: object) -> None:
     with pytest.raises(ArgumentError, match=r"`seed` must.*at least 0\. Received: seed="):
         made(seed=value)  # type: ignore[arg-type]
+
+
+# Workers, going on, processes
+
+
+def checksum(batches: Batches, epochs: int = 2) -> str:
+    total = hashlib.sha256()
+    for epoch in range(epochs):
+        for images, labels, indices in batches.shuffled(epoch):
+            for part in (images, labels, indices):
+                total.update(part.tobytes())
+    return total.hexdigest()
+
+
+def test_any_number_of_workers_gives_the_same_two_permutations() -> None:
+    images = np.arange(103, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    sums, epochs = set(), set()
+    for workers in range(4):
+        batches = Batches(
+            pixels=in_memory(images),
+            labels=np.arange(103, dtype=np.int32),
+            indices=np.arange(103),
+            batch_size=10,
+            workers=workers,
+        )
+        assert len(batches) == 11
+        sums.add(checksum(batches))
+        orders = [tuple(order(batches, epoch)) for epoch in range(2)]
+        assert all(sorted(one) == list(range(103)) for one in orders)
+        epochs.update(orders)
+    assert len(sums) == 1
+    assert len(epochs) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_in_a_worker_arrives_in_its_batchs_place(workers: int) -> None:
+    def broken(indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
+        if 12 in indices:
+            raise OSError("the disk is gone")
+        return np.zeros((len(indices), 3, 3, 3), np.uint8), indices
+
+    batches = Batches(
+        pixels=Pixels(image_px=3, usable=np.ones(N, bool), rows=broken),
+        labels=np.zeros(N, np.int32),
+        indices=np.arange(N),
+        batch_size=5,
+        workers=workers,
+    )
+    stream = batches.in_order()
+    assert [next(stream)[2][0] for _ in range(2)] == [0, 5]
+    start = time.monotonic()
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert time.monotonic() - start < 5
+
+
+def test_a_stream_that_is_left_stops_its_workers() -> None:
+    before = threading.active_count()
+    stream = made(workers=3).shuffled(0)
+    next(stream)
+    assert threading.active_count() > before
+    del stream
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_training_goes_on_from_any_step() -> None:
+    batches = made(batch_size=4)
+    whole = [indices.tolist() for _, _, indices in batches.shuffled(3)]
+    for start in range(len(batches) + 1):
+        rest = [indices.tolist() for _, _, indices in batches.shuffled(3, start)]
+        assert rest == whole[start:]
+    for step in range(len(batches)):
+        images, _, indices = batches.batch(3, step)
+        assert indices.tolist() == whole[step]
+        assert images[:, 0, 0, 0].tolist() == whole[step]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_processes_share_each_batch(n: int) -> None:
+    alone = [indices.tolist() for _, _, indices in made(batch_size=10).shuffled(1)]
+    parts = [made(batch_size=10, process=(k, n)) for k in range(n)]
+    streams = [[i.tolist() for _, _, i in part.shuffled(1)] for part in parts]
+    n_steps = 3 if n <= 3 else 2  # the last batch holds 3 photos
+    assert [part.n_steps for part in parts] == [n_steps] * n
+    for step in range(n_steps):
+        shared = [index for stream in streams for index in stream[step]]
+        assert sorted(shared) == sorted(alone[step])
+        assert all(stream[step] for stream in streams)
+    judged = [k for part in parts for _, _, i in part.in_order() for k in i.tolist()]
+    assert sorted(judged) == list(range(N))
+
+
+# Balance
+
+
+def unequal(seed: int = 0) -> Batches:
+    labels = np.repeat([0, 1, 2], [200, 30, 5]).astype(np.int32)
+    return Batches(
+        pixels=in_memory(np.zeros((235, 1, 1, 3), np.uint8)),
+        labels=labels,
+        indices=np.arange(235),
+        batch_size=47,
+        seed=seed,
+        balanced=True,
+    )
+
+
+def test_balanced_epochs_hold_each_class_equally_often() -> None:
+    batches = unequal()
+    seen = np.zeros(235, int)
+    for epoch in range(30):
+        drawn = np.array(order(batches, epoch))
+        assert len(drawn) == 235
+        counts = np.bincount(batches.labels[drawn], minlength=3)
+        assert counts.max() - counts.min() <= 1
+        assert len(set(drawn[batches.labels[drawn] == 0].tolist())) == counts[0]  # none twice
+        assert set(drawn[batches.labels[drawn] == 2].tolist()) == set(range(230, 235))
+        seen += np.bincount(drawn, minlength=235)
+    assert (seen > 0).all()  # other photos of the large class in other epochs
+    assert order(unequal(), 1) == order(unequal(), 1) != order(unequal(seed=1), 1)
+
+
+def test_class_weights_make_classes_count_equally() -> None:
+    batches = unequal()
+    weights = batches.class_weights()
+    assert weights == pytest.approx({0: 235 / 600, 1: 235 / 90, 2: 235 / 15})
+    assert np.mean([weights[int(label)] for label in batches.labels]) == pytest.approx(1)
+
+
+# With Keras
+
+
+def test_an_epoch_of_keras_is_an_epoch_of_ours_whatever_is_global() -> None:
+    """Keras mixes the numbers of batches by the global random state; ours come as they should."""
+    import random
+
+    given = []
+
+    def noted(indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
+        given.append(indices.tolist())
+        return np.zeros((len(indices), 3, 3, 3), np.uint8), indices
+
+    from scenelearn._backend import keras
+
+    k = keras()
+    batches = Batches(
+        pixels=Pixels(image_px=3, usable=np.ones(N, bool), rows=noted),
+        labels=np.zeros(N, np.int32),
+        indices=np.arange(N),
+        batch_size=5,
+    )
+    model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
+    model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
+    random.seed(5)
+    model.fit(batches.for_keras(), epochs=2, verbose=0)
+    expected = [
+        batches.order(epoch)[at : at + 5].tolist() for epoch in (0, 1) for at in range(0, N, 5)
+    ]
+    assert given[-10:] == expected
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_model_fit_takes_batches(workers: int) -> None:
+    from scenelearn._backend import keras
+
+    k = keras()
+    batches = made(batch_size=5, workers=workers)
+    data = batches.for_keras()
+    steps = [data[step][0][:, 0, 0, 0].tolist() for step in range(len(data))]
+    assert steps == [i.tolist() for _, _, i in batches.shuffled(0)]
+    model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
+    model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
+    held = made(batch_size=7, indices=[1, 4, 9]).for_keras(shuffled=False)
+    weights = batches.class_weights()
+    history = model.fit(data, epochs=3, validation_data=held, class_weight=weights, verbose=0)
+    assert len(history.history["val_loss"]) == 3
+    steps = [data[step][0][:, 0, 0, 0].tolist() for step in range(len(data))]
+    assert steps == [i.tolist() for _, _, i in batches.shuffled(3)]  # each epoch had its own
+    again = batches.for_keras(epoch=3)
+    assert again[0][0].tolist() == data[0][0].tolist()
+    assert model.predict(held, verbose=0).shape == (3, 4)
+    assert held[0][1].tolist() == [1, 0, 1]
+
+
+def test_keras_trains_alike_with_any_number_of_workers() -> None:
+    from scenelearn._backend import keras
+
+    k = keras()
+    results = []
+    for workers in (0, 1, 3):
+        k.utils.set_random_seed(0)
+        model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
+        loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(k.optimizers.SGD(1e-5), loss)
+        model.fit(made(workers=workers).for_keras(), epochs=2, verbose=0)
+        results.append(np.asarray(model.get_weights()[0]))
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+# More arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("workers", -1), ("workers", 1.0), ("process", (0, 0)), ("process", (-1, 2))],
+)
+def test_numbers_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ArgumentError, match=rf"`{name}.*` must be a whole number.*Rec"):
+        made(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_process_that_does_not_exist() -> None:
+    with pytest.raises(ArgumentError, match=r"`process` must be \(k, n\).*Received: .*\(2, 2\)"):
+        made(process=(2, 2))
+
+
+@pytest.mark.parametrize("step", [-1, 5, 1.0, True])
+def test_steps_out_of_range(step: object) -> None:
+    with pytest.raises(ArgumentError, match=r"`step` must be a whole number below 5.*Received"):
+        made().batch(0, step)  # type: ignore[arg-type]
+
+
+def test_epochs_and_starts_out_of_range() -> None:
+    with pytest.raises(ArgumentError, match="`epoch` must be"):
+        made().order(-1)
+    with pytest.raises(ArgumentError, match="`epoch` must be"):
+        made().for_keras(epoch=-1)
+    with pytest.raises(ArgumentError, match="`start` must be"):
+        made().shuffled(0, -2)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 5, 3), (3, 4, 4, 1)])
+def test_arrays_that_are_no_square_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArgumentError, match=r"`images` must have the shape \(n, px, px, 3\)"):
+        in_memory(np.zeros(shape, np.uint8))
+    with pytest.raises(ArgumentError, match="dtype float32"):
+        in_memory(np.zeros((2, 4, 4, 3), np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import scenelearn as sl
 from scenelearn.errors import (
     ArgumentError,
+    PhotoError,
     TooFewPhotosError,
     UnknownBackboneError,
     WeightsUnavailableError,
@@ -169,6 +171,87 @@ def test_photo_that_breaks_after_the_scan_is_reported_and_the_rest_goes_on(
     (folder / gone).unlink()
     fit = sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 33})
     assert [refusal.path for refusal in fit.refused] == [gone]
+
+
+@pytest.fixture
+def ten_broken(scenes: Path, tmp_path: Path) -> tuple[Path, list[str]]:
+    """100 photos, ten of them broken in ways that only three kinds of looking find."""
+    folder = tmp_path / "hundred"
+    for n, file in enumerate(sorted(scenes.rglob("*.jpg"))[:: 72 // 36]):
+        for copy in range(3):
+            if 3 * n + copy < 100:
+                target = folder / file.parent.name / f"{n}-{copy}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes() + b"\xff\xfe\0\4%02d\xff\xd9" % copy)
+    files = sorted(folder.rglob("*.jpg"))
+    assert len(files) == 100
+    for k, file in enumerate(files[::10]):
+        content = file.read_bytes()
+        damage = [b"", b"words, no photo", content[: len(content) // 2], content[:3]]
+        table = content.index(b"\xff\xc4") + 5  # whole to look at, but for its code table
+        damage.append(content[:table] + b"\xff" * 16 + content[table + 16 :])
+        file.write_bytes(damage[k % 5])
+    return folder, sorted(file.relative_to(folder).as_posix() for file in files[::10])
+
+
+def test_ten_broken_of_a_hundred(
+    ten_broken: tuple[Path, list[str]], fit_settings: dict[str, Any]
+) -> None:
+    folder, broken = ten_broken
+    photos = sl.scan(folder)
+    assert sorted(one.path for one in sl.audit(photos).refused) == broken
+    splits = sl.split(photos)
+    with pytest.raises(PhotoError, match=r"Every photo must be whole.*Received: \S+\.jpg: "):
+        sl.fit(splits, **fit_settings, broken="raise")
+    fit = sl.fit(splits, **fit_settings)
+    assert sorted(one.path for one in fit.refused) == broken
+    trained = [splits.train, splits.validation, splits.test]
+    assert sum(map(len, trained)) - (len(broken) - len(photos.refused)) == 90
+
+
+def test_damage_that_only_decoding_finds_also_raises(
+    ten_broken: tuple[Path, list[str]], fit_settings: dict[str, Any]
+) -> None:
+    photos = dataclasses.replace(sl.scan(ten_broken[0]), refused=())
+    with pytest.raises(PhotoError, match=r"Every photo must be whole.*damaged image"):
+        sl.fit(sl.split(photos), **fit_settings, broken="raise")
+
+
+def test_photos_lost_during_a_run_are_reported_and_the_run_goes_on(
+    scenes: Path,
+    tmp_path: Path,
+    fit_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import shutil
+
+    monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
+    splits = sl.split(sl.scan(shutil.copytree(scenes, tmp_path / "copy")))
+    photos = splits.photos
+    lost = [photos.paths[int(k)] for k in (splits.train[3], splits.train[5], splits.test[0])]
+
+    def lose(what: str, done: int, total: int) -> None:
+        if what == "fine-tuning" and done == 1:
+            (photos.folder / lost[0]).unlink(missing_ok=True)
+            (photos.folder / lost[1]).write_bytes(b"no photo any more")
+            (photos.folder / lost[2]).unlink(missing_ok=True)
+
+    settings = fit_settings | {"image_px": 35, "batch_size": 16}
+    fit = sl.fit(splits, **settings, progress=lose)
+    assert {one.path for one in fit.refused} == set(lost)
+    assert len(fit.history) == 3
+    assert int(splits.test[0]) not in fit.test_indices.tolist()
+    assert fit.evaluation.n_photos == len(splits.test) - 1
+    assert len(fit.test_probabilities) == len(splits.test) - 1
+
+
+def test_streaming_changes_nothing_but_the_time(
+    fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
+    monkeypatch.setenv("SCENELEARN_CACHE", os.environ["SCENELEARN_CACHE"] + "/none")
+    again = sl.fit(fitted.splits, **fit_settings)
+    assert np.array_equal(again.test_probabilities, fitted.test_probabilities)
 
 
 def test_side_without_a_photo_that_can_be_decoded(

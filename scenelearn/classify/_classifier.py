@@ -17,7 +17,7 @@ from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import _bundle
 from scenelearn.classify._inputs import Photo, read, sources
 from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.data import Photos, decode
+from scenelearn.data import Batches, Photos, decode
 from scenelearn.errors import ArgumentError, ClassMismatchError, NoPhotosError, PhotoError
 from scenelearn.evaluate import Evaluation, evaluate
 
@@ -133,7 +133,6 @@ class Classifier:
         Raises:
             ClassMismatchError: if the photos have a class that the classifier does not know.
             NoPhotosError: if no photo can be decoded.
-            DiskSpaceError: if the pixel cache does not fit on the disk.
         """
         unknown = sorted(set(photos.class_names) - set(self.class_names))
         if unknown:
@@ -147,10 +146,14 @@ class Classifier:
             partial(progress, what) if progress else None for what in ("decoding photos", "judging")
         )
         pixels = decode(photos, self.image_px, progress=decoding)
-        rows = np.flatnonzero(pixels.usable)
-        seen = (np.asarray(pixels.images[chosen]) for chosen in _cut(rows))
-        table = outputs(self.model, seen, _BATCH, total=len(rows), progress=judging)
-        return evaluate(place[photos.labels[rows]], table, self.class_names)
+        batches = Batches(
+            pixels=pixels,
+            labels=place[photos.labels].astype(np.int32),
+            indices=np.arange(len(photos)),
+            batch_size=_BATCH,
+        )
+        table, indices = judge(self.model, batches, progress=judging)
+        return evaluate(batches.labels[indices], table, self.class_names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save everything as one file, which plain Keras opens too.
@@ -196,6 +199,40 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
 def _cut(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+
+
+def judge(
+    model: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """A model's outputs for a set of photos, in its order.
+
+    Args:
+        model: from raw pixels on, with one output.
+        batches: the photos.
+        progress: called with (photos done, photos in all).
+
+    Returns:
+        (n, n_outputs) float32, and (n,) int64: which photos were judged. Photos that cannot be
+        read any more are missing in both.
+
+    Raises:
+        NoPhotosError: if none can be read any more.
+    """
+    judged: list[npt.NDArray[np.int64]] = []
+
+    def seen() -> Iterator[npt.NDArray[np.uint8]]:
+        for images, _, indices in batches.in_order():
+            judged.append(indices)
+            yield images
+        if not judged:
+            raise NoPhotosError(
+                f"None of the {batches.n_photos:,} photos can be read any more. "
+                f"First: {next(iter(batches.pixels.refused), 'none')}. Check the files."
+            )
+
+    total = batches.n_photos
+    table = outputs(model, seen(), batches.batch_size, total=total, progress=progress)
+    return table, np.concatenate(judged)
 
 
 def outputs(

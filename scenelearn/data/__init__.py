@@ -1,18 +1,20 @@
 """The photos: found, split, decoded once, cut into batches. No Keras in this room."""
 
+from scenelearn.data._ahead import made_ahead
 from scenelearn.data._audit import Audit, audit
-from scenelearn.data._batches import Batches
+from scenelearn.data._batches import Batches, in_memory
 from scenelearn.data._decode import RefusedPhoto, square, to_square
 from scenelearn.data._files import cache_folder, made_folder, need_space, written_whole
 from scenelearn.data._folds import folds
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash, printable
-from scenelearn.data._pixels import Pixels, decode
+from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
+from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
 from scenelearn.data._split import split
 from scenelearn.data._splits import Splits
 
 __all__ = [
+    "HARMLESS",
     "Audit",
     "Batches",
     "Photos",
@@ -22,10 +24,14 @@ __all__ = [
     "RefusedPhoto",
     "Splits",
     "audit",
+    "broken_photos",
     "cache_folder",
+    "check_broken",
     "content_hash",
     "decode",
     "folds",
+    "in_memory",
+    "made_ahead",
     "made_folder",
     "need_space",
     "printable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from scenelearn.errors import ArgumentError, DiskSpaceError
 
-_SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
+SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
 
 
 def cache_folder() -> Path:
@@ -36,6 +37,25 @@ def cache_folder() -> Path:
     return folder
 
 
+def cache_limit_bytes() -> int:
+    """How much the pixels of one size may take: ``SCENELEARN_CACHE_GIB`` gibibytes, else 64.
+
+    Raises:
+        ArgumentError: if that is not a number of at least 0.
+    """
+    text = os.environ.get("SCENELEARN_CACHE_GIB") or "64"
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = math.nan
+    if not gib >= 0 or math.isinf(gib):
+        raise ArgumentError(
+            "`SCENELEARN_CACHE_GIB` must be a number of gibibytes, at least 0. "
+            f"Received: {text!r}. Set this environment variable to e.g. 64; 0 keeps nothing."
+        )
+    return int(gib * 2**30)
+
+
 def need_space(folder: Path, n_bytes: int, *, advice: str) -> None:
     """See that `n_bytes` can be written below `folder`.
 
@@ -48,7 +68,7 @@ def need_space(folder: Path, n_bytes: int, *, advice: str) -> None:
         DiskSpaceError: if the disk has less free than that, and a little to spare.
     """
     free = shutil.disk_usage(folder).free
-    if free < n_bytes + _SPARE_BYTES:
+    if free < n_bytes + SPARE_BYTES:
         raise DiskSpaceError(
             f"{str(folder)!r} needs {n_bytes / 2**20:,.0f} MiB of free space. Received: "
             f"{free / 2**20:,.0f} MiB free. Free some, or {advice}."

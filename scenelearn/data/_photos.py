@@ -43,6 +43,10 @@ class Reason(enum.Enum):
     CHANGED = "changed since it was listed"
 
 
+HARMLESS = frozenset({Reason.NO_CLASS_FOLDER, Reason.SYSTEM_FILE, Reason.SPECIAL_FILE})
+"""Reasons of files that are no broken photos."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """One file or folder that is not used.

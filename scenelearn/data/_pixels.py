@@ -1,25 +1,37 @@
-"""The pixel cache: each photo is decoded once, and is a row of one uint8 file from then on."""
+"""The pixels of photos: each photo is decoded once and kept; where there is no room, each time.
+
+The cache holds shards: an array file of some thousand photos at one size, and beside it a file
+with the hashes of their contents. A photo is found by its content's hash, so that renaming,
+adding and removing files cost nothing. A shard is written whole or not at all, and is never
+changed; what an interrupted run has written is there for the next one, and two runs at a time do
+each other no harm.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import os
+import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from scenelearn.data._decode import of_photo, to_square
-from scenelearn.data._files import cache_folder, need_space, written_whole
+from scenelearn.data._files import SPARE_BYTES, cache_folder, cache_limit_bytes
 from scenelearn.data._photos import Photos, Reason, Refused
-from scenelearn.errors import ArgumentError, NoPhotosError
+from scenelearn.data._shards import Failure, Shards, opened, write_shard
+from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
-_RECIPE = "1: upright, central square, bicubic"  # change it whenever decoding gives other pixels
-_CHUNK = 256  # photos decoded before they are written
+_LEAST, _MOST_SHARDS = 1024, 128  # photos in a shard; shards that one run writes
+
+Images = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,106 +39,213 @@ class Pixels:
     """The pixels of all photos at one size.
 
     Attributes:
-        images: (n, image_px, image_px, 3) uint8, mapped from the cache file: read rows, not all.
-        usable: (n,) bool, False where decoding failed; such a row is black and never used.
-        refused: the photos where it failed, with the reason.
+        image_px: width and height of an image, in pixels.
+        usable: (n,) bool, False for photos that are known to be no use.
+        rows: from (b,) int64 positions to their images, (b, image_px, image_px, 3) uint8, and to
+            the positions of those that could be read now, in the same order.
+        known: the photos that are no use, with the reason.
+        late: those that failed only when they were read, by path.
     """
 
-    images: npt.NDArray[np.uint8]
+    image_px: int
     usable: npt.NDArray[np.bool_]
-    refused: tuple[Refused, ...]
+    rows: Callable[[Indices], tuple[Images, Indices]]
+    known: tuple[Refused, ...] = ()
+    late: dict[str, Refused] = field(default_factory=dict)
+
+    def read(self, indices: npt.ArrayLike) -> tuple[Images, Indices]:
+        """The images of some photos.
+
+        Args:
+            indices: (b,) int, positions of usable photos.
+
+        Returns:
+            (images, positions): (m, image_px, image_px, 3) uint8, a copy of their own, and (m,)
+            int64; m is b less the photos that cannot be read any more, which `refused` names.
+        """
+        return self.rows(np.asarray(indices, np.int64))
 
     @property
-    def image_px(self) -> int:
-        """Width and height in pixels."""
-        return int(self.images.shape[1])
+    def refused(self) -> tuple[Refused, ...]:
+        """Every photo that is no use, or that failed since, with the reason."""
+        return self.known + tuple(self.late.values())
 
 
 def decode(
-    photos: Photos, image_px: int, *, progress: Callable[[int, int], None] | None = None
+    photos: Photos,
+    image_px: int,
+    *,
+    broken: str = "skip",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pixels:
     """The photos' pixels, from the cache where they were decoded before.
 
-    The cache file is keyed on the content of the photos, their order and the size; so it is
-    never stale. It is written whole or not at all. A photo that cannot be read, or has changed
-    since the scan, is tried again the next time.
+    A photo that cannot be read, or has changed since the scan, is tried again the next time; one
+    that is damaged stays known as such.
+
+    Where the cache would grow beyond ``SCENELEARN_CACHE_GIB`` gibibytes (64 unless set) or the
+    disk has too little space, what is not cached yet is decoded whenever it is read. A warning is
+    logged. A photo that fails only then is left out of its batch, logged and named in `refused`.
 
     Args:
         photos: from `scan`.
         image_px: width and height, in pixels, at least 1.
+        broken: "skip" names photos that cannot be decoded in `refused`, and the rest goes on;
+            "raise" stops at the first.
         progress: called with (photos done, photos in all) while decoding.
 
     Returns:
-        The pixels. Photos that cannot be decoded are named in `refused`, and the rest goes on.
+        The pixels.
 
     Raises:
-        ArgumentError: if `image_px` is out of range or the cache folder cannot be created.
+        ArgumentError: if `image_px` or `broken` is out of range or the cache folder cannot be
+            created.
         NoPhotosError: if not one photo can be decoded.
-        DiskSpaceError: if the disk has too little free space for the cache file.
+        PhotoError: if `broken` is "raise" and a photo cannot be decoded.
     """
     if isinstance(image_px, bool) or not isinstance(image_px, int) or image_px < 1:
         raise ArgumentError(
             f"`image_px` must be a whole number of at least 1. Received: image_px={image_px!r}. "
             "Pass e.g. 160."
         )
-    key = hashlib.blake2b(f"{_RECIPE} {image_px}".encode(), digest_size=16)
-    for photo_hash in photos.hashes:
-        key.update(photo_hash)
-    rows = cache_folder() / f"pixels-{key.hexdigest()}.npy"
-    notes = rows.with_suffix(".json")
-    try:
-        failures = [(int(k), str(why), str(how)) for k, why, how in json.loads(notes.read_text())]
-        images = np.load(rows, mmap_mode="r")
-    except (OSError, EOFError, ValueError):  # not there, or damaged
-        notes.unlink(missing_ok=True)  # without its notes the cache file does not count
-        need_space(
-            rows.parent,
-            len(photos) * image_px * image_px * 3,
-            advice="set the environment variable SCENELEARN_CACHE to a folder on a larger disk",
-        )
-        failures = _write(photos, image_px, rows, progress)
-        if all(reason != Reason.UNREADABLE.name for _, reason, _ in failures):
-            with written_whole(notes) as temporary:
-                temporary.write_text(json.dumps(failures))
-        images = np.load(rows, mmap_mode="r")
-    usable = np.ones(len(photos), dtype=bool)
-    refused = []
-    for index, reason, detail in failures:
-        usable[index] = False
-        refused.append(Refused(path=photos.paths[index], reason=Reason[reason], detail=detail))
-    if not usable.any():
+    check_broken(broken)
+    shards = opened(cache_folder(), image_px)
+    missing: defaultdict[bytes, list[int]] = defaultdict(list)
+    for index, content in enumerate(photos.hashes):
+        if content not in shards.places and content not in shards.failures:
+            missing[content].append(index)
+    unread: dict[bytes, Failure] = {}
+    if missing and _has_room(shards, len(missing)):
+        unread = _fill(shards, photos, missing, progress)
+    pixels = _pixels(photos, shards, unread, broken)
+    if not pixels.usable.any():
         raise NoPhotosError(
-            f"No photo of {str(photos.folder)!r} could be decoded. First: {refused[0]}. "
+            f"No photo of {str(photos.folder)!r} could be decoded. First: {pixels.refused[0]}. "
             "Check that the files are still there and whole."
         )
-    return Pixels(images=images, usable=usable, refused=tuple(refused))
+    if pixels.refused and broken == "raise":
+        raise broken_photos(pixels.refused)
+    return pixels
 
 
-def _write(
-    photos: Photos, image_px: int, rows: Path, progress: Callable[[int, int], None] | None
-) -> list[tuple[int, str, str]]:
-    """Decode all photos in order into `rows`; return (index, reason, detail) of the failures."""
-    failures: list[tuple[int, str, str]] = []
+def check_broken(broken: object) -> None:
+    """See that `broken` is one of its two values.
 
-    def one(index: int) -> npt.NDArray[np.uint8]:
-        found = of_photo(photos, index, lambda content: to_square(content, image_px))
-        if not isinstance(found, Refused):
-            return found
-        failures.append((index, found.reason.name, found.detail))
-        return np.zeros((image_px, image_px, 3), np.uint8)
+    Raises:
+        ArgumentError: if it is not.
+    """
+    if broken not in ("skip", "raise"):
+        raise ArgumentError(
+            f"`broken` must be 'skip' or 'raise'. Received: broken={broken!r}. Pass 'skip' to go "
+            "on without broken photos."
+        )
 
-    n = len(photos)
-    with (
-        written_whole(rows) as temporary,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        temporary.open("wb") as file,
-    ):
-        header = {"descr": "|u1", "fortran_order": False, "shape": (n, image_px, image_px, 3)}
-        np.lib.format.write_array_header_2_0(file, header)
-        for start in range(0, n, _CHUNK):
-            stop = min(start + _CHUNK, n)
-            for image in pool.map(one, range(start, stop)):
-                file.write(image.tobytes())
+
+def broken_photos(refused: tuple[Refused, ...]) -> PhotoError:
+    """The error that names broken photos, the first of them with its reason."""
+    more = f" and {len(refused) - 1:,} more" if refused[1:] else ""
+    return PhotoError(
+        f"Every photo must be whole, since broken='raise'. Received: {refused[0]}{more}. "
+        "Mend or remove it, or pass broken='skip'."
+    )
+
+
+def _has_room(shards: Shards, n_photos: int) -> bool:
+    """Whether the cache may grow by so many photos. If not, it is said why."""
+    n_bytes = n_photos * shards.image_px**2 * 3
+    limit = cache_limit_bytes()
+    free = shutil.disk_usage(shards.folder).free - SPARE_BYTES
+    if shards.n_bytes + n_bytes <= limit and n_bytes <= free:
+        return True
+    _log.warning(
+        "The pixels of %d photos, %d MiB, are not kept but decoded each time: the cache %s may "
+        "hold %d MiB, and its disk has %d MiB free. Set SCENELEARN_CACHE to a folder on a larger "
+        "disk, or SCENELEARN_CACHE_GIB to a higher limit.",
+        n_photos,
+        n_bytes / 2**20,
+        shards.folder,
+        limit / 2**20,
+        free / 2**20,
+    )
+    return False
+
+
+def _fill(
+    shards: Shards,
+    photos: Photos,
+    missing: dict[bytes, list[int]],
+    progress: Callable[[int, int], None] | None,
+) -> dict[bytes, Failure]:
+    """Decode what is missing into new shards; return what could not be read this time."""
+    unread: dict[bytes, Failure] = {}
+    contents = list(missing)
+    at_once = max(_LEAST, -(-len(contents) // _MOST_SHARDS))
+
+    def one(content: bytes) -> Images | Failure:
+        found: Images | Refused | None = None
+        for index in missing[content]:  # the same file under several names: one will do
+            found = of_photo(photos, index, lambda data: to_square(data, shards.image_px))
+            if not isinstance(found, Refused):
+                return found
+        assert isinstance(found, Refused)
+        return Failure(found.reason, found.detail)
+
+    n_done = len(photos) - len(contents)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(contents), at_once):
+            part = contents[start : start + at_once]
+            try:
+                failed = write_shard(shards, part, pool.map(one, part))
+            except OSError as error:
+                _log.warning(
+                    "The rest of the photos is decoded each time: %s cannot be written: %s",
+                    shards.folder,
+                    error,
+                )
+                break
+            unread |= {key: how for key, how in failed.items() if how.reason is Reason.UNREADABLE}
             if progress:
-                progress(stop, n)
-    return sorted(failures)
+                progress(n_done + start + len(part), len(photos))
+    return unread
+
+
+def _pixels(photos: Photos, shards: Shards, unread: dict[bytes, Failure], broken: str) -> Pixels:
+    """The photos as rows of the shards; what is in none is decoded when it is read."""
+    failures = shards.failures | unread
+    nowhere = (-1, -1)
+    places = np.array([shards.places.get(key, nowhere) for key in photos.hashes], np.int64)
+    usable = np.array([key not in failures for key in photos.hashes], bool)
+    known = tuple(
+        Refused(path=path, reason=failures[key].reason, detail=failures[key].detail)
+        for path, key in zip(photos.paths, photos.hashes, strict=True)
+        if key in failures
+    )
+    late: dict[str, Refused] = {}
+    px = shards.image_px
+
+    def rows(indices: Indices) -> tuple[Images, Indices]:
+        images = np.empty((len(indices), px, px, 3), np.uint8)
+        there = np.ones(len(indices), bool)
+        shard_of, row_of = places[indices].T
+        for shard in np.unique(shard_of[shard_of >= 0]).tolist():
+            mine = shard_of == shard
+            images[mine] = shards.arrays[shard][row_of[mine]]
+        streamed = np.flatnonzero(shard_of < 0)
+        if len(streamed):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = pool.map(
+                    lambda k: of_photo(photos, int(indices[k]), lambda data: to_square(data, px)),
+                    streamed,
+                )
+                for k, image in zip(streamed, found, strict=True):
+                    there[k] = not isinstance(image, Refused)
+                    if not isinstance(image, Refused):
+                        images[k] = image
+                    elif broken == "raise":
+                        raise broken_photos((image,))
+                    elif image.path not in late:
+                        late[image.path] = image
+                        _log.warning("Left out: %s", image)
+        return (images, indices) if there.all() else (images[there], indices[there])
+
+    return Pixels(image_px=px, usable=usable, rows=rows, known=known, late=late)

@@ -79,17 +79,16 @@ def features_of(
         with their labels. For validation: (n_validation, n_features), with theirs.
     """
     passes = ((sides.train, False), (sides.train, True), (sides.validation, False))
+    labels: list[list[npt.NDArray[np.int32]]] = [[] for _ in passes]
 
     def seen() -> Iterator[npt.NDArray[np.uint8]]:
-        for batches, mirrored in passes:
-            for images, _, _ in batches.in_order():
+        for (batches, mirrored), of_pass in zip(passes, labels, strict=True):
+            for images, of_batch, _ in batches.in_order():
+                of_pass.append(of_batch)
                 yield images[:, :, ::-1] if mirrored else images
 
     total = sum(batches.n_photos for batches, _ in passes)
     table = outputs(model, seen(), sides.train.batch_size, total=total, progress=progress)
-    n_train = 2 * sides.train.n_photos
-    train_labels = sides.train.labels[sides.train.indices]
-    return (
-        (table[:n_train], np.tile(train_labels, 2)),
-        (table[n_train:], sides.validation.labels[sides.validation.indices]),
-    )
+    train_labels = np.concatenate(labels[0] + labels[1])
+    n_train = len(train_labels)
+    return (table[:n_train], train_labels), (table[n_train:], np.concatenate(labels[2]))

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
-from scenelearn.classify import Classifier, softmax, temperature
-from scenelearn.data import Splits, decode
+from scenelearn.classify import Classifier, judge, softmax, temperature
+from scenelearn.data import HARMLESS, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
 from scenelearn.evaluate import evaluate
 from scenelearn.finetune import _network, _train
@@ -46,6 +46,7 @@ def fit(
     batch_size: int = 32,
     learning_rate: float | None = None,
     seed: int = 0,
+    broken: str = "skip",
     progress: Progress | None = None,
 ) -> FitResult:
     """Train a classifier on split photos, and measure what it reaches.
@@ -72,6 +73,8 @@ def fit(
         learning_rate: peak rate of fine-tuning; None for the default: 0.001 from stored weights,
             0.003 from random ones.
         seed: of everything random.
+        broken: "skip" goes on without photos that are broken and names them in the result;
+            "raise" stops before the first step, naming the first.
         progress: called with (what, done, in all) as the work goes on.
 
     Returns:
@@ -88,7 +91,7 @@ def fit(
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
         NoPhotosError: if no photo can be decoded.
         TooFewPhotosError: if, of some side, no photo can be decoded.
-        DiskSpaceError: if the pixel cache does not fit on the disk.
+        PhotoError: if `broken` is "raise" and a photo is broken.
         BackendError: if no backend of Keras is installed.
 
     References:
@@ -111,6 +114,10 @@ def fit(
         learning_rate=peak if learning_rate is None else learning_rate,
         seed=seed,
     )
+    check_broken(broken)
+    refused = tuple(one for one in splits.photos.refused if one.reason not in HARMLESS)
+    if refused and broken == "raise":
+        raise broken_photos(refused)
     clock = Clock(minutes, progress)
 
     with clock.phase("network") as note:
@@ -124,7 +131,8 @@ def fit(
         settings, batch_size = replace(settings, batch_size=fitting), fitting
 
     with clock.phase("photos") as note:
-        pixels = decode(splits.photos, image_px, progress=clock.report("decoding photos"))
+        report = clock.report("decoding photos")
+        pixels = decode(splits.photos, image_px, broken=broken, progress=report)
         sides = sides_of(splits, pixels, batch_size, seed)
         note(f"{int(pixels.usable.sum()):,} photos decoded to {image_px}×{image_px} px")
 
@@ -155,12 +163,13 @@ def fit(
 
     with clock.phase("test") as note:
         names = splits.photos.class_names
-        logits, labels = _train.judge(to_logits, sides.validation, clock.report("calibrating"))
+        logits, judged = judge(to_logits, sides.validation, clock.report("calibrating"))
+        labels = sides.validation.labels[judged]
         divisor = temperature(logits, labels)
         _network.divide_logits(model, divisor)
         on_validation = evaluate(labels, softmax(logits / divisor), names)
-        table, labels = _train.judge(model, sides.test, clock.report("testing"))
-        on_test = evaluate(labels, table, names)
+        table, tested = judge(model, sides.test, clock.report("testing"))
+        on_test = evaluate(sides.test.labels[tested], table, names)
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 
     facts = {
@@ -178,7 +187,7 @@ def fit(
         history=(solved, *history),
         phases=tuple(clock.phases),
         splits=splits,
-        test_indices=sides.test.indices,
+        test_indices=tested,
         test_probabilities=table,
         refused=splits.photos.refused + pixels.refused,
         settings=settings,

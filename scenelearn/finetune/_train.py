@@ -7,17 +7,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn.augment import Policy, apply, draw
-from scenelearn.classify import outputs
-from scenelearn.data import Batches
+from scenelearn.classify import judge
+from scenelearn.data import Batches, made_ahead
 from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch
 
@@ -130,7 +128,8 @@ def run(
                 progress(step, n_steps)
             if time.monotonic() > plan.deadline:
                 break
-        logits, labels = judge(model, validation)
+        logits, judged = judge(model, validation)
+        labels = validation.labels[judged]
         history.append(
             Epoch(
                 number=number,
@@ -148,35 +147,21 @@ def run(
     return history
 
 
-def judge(
-    model: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """A model's outputs for a set of photos, and the photos' labels."""
-    seen = (images for images, _, _ in batches.in_order())
-    n = batches.n_photos
-    table = outputs(model, seen, batches.batch_size, total=n, progress=progress)
-    return table, batches.labels[batches.indices]
-
-
 def _augmented(train: Batches, epoch: int) -> Iterator[tuple[Any, Any]]:
     """The epoch's varied batches, each made in a thread while the one before is trained on."""
-    policy = Policy()
+    policy, order = Policy(), train.order(epoch)
 
-    def vary(batch: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-        images, labels, indices = batch
+    def vary(step: int) -> tuple[Any, Any]:
+        images, labels, indices = train.at(order, step)
+        if not len(indices):  # all of them gone since they were decoded
+            return images, labels
         varied = apply(images, draw(policy, train.seed, epoch, indices))
         # A partial last batch is filled up by repeating it: one compiled program serves all.
         whole = (train.batch_size, *images.shape[1:])
         return np.resize(varied, whole), np.resize(labels, train.batch_size)
 
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[tuple[Any, Any]] | None = None
-        for batch in train.shuffled(epoch):
-            ready, coming = coming, pool.submit(vary, batch)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
+    made = made_ahead(vary, range(len(train)), workers=1)
+    return (batch for batch in made if len(batch[1]))
 
 
 def _share_of_peak(done: float) -> float:
