@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -282,6 +285,152 @@ def test_the_first_frame_of_several_is_taken(kind: str) -> None:
     assert (to_square(content, 16) == (255, 0, 0)).all()
 
 
+def profile_of(
+    matrix: npt.NDArray[np.float64], gamma: float, space: bytes = b"RGB ", name: bytes = b"made up"
+) -> bytes:
+    """An ICC profile (version 2) of three primaries, or grey, and a power curve."""
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(values: npt.NDArray[np.float64]) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(map(fixed, values))
+
+    curve = b"curv" + struct.pack(">4xIH", 1, round(gamma * 256)) + bytes(2)
+    label = b"desc" + struct.pack(">4xI", len(name) + 1) + name + b"\0" + bytes(78)
+    tags = [
+        (b"desc", label + bytes(-len(label) % 4)),
+        (b"wtpt", xyz(np.array([0.9642, 1.0, 0.8249]))),
+        (b"cprt", b"text" + bytes(8)),
+    ]
+    if space == b"GRAY":
+        tags.append((b"kTRC", curve))
+    else:
+        tags += [(b"%cXYZ" % c, xyz(column)) for c, column in zip(b"rgb", matrix.T, strict=True)]
+        tags += [(b"%cTRC" % c, curve) for c in b"rgb"]
+    at, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for key, content in tags:
+        table += key + struct.pack(">II", at + len(data), len(content))
+        data += content
+    body = struct.pack(">I", len(tags)) + table + data
+    size, white = 128 + len(body), (63190, 65536, 54061)
+    words = (b"mntr", space, b"XYZ ", b"acsp")
+    header = struct.pack(">I4xI4s4s4s12x4s28xiii", size, 0x02400000, *words, *white)
+    return header + bytes(128 - len(header)) + body
+
+
+# Columns: the primaries' XYZ under D50. sRGB's as IEC 61966-2-1 gives them, adapted by Bradford's
+# matrix; Display P3's as its own profile has them.
+SRGB = np.array([
+    [0.4360747, 0.3850649, 0.1430804],
+    [0.2225045, 0.7168786, 0.0606169],
+    [0.0139322, 0.0971045, 0.7141733],
+])  # fmt: skip
+P3 = np.array([
+    [0.515121, 0.291977, 0.157104],
+    [0.241196, 0.692245, 0.0665741],
+    [-0.00105, 0.0418854, 0.784073],
+])  # fmt: skip
+
+
+def as_srgb(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Linear light in sRGB's primaries to sRGB's values in [0, 255]."""
+    light = np.clip(linear, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "WEBP": {"lossless": True},
+    "JPEG": {"quality": 98, "subsampling": 0},
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("gamma", [1.0, 2.2])
+def test_a_colour_profile_is_brought_to_srgb(kind: str, gamma: float) -> None:
+    profile = profile_of(P3, gamma)
+    content = encoded(smooth(64, 64), kind, icc_profile=profile, **OPTIONS.get(kind, {}))
+    stored = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    right = as_srgb((stored / 255.0) ** gamma @ (np.linalg.inv(SRGB) @ P3).T)
+    dark = (stored < 40).any(axis=2)  # there, 8 bits of linear light are few
+    assert np.abs(to_square(content, 64) - right)[~dark].max() <= 1.5
+    assert np.abs(right - stored)[~dark].max() > 15  # so it was brought
+
+
+def test_a_grey_profile_is_brought_to_srgb() -> None:
+    ramp = np.tile(np.arange(40, 256, dtype=np.uint8), (216, 1))
+    content = encoded(ramp, "PNG", icc_profile=profile_of(P3, 1.0, b"GRAY"))
+    right = as_srgb(ramp / 255.0)
+    assert np.abs(to_square(content, 216) - right[:, :, None]).max() <= 1.5
+
+
+def test_srgb_and_profiles_that_are_no_use_change_nothing() -> None:
+    image = noise(32, 32)
+    plain = to_square(encoded(image), 32)
+    good = profile_of(P3, 2.2)
+    for profile in (
+        profile_of(P3, 2.2, name=b"my sRGB monitor"),  # says that it is sRGB
+        profile_of(P3, 2.2, b"GRAY"),  # of another space than the pixels
+        b"",
+        b"no profile",
+        good[:200],
+        good[:36] + b"\0" * 92 + good[128:],
+    ):
+        assert np.array_equal(to_square(encoded(image, icc_profile=profile), 32), plain)
+    transparent = np.dstack([image[:, :, :2]])  # grey and alpha with a grey profile
+    content = encoded(Image.fromarray(transparent, "LA"), icc_profile=profile_of(P3, 2.2, b"GRAY"))
+    assert to_square(content, 32).shape == (32, 32, 3)
+
+
+def test_ycck_jpeg() -> None:
+    """Adobe's second way to store CMYK; the expected colour by the standard's arithmetic."""
+    stored = (90, 150, 110, 200)  # Y, Cb, Cr, K as they stand in the file
+    plain = Image.new("CMYK", (32, 32), tuple(255 - value for value in stored))
+    content = bytearray(encoded(plain, "JPEG", quality=100))
+    marker = content.index(b"Adobe")
+    content[marker + 11] = 2  # the transform: YCCK instead of CMYK
+    y, cb, cr, k = stored
+    red = y + 1.402 * (cr - 128)
+    green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
+    blue = y + 1.772 * (cb - 128)
+    # libjpeg gives 255 - red and so on for C, M and Y; Adobe stores all four inverted.
+    cyan, magenta, yellow, black = red, green, blue, 255 - k
+    right = [(255 - ink) * (255 - black) / 255 for ink in (cyan, magenta, yellow)]
+    assert np.abs(to_square(bytes(content), 16) - right).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
+        *(("PNG", mode) for mode in ("RGB", "L", "RGBA", "P", "I;16")),
+        *(("TIFF", mode) for mode in ("RGB", "L", "RGBA", "P", "I;16", "CMYK")),
+    ],
+)
+def test_large_photos_are_reduced_first_and_look_the_same(kind: str, mode: str) -> None:
+    y, x = np.mgrid[0:1900, 0:2500] / 300.0
+    waves = [
+        127 + 60 * np.sin(3 * x + k) * np.cos(2 * y - k) + 40 * np.sin(40 * x * (k + 1))
+        for k in range(3)
+    ]
+    colour = np.stack(waves, -1).clip(0, 255).astype(np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(colour[:, :, 0].astype(np.uint16) * 257)
+        whole = Image.fromarray(colour[:, :, 0]).convert("RGB")
+    elif mode == "RGBA":
+        image = Image.fromarray(np.dstack([colour, colour[:, :, :1]]))
+        alpha = colour[:, :, :1] / 255.0
+        whole = Image.fromarray((colour * alpha + 255 * (1 - alpha)).round().astype(np.uint8))
+    else:
+        image = Image.fromarray(colour).convert(mode)
+        whole = image.convert("RGB")
+    content = encoded(image, kind, **OPTIONS.get(kind, {}))
+    right = whole.resize((48, 48), Image.Resampling.BICUBIC, (300, 0, 2200, 1900))
+    difference = np.abs(to_square(content, 48).astype(int) - np.asarray(right))
+    assert difference.mean() < 1
+    assert difference.max() <= 6
+
+
 def test_floating_point_pixels_are_refused_rather_than_guessed() -> None:
     content = encoded(Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)), "TIFF")
     assert refusal(content).reason is Reason.UNSUPPORTED
@@ -448,6 +597,68 @@ def test_decompression_bombs_are_refused_at_once(content: bytes) -> None:
     for of in (check_whole, lambda data: to_square(data, 16)):
         assert refusal(content, of).reason is Reason.TOO_LARGE
     assert time.perf_counter() - start < 1
+
+
+def test_a_jpeg_of_very_many_passes_is_refused_at_once() -> None:
+    start = time.monotonic()
+    error = refusal(jpeg_header(9_000, 9_000) + b"\xff\xda" * 60, check_whole)
+    assert error.reason is Reason.TOO_LARGE
+    assert "60 passes" in error.detail or "61 passes" in error.detail
+    assert time.monotonic() - start < 1
+
+
+def colour_tiff(bits: int, pixels: bytes) -> bytes:
+    """4 × 4 pixels of three samples, not compressed, in one strip."""
+    entries = [(256, 3, 4), (257, 3, 4), (258, 3, bits), (259, 3, 1), (262, 3, 2)]
+    entries += [(273, 4, 8), (277, 3, 3), (278, 3, 4), (279, 4, len(pixels))]
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, value in entries:
+        directory += struct.pack("<HHII", tag, kind, 1, value)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + bytes(4)
+
+
+def test_16_bit_colour_in_a_tiff_is_scaled() -> None:
+    values = np.linspace(0, 65535, 48).astype("<u2")
+    shown = to_square(colour_tiff(16, values.tobytes()), 4)
+    assert np.abs(shown.ravel() - values / 257.0).max() <= 1
+
+
+def test_other_bits_in_a_tiff_are_unsupported_not_damaged() -> None:
+    error = refusal(colour_tiff(24, bytes(144)))
+    assert error.reason is Reason.UNSUPPORTED
+    assert "save it with 8 bits a channel" in error.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["JPEG of 192 MP", "PNG with alpha", "PNG of 16 bits", "GIF", "TIFF"]
+)
+def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
+    kind: str, tmp_path: Path
+) -> None:
+    side = {"JPEG of 192 MP": (16_000, 12_000)}.get(kind, (10_000, 9_900))
+    mode = {"PNG with alpha": "RGBA", "PNG of 16 bits": "I;16", "GIF": "P"}.get(kind, "RGB")
+    image = Image.new(mode, side, 77)
+    options = {"transparency": 3} if kind == "GIF" else {}
+    image.save(tmp_path / "photo", kind.split(maxsplit=1)[0], **options)
+    code = (
+        "import resource, sys, time\n"
+        "from pathlib import Path\n"
+        "from scenelearn.data import to_square\n"
+        "from scenelearn.data._decode import check_whole, to_grey\n"
+        "content = Path(sys.argv[1]).read_bytes()\n"
+        "start = time.monotonic()\n"
+        "to_square(content, 160); to_grey(content, 32); check_whole(content)\n"
+        "print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "photo")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    seconds, kib = map(float, run.stdout.split())
+    assert kib < 2**20
+    assert seconds < 30  # three readings
 
 
 def test_too_little_memory_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

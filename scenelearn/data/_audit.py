@@ -42,6 +42,7 @@ class Audit:
         across_sides: groups whose photos lie on different sides, by the folders' own names.
         blank: photos of one shade alone.
         tiny: photos narrower or lower than `TINY_PX`.
+        animated: files of several pictures or pages, of which the first is used.
         refused: files that the scan refused, and photos that could not be decoded now.
     """
 
@@ -53,6 +54,7 @@ class Audit:
     across_sides: tuple[tuple[int, ...], ...]
     blank: tuple[int, ...]
     tiny: tuple[int, ...]
+    animated: tuple[int, ...]
     refused: tuple[Refused, ...]
 
     @property
@@ -67,7 +69,7 @@ class Audit:
         for kind in ("copies", "alike", "two_labels", "across_sides"):
             for group in getattr(self, kind):
                 rows += [self._row(kind, index) for index in group]
-        for kind in ("blank", "tiny"):
+        for kind in ("blank", "tiny", "animated"):
             rows += [self._row(kind, index) for index in getattr(self, kind)]
         return rows
 
@@ -120,6 +122,7 @@ class Audit:
             ("pictures on two sides of the given split", list(self.across_sides)),
             ("blank photos", [(index,) for index in self.blank]),
             (f"photos below {TINY_PX} px", [(index,) for index in self.tiny]),
+            ("files of several pictures", [(index,) for index in self.animated]),
         ]
 
     def _repr_html_(self) -> str:
@@ -150,6 +153,7 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
     n = len(photos)
     greys = np.zeros((n, GREY_PX, GREY_PX), np.uint8)
     sizes = np.full(n, TINY_PX)
+    animated = np.zeros(n, bool)
     failed: dict[int, Refused] = {}
 
     def one(index: int) -> None:
@@ -157,7 +161,7 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
         if isinstance(found, Refused):
             failed[index] = found
         else:
-            greys[index], sizes[index] = found
+            greys[index], sizes[index], animated[index] = found
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, n, _CHUNK):
@@ -186,5 +190,6 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
         across_sides=tuple(g for g in together if len({photos.sides[i] for i in g}) > 1),
         blank=tuple(i for i in map(int, np.flatnonzero(spread <= 2)) if i not in failed),
         tiny=tuple(int(i) for i in np.flatnonzero(sizes < TINY_PX)),
+        animated=tuple(int(i) for i in np.flatnonzero(animated)),
         refused=(*photos.refused, *(failed[index] for index in sorted(failed))),
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scenelearn.data._decode import RefusedPhoto, check_whole
+from scenelearn.data._decode import check_whole
 from scenelearn.data._manifest import SIDE_NAMES, SUFFIXES, Listed, read_manifest
 from scenelearn.data._photos import Photos, Reason, Refused, content_hash
+from scenelearn.data._refusals import RefusedPhoto
 from scenelearn.data._store import archived, is_archive, read_file
 from scenelearn.errors import NoPhotosError, PathMissingError
 
