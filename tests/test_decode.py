@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from scenelearn.data import Reason, RefusedPhoto, square, to_square
-from scenelearn.data._decode import check_whole
+from scenelearn.data._decode import check_whole, to_grey
 from scenelearn.errors import PhotoError
 
 Pixels = npt.NDArray[np.uint8]
@@ -629,6 +631,30 @@ def test_other_bits_in_a_tiff_are_unsupported_not_damaged() -> None:
     assert "save it with 8 bits a channel" in error.detail
 
 
+def test_damage_behind_the_first_picture_does_not_cost_it() -> None:
+    frames = [Image.fromarray(noise(20, 20, seed)).convert("P") for seed in range(3)]
+    whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert to_grey(whole, 8).animated
+    second = whole.index(b"\0,", len(encoded(frames[0], "GIF")) - 40)
+    for cut in range(second, second + 40):
+        content = whole[:cut] + b";"
+        with suppress(RefusedPhoto):
+            assert to_grey(content, 8).grey.shape == (8, 8)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_files_are_decoded_or_refused() -> None:
+    command = [sys.executable, "-m", "tests.bench.fuzz", "--minutes", "0.3"]
+    run = subprocess.run(
+        [*command, "--seed", str(time.time_ns() % 10**6)],  # other files each time; it is printed
+        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    found = json.loads(run.stdout)
+    assert found["files"] > 3000
+    assert {"decoded", "truncated image", "damaged image"} <= set(found["outcomes"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["JPEG of 192 MP", "PNG with alpha", "PNG of 16 bits", "GIF", "TIFF"]
@@ -645,7 +671,7 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
         "import resource, sys, time\n"
         "from pathlib import Path\n"
         "from scenelearn.data import to_square\n"
-        "from scenelearn.data._decode import check_whole, to_grey\n"
+        "from scenelearn.data._decode import check_whole, to_grey, to_grey\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "start = time.monotonic()\n"
         "to_square(content, 160); to_grey(content, 32); check_whole(content)\n"

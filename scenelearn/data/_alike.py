@@ -2,12 +2,10 @@
 
 Each photo becomes a grey square of 32 × 32 and its lowest 8 × 8 cosine coefficients c(u, v),
 without c(0, 0), times √(u² + v²), since photos hold less of finer waves, and scaled to length 1:
-brightness and contrast no longer count. Mirroring changes signs of coefficients and turning by 90°
-swaps c(u, v) and c(v, u) as well, so all pairs are compared in all eight orientations by eight
-products of matrices, a block at a time: n² · 256 multiply-adds, and memory that does not grow with
-n². The pairs that come near are laid on each other by the affine map that makes them most alike,
-with a gain and an offset as unknowns. They are the same picture if that map is near to none and
-what is left without the coarse shades, edges and texture, agrees.
+brightness and contrast no longer count. Each photo's nearest few by these, in any orientation, are
+laid on it by the affine map that makes the two most alike, with a gain and an offset as unknowns.
+They are the same picture if that map is near to none and what is left without the coarse shades,
+edges and texture, agrees.
 
 Lucas and Kanade, "An iterative image registration technique with an application to stereo vision",
 IJCAI 1981.
@@ -15,85 +13,65 @@ IJCAI 1981.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn.data._near import N_WAVES, near_pairs, turned
+
 GREY_PX = 32
-_N_WAVES = 8
-_NEAR = 0.7  # correlation of coefficients from which a pair is looked at closely
 _SAME = 0.85  # correlation of edges and texture, once aligned
 _STEPS = 8  # of the alignment
+_FIRST_STEPS, _HOPELESS = 3, 0.3  # pairs below this correlation after so many are given up
 _MOST = 0.2  # a larger turn, stretch or shift, in halves of the picture, is another picture
 _BLOCK = 512
+_PART = 4096
 
 Floats = npt.NDArray[np.float32]
 
 
-def alike(greys: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+def alike(greys: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """The pairs of pictures that show the same.
 
     Args:
-        greys: (n, 32, 32) uint8. Pictures of one grey alone are like no other.
+        greys: (n, 32, 32) uint8; may be mapped from a file, few are read at a time. Pictures of
+            one grey alone are like no other.
+        among: (m,) int64, ascending: the pictures to look at.
 
     Returns:
         Pairs (i, j) with i < j, ascending.
     """
-    coefficients, contrast = _coefficients(greys)
-    usable = np.flatnonzero(contrast > 1)
-    near = _near(coefficients[usable])
-    found = set()
-    while block := list(itertools.islice(near, _BLOCK)):
-        firsts = _scaled(greys[usable[[i for i, _, _ in block]]])
-        seconds = _scaled(greys[usable[[j for _, j, _ in block]]])
-        seconds = np.stack(
-            [_turned(image, way) for image, (_, _, way) in zip(seconds, block, strict=True)]
-        )
-        for (i, j, _), likeness in zip(block, likenesses(firsts, seconds), strict=True):
-            if likeness >= _SAME:
-                found.add((int(usable[i]), int(usable[j])))
-    return sorted(found)
+    parts = range(0, len(among), _PART)
+    coefficients = np.zeros((len(among), N_WAVES, N_WAVES), np.float32)
+    contrast = np.zeros(len(among), np.float32)
+    for start in parts:
+        part = slice(start, start + _PART)
+        coefficients[part], contrast[part] = _coefficients(greys[among[part]])
+    usable = among[contrast > 1]
+    near = near_pairs(coefficients[contrast > 1])
+    found = []
+    for start in range(0, len(near), _BLOCK):
+        i, j, ways = near[start : start + _BLOCK].T
+        firsts, seconds = _scaled(greys[usable[i]]), _scaled(greys[usable[j]])
+        for way in range(8):
+            seconds[ways == way] = turned(seconds[ways == way], way)
+        hopeful = np.flatnonzero(likenesses(firsts, seconds, _FIRST_STEPS) >= _HOPELESS)
+        same = hopeful[likenesses(firsts[hopeful], seconds[hopeful], _STEPS) >= _SAME]
+        found += [sorted((int(usable[i[k]]), int(usable[j[k]]))) for k in same]
+    return sorted((low, high) for low, high in found)
 
 
 def _coefficients(greys: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
     """The scaled cosine coefficients (n, 8, 8), and each picture's contrast in grey levels."""
     place = (np.arange(GREY_PX) + 0.5) * np.pi / GREY_PX
-    waves = np.cos(np.arange(_N_WAVES)[:, None] * place) * np.sqrt(2 / GREY_PX)
+    waves = np.cos(np.arange(N_WAVES)[:, None] * place) * np.sqrt(2 / GREY_PX)
     found = waves.astype(np.float32) @ greys.astype(np.float32) @ waves.T.astype(np.float32)
     found[:, 0, :] *= np.float32(np.sqrt(0.5))
     found[:, :, 0] *= np.float32(np.sqrt(0.5))
     found[:, 0, 0] = 0
     contrast = np.sqrt((found**2).sum((1, 2))) / GREY_PX
-    found *= np.hypot(*np.indices((_N_WAVES, _N_WAVES))).astype(np.float32)
+    found *= np.hypot(*np.indices((N_WAVES, N_WAVES))).astype(np.float32)
     length = np.sqrt((found**2).sum((1, 2), keepdims=True))
     return found / np.maximum(length, 1e-6), contrast
-
-
-def _turned(image: Floats, way: int) -> Floats:
-    """One of the eight orientations of a square: bits for up-down, left-right and transposed."""
-    image = image[::-1] if way & 1 else image
-    image = image[:, ::-1] if way & 2 else image
-    return image.T if way & 4 else image
-
-
-def _near(coefficients: Floats) -> Iterator[tuple[int, int, int]]:
-    """Pairs (i, j) with i < j and the orientation of j in which they come near."""
-    sign = (-1.0) ** np.arange(_N_WAVES, dtype=np.float32)
-    flat = coefficients.reshape(len(coefficients), -1)
-    for left in range(0, len(flat), _BLOCK):
-        part = coefficients[left : left + _BLOCK]
-        for way in range(8):
-            ways = part * sign[:, None] if way & 1 else part
-            ways = ways * sign if way & 2 else ways
-            ways = ways.transpose(0, 2, 1) if way & 4 else ways
-            turned = ways.reshape(len(part), -1)
-            for start in range(0, left + len(part), _BLOCK):
-                likeness = flat[start : start + _BLOCK] @ turned.T
-                for i, j in np.argwhere(likeness >= _NEAR):
-                    if start + i < left + j:
-                        yield int(start + i), int(left + j), way
 
 
 def _scaled(greys: npt.NDArray[np.uint8]) -> Floats:
@@ -102,12 +80,13 @@ def _scaled(greys: npt.NDArray[np.uint8]) -> Floats:
     return np.asarray(values / np.maximum(values.std((1, 2), keepdims=True), 1e-6), np.float32)
 
 
-def likenesses(firsts: Floats, seconds: Floats) -> Floats:
+def likenesses(firsts: Floats, seconds: Floats, n_steps: int) -> Floats:
     """How well edges and texture of pictures agree after alignment, each with its counterpart.
 
     Args:
         firsts: (n, 32, 32) of mean 0 and deviation 1.
         seconds: likewise.
+        n_steps: of the alignment.
 
     Returns:
         (n,) correlations; -1 where no small map aligns the two.
@@ -120,8 +99,8 @@ def likenesses(firsts: Floats, seconds: Floats) -> Floats:
     slopes_y, slopes_x = np.gradient(seconds, 2 / GREY_PX, axis=(1, 2))
     layers = np.stack([seconds, slopes_x, slopes_y, _texture(seconds)], axis=1)
     way = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
-    target = firsts.reshape(n, -1)
-    for _ in range(_STEPS):
+    target = firsts.reshape(n, GREY_PX**2)
+    for _ in range(n_steps):
         (moved, dx, dy), inside = _sampled(layers[:, :3], way @ places)
         moves = [d[:, None] * places for d in (dx, dy)]
         shades = np.stack([moved, np.broadcast_to(ones, moved.shape)], axis=1)
@@ -133,7 +112,7 @@ def likenesses(firsts: Floats, seconds: Floats) -> Floats:
         way += np.clip(step, -0.1, 0.1).reshape(n, 2, 3).astype(np.float32)
         way = np.clip(way, np.eye(2, 3) - 2 * _MOST, np.eye(2, 3) + 2 * _MOST).astype(np.float32)
     (texture,), inside = _sampled(layers[:, 3:], way @ places)
-    found = _correlations(_texture(firsts).reshape(n, -1), texture, inside)
+    found = _correlations(_texture(firsts).reshape(n, GREY_PX**2), texture, inside)
     far = np.abs(way - np.eye(2, 3)).max((1, 2)) > _MOST
     return np.where(far, np.float32(-1), found)
 
@@ -163,7 +142,7 @@ def _sampled(layers: Floats, places: Floats) -> tuple[list[Floats], Floats]:
     fx, fy = (spot - low).transpose(1, 0, 2).astype(np.float32)
     corner = low[:, 1] * GREY_PX + low[:, 0]
     found = []
-    for layer in layers.reshape(n, k, -1).transpose(1, 0, 2):
+    for layer in layers.reshape(n, k, GREY_PX**2).transpose(1, 0, 2):
         a, b, c, d = (
             np.take_along_axis(layer, corner + offset, 1) for offset in (0, 1, GREY_PX, GREY_PX + 1)
         )

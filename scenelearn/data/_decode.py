@@ -146,11 +146,17 @@ def to_grey(content: bytes, side_px: int) -> Look:
                 small = in_colour(image, (0, 0, *image.size), side_px, Image.Resampling.BOX)
             except MemoryError as error:
                 raise refusal(content, error) from None
-        # Of a phone's photo the other pictures are views of the same, or its depth.
-        animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        animated = _is_animated(image)
         way = _to_upright(image)
     upright = small if way is None else small.transpose(way)
     return Look(np.asarray(upright.convert("L")), shorter, animated)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:  # of a phone's photo (MPO) the other pictures are views of the same, or its depth
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001  # Pillow raises many kinds on damage behind the first one
+        return False
 
 
 def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.uint8]:
