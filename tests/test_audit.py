@@ -14,7 +14,8 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.data import Reason
+from scenelearn.data import Reason, _labels
+from scenelearn.data._labels import suspects
 from scenelearn.errors import ArgumentError
 
 
@@ -154,3 +155,145 @@ def test_planted_among_real_photos(intel: Path, tmp_path: Path) -> None:
     assert hit >= 57  # 95 %
     real = [g for g in found.alike if not any(photos.paths[i] in planted for i in g)]
     assert sum(map(len, real)) <= 30, [[photos.paths[i] for i in g] for g in real]
+
+
+# Labels
+
+
+def features_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around a centre for each class, a little mixed."""
+    random_ = np.random.default_rng(seed)
+    labels = np.arange(n, dtype=np.int32) % n_classes
+    centres = random_.normal(size=(n_classes, 24)) * 1.2
+    return (centres[labels] + random_.normal(size=(n, 24))).astype(np.float32), labels
+
+
+def test_wrong_labels_are_suspected_with_the_right_class() -> None:
+    features, right = features_of(600, 4)
+    given = right.copy()
+    wrong = np.arange(0, 600, 23)
+    given[wrong] = (given[wrong] + 1) % 4
+    found = suspects(features, given, np.arange(600))
+    named = {one.photo for one in found} & set(wrong.tolist())
+    assert len(named) >= 0.9 * len(wrong)
+    assert len(found) - len(named) <= 0.02 * 600
+    assert all(one.label == right[one.photo] for one in found if one.photo in named)
+    assert [one.margin for one in found] == sorted((one.margin for one in found), reverse=True)
+    assert not suspects(features[right < 2], right[right < 2], np.arange(300))[3:]
+
+
+def test_leaving_out_is_as_training_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = features_of(60, 3)
+    features[7] = np.nan
+    groups = np.arange(60)
+    groups[[20, 41]] = 3  # a photo and two copies of it
+    truth = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
+    rows = np.delete(np.arange(60), 7)
+    monkeypatch.setattr(_labels, "_STRENGTHS", np.array([10.0]))
+    scores = _labels._without_itself(features, rows, truth[rows], groups[rows])
+    table = features[rows].astype(float)
+    table = (table - table.mean(0)) / (table.std(0) + 1e-6)
+    table = np.hstack([table, np.ones((59, 1))])
+    for k, row in enumerate(rows):
+        others = groups[rows] != groups[row]
+        square = table[others].T @ table[others] + 10 * np.eye(25)
+        weights = np.linalg.solve(square, table[others].T @ truth[rows][others])
+        assert np.allclose(table[k] @ weights, scores[k], atol=1e-6)
+
+
+def test_a_wrong_label_is_not_hidden_by_its_own_copies() -> None:
+    features, labels = features_of(300, 3)
+    given = labels.copy()
+    features = np.concatenate([features, np.repeat(features[:1], 5, axis=0)])
+    given = np.append(given, np.full(5, 1, np.int32))
+    given[0] = 1  # all six copies of a photo of class 0
+    groups = np.append(np.arange(300), np.zeros(5, np.int64))
+    assert {0, *range(300, 305)} <= {one.photo for one in suspects(features, given, groups)}
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((5, 3), np.float32), r"`features` must hold one row for each of 6.*\(5, 3\)"),
+        (np.zeros(6, np.float32), r"`features` must hold one row.*shape \(6,\)"),
+        (np.full((6, 3), np.nan, np.float32), r"`features` must hold finite numbers.*none"),
+    ],
+)
+def test_features_that_do_not_fit(features: np.ndarray, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        suspects(features, np.zeros(6, np.int32), np.arange(6))
+
+
+def test_an_audit_with_features_names_suspects(scenes: Path) -> None:
+    street = sorted((scenes / "street").iterdir())[0]
+    street.rename(scenes / "sea" / "in truth a street.jpg")
+    photos = sl.scan(scenes)
+    features = sl.finetune.features(photos, backbone="scenelearn_tiny", weights=None, image_px=48)
+    assert features.shape == (90, features.shape[1])
+    truth = photos.labels.copy()
+    truth[photos.paths.index("sea/in truth a street.jpg")] = photos.class_names.index("street")
+    # Random weights tell scenes apart badly: the true classes beside them stand for good ones.
+    told = np.eye(6, dtype=np.float32)[truth]
+    found = sl.audit(photos, features=np.hstack([features * 1e-3, told]))
+    assert [photos.paths[one.photo] for one in found.suspicious] == ["sea/in truth a street.jpg"]
+    assert found.frame()[-1]["looks_like"] == "street"
+    assert "sea/in truth a street.jpg looks like street" in str(found)
+    assert found.to_json()["findings"][-1]["finding"] == "suspicious"
+
+
+@pytest.mark.intel
+def test_labels_of_real_photos_that_were_changed_are_suspected(intel: Path, weights: Path) -> None:
+    photos = sl.scan(intel)
+    file = next(weights.glob("mobilenet_v2_0.35_*_notop.h5"))
+    features = sl.finetune.features(photos, weights=file)
+    random_ = np.random.default_rng(0)
+    wrong = random_.choice(len(photos), len(photos) * 3 // 100, replace=False)
+    given = photos.labels.copy()
+    given[wrong] = (given[wrong] + random_.integers(1, 6, len(wrong))) % 6
+    found = suspects(features, given, np.arange(len(photos)))
+    named = {one.photo for one in found} & set(wrong.tolist())
+    assert len(named) >= 0.75 * len(wrong)
+    assert len(named) >= 0.5 * len(found)  # the rest: glaciers and mountains, mostly
+
+
+# Quarantine
+
+
+def test_the_quarantine_holds_what_nothing_should_be_learned_from(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
+    for name, kept in (
+        ("train/a", [0, 1, 2, 3]),
+        ("train/b", [3, 4, 5]),
+        ("test/a", [0, 6]),
+        ("test/b", [7, 8]),
+    ):
+        for k in kept:
+            file = tmp_path / name / f"{k}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise[k]).save(file)
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / "train/b/blank.png")
+    photos = sl.scan(tmp_path)
+    found = sl.audit(photos)
+    assert found.quarantine == (
+        "train/a/0.png",  # test/a/0.png is the same and tests
+        "train/a/3.png", "train/b/3.png",  # a and b
+        "train/b/blank.png",
+    )  # fmt: skip
+    splits = sl.split(photos, quarantine=found.quarantine, groups=found.groups)
+    assert [photos.paths[k] for k in splits.quarantined] == list(found.quarantine)
+    assert "test/a/0.png" in [photos.paths[k] for k in splits.test]
+    assert found.to_json()["quarantine"] == list(found.quarantine)
+
+
+def test_files_of_several_pictures_are_flagged(scenes: Path) -> None:
+    frames = [Image.new("RGB", (40, 40), (k * 60, 9, k)) for k in range(3)]
+    for k, frame in enumerate(frames):
+        frame.paste((255, 255, 255), (k * 9, 3, k * 9 + 8, 30))
+    path = scenes / "sea"
+    frames[0].save(path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(path / "moving.webp", save_all=True, append_images=frames[1:])
+    frames[0].save(path / "pages.tif", save_all=True, append_images=frames[1:])
+    frames[0].save(path / "one.gif")
+    photos = sl.scan(scenes)
+    named = [photos.paths[k] for k in sl.audit(photos).animated]
+    assert named == ["sea/moving.gif", "sea/moving.webp", "sea/pages.tif"]

@@ -6,6 +6,7 @@ from scenelearn.data._batches import Batches, in_memory
 from scenelearn.data._decode import square, to_square
 from scenelearn.data._files import cache_folder, made_folder, need_space, written_whole
 from scenelearn.data._folds import folds
+from scenelearn.data._labels import Suspect
 from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
 from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode
 from scenelearn.data._refusals import RefusedPhoto
@@ -24,6 +25,7 @@ __all__ = [
     "Refused",
     "RefusedPhoto",
     "Splits",
+    "Suspect",
     "audit",
     "broken_photos",
     "cache_folder",

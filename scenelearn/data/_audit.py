@@ -18,6 +18,7 @@ from scenelearn.data._alike import GREY_PX, alike
 from scenelearn.data._decode import of_photo, to_grey
 from scenelearn.data._files import cache_folder
 from scenelearn.data._groups import joined, links
+from scenelearn.data._labels import Suspect, suspects
 from scenelearn.data._photos import Photos, Refused, printable
 
 TINY_PX = 32
@@ -45,6 +46,8 @@ class Audit:
         blank: photos of one shade alone.
         tiny: photos narrower or lower than `TINY_PX`.
         animated: files of several pictures or pages, of which the first is used.
+        suspicious: photos whose label looks wrong, with the class that they look like, the
+            plainest first; empty where the audit was given no features.
         refused: files that the scan refused, and photos that could not be decoded now.
     """
 
@@ -57,6 +60,7 @@ class Audit:
     blank: tuple[int, ...]
     tiny: tuple[int, ...]
     animated: tuple[int, ...]
+    suspicious: tuple[Suspect, ...]
     refused: tuple[Refused, ...]
 
     @property
@@ -65,14 +69,37 @@ class Audit:
         counts = self.photos.counts().values()
         return max(counts, default=1) / max(min(counts, default=1), 1)
 
+    @property
+    def quarantine(self) -> tuple[str, ...]:
+        """Paths of photos that nothing should be learned from or judged by, for `split`.
+
+        Blank photos; all photos of a picture that lies under two classes, since nobody knows which
+        is right; of a picture on two given sides all but those that test (or else validate). Wrong
+        labels are only suspected: look at them, and add those that you find wrong.
+        """
+        photos, apart = self.photos, {*self.blank}
+        for group in self.two_labels:
+            apart.update(group)
+        for group in self.across_sides:
+            sides = {photos.sides[index] for index in group}
+            kept = next(side for side in ("test", "validation", "train", "") if side in sides)
+            apart.update(index for index in group if photos.sides[index] != kept)
+        return tuple(photos.paths[index] for index in sorted(apart))
+
     def frame(self) -> list[dict[str, Any]]:
-        """One plain row for each finding and photo: finding, group, path, class, side."""
+        """One plain row for each finding and photo: finding, group, path, class, side.
+
+        A suspicious photo's row also names the class that it looks like.
+        """
         rows = []
         for kind in ("copies", "alike", "two_labels", "across_sides"):
             for group in getattr(self, kind):
                 rows += [self._row(kind, index) for index in group]
         for kind in ("blank", "tiny", "animated"):
             rows += [self._row(kind, index) for index in getattr(self, kind)]
+        names = self.photos.class_names
+        for photo, label, _ in self.suspicious:
+            rows.append(self._row("suspicious", photo) | {"looks_like": names[label]})
         return rows
 
     def _row(self, finding: str, index: int) -> dict[str, Any]:
@@ -92,6 +119,7 @@ class Audit:
             "counts": self.photos.counts(),
             "imbalance": self.imbalance,
             "findings": self.frame(),
+            "quarantine": list(self.quarantine),
             "refused": [one.to_json() for one in self.refused],
         }
 
@@ -105,6 +133,13 @@ class Audit:
                     lines.append("  " + " = ".join(paths[:4]) + (" = …" if paths[4:] else ""))
                 if found[5:]:
                     lines.append(f"  and {len(found) - 5:,} more")
+        if self.suspicious:
+            lines.append(f"{len(self.suspicious):,} labels that look wrong:")
+            for photo, label, _ in self.suspicious[:5]:
+                path = printable(self.photos.paths[photo])
+                lines.append(f"  {path} looks like {printable(self.photos.class_names[label])}")
+            if self.suspicious[5:]:
+                lines.append(f"  and {len(self.suspicious) - 5:,} more")
         if self.refused:
             lines.append(f"{len(self.refused):,} refused:")
             lines += [f"  {one}" for one in self.refused[:5]]
@@ -131,7 +166,12 @@ class Audit:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None) -> Audit:
+def audit(
+    photos: Photos,
+    *,
+    features: npt.NDArray[np.floating] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
     """Look for copies, near copies, contradictory labels, leaks, blank and tiny photos.
 
     Each photo is decoded once, to a grey square of 32 × 32, which a temporary file in the cache
@@ -141,10 +181,15 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
 
     Args:
         photos: from `scan`.
+        features: (n, n_features) of the photos, from `scenelearn.finetune.features`, to look for
+            wrong labels as well; rows with a NaN are passed over.
         progress: called with (photos decoded, photos in all).
 
     Returns:
-        What was found. Hand its `groups` to `split`.
+        What was found. Hand its `groups` and its `quarantine` to `split`.
+
+    Raises:
+        ArgumentError: if `features` does not hold one row a photo, or not one of them is finite.
 
     Example:
         >>> import tempfile, scenelearn as sl
@@ -156,12 +201,13 @@ def audit(photos: Photos, *, progress: Callable[[int, int], None] | None = None)
     n = len(photos)
     with tempfile.TemporaryFile(dir=cache_folder()) as file:
         greys = np.memmap(file, np.uint8, "w+", shape=(n, GREY_PX, GREY_PX))
-        return _looked_at(photos, greys, progress)
+        return _looked_at(photos, greys, features, progress)
 
 
 def _looked_at(
     photos: Photos,
     greys: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.floating] | None,
     progress: Callable[[int, int], None] | None,
 ) -> Audit:
     n = len(photos)
@@ -205,5 +251,6 @@ def _looked_at(
         blank=tuple(int(i) for i in np.flatnonzero(spread <= 2)),
         tiny=tuple(int(i) for i in np.flatnonzero(sizes < TINY_PX)),
         animated=tuple(int(i) for i in np.flatnonzero(animated)),
+        suspicious=() if features is None else suspects(features, photos.labels, groups),
         refused=(*photos.refused, *(failed[index] for index in sorted(failed))),
     )

@@ -1,6 +1,7 @@
 """From split photos to a classifier: features once, the head solved, then fine-tuning."""
 
 from scenelearn.finetune._environment import fingerprint
+from scenelearn.finetune._features import features
 from scenelearn.finetune._fit import fit
 from scenelearn.finetune._head import Head, choose, cross_entropy, solve
 from scenelearn.finetune._result import Epoch, FitResult, Phase
@@ -14,6 +15,7 @@ __all__ = [
     "Phase",
     "choose",
     "cross_entropy",
+    "features",
     "fingerprint",
     "fit",
     "solve",
