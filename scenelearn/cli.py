@@ -18,6 +18,7 @@ from scenelearn.errors import ArgumentError, SceneLearnError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from scenelearn.data import Audit
     from scenelearn.finetune import FitResult
 
 _SAMPLE_PER_CLASS, _SAMPLE_SEED = 120, 0
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
     fit = _command(commands, "fit", _fit, "train on a folder of photos, one folder a class")
     fit.epilog = "In brackets: the default; after a semicolon, the one without a folder."
-    fit.add_argument("folder", nargs="?", help="without it, sample scenes are drawn and used")
+    fit.add_argument("folder", nargs="?", help="or a .zip; without it, sample scenes are drawn")
     fit.add_argument("--out", default="scenelearn-fit", help="folder of the results [%(default)s]")
     fit.add_argument(
         "--backbone", help="of keras.applications [mobilenet_v2_0.35; scenelearn_tiny]"
@@ -91,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--minutes", type=float, help="time to use [4.5; 2]")
     fit.add_argument("--epochs", type=int, help="exactly so many [as many as fit the time]")
     fit.add_argument("--seed", type=int, default=0, help="of split and training [%(default)d]")
+    fit.add_argument("--manifest", help="a .csv or .parquet that lists the photos of the folder")
+    fit.add_argument("--quarantine", help="the quarantine.json of an audit: photos to go without")
+    fit.add_argument(
+        "--broken", choices=("skip", "raise"), default="skip", help="broken photos [%(default)s]"
+    )
+    fit.add_argument("--no-audit", action="store_true", help="do not look for copies first")
 
     predict = _command(commands, "predict", _predict, "say what photos show")
     predict.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
@@ -101,7 +108,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("folder", help="photos, one folder a class")
 
     audit = _command(commands, "audit", _audit, "look for copies, leaks and broken photos")
-    audit.add_argument("folder", help="photos, one folder a class")
+    audit.add_argument("folder", help="photos, one folder a class, or a .zip of them")
+    audit.add_argument("--manifest", help="a .csv or .parquet that lists the photos of the folder")
+    audit.add_argument("--out", help="folder for a page with the photos, and quarantine.json")
+    audit.add_argument("--backbone", help="judge labels by this network's features, too [no]")
+    audit.add_argument("--weights", default="imagenet", help="of the backbone [%(default)s]")
+    audit.add_argument("--image-px", type=int, default=160, help="[%(default)d]")
 
     size = _command(commands, "size", _size, "say what networks cost before anything runs")
     size.add_argument(
@@ -143,19 +155,55 @@ def _fit(options: argparse.Namespace) -> _Answer:
             settings, folder = {"minutes": _MINUTES} | given, Path(options.folder)
         if str(settings.get("weights")).lower() == "none":
             settings["weights"] = None
-        photos = sl.scan(folder, progress=bars.of("scanning"))
-        splits = sl.split(photos, seed=options.seed)
+        photos = sl.scan(folder, options.manifest, progress=bars.of("scanning"))
+        apart = _paths(options.quarantine) if options.quarantine else ()
+        found = None if options.no_audit else sl.audit(photos, progress=bars.of("looking"))
+        splits = sl.split(
+            photos, seed=options.seed, groups=found.groups if found else None, quarantine=apart
+        )
         bars.say(f"{folder}: {photos}; {splits}")
+        if found:
+            bars.say(_found(found, folder))
         fit = sl.fit(
             splits,
             epochs=options.epochs,
             seed=options.seed,
+            broken=options.broken,
             progress=bars.show,
             **settings,
         )
         bundle, page = fit.save(out / "scenes.keras"), sl.report(fit, out / "report")
     value = {"bundle": str(bundle), "report": str(page), **fit.to_json()}
     return _Answer(_summary(fit, bundle, page), value)
+
+
+def _paths(file: str) -> list[str]:
+    """The paths that a quarantine.json lists."""
+    try:
+        paths = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(
+            f"`--quarantine` must name a JSON list of paths. Received: {file!r}: {error}. "
+            "`scenelearn audit FOLDER --out DIR` writes one."
+        ) from None
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ArgumentError(
+            f"`--quarantine` must name a JSON list of paths. Received: {file!r}, which holds "
+            "something else. `scenelearn audit FOLDER --out DIR` writes one."
+        )
+    return paths
+
+
+def _found(audit: Audit, folder: Path) -> str:
+    """One line on what an audit found, where it matters for a split."""
+    n_together = len(audit.photos) - len(set(audit.groups.tolist()))
+    doubtful = len(audit.quarantine)
+    if not n_together and not doubtful:
+        return "no photo is there twice"
+    return (
+        f"{n_together:,} photos are copies of others and stay on their side; {doubtful:,} should "
+        f"not be used: see `scenelearn audit {folder} --out audit`"
+    )
 
 
 def _sample_folder(bars: _Bars) -> Path:
@@ -219,10 +267,24 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
 
 
 def _audit(options: argparse.Namespace) -> _Answer:
+    out = sl.data.made_folder(options.out) if options.out else None
     with _Bars() as bars:
-        photos = sl.scan(options.folder, progress=bars.of("scanning"))
-        found = sl.audit(photos, progress=bars.of("looking"))
-    return _Answer(str(found), found.to_json())
+        photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
+        features = None
+        if options.backbone:
+            features = sl.finetune.features(
+                photos,
+                backbone=options.backbone,
+                weights=None if options.weights.lower() == "none" else options.weights,
+                image_px=options.image_px,
+                progress=bars.show,
+            )
+        found = sl.audit(photos, features=features, progress=bars.of("looking"))
+    if out is None:
+        return _Answer(str(found), found.to_json())
+    page = sl.report(found, out)
+    value = {"page": str(page), **found.to_json()}
+    return _Answer(f"{found}\nPage: {page}\nQuarantine: {out / 'quarantine.json'}", value)
 
 
 def _size(options: argparse.Namespace) -> _Answer:

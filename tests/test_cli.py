@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import scenelearn as sl
 from scenelearn import cli
 from scenelearn.finetune import FitResult
 
@@ -243,3 +245,80 @@ def test_interrupt_ends_without_a_traceback(
     code, _, err = run(capsys, "fit", str(tmp_path))
     assert code == 1
     assert err.strip() == "scenelearn: stopped"
+
+
+# What the audit changes
+
+
+@pytest.fixture
+def with_copies(scenes: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(scenes, tmp_path / "photos")
+    seas = sorted((folder / "sea").iterdir())
+    shutil.copy(seas[0], folder / "street" / "a sea.jpg")
+    shutil.copy(seas[1], folder / "sea" / "again.jpg")
+    return folder
+
+
+def test_fit_keeps_copies_together_and_goes_without_the_quarantine(
+    capsys: pytest.CaptureFixture[str], with_copies: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "audit"
+    code, text, _ = run(capsys, "audit", str(with_copies), "--out", str(out))
+    assert code == 0
+    assert f"Page: {out / 'index.html'}" in text
+    apart = json.loads((out / "quarantine.json").read_text())
+    assert "street/a sea.jpg" in apart
+    assert len(apart) == 2
+    where = ["--out", str(tmp_path / "out"), "--quarantine", str(out / "quarantine.json")]
+    code, text, err = run(capsys, "fit", str(with_copies), *QUICK, *where, "--json")
+    assert code == 0
+    splits = json.loads(text)["splits"]
+    assert splits["quarantine"] == apart
+    side = {one["path"]: name for name in ("train", "validation", "test") for one in splits[name]}
+    assert not set(apart) & set(side)
+    assert "2 photos are copies of others and stay on their side; 2 should not be used" in err
+    content = (with_copies / "sea/again.jpg").read_bytes()
+    same = [path for path in side if (with_copies / path).read_bytes() == content]
+    assert len(same) == 2
+    assert len({side[path] for path in same}) == 1
+
+
+def test_fit_takes_a_manifest_and_stops_at_broken_photos(
+    capsys: pytest.CaptureFixture[str], with_copies: Path, tmp_path: Path
+) -> None:
+    splits = sl.split(sl.scan(with_copies), seed=4)
+    file = splits.save(tmp_path / "split.csv")
+    (with_copies / "sea/again.jpg").write_bytes(b"no photo any more")
+    where = ["--out", str(tmp_path / "out"), "--manifest", str(file), "--no-audit"]
+    code, text, _ = run(capsys, "fit", str(with_copies), *QUICK, *where, "--json")
+    assert code == 0
+    value = json.loads(text)
+    assert [one["path"] for one in value["refused"]] == ["sea/again.jpg"]
+    tested = {one["path"] for one in value["splits"]["test"]}
+    assert tested == {splits.photos.paths[k] for k in splits.test} - {"sea/again.jpg"}
+    code, _, err = run(capsys, "fit", str(with_copies), *QUICK, *where, "--broken", "raise")
+    assert code == 1
+    assert "sea/again.jpg: not an image" in err
+
+
+@pytest.mark.parametrize("content", [None, "no json", '{"a": 1}', "[1]"])
+def test_a_quarantine_that_is_no_list(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "quarantine.json"
+    if content is not None:
+        file.write_text(content)
+    where = ["--out", str(tmp_path / "out"), "--quarantine", str(file)]
+    code, _, err = run(capsys, "fit", str(scenes), *QUICK, *where)
+    assert code == 2
+    assert "`--quarantine` must name a JSON list of paths" in err
+
+
+def test_audit_judges_labels_by_a_backbone(
+    capsys: pytest.CaptureFixture[str], scenes: Path
+) -> None:
+    network = ["--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32"]
+    code, out, _ = run(capsys, "audit", str(scenes), *network, "--json")
+    assert code == 0
+    kinds = {one["finding"] for one in json.loads(out)["findings"]}
+    assert kinds <= {"suspicious", "alike"}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -34,7 +35,7 @@ HOSTILE = (
     "two\nlines \u202eright to left",
 )
 PER_CLASS = 8
-VOID = {"meta", "link", "img", "br", "wbr"}
+VOID = {"meta", "link", "img", "input", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -367,7 +368,7 @@ def test_mistakes_come_with_their_photos_most_confident_first(
     ("change", "words"),
     [
         (lambda file: file.unlink(), "This file is no longer there."),
-        (lambda file: file.write_bytes(b"other"), "This file has changed since the fit."),
+        (lambda file: file.write_bytes(b"other"), "This file has changed since the scan."),
         (lambda file: (file.unlink(), file.mkdir()), "This file can no longer be read."),
     ],
     ids=["vanished", "changed", "unreadable"],
@@ -489,3 +490,76 @@ def test_importing_the_room_loads_no_network() -> None:
         "assert not {'keras', 'jax', 'matplotlib'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+# The page of an audit
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An audit with nearly every kind of finding, under names that are trouble."""
+    import scenelearn as sl
+
+    folder = sl.sample_scenes(tmp_path_factory.mktemp("audited") / "scenes", per_class=6)
+    seas = sorted((folder / "sea").iterdir())
+    shutil.copy(seas[0], folder / "street" / "<img src=x onerror=alert(1)>.jpg")
+    shutil.copy(seas[1], folder / "sea" / "copy 'of' \"one\".jpg")
+    with Image.open(seas[2]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "sea/mirrored.png")
+    Image.new("RGB", (40, 40)).save(folder / "sea/blank.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(
+        folder / "sea/tiny.png"
+    )
+    (folder / "sea/words.jpg").write_text("no photo")
+    photos = sl.scan(folder)
+    told = np.eye(6, dtype=np.float32)[photos.labels]
+    told[3] = told[3][::-1]
+    return sl.audit(photos, features=told)
+
+
+def test_the_page_of_an_audit_shows_every_finding(audited: Any, tmp_path: Path) -> None:
+    page_file = report(audited, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "audit.json", "index.html", "quarantine.json",
+    ]  # fmt: skip
+    html_text = page_file.read_text(encoding="utf-8")
+    page = Page(html_text)
+    kinds = [one["data-kind"] for one in page.all("li") if "data-kind" in one]
+    assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {
+        "alike": 1, "blank": 1, "copies": 2, "suspicious": 1, "tiny": 1, "two_labels": 1,
+    }  # fmt: skip
+    ticks = [one for one in page.all("input") if one.get("name") == "apart"]
+    ticked = {json.loads(one["value"]) for one in ticks if "checked" in one}
+    apart = json.loads((tmp_path / "quarantine.json").read_text())
+    assert ticked == set(apart) == set(audited.quarantine)
+    assert len(page.all("img")) == len(ticks)
+    assert all(one["src"].startswith("data:image/jpeg") and one["alt"] for one in page.all("img"))
+    assert "words.jpg" in html_text
+    assert json.loads((tmp_path / "audit.json").read_text()) == audited.to_json()
+    assert len(page.all("script")) == 1
+    assert "<img src=x" not in html_text
+    (policy,) = (m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy["content"]
+    assert "script-src 'sha256-" in policy["content"]
+
+
+def test_an_audit_without_findings_says_so(audited: Any, tmp_path: Path) -> None:
+    kinds = ("copies", "alike", "two_labels", "blank", "tiny", "suspicious", "refused")
+    nothing = dataclasses.replace(audited, **dict.fromkeys(kinds, ()))
+    assert "Nothing amiss" in report(nothing, tmp_path).read_text(encoding="utf-8")
+
+
+def test_what_is_not_shown_is_in_the_quarantine_all_the_same(
+    audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenelearn.reporting import _audit
+
+    monkeypatch.setattr(_audit, "_MOST_FINDINGS", 0)
+    page = Page(report(audited, tmp_path).read_text(encoding="utf-8"))
+    (save,) = (one for one in page.all("button") if one.get("id") == "save")
+    assert json.loads(save["data-unseen"]) == list(audited.quarantine)
+
+
+def test_a_report_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"`result` must come from `fit` or `audit`.*int"):
+        report(3, tmp_path)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One page that shows what a fit reached, where it fails, and how to repeat it."""
+"""One page: what a fit reached, where it fails and how to repeat it; or what an audit found."""
 
 from scenelearn.reporting._page import report
 

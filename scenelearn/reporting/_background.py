@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from scenelearn.data import RefusedPhoto, content_hash, to_square
 from scenelearn.reporting import _figures as figures
 from scenelearn.reporting import _findings as findings
 from scenelearn.reporting._markup import (
@@ -25,9 +21,10 @@ from scenelearn.reporting._markup import (
     table,
     text,
 )
+from scenelearn.reporting._pictures import picture
 
 if TYPE_CHECKING:
-    from scenelearn.data import Photos
+    from scenelearn.data import Refused
     from scenelearn.finetune import FitResult
 
 _N_MISTAKES = 12
@@ -62,33 +59,15 @@ def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
         f"is <strong>{name(mistake.true)}</strong> {percent(mistake.true_probability)}"
         f"{path(photos.paths[mistake.index])}"
     )
-    return figure(_picture(photos, mistake.index, alt), caption)
+    return figure(picture(photos, mistake.index, alt, _THUMBNAIL_PX), caption)
 
 
-def _picture(photos: Photos, index: int, alt: str) -> str:
-    """The photo's central square, small, as the network saw it; words where it cannot be shown."""
-    try:
-        content = photos.read(index)
-        if content_hash(content) != photos.hashes[index]:
-            return '<div class="gone">This file has changed since the fit.</div>'
-        pixels = to_square(content, _THUMBNAIL_PX)
-    except FileNotFoundError:
-        return '<div class="gone">This file is no longer there.</div>'
-    except (OSError, RefusedPhoto):
-        return '<div class="gone">This file can no longer be read.</div>'
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG", quality=80, optimize=True)
-    uri = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
-    side = _THUMBNAIL_PX
-    return f'<img src="{uri}" width="{side}" height="{side}" alt="{text(alt)}">'
-
-
-def refused(fit: FitResult) -> str:
+def refused(files: Sequence[Refused]) -> str:
     """Every file that was not used: counted by reason, and listed up to a limit."""
-    total = len(fit.refused)
+    total = len(files)
     if not total:
         return section("refused", "What was refused", "<p>Every file found was used.</p>")
-    groups = findings.refused_groups(fit.refused, _N_REFUSED)
+    groups = findings.refused_groups(files, _N_REFUSED)
     n_listed = sum(len(group.listed) for group in groups)
     more = (
         f" {n_listed:,} of them are listed here, the rare reasons first; the other "

@@ -141,6 +141,16 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .gallery figcaption{color:var(--ink);font-size:.9rem;line-height:1.4}
 .gallery b{color:var(--wrong)}
 .gallery code{display:block;color:var(--muted);margin-top:.25rem;font-size:.76rem}
+.gallery.small{gap:1rem;grid-template-columns:repeat(auto-fill,minmax(8rem,1fr));margin:0}
+.gallery.small img,.gallery.small .gone{max-width:112px}
+.findings{list-style:none;margin:0;padding:0}
+.finding{border-top:1px solid var(--rule);padding:.9rem 0}
+.finding label{display:block;margin-top:.3rem;font-size:.82rem}
+.controls{display:flex;flex-wrap:wrap;gap:.35rem 1.2rem;font-size:.9rem;align-items:baseline}
+.controls label:first-child,.controls p{flex-basis:100%;margin:.2rem 0}
+.controls [type=search],.controls button{font:inherit;color:inherit;background:var(--card);
+ border:1px solid var(--muted);border-radius:5px;padding:.25rem .6rem}
+[hidden]{display:none}
 details{margin-top:1rem}
 summary{cursor:pointer;color:var(--right);font-size:.92rem;width:fit-content}
 details[open] summary{margin-bottom:.7rem}
@@ -152,7 +162,7 @@ footer p{border-top:1px solid var(--rule);margin:3.5rem 0 2.5rem;padding-top:1.1
  dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:5.5rem}
  .bar{display:block;width:88px;margin:.35rem 0 0 auto}}
 @media print{body{font-size:10.5pt;background:none;print-color-adjust:exact;
- -webkit-print-color-adjust:exact}main,footer{max-width:none;padding:0}nav{display:none}
+ -webkit-print-color-adjust:exact}main,footer{max-width:none;padding:0}nav,.controls{display:none}
  .scroll,.scroll.tall{overflow:visible;max-height:none}
  tr,figure,.gallery li,.next,dl div{break-inside:avoid}h2,h3{break-after:avoid}
  .tall table{font-size:8pt}.tall th,.tall td{padding:.1rem .6rem}.tall .rare{display:inline;
