@@ -11,17 +11,22 @@ from PIL import Image, ImageCms
 
 REDUCING_GAP = 4  # photos are reduced to so many times the size asked for, and resampled from there
 _MATTE = (255, 255, 255)  # what shows through transparent pixels
+_T = Image.Transpose
 _STRIP_PIXELS = 2_000_000
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's name of a space, and Pillow's
+
+Box = tuple[float, float, float, float]
 
 
 def in_colour(
     image: Image.Image,
-    box: tuple[float, float, float, float],
+    box: Box,
     side_px: int,
+    *,
     filter_: Image.Resampling,
+    way: Image.Transpose | None,
 ) -> Image.Image:
-    """Part of an image, squeezed into a square, in sRGB.
+    """Part of an image, upright, squeezed into a square, in sRGB.
 
     A large image passes through here in strips, so that beside its own pixels little memory is
     needed whatever their kind.
@@ -31,6 +36,8 @@ def in_colour(
         box: left, top, right and bottom of the part, in pixels.
         side_px: width and height of the result, in pixels.
         filter_: of the resampling.
+        way: what brings the image upright. It is turned before it is resampled, since rounding
+            between rows and columns makes a difference.
 
     Returns:
         An "RGB" image.
@@ -43,13 +50,29 @@ def in_colour(
     outer = (math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3]))
     factor = max(1, int(min(box[2] - box[0], box[3] - box[1])) // (REDUCING_GAP * side_px))
     part = _reduced(image, outer, factor, mode)
-    inner = [(edge - outer[k % 2]) / factor for k, edge in enumerate(box)]
-    small = part.resize((side_px, side_px), filter_, (inner[0], inner[1], inner[2], inner[3]))
+    left, top, right, bottom = ((edge - outer[k % 2]) / factor for k, edge in enumerate(box))
+    inner = (left, top, right, bottom)
+    if way is not None:
+        part, inner = part.transpose(way), _turned_box(inner, part.size, way)
+    small = part.resize((side_px, side_px), filter_, inner)
     if transform is None:
         return small
     done = ImageCms.applyTransform(small, transform)
     assert done is not None
     return done
+
+
+def _turned_box(box: Box, size: tuple[int, int], way: Image.Transpose) -> Box:
+    """Where a box lies once its image is turned."""
+    left, top, right, bottom = box
+    width, height = size
+    if way in (_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.ROTATE_90, _T.TRANSVERSE):
+        left, right = width - right, width - left
+    if way in (_T.FLIP_TOP_BOTTOM, _T.ROTATE_180, _T.ROTATE_270, _T.TRANSVERSE):
+        top, bottom = height - bottom, height - top
+    if way in (_T.TRANSPOSE, _T.ROTATE_90, _T.ROTATE_270, _T.TRANSVERSE):
+        left, top, right, bottom = top, left, bottom, right
+    return left, top, right, bottom
 
 
 def _reduced(

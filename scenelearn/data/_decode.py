@@ -143,13 +143,12 @@ def to_grey(content: bytes, side_px: int) -> Look:
         with _room_for(image):
             _load(image, content)
             try:
-                small = in_colour(image, (0, 0, *image.size), side_px, Image.Resampling.BOX)
+                box, way = (0, 0, *image.size), _to_upright(image)
+                small = in_colour(image, box, side_px, filter_=Image.Resampling.BOX, way=way)
             except MemoryError as error:
                 raise refusal(content, error) from None
         animated = _is_animated(image)
-        way = _to_upright(image)
-    upright = small if way is None else small.transpose(way)
-    return Look(np.asarray(upright.convert("L")), shorter, animated)
+    return Look(np.asarray(small.convert("L")), shorter, animated)
 
 
 def _is_animated(image: Image.Image) -> bool:
@@ -165,11 +164,11 @@ def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
     try:
-        small = in_colour(image, box, side_px, Image.Resampling.BICUBIC)
+        way = _to_upright(image)
+        small = in_colour(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
     except MemoryError as error:
         raise refusal(content, error) from None
-    way = _to_upright(image)
-    return np.asarray(small if way is None else small.transpose(way), dtype=np.uint8)
+    return np.asarray(small, dtype=np.uint8)
 
 
 class _Strict:
