@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.data import Photos, Reason, scan
+from scenelearn.data import Photos, Reason, _scan, scan
+from scenelearn.data._store import read_file
 from scenelearn.errors import DataError, NoPhotosError, PathMissingError
 
 
@@ -416,14 +417,13 @@ def test_unreadable_file_is_named_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_all(tmp_path, PLAIN)
-    read_bytes = Path.read_bytes
 
-    def refuse_one(path: Path) -> bytes:
-        if path.name == "1.jpg" and path.parent.name == "sea":
+    def refuse_one(root: Path, path: str) -> bytes:
+        if path == "sea/1.jpg":
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return read_file(root, path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse_one)
+    monkeypatch.setattr(_scan, "read_file", refuse_one)
     photos = scan(tmp_path)
     assert len(photos) == 3
     assert why(photos) == {"sea/1.jpg": Reason.UNREADABLE}

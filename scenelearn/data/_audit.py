@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import html
-import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn.data._ahead import in_threads
 from scenelearn.data._alike import GREY_PX, alike
-from scenelearn.data._decode import of_photo, to_grey
+from scenelearn.data._decode import STRICT, of_photo, to_grey
 from scenelearn.data._files import cache_folder
 from scenelearn.data._groups import joined, links
 from scenelearn.data._labels import Suspect, suspects
@@ -224,12 +223,10 @@ def _looked_at(
             greys[index], sizes[index], animated[index] = found
             spread[index] = int(found.grey.max()) - int(found.grey.min())
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, n, _CHUNK):
-            stop = min(start + _CHUNK, n)
-            list(pool.map(one, range(start, stop)))
-            if progress:
-                progress(stop, n)
+    with STRICT:
+        for done, _ in enumerate(in_threads(one, range(n)), start=1):
+            if progress and (done % _CHUNK == 0 or done == n):
+                progress(done, n)
     by_hash = defaultdict(list)
     for index, photo_hash in enumerate(photos.hashes):
         by_hash[photo_hash].append(index)

@@ -81,7 +81,8 @@ def _reduced(
     """Part of an image in the given mode, averaged over squares of `factor` pixels."""
     left, top, right, bottom = box
     if image.width * image.height <= _STRIP_PIXELS:
-        part = _converted(image.crop(box), mode)
+        whole = box == (0, 0, *image.size)
+        part = _converted(image if whole else image.crop(box), mode)
         return part.reduce(factor) if factor > 1 else part
     result = Image.new(
         mode, (math.ceil((right - left) / factor), math.ceil((bottom - top) / factor))

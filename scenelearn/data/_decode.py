@@ -21,6 +21,7 @@ from scenelearn.data._refusals import RefusedPhoto, check_kind, ends_as_it_shoul
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # Pillow's names
 MAX_PIXELS = 100_000_000  # decoded, 300 MB; a JPEG of a phone's 200 megapixels is decoded at half
 _MAX_WORK = 3_000_000_000  # pixels times passes over them, of a progressive JPEG: seconds
+_LEAST_PASS_BYTES = 10  # the header of a pass alone
 _LARGE = 16_000_000  # from this number of pixels on, one photo at a time is decoded
 
 _MARKED_END = ("JPEG", "PNG", "WEBP")  # formats whose end shows whether a file was cut short
@@ -62,7 +63,7 @@ def check_whole(content: bytes) -> None:
     Raises:
         RefusedPhoto: with the reason, if it is not a whole, known image of sensible size.
     """
-    with _STRICT:
+    with STRICT:
         image, _ = _open(content, 1)
         kind = image.format or ""
         if kind not in _MARKED_END or not ends_as_it_should(content, kind):
@@ -90,7 +91,7 @@ def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
     Raises:
         RefusedPhoto: if the bytes are not a whole, known image of sensible size.
     """
-    with _STRICT:
+    with STRICT:
         image, _ = _open(content, REDUCING_GAP * side_px)
         with _room_for(image):
             return _square(image, side_px, content)
@@ -109,7 +110,7 @@ def square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
     Raises:
         RefusedPhoto: if its file is not whole, or its pixels are of a kind that we do not read.
     """
-    with _STRICT:
+    with STRICT:
         check_kind(image)
         return _square(image, side_px, b"")
 
@@ -138,7 +139,7 @@ def to_grey(content: bytes, side_px: int) -> Look:
     Raises:
         RefusedPhoto: if the photo cannot be decoded.
     """
-    with _STRICT:
+    with STRICT:
         image, shorter = _open(content, 2 * side_px)
         with _room_for(image):
             _load(image, content)
@@ -168,7 +169,7 @@ def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.
         small = in_colour(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
     except MemoryError as error:
         raise refusal(content, error) from None
-    return np.asarray(small, dtype=np.uint8)
+    return np.frombuffer(small.tobytes(), np.uint8).reshape(side_px, side_px, 3)
 
 
 class _Strict:
@@ -205,7 +206,9 @@ class _Strict:
                 self._undo.close()
 
 
-_STRICT = _Strict()
+STRICT = _Strict()
+"""Entered around each decoding; around many of them as well, it is switched once."""
+
 _LARGE_ONES = threading.Lock()
 
 
@@ -223,7 +226,8 @@ def _open(content: bytes, least_px: int) -> tuple[Image.Image, int]:
     check_kind(image)
     width, height = image.size
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        n_passes = content.count(b"\xff\xda")
+        may_pass = len(content) // _LEAST_PASS_BYTES  # counting takes time in itself
+        n_passes = content.count(b"\xff\xda") if width * height * may_pass > _MAX_WORK else 1
         if width * height * n_passes > _MAX_WORK:
             detail = f"{width}×{height} px in {n_passes:,} passes would take too long to decode"
             raise RefusedPhoto(Reason.TOO_LARGE, detail)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._decode import of_photo, to_square
+from scenelearn.data._ahead import in_threads
+from scenelearn.data._decode import STRICT, of_photo, to_square
 from scenelearn.data._files import SPARE_BYTES, cache_folder, cache_limit_bytes
 from scenelearn.data._photos import Photos, Reason, Refused
 from scenelearn.data._shards import Failure, Shards, opened, write_shard
@@ -191,11 +192,11 @@ def _fill(
         return Failure(found.reason, found.detail)
 
     n_done = len(photos) - len(contents)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with STRICT:
         for start in range(0, len(contents), at_once):
             part = contents[start : start + at_once]
             try:
-                failed = write_shard(shards, part, pool.map(one, part))
+                failed = write_shard(shards, part, in_threads(one, part))
             except OSError as error:
                 _log.warning(
                     "The rest of the photos is decoded each time: %s cannot be written: %s",
