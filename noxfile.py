@@ -96,6 +96,27 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def photos(session: nox.Session) -> None:
+    """Measure growth up to 200,000 photos, and loaders: `nox -s photos -- --photos FOLDER`.
+
+    Writes docs/results/scale.json and throughput.json; takes about ten minutes.
+    """
+    session.install("-e", ".[tensorflow,torch]", "grain", *group("test"))
+    env, out = {"KERAS_BACKEND": "jax"}, Path("docs", "results")
+    session.run("python", "-m", "tests.bench.scale", "--out", str(out / "scale.json"), env=env)
+    if session.posargs:
+        where = [*session.posargs, "--out", str(out / "throughput.json")]
+        session.run("python", "-m", "tests.bench.throughput", *where, env=env)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damage image files at random: each is decoded or refused; `nox -s fuzz -- --minutes 10`."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.bench.fuzz", *session.posargs)
+
+
+@nox.session
 def memory(session: nox.Session) -> None:
     """Compare the XLA rule of sizing with XLA: hours in all; it goes on where it was cut off.
 
