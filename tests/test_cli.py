@@ -277,6 +277,9 @@ def test_fit_keeps_copies_together_and_goes_without_the_quarantine(
     side = {one["path"]: name for name in ("train", "validation", "test") for one in splits[name]}
     assert not set(apart) & set(side)
     assert "2 photos are copies of others and stay on their side; 2 should not be used" in err
+    again = sl.split(sl.scan(with_copies, tmp_path / "out/report/split.csv"), seed=77)
+    repeated = again.to_json()  # from the manifest: the same sides, whatever the seed
+    assert all(repeated[name] == splits[name] for name in ("train", "validation", "test"))
     content = (with_copies / "sea/again.jpg").read_bytes()
     same = [path for path in side if (with_copies / path).read_bytes() == content]
     assert len(same) == 2

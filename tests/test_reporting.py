@@ -160,7 +160,8 @@ def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_pa
     report(fit, str(folder))
 
     assert index == folder / "index.html"
-    assert sorted(file.name for file in folder.iterdir()) == ["index.html", "result.json"]
+    names = ["index.html", "result.json", "split.csv"]
+    assert sorted(file.name for file in folder.iterdir()) == names
 
 
 def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
 def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
     page = written(fit, tmp_path / "report")
 
-    assert f"sl.scan({str(tmp_path / 'photos')!r})" in page.text
+    assert f"sl.scan({str(tmp_path / 'photos')!r}, 'report/split.csv')" in page.text
     assert "sl.split(photos, validation=0.25, test=0.5, seed=7)" in page.text
     for key, value in fit.settings.to_json().items():
         assert f"{key}={value!r}," in page.text
@@ -481,7 +482,8 @@ def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
         report(fit, folder)
 
     assert (folder / "index.html").read_bytes() == before
-    assert sorted(file.name for file in folder.iterdir()) == ["index.html", "result.json"]
+    names = ["index.html", "result.json", "split.csv"]
+    assert sorted(file.name for file in folder.iterdir()) == names
 
 
 def test_importing_the_room_loads_no_network() -> None:

@@ -73,7 +73,7 @@ class Splits:
                 path=photos.paths[i],
                 label=photos.class_names[photos.labels[i]],
                 side=side,
-                group=str(self.groups[i]),
+                group=str(self.groups[i]) if len(self.groups) else "",
                 hash=photos.hashes[i],
             )
             for side in SIDES

@@ -149,7 +149,7 @@ def repeat(fit: FitResult) -> str:
     shares = f"validation={fit.splits.validation_share}, test={fit.splits.test_share}"
     code = (
         "import scenelearn as sl\n\n"
-        f"photos = sl.scan({str(photos.folder)!r})\n"
+        f"photos = sl.scan({str(photos.folder)!r}, 'report/split.csv')\n"
         f"splits = sl.split(photos, {shares}, seed={fit.splits.seed})\n"
         f"fit = sl.fit(\n    splits,\n{settings})\n"
         'sl.report(fit, "report/")\n'
@@ -159,7 +159,8 @@ def repeat(fit: FitResult) -> str:
     note = (
         f"<p>The split came out as {sizes[0]:,} photos to train, {sizes[1]:,} "
         f"({percent(sizes[1] / whole)}) to validate and {sizes[2]:,} ({percent(sizes[2] / whole)}) "
-        "to test. Each photo's hash and side are in <code>result.json</code>.</p>"
+        "to test. <code>split.csv</code> beside this page lists each photo with its side and hash; "
+        "a photo that is gone or has changed since is then refused by name.</p>"
     )
     # The code's strings went through repr, so nothing but markup is left to escape.
     snippet = region("Python code", f"<pre><code>{html.escape(code)}</code></pre>")

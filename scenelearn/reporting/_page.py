@@ -33,10 +33,11 @@ def report(result: FitResult | Audit, folder: str | os.PathLike[str]) -> Path:
     """Write a fit or an audit as one web page that needs no other file, and its numbers as JSON.
 
     The page holds its style, figures and small copies of photos, and forbids the browser every
-    request. That of a fit (``index.html``, ``result.json``) shows what it reached, and its most
-    confident mistakes. That of an audit (``index.html``, ``audit.json``, ``quarantine.json``)
-    shows each finding with its photos, filters them, and saves the quarantine that you tick.
-    Each file is written whole or not at all, in place of an earlier report in the same folder.
+    request. That of a fit (``index.html``, ``result.json``, ``split.csv``) shows what it reached,
+    its most confident mistakes, and how to repeat it from the split that is saved. That of an
+    audit (``index.html``, ``audit.json``, ``quarantine.json``) shows each finding with its photos,
+    filters them, and saves the quarantine that you tick. Each file is written whole or not at
+    all, in place of an earlier report in the same folder.
 
     Args:
         result: from `scenelearn.fit` or `scenelearn.audit`.
@@ -57,6 +58,7 @@ def report(result: FitResult | Audit, folder: str | os.PathLike[str]) -> Path:
     elif hasattr(result, "evaluation"):  # a FitResult, without loading the room of networks
         numbers = {"result.json": result.to_json()}
         page = _page(result)
+        result.splits.save(target / "split.csv")
     else:
         raise ArgumentError(
             f"`result` must come from `fit` or `audit`. Received: {type(result).__name__}. "
