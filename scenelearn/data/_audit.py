@@ -175,7 +175,7 @@ def audit(
 
     Each photo is decoded once, to a grey square of 32 × 32, which a temporary file in the cache
     folder holds. Each is compared with those that come near it only: the time grows as n · log n,
-    the memory as n (about half a kilobyte a photo).
+    the memory as n (under two kilobytes a photo).
     Photos that are gone or broken by now are named in `refused`, and the rest goes on.
 
     Args:
