@@ -28,7 +28,7 @@ def made_ahead(make: Callable[[int], T], numbers: Iterable[int], workers: int) -
     Yields:
         The results. An error of `make` is raised in its result's place.
 
-    Example:
+    Examples:
         >>> list(made_ahead(lambda k: k * k, range(5), workers=2))
         [0, 1, 4, 9, 16]
     """
@@ -58,7 +58,7 @@ def in_threads(function: Callable[[S], T], things: Sequence[S]) -> Iterator[T]:
     Yields:
         The results; of few more than have been asked for are kept.
 
-    Example:
+    Examples:
         >>> list(in_threads(len, ["a", "bcd", ""]))
         [1, 3, 0]
     """

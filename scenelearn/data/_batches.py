@@ -43,7 +43,7 @@ class Batches:
     Raises:
         ArgumentError: if a number is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> images = np.zeros((103, 2, 2, 3), np.uint8)
         >>> batches = Batches(

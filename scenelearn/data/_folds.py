@@ -46,7 +46,7 @@ def folds(
         TooFewClassesError: if there are fewer than two classes.
         TooFewPhotosError: if a class has too few different photos for the folds.
 
-    Example:
+    Examples:
         >>> import tempfile, scenelearn as sl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     parts = sl.data.folds(sl.scan(sl.sample_scenes(folder, per_class=6)), 3)

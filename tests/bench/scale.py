@@ -31,13 +31,13 @@ from scenelearn.finetune._environment import environment
 _CLASSES, _PX, _COPIES = 10, 64, 10
 
 _STEPS = """
-import json, resource, sys, time
+import json, sys, time
+from tests.bench.fuzz import peak_kib
 import scenelearn as sl
 found, start = {}, time.monotonic()
 def done(name):
     global start
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found[name] = {"seconds": time.monotonic() - start, "peak_mib": kib / 1024}
+    found[name] = {"seconds": time.monotonic() - start, "peak_mib": peak_kib() / 1024}
     start = time.monotonic()
 import scenelearn.data
 done("import")
