@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from ._fusion import Kernel
@@ -265,26 +266,33 @@ def _not_into_arguments(
         n = bisect_right(sizes, -life.n_bytes)
         free = np.flatnonzero((opens[:n] <= life.start) & (closes[:n] >= life.end))
         for at in free[::-1].tolist():
-            space = spaces[at]
-            if not any(
-                _collide(life, first, last, value, kernel_of) for first, last, value in space.taken
-            ):
-                space.taken.append((life.start, life.end, life.root))
+            taken = spaces[at].taken
+            place = bisect_right(taken, life.end, key=itemgetter(0))
+            if not _collides(life, taken, place, kernel_of):
+                taken.insert(place, (life.start, life.end, life.root))
                 break
         else:
             rest.add(life.root)
     return rest
 
 
-def _collide(
-    life: _Life, first: int, last: int, value: int, kernel_of: Mapping[int, Kernel]
+def _collides(
+    life: _Life, taken: list[tuple[int, int, int]], place: int, kernel_of: Mapping[int, Kernel]
 ) -> bool:
-    """Whether two arrays cannot lie in one place: a kernel may write over what it reads last."""
-    if first > life.end or last < life.start:
-        return False
-    if last == life.start and value in kernel_of[life.root].elementwise:
-        return False
-    return not (first == life.end and life.root in kernel_of[value].elementwise)
+    """Whether an array cannot lie where others do, which are in order: `place` come before its end.
+
+    Two may meet in one step: a kernel may write over what it reads last.
+    """
+    while place:
+        place -= 1
+        first, last, value = taken[place]
+        if last < life.start:
+            return False  # and so do all before it
+        over_it = last == life.start and value in kernel_of[life.root].elementwise
+        under_it = first == life.end and life.root in kernel_of[value].elementwise
+        if not (over_it or under_it):
+            return True
+    return False
 
 
 def _by_size(buffer: Buffer) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from ._library import calls
 from ._program import ELEMENTWISE, EXPENSIVE, FUSIBLE, Program, true_rank
@@ -174,27 +175,31 @@ class _Fusion:
             inner = [read for index in sorted(members, reverse=True) for read in inputs[index]]
             return Kernel(root, self._without_constants(inner, members), frozenset())
         members = {root}
-        reads = list(dict.fromkeys(inputs[root]))
+        reads = dict.fromkeys(inputs[root])
         reused = set(inputs[root]) if kind[root] in _REUSING else set()
-        changed = kind[root] in FUSIBLE
-        while changed:
-            changed = False
-            for producer in sorted(reads, reverse=True):
-                if producer in self.unique or not self._may_fuse(producer, root, reused):
-                    continue
-                members.add(producer)
-                reads.remove(producer)
-                if producer in reused or kind[producer] in _REUSING:
-                    reused.update(inputs[producer])
-                for read in inputs[producer]:
-                    self.users[read].add(root)
-                    if read not in members and read not in reads:
-                        reads.append(read)
-                self.users[producer].discard(root)
-                if not self.users[producer] and producer not in self.outputs:
-                    self._remove(producer)
-                changed = True
-                break
+        # Latest first. One that may not join is asked again when it has lost a reader.
+        asked = [-read for read in reads] if kind[root] in FUSIBLE else []
+        heapify(asked)
+        while asked:
+            producer = -heappop(asked)
+            if (
+                producer not in reads
+                or producer in self.unique
+                or not self._may_fuse(producer, root, reused)
+            ):
+                continue
+            members.add(producer)
+            del reads[producer]
+            if producer in reused or kind[producer] in _REUSING:
+                reused.update(inputs[producer])
+            for read in inputs[producer]:
+                self.users[read].add(root)
+                if read not in members:
+                    reads.setdefault(read)
+                    heappush(asked, -read)
+            self.users[producer].discard(root)
+            if not self.users[producer] and producer not in self.outputs:
+                self._remove(producer)
         return Kernel(
             root, self._without_constants(reads, members), self._same_place(root, members, reads)
         )
