@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import NamedTuple
 
 from ._fusion import Kernel
@@ -167,15 +166,18 @@ def lay_out(
     results = {views.get(index, index) for index in outputs}
     fixed = set(arguments) | results
     written = {kernel.root: step for step, kernel in enumerate(order)}
-    spaces = {
-        argument: _Space(
+    gaps = [
+        _Gap(
             n_bytes[argument],
             place.get(argument, 0),
-            [(-1, last_read.get(argument, -1), argument), (written[result], len(order), result)],
+            last_read.get(argument, -1),
+            written[result],
+            argument,
+            result,
         )
         for argument, result in donated.items()
         if result in written
-    }
+    ]
     kernel_of = {kernel.root: kernel for kernel in order}
     loose = [
         kernel.root for kernel in order if kernel.root not in views and kernel.root not in fixed
@@ -191,7 +193,7 @@ def lay_out(
             )
             for root in loose
         ],
-        list(spaces.values()),
+        gaps,
         kernel_of,
     )
     buffers: list[Buffer] = []
@@ -227,13 +229,15 @@ def lay_out(
     return Layout(block, tuple(order), tuple(buffers), peak_step)
 
 
-@dataclass(slots=True)
-class _Space:
-    """The memory of a donated argument: its size, its place in the walk, and when it is taken."""
+class _Gap(NamedTuple):
+    """When a donated argument's memory is free: between its last reader and its new value."""
 
     n_bytes: int
     place: int
-    taken: list[tuple[int, int, int]]
+    opens: int
+    closes: int
+    before: int
+    after: int
 
 
 class _Life(NamedTuple):
@@ -247,52 +251,49 @@ class _Life(NamedTuple):
 
 
 def _not_into_arguments(
-    lives: Sequence[_Life], spaces: Sequence[_Space], kernel_of: Mapping[int, Kernel]
+    lives: Sequence[_Life], gaps: Sequence[_Gap], kernel_of: Mapping[int, Kernel]
 ) -> set[int]:
     """Put each array, largest first, into the smallest argument that is free all its life.
+
+    Two arrays may meet in one step: a kernel may write over what it reads last.
 
     Returns:
         The arrays for which there is none.
     """
     import numpy as np
 
-    spaces = sorted(spaces, key=lambda space: (-space.n_bytes, space.place))
-    sizes = [-space.n_bytes for space in spaces]
-    # an argument is free between its own last reader and its update: most are ruled out by that
-    opens = np.array([space.taken[0][1] for space in spaces], np.int64)
-    closes = np.array([space.taken[1][0] for space in spaces], np.int64)
+    gaps = sorted(gaps, key=lambda gap: (-gap.n_bytes, gap.place))
+    sizes = [-gap.n_bytes for gap in gaps]
+    n = len(gaps)
+    # each array that is put into a gap makes two of it, of the same argument
+    opens, closes, argument = np.zeros((3, n + len(lives)), np.int64)
+    opens[:n] = [gap.opens for gap in gaps]
+    closes[:n] = [gap.closes for gap in gaps]
+    argument[:n] = range(n)
+    before, after = [gap.before for gap in gaps], [gap.after for gap in gaps]
     rest = set()
-    for life in sorted(lives, key=lambda one: (-one.n_bytes, one.place)):
-        n = bisect_right(sizes, -life.n_bytes)
-        free = np.flatnonzero((opens[:n] <= life.start) & (closes[:n] >= life.end))
-        for at in free[::-1].tolist():
-            taken = spaces[at].taken
-            place = bisect_right(taken, life.end, key=itemgetter(0))
-            if not _collides(life, taken, place, kernel_of):
-                taken.insert(place, (life.start, life.end, life.root))
+    for root, size, start, end in (
+        (life.root, life.n_bytes, life.start, life.end)
+        for life in sorted(lives, key=lambda one: (-one.n_bytes, one.place))
+    ):
+        own = kernel_of[root].elementwise
+        free = np.flatnonzero((opens[:n] <= start) & (closes[:n] >= end))
+        large = bisect_right(sizes, -size)
+        free = free[argument[free] < large]
+        for at in free[np.argsort(-argument[free], kind="stable")].tolist():
+            meets = (opens[at] == start and before[at] not in own) or (
+                closes[at] == end and root not in kernel_of[after[at]].elementwise
+            )
+            if not meets:
+                opens[n], closes[n], argument[n] = end, closes[at], argument[at]
+                before.append(root)
+                after.append(after[at])
+                closes[at], after[at] = start, root
+                n += 1
                 break
         else:
-            rest.add(life.root)
+            rest.add(root)
     return rest
-
-
-def _collides(
-    life: _Life, taken: list[tuple[int, int, int]], place: int, kernel_of: Mapping[int, Kernel]
-) -> bool:
-    """Whether an array cannot lie where others do, which are in order: `place` come before its end.
-
-    Two may meet in one step: a kernel may write over what it reads last.
-    """
-    while place:
-        place -= 1
-        first, last, value = taken[place]
-        if last < life.start:
-            return False  # and so do all before it
-        over_it = last == life.start and value in kernel_of[life.root].elementwise
-        under_it = first == life.end and life.root in kernel_of[value].elementwise
-        if not (over_it or under_it):
-            return True
-    return False
 
 
 def _by_size(buffer: Buffer) -> tuple[int, int]:
