@@ -96,6 +96,7 @@ from ._layers import (
     ZeroPadding3D,
 )
 from ._memory import Moment, TrainingBytes
+from ._receptive import ReceptiveField
 from ._recurrent_shapes import Axis, RecurrentShapes, recurrent_shapes
 from ._result import Estimate, Row
 from ._show import Figure
@@ -164,6 +165,7 @@ __all__ = [
     "RMSNormalization",
     "Ranking",
     "ReLU",
+    "ReceptiveField",
     "RecurrentShapes",
     "RepeatVector",
     "Rescaling",

@@ -15,6 +15,7 @@ from ._layers._checks import one_of, positive
 from ._memory import Memory, Situation
 from ._optimizers import slots_of
 from ._read import graph_of
+from ._receptive import receptive_fields
 from ._result import Estimate, Row
 from ._textbook import n_trained, n_weights, textbook_memory
 
@@ -159,7 +160,8 @@ def _by_rule(rule: str, graph: Graph, shapes: tuple[Shape, ...], situation: Situ
 def _rows(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> tuple[Row, ...]:
     rows = []
     counted: set[int] = set()
-    for call in graph.calls:
+    fields = receptive_fields(graph, shapes)
+    for call, field in zip(graph.calls, fields, strict=True):
         reads = graph.reads(call, shapes)
         weights = () if call.owner in counted else call.layer.weights(*reads)
         counted.add(call.owner)
@@ -178,6 +180,7 @@ def _rows(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> tupl
                 ),
                 n_multiply_adds=call.layer.n_multiply_adds(*reads),
                 activation_bytes=sum(map(math.prod, made)) * situation.map_bytes,
+                receptive_field=field,
             )
         )
     return tuple(rows)

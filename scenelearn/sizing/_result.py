@@ -13,6 +13,7 @@ from ._answers import largest_that_fits, scaled
 from ._bytes import megabytes, parse_bytes
 from ._layers import Shape
 from ._memory import Moment, TrainingBytes
+from ._receptive import ReceptiveField
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Row:
         n_trainable: Those that this training would move.
         n_multiply_adds: Multiplications that are added up, over the whole batch.
         activation_bytes: The bytes of its outputs.
+        receptive_field: How far an element of its output sees in the network's input, with the
+            effective stride and the start; None where it sees no window of it.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Row:
     n_trainable: int
     n_multiply_adds: int
     activation_bytes: int
+    receptive_field: ReceptiveField | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
