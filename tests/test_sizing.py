@@ -76,7 +76,16 @@ def test_each_wrong_number_of_the_submitted_answer_comes_from_a_wrong_rule() -> 
     # released: the input and one map of those, where two neighbouring maps are there at once
     tripled = 3 * maps[0]
     assert round((tripled + 200 * 300 * 3 * 4) / 1e6, 2) == 18.72  # 18.83 with its own rounding
-    # parameters multiplied by the images of the batch; they are there once
+    # a batch of 50: all of it fifty times, the parameters too
+    assert round(50 * 18.83) in {941, 942}
+    assert 50 * found.parameter_bytes == 180_680_000 != found.parameter_bytes
+    # training: input, tripled maps and the parameters of the tripled kernels, fifty times each
+    kernels = (1_000 + 540_200 + 2_160_400) * 4
+    everything = 50 * (200 * 300 * 3 * 4 + 3 * sum(maps) + kernels)
+    assert round(everything / 1e9, 1) == 2.2
+    # ... and no gradients, which are as large as the parameters
+    assert cnn(batch_size=50).training.gradients == found.parameter_bytes
+    # parameters are there once
     parts = cnn(batch_size=50).training
     assert parts.parameters == found.parameter_bytes != 50 * found.parameter_bytes
 

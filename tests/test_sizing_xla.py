@@ -70,9 +70,14 @@ def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str
         ("ConvNeXtTiny", "predict", 0.05),
         ("ResNet50", "predict", 0.02),
         ("VGG16", "train sgd_momentum", 0.05),
+        ("VGG16", "head adam", 0.01),
+        ("VGG19", "head adam", 0.01),
         ("GRU", "train adam", 0.05),
         ("LSTM", "train sgd_momentum", 0.10),
+        ("encoder", "predict", 0.01),
         ("encoder", "train sgd_momentum", 0.10),
+        ("U-Net", "train adam", 0.10),
+        ("bidirectional", "train adam", 0.10),
         ("ViT", "train adam", 0.10),
     ],
 )
@@ -84,6 +89,46 @@ def test_known_networks(name: str, step: str, within: float) -> None:
     real = planned(model, 8, step)["total_bytes"]
     found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
     assert found == pytest.approx(real, rel=within)
+
+
+BEYOND: dict[str, tuple[float, Any]] = {
+    "Dropout": (0.02, lambda of: [of.Dropout(0.1), of.Conv2D(64, 3), of.Dropout(0.5)]),
+    "SpatialDropout2D": (0.05, lambda of: [of.SpatialDropout2D(0.1)]),
+    "GlobalMaxPooling2D": (0.01, lambda of: [of.Conv2D(64, 3), of.GlobalMaxPooling2D()]),
+    "UpSampling2D": (0.20, lambda of: [of.MaxPooling2D(), of.UpSampling2D()]),
+    "Conv2DTranspose": (0.05, lambda of: [of.MaxPooling2D(), of.Conv2DTranspose(32, 4, 2)]),
+    "PReLU": (0.05, lambda of: [of.PReLU(shared_axes=[1, 2])]),
+    "GroupNormalization": (0.25, lambda of: [of.GroupNormalization(8)]),
+    "RMSNormalization": (0.20, lambda of: [of.RMSNormalization(), of.ELU()]),
+    "Permute": (0.05, lambda of: [of.Permute((2, 1, 3))]),
+    "EinsumDense": (0.05, lambda of: [of.EinsumDense("abcd,de->abce", (None, None, 48))]),
+    "Maximum": (0.15, lambda of: [of.Conv2D(32, 3, padding="same"), of.Maximum()]),
+    "Cropping2D": (0.05, lambda of: [of.ZeroPadding2D(2), of.Cropping2D(1)]),
+    "softplus": (0.15, lambda of: [of.Activation("softplus")]),
+}
+
+
+def between(name: str) -> Any:
+    """A small network with these layers between its first and its last."""
+    layers = keras().layers
+    x = inputs = layers.Input((32, 32, 3))
+    first = x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
+    for layer in BEYOND[name][1](layers):
+        x = layer([first, x]) if isinstance(layer, layers.Maximum) else layer(x)
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, activation="relu")(x))
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BEYOND)
+def test_layers_beyond_the_known_networks(name: str) -> None:
+    for step in ("predict", "train sgd_momentum"):
+        with without_values(keras()):
+            model = between(name)
+        real = planned(model, 8, step)["total_bytes"]
+        found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
+        assert found == pytest.approx(real, rel=BEYOND[name][0]), step
 
 
 def test_the_textbook_prediction_is_exact() -> None:

@@ -212,7 +212,10 @@ class _Reader:
                 'only: build the model with data_format="channels_last".'
             )
         if kind in _AS_DROPOUT:
-            return Dropout(0.5, name=operation.name, trainable=operation.trainable)
+            drawn = (None, *(1,) * int(kind[-2]), None) if kind.startswith("Spatial") else None
+            return Dropout(
+                0.5, noise_shape=drawn, name=operation.name, trainable=operation.trainable
+            )
         if kind == "LayerScale":
             return _layers.Scale(name=operation.name, trainable=operation.trainable)
         if kind == "EinsumDense":

@@ -61,6 +61,8 @@ def networks() -> dict[str, Callable[[int], Any]]:
         "GRU": _gru,
         "encoder": _encoder,
         "ViT": _vit,
+        "U-Net": _unet,
+        "bidirectional": _bidirectional,
     }
 
 
@@ -110,6 +112,36 @@ def _vit(_: int) -> Any:
         y = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.Dense(128)(layers.Dense(512, activation="gelu")(y))])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _unet(_: int) -> Any:
+    layers = keras().layers
+
+    def twice(x: Any, filters: int) -> Any:
+        for _half in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        return x
+
+    x = inputs = layers.Input((96, 96, 3))
+    skips = []
+    for filters in (32, 64):
+        x = twice(x, filters)
+        skips.append(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dropout(0.3)(twice(x, 128))
+    x = layers.Concatenate()([layers.UpSampling2D()(x), skips.pop()])
+    x = layers.Conv2DTranspose(32, 2, 2)(twice(x, 64))
+    x = layers.Concatenate()([x, skips.pop()])
+    return keras().Model(inputs, layers.Conv2D(3, 1)(twice(x, 32)))
+
+
+def _bidirectional(_: int) -> Any:
+    layers = keras().layers
+    inputs = layers.Input((60, 40))
+    x = layers.Bidirectional(layers.LSTM(64, return_sequences=True))(inputs)
+    x = layers.Bidirectional(layers.LSTM(32))(layers.Dropout(0.2)(x))
     return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 

@@ -164,6 +164,11 @@ class Dropout(_SameShape):
 
     The other layers of noise (GaussianNoise, SpatialDropout2D, ...) are read as this one.
 
+    Attributes:
+        rate: The share of elements that are dropped, in [0, 1].
+        noise_shape: The shape of what is drawn, None for an axis as long as the input's; None for
+            one draw an element.
+
     Raises:
         ArgumentError: The rate is not in [0, 1].
 
@@ -173,6 +178,7 @@ class Dropout(_SameShape):
     """
 
     rate: float
+    noise_shape: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:

@@ -47,7 +47,10 @@ def _gelu_tanh(trace: Trace, x: int) -> int:
 
 
 def _softplus(trace: Trace, x: int) -> int:
+    # log(e^x + e^0), with a choice for what is no number
     out = trace.elementwise("log1p", trace.elementwise("exp", x))
+    missing = trace.elementwise("compare", x, x, attribute="!=", itemsize=1)
+    out = trace.elementwise("select", missing, x, out)
 
     def back(g: int) -> list[tuple[int, int]]:
         return [

@@ -54,6 +54,26 @@ def convolve(
     return trace.record(result, (x, kernel), back)
 
 
+def convolve_back(trace: Trace, x: int, kernel: int, out: Shape, *, strides: Any) -> int:
+    """A transposed convolution: what a convolution's gradient for its input is.
+
+    The kernel is (*space, filters, channels). JAX reads it reversed, with its last axes swapped.
+    """
+    kernel_shape = trace.shape(kernel)
+    turned = trace.emit(
+        "transpose", (*kernel_shape[:-2], kernel_shape[-1], kernel_shape[-2]), (kernel,), "reversed"
+    )
+    result = trace.emit("convolution", out, (x, turned), ("input", 1, strides))
+
+    def back(g: int) -> Iterable[tuple[int, int]]:
+        if x in trace.differentiable:
+            yield x, trace.emit("convolution", trace.shape(x), (g, kernel), ("forward", 1, strides))
+        if kernel in trace.differentiable:
+            yield kernel, _kernel_gradient(trace, g, x, kernel_shape, groups=1, strided=strides)
+
+    return trace.record(result, (x, kernel), back)
+
+
 def _is_swapped(image: Shape, window: Shape, strided: Any, groups: int, *, padded: bool) -> bool:
     """AlgebraicSimplifier::SwapConvOperands: is the kernel the larger of the two?"""
     if groups > 1:

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from scenelearn.errors import UnknownLayerError
-from scenelearn.sizing._layers import Shape
 
 from ._activations import ACTIVATIONS, activate, softmax
-from ._convolution import convolve, pool
+from ._convolution import convolve, convolve_back, pool
+from ._normalize import (
+    batch_normalization,
+    group_normalization,
+    layer_normalization,
+    rms_normalization,
+)
 from ._sequence import attend, embed, recur
-from ._trace import Trace
-
-_MOMENTUM = 0.99  # of batch normalisation; any other costs the same
-
-
-@dataclass(slots=True)
-class Site:
-    """One call of a layer, while it is written down.
-
-    Attributes:
-        trace: The program being written.
-        layer: The layer's description.
-        weights: Its variables, in its order.
-        inputs: The arrays that it reads.
-        shapes: The shapes of its outputs.
-        training: Whether this is a training step.
-        updates: Where a layer leaves the new value of a variable that gradients do not move.
-        name: What the call is called, for errors.
-    """
-
-    trace: Trace
-    layer: Any
-    weights: Sequence[int]
-    inputs: Sequence[int]
-    shapes: Sequence[Shape]
-    training: bool
-    updates: dict[int, int]
-    name: str = ""
+from ._site import Site, finish, same_pads, stretched
 
 
 def lower(site: Site) -> list[int]:
@@ -53,25 +30,7 @@ def lower(site: Site) -> list[int]:
     return LAYERS[kind](site)
 
 
-def same_pads(size: int, out: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """The padding of "same" at both ends of an axis."""
-    total = max((out - 1) * stride + (window - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
 # Layers
-
-
-def add_bias(trace: Trace, x: int, bias: int) -> int:
-    """Add one number to each channel."""
-    shape = trace.shape(x)
-    return trace.add(x, trace.broadcast(bias, shape, (len(shape) - 1,)))
-
-
-def _finish(site: Site, out: int) -> list[int]:
-    if site.layer.use_bias:
-        out = add_bias(site.trace, out, site.weights[-1])
-    return [activate(site.trace, site.layer.activation, out)]
 
 
 def _convolution(site: Site) -> list[int]:
@@ -82,15 +41,23 @@ def _convolution(site: Site) -> list[int]:
         x = trace.pad(x, ((0, 0), (reach, 0), (0, 0)))
     strided = (layer.strides, layer.dilation_rate, layer.padding)
     out = convolve(trace, x, site.weights[0], site.shapes[0], groups=layer.groups, strided=strided)
-    return _finish(site, out)
+    return finish(site, out)
+
+
+def _transposed(site: Site) -> list[int]:
+    layer = site.layer
+    out = convolve_back(
+        site.trace, site.inputs[0], site.weights[0], site.shapes[0], strides=layer.strides
+    )
+    return finish(site, out)
 
 
 def _depthwise(site: Site) -> list[int]:
-    return _finish(site, _each_channel(site))
+    return finish(site, _each_channel(site))
 
 
 def _separable(site: Site) -> list[int]:
-    return _finish(site, convolve(site.trace, _each_channel(site), site.weights[1], site.shapes[0]))
+    return finish(site, convolve(site.trace, _each_channel(site), site.weights[1], site.shapes[0]))
 
 
 def _each_channel(site: Site) -> int:
@@ -110,79 +77,7 @@ def _each_channel(site: Site) -> int:
 
 
 def _dense(site: Site) -> list[int]:
-    return _finish(site, site.trace.dot(site.inputs[0], site.weights[0]))
-
-
-def _batch_normalization(site: Site) -> list[int]:
-    layer, trace = site.layer, site.trace
-    x = site.inputs[0]
-    shape = trace.shape(x)
-    axis = layer.axis % len(shape)
-    small = (shape[axis],)
-    weights = list(site.weights)
-    gamma = weights.pop(0) if layer.scale else None
-    beta = weights.pop(0) if layer.center else None
-    moving = weights
-    if site.training and layer.trainable:
-        axes = tuple(at for at in range(len(shape)) if at != axis)
-        n = math.prod(shape) // small[0]
-        mean = trace.scale(trace.sum(x, axes), 1 / n)
-        variance = _variance(trace, x, axes, n)
-        for variable, value in zip(moving, (mean, variance), strict=True):
-            old = trace.elementwise("multiply", variable, trace.full(_MOMENTUM, small))
-            new = trace.elementwise("multiply", value, trace.full(1 - _MOMENTUM, small))
-            site.updates[variable] = trace.elementwise("add", old, new)
-    else:
-        mean, variance = moving
-    inverse = _rsqrt(trace, trace.shift(variance, 1e-3))
-    if gamma is not None:
-        inverse = trace.multiply(inverse, gamma)
-    offset = trace.multiply(trace.negate(mean), inverse)
-    if beta is not None:
-        offset = trace.add(offset, beta)
-    scaled = trace.multiply(x, trace.broadcast(inverse, shape, (axis,)))
-    return [trace.add(scaled, trace.broadcast(offset, shape, (axis,)))]
-
-
-def _mean(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> int:
-    """The mean over some axes, without a gradient."""
-    small = tuple(size for at, size in enumerate(trace.shape(x)) if at not in axes)
-    return trace.elementwise(
-        "multiply", trace.emit("reduce", small, (x,), axes), trace.full(1 / n, small)
-    )
-
-
-def _variance(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> int:
-    """The mean square distance from the mean, with the gradient that jax.numpy.var has."""
-    shape = trace.shape(x)
-    mean = _mean(trace, x, axes, n)
-    small = trace.shape(mean)
-    kept = tuple(at for at in range(len(shape)) if at not in axes)
-    centred = trace.elementwise("subtract", x, trace.emit("broadcast", shape, (mean,), kept))
-    square = trace.elementwise("multiply", centred, centred)
-    out = _mean(trace, square, axes, n)
-
-    def back(g: int) -> list[tuple[int, int]]:
-        twice = trace.elementwise("multiply", centred, trace.full(2, shape))
-        each = trace.elementwise("divide", g, trace.full(n, small))
-        part = trace.elementwise("multiply", trace.emit("broadcast", shape, (each,), kept), twice)
-        total = trace.emit("reduce", small, (trace.elementwise("negate", part),), axes)
-        share = trace.elementwise("divide", total, trace.full(n, small))
-        return [(x, trace.elementwise("add", part, trace.emit("broadcast", shape, (share,), kept)))]
-
-    return trace.record(out, (x,), back)
-
-
-def _rsqrt(trace: Trace, x: int) -> int:
-    out = trace.elementwise("rsqrt", x)
-
-    def back(g: int) -> list[tuple[int, int]]:
-        slope = trace.elementwise(
-            "multiply", trace.elementwise("divide", out, x), trace.full(-0.5, trace.shape(x))
-        )
-        return [(x, trace.elementwise("multiply", g, slope))]
-
-    return trace.record(out, (x,), back)
+    return finish(site, site.trace.dot(site.inputs[0], site.weights[0]))
 
 
 def _gap(site: Site) -> list[int]:
@@ -192,6 +87,76 @@ def _gap(site: Site) -> list[int]:
     total = trace.sum(x, axes)
     mean = trace.scale(total, 1 / math.prod(shape[axis] for axis in axes))
     return [trace.view(mean, site.shapes[0])]
+
+
+def _global_maximum(site: Site) -> list[int]:
+    trace, x = site.trace, site.inputs[0]
+    shape = trace.shape(x)
+    kept = (0, len(shape) - 1)
+    axes = tuple(range(1, len(shape) - 1))
+    small = tuple(shape[axis] for axis in kept)
+    highest = trace.emit("reduce", small, (x,), (*axes, "max"))
+
+    def back(g: int) -> list[tuple[int, int]]:
+        # the winners share the gradient, as in JAX
+        spread = trace.emit("broadcast", shape, (highest,), kept)
+        wins = trace.elementwise("compare", x, spread, attribute="==", itemsize=1)
+        wins = trace.elementwise("convert", wins)
+        count = trace.emit("reduce", small, (wins,), axes)
+        share = trace.elementwise("divide", g, count)
+        part = trace.emit("broadcast", shape, (share,), kept)
+        return [(x, trace.elementwise("multiply", part, wins))]
+
+    return [trace.view(trace.record(highest, (x,), back), site.shapes[0])]
+
+
+def _upsampling(site: Site) -> list[int]:
+    trace, out = site.trace, site.inputs[0]
+    for axis, times in enumerate(site.layer.size, start=1):
+        shape = trace.shape(out)
+        wide = (*shape[: axis + 1], times, *shape[axis + 1 :])
+        others = tuple(at for at in range(len(wide)) if at != axis + 1)
+        out = trace.broadcast(out, wide, others)
+        out = trace.view(out, (*shape[:axis], shape[axis] * times, *shape[axis + 1 :]))
+    return [out]
+
+
+def _repeated(site: Site) -> list[int]:
+    return [site.trace.broadcast(site.inputs[0], site.shapes[0], (0, 2))]
+
+
+def _dropout(site: Site) -> list[int]:
+    """Random words by a loop over two arrays, which are kept until the gradient has passed."""
+    trace, x, layer = site.trace, site.inputs[0], site.layer
+    if not site.training or not layer.rate:
+        return [x]
+    shape = trace.shape(x)
+    kept = layer.noise_shape or (None,) * len(shape)
+    noise = tuple(n if one is None else one for n, one in zip(shape, kept, strict=True))
+    words = trace.buffer(noise), trace.buffer(noise)
+    loop = trace.emit("while", (), words, "random")
+    done = [trace.emit("view", noise, (word, loop), "loop") for word in words]
+    bits = trace.elementwise("xor", *done)
+    mask = trace.elementwise("compare", bits, trace.full(layer.rate, noise), itemsize=1)
+    if noise != shape:
+        mask = trace.emit("broadcast", shape, (mask,), tuple(range(len(shape))), itemsize=1)
+    zero = trace.full(0.0, shape)
+    scaled = trace.scale(x, 1 / (1 - layer.rate) if layer.rate < 1 else 0.0)
+    out = trace.elementwise("select", mask, scaled, zero)
+    return [
+        trace.record(
+            out, (scaled,), lambda g: ((scaled, trace.elementwise("select", mask, g, zero)),)
+        )
+    ]
+
+
+def _prelu(site: Site) -> list[int]:
+    trace, x = site.trace, site.inputs[0]
+    shape = trace.shape(x)
+    positive = trace.gate(x, 0.0, None)
+    below = trace.gate(trace.negate(x), 0.0, None)
+    slope = stretched(trace, trace.negate(site.weights[0]), shape)
+    return [trace.add(positive, trace.multiply(slope, below))]
 
 
 def _pooling(maximum: bool) -> Callable[[Site], list[int]]:
@@ -213,44 +178,81 @@ def _pooling(maximum: bool) -> Callable[[Site], list[int]]:
     return lowered
 
 
+def _extreme(kind: str) -> Callable[[Site], list[int]]:
+    """The largest or the smallest of several arrays; equal ones share the gradient."""
+
+    def lowered(site: Site) -> list[int]:
+        trace, shape = site.trace, site.shapes[0]
+        parts = [stretched(trace, part, shape) for part in site.inputs]
+        out = parts[0]
+        for part in parts[1:]:
+            out = _two(site, kind, out, part)
+        return [out]
+
+    return lowered
+
+
+def _two(site: Site, kind: str, a: int, b: int) -> int:
+    trace = site.trace
+    shape = trace.shape(a)
+    out = trace.elementwise(kind, a, b)
+
+    def back(g: int) -> list[tuple[int, int]]:
+        zero, half = trace.full(0.0, shape), trace.full(0.5, shape)
+        equal = trace.elementwise("compare", a, b, attribute="==", itemsize=1)
+        found = []
+        for one, other in ((a, b), (b, a)):
+            wins = trace.elementwise("compare", one, other, attribute=kind, itemsize=1)
+            share = trace.elementwise("select", wins, trace.full(1.0, shape), zero)
+            share = trace.elementwise("select", equal, half, share)
+            found.append((one, trace.elementwise("multiply", g, share)))
+        return found
+
+    return trace.record(out, (a, b), back)
+
+
+def _average(site: Site) -> list[int]:
+    (total,) = _fold("add")(site)
+    return [site.trace.scale(total, 1 / len(site.inputs))]
+
+
+def _padding(site: Site) -> list[int]:
+    return [site.trace.pad(site.inputs[0], ((0, 0), *map(tuple, site.layer.padding), (0, 0)))]
+
+
+def _cropping(site: Site) -> list[int]:
+    starts = (0, *(low for low, _ in site.layer.cropping), 0)
+    return [site.trace.slice(site.inputs[0], starts, site.shapes[0])]
+
+
+def _einsum(site: Site) -> list[int]:
+    """An equation that sums over the last axis alone is a product of matrices."""
+    layer, trace, x = site.layer, site.trace, site.inputs[0]
+    left, _, rest = layer.equation.replace(" ", "").partition(",")
+    right, _, out = rest.partition("->")
+    if not (right[0] == left[-1] and out == left[:-1] + right[1:]):
+        raise UnknownLayerError(
+            f'The XLA rule knows of EinsumDense only products with the last axis. "{site.name}" '
+            f'is {layer.equation!r}. Use rule="textbook".'
+        )
+    kernel = trace.view(site.weights[0], (trace.shape(x)[-1], math.prod(layer.kernel_shape[1:])))
+    made = trace.view(trace.dot(x, kernel), site.shapes[0])
+    if layer.bias_shape is not None:
+        made = trace.add(made, stretched(trace, site.weights[1], site.shapes[0]))
+    return [activate(trace, layer.activation, made)]
+
+
 def _fold(operation: str) -> Callable[[Site], list[int]]:
     def lowered(site: Site) -> list[int]:
         trace = site.trace
         shape = site.shapes[0]
-        parts = [_stretched(trace, part, shape) for part in site.inputs]
+        parts = [stretched(trace, part, shape) for part in site.inputs]
         out = parts[0]
         for part in parts[1:]:
             out = getattr(trace, operation)(out, part)
         return [out]
 
     return lowered
-
-
-def _stretched(trace: Trace, x: int, shape: Shape) -> int:
-    old = trace.shape(x)
-    if old == shape:
-        return x
-    return trace.broadcast(x, shape, tuple(range(len(shape) - len(old), len(shape))))
-
-
-def _layer_normalization(site: Site) -> list[int]:
-    layer, trace, x = site.layer, site.trace, site.inputs[0]
-    shape = trace.shape(x)
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-    axis %= len(shape)
-    rest = tuple(at for at in range(len(shape)) if at != axis)
-    n = shape[axis]
-    weights = list(site.weights)
-    mean = trace.scale(trace.sum(x, (axis,)), 1 / n)
-    variance = _variance(trace, x, (axis,), n)
-    inverse = _rsqrt(trace, trace.shift(variance, 1e-3))
-    inverse = trace.broadcast(inverse, shape, rest)
-    if layer.scale:
-        inverse = trace.multiply(inverse, trace.broadcast(weights.pop(0), shape, (axis,)))
-    offset = trace.multiply(trace.broadcast(trace.negate(mean), shape, rest), inverse)
-    if layer.center:
-        offset = trace.add(offset, trace.broadcast(weights.pop(0), shape, (axis,)))
-    return [trace.add(trace.multiply(x, inverse), offset)]
 
 
 def _attention(site: Site) -> list[int]:
@@ -286,10 +288,46 @@ def _recurrent(site: Site) -> list[int]:
     return [out, *([last] * (len(site.shapes) - 1))]
 
 
+def _bidirectional(site: Site) -> list[int]:
+    """Two loops, one of them from the end; their outputs side by side."""
+    trace, layer, x = site.trace, site.layer, site.inputs[0]
+    shape = trace.shape(x)
+    backward = layer.backward_layer or replace(layer.layer, go_backwards=True)
+    weights = list(site.weights)
+    made = []
+    for one in (layer.layer, backward):
+        n = len(one.weights(shape))
+        own, weights = weights[:n], weights[n:]
+        shapes = one.output_shapes(shape)
+        out, *states = _recurrent(replace(site, layer=one, weights=own, shapes=shapes))
+        if one.go_backwards and one.return_sequences:
+            out = _flipped(site, out)
+        made.append((out, states))
+    (left, left_states), (right, right_states) = made
+    if layer.merge_mode == "concat":
+        merged = [trace.concatenate([left, right], len(trace.shape(left)) - 1)]
+    elif layer.merge_mode is None:
+        merged = [left, right]
+    elif layer.merge_mode == "mul":
+        merged = [trace.multiply(left, right)]
+    else:
+        total = trace.add(left, right)
+        merged = [trace.scale(total, 0.5) if layer.merge_mode == "ave" else total]
+    return [*merged, *left_states, *right_states]
+
+
+def _flipped(site: Site, x: int) -> int:
+    trace = site.trace
+    out = trace.emit("reverse", trace.shape(x), (x,), "time")
+    return trace.record(
+        out, (x,), lambda g: ((x, trace.emit("reverse", trace.shape(x), (g,), "time")),)
+    )
+
+
 def _operation(site: Site) -> list[int]:
     trace, kind = site.trace, site.layer.kind
     shape = site.shapes[0]
-    parts = [_stretched(trace, part, shape) for part in site.inputs]
+    parts = [stretched(trace, part, shape) for part in site.inputs]
     constant = site.layer.constant
     if kind in {"add", "subtract"}:
         if len(parts) == 1:
@@ -315,7 +353,7 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
     "Dense": _dense,
-    "BatchNormalization": _batch_normalization,
+    "BatchNormalization": batch_normalization,
     **dict.fromkeys(
         ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"), _gap
     ),
@@ -340,9 +378,6 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
             "Identity",
             "InputLayer",
             "ActivityRegularization",
-            "Dropout",
-            "SpatialDropout2D",
-            "StochasticDepth",
         ),
         _same,
     ),
@@ -354,17 +389,28 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
     "Embedding": lambda site: [embed(site.trace, site.inputs[0], site.weights[0], site.shapes[0])],
     "MultiHeadAttention": _attention,
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _recurrent),
-    "LayerNormalization": _layer_normalization,
+    "LayerNormalization": layer_normalization,
     "Scale": lambda site: [
-        site.trace.multiply(site.inputs[0], _stretched(site.trace, site.weights[0], site.shapes[0]))
+        site.trace.multiply(site.inputs[0], stretched(site.trace, site.weights[0], site.shapes[0]))
     ],
     "Operation": _operation,
-    "Cropping2D": lambda site: [
-        site.trace.slice(
-            site.inputs[0], (0, *(low for low, _ in site.layer.cropping), 0), site.shapes[0]
-        )
-    ],
-    "ZeroPadding2D": lambda site: [
-        site.trace.pad(site.inputs[0], ((0, 0), *map(tuple, site.layer.padding), (0, 0)))
-    ],
+    **dict.fromkeys(("Cropping1D", "Cropping2D", "Cropping3D"), _cropping),
+    **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), _padding),
+    **dict.fromkeys(("UpSampling1D", "UpSampling2D", "UpSampling3D"), _upsampling),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
+    **dict.fromkeys(
+        ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), _global_maximum
+    ),
+    "Permute": lambda site: [site.trace.transpose(site.inputs[0], (0, *site.layer.dims))],
+    "RepeatVector": _repeated,
+    "Maximum": _extreme("maximum"),
+    "Minimum": _extreme("minimum"),
+    "Average": _average,
+    "ELU": lambda site: [ACTIVATIONS["elu"](site.trace, site.inputs[0])],
+    "PReLU": _prelu,
+    "GroupNormalization": group_normalization,
+    "RMSNormalization": rms_normalization,
+    "Bidirectional": _bidirectional,
+    "EinsumDense": _einsum,
+    "Dropout": _dropout,
 }

@@ -153,10 +153,7 @@ def recur(
     n_saved = SAVED_PER_STEP[cell] if training else 1
     if cell == "GRU" and not training and not sequences:
         n_saved = 0  # Keras's GRU then reads the state alone, and the outputs are never written
-    saved = tuple(
-        trace.emit("zeros", (time, batch, units), (), (trace.call, place))
-        for place in range(n_saved)
-    )
+    saved = tuple(trace.buffer((time, batch, units)) for _ in range(n_saved))
     last = trace.emit("while", (batch, units), (held, *saved, *weights), (cell, reverse))
     every = _result(trace, last, saved[0]) if saved else last
     ordered = trace.transpose(every, (1, 0, 2)) if saved else last
@@ -164,13 +161,9 @@ def recur(
 
     def back(g: int) -> Iterable[tuple[int, int]]:
         widened = trace.emit("pad", (time, batch, units), (g,), ("time", 0.0))
-        sums = [
-            trace.emit("zeros", trace.shape(one), (), (trace.call, "sum", one)) for one in weights
-        ]
-        parts = [
-            trace.emit("zeros", trace.shape(one), (), (trace.call, "part", one)) for one in weights
-        ]
-        to_input = trace.emit("zeros", trace.shape(held), (), (trace.call, "input"))
+        sums = [trace.buffer(trace.shape(one)) for one in weights]
+        parts = [trace.buffer(trace.shape(one)) for one in weights]
+        to_input = trace.buffer(trace.shape(held))
         loop = trace.emit(
             "while",
             (batch, units),

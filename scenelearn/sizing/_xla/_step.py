@@ -14,7 +14,8 @@ from scenelearn.sizing._textbook import textbook_memory
 
 from ._buffers import Layout, copied, lay_out, scheduled
 from ._fusion import kernels
-from ._lower import Site, lower
+from ._lower import lower
+from ._site import Site
 from ._trace import Trace
 
 _POINTER_BYTES = 8  # a step with several results returns a table of where they are

@@ -53,6 +53,10 @@ class Trace:
         """An array of one value: equal ones are one array."""
         return self.emit("broadcast", shape, (), value)
 
+    def buffer(self, shape: Shape) -> int:
+        """An array of its own that a loop writes into, however many others are alike."""
+        return self.emit("zeros", shape, (), len(self.program.kind))
+
     def shape(self, index: int) -> Shape:
         """The shape of an array."""
         return self.program.shape[index]
