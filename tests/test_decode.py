@@ -21,8 +21,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFile
 
-from scenelearn.data import Reason, RefusedPhoto, square, to_square
+from scenelearn.data import Reason, RefusedPhoto, _resample, square, to_square
 from scenelearn.data._decode import check_whole, to_grey
+from scenelearn.data._resample import resampled
 from scenelearn.errors import PhotoError
 
 Pixels = npt.NDArray[np.uint8]
@@ -693,7 +694,7 @@ def test_too_little_memory_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None
         raise MemoryError
 
     content = encoded(noise())
-    for method in ("resize", "load"):
+    for method in ("tobytes", "load"):
         with monkeypatch.context() as patch:
             patch.setattr(
                 ImageFile.ImageFile if method == "load" else Image.Image, method, no_memory
@@ -701,6 +702,31 @@ def test_too_little_memory_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None
             error = refusal(content)
         assert error.reason is Reason.UNREADABLE
         assert "memory" in error.detail
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("side_px", [16, 40, 75])
+def test_the_fast_resampling_is_pillows(
+    mode: str, side_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cykooz_resizer", reason="there is no wheel for this machine")
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC).convert(mode)
+    box = (10.25, 3.5, 70.0, 63.25)
+    found = resampled(image, box, side_px, Image.Resampling.BICUBIC)
+    monkeypatch.setattr(_resample, "fast", None)
+    plain = resampled(image, box, side_px, Image.Resampling.BICUBIC)
+    assert found.shape == plain.shape == (side_px, side_px, len(mode))
+    apart = np.abs(found.astype(int) - plain)
+    assert apart.mean() < 0.5
+    assert np.quantile(apart, 0.99) <= 3
+
+
+def test_resampling_to_the_same_size_changes_nothing() -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 30, 3), np.uint8))
+    for filter_ in (Image.Resampling.BOX, Image.Resampling.BICUBIC):
+        found = resampled(image, (0, 0, 30, 30), 30, filter_)
+        assert (found == np.asarray(image)).all()
 
 
 def test_a_refusal_is_a_photo_error_with_reason_and_detail() -> None:

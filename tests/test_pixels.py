@@ -180,7 +180,8 @@ def test_what_an_interrupted_run_has_decoded_is_kept(
 
     with pytest.raises(KeyboardInterrupt):
         decode(photos, 16, progress=stop)
-    assert len(shard_files(cache)) == 2
+    n_kept = len(shard_files(cache))
+    assert n_kept in {2, 3}  # a shard that is being written is finished
     decoded: list[bytes] = []
 
     def noted(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
@@ -190,8 +191,8 @@ def test_what_an_interrupted_run_has_decoded_is_kept(
     monkeypatch.setattr(_pixels, "to_square", noted)
     calls: list[tuple[int, int]] = []
     pixels = decode(photos, 16, progress=lambda *now: calls.append(now))
-    assert len(decoded) == 2
-    assert calls == [(6, 6)]
+    assert len(decoded) == 6 - 2 * n_kept
+    assert calls == ([(6, 6)] if decoded else [])
     assert pixels.usable.all()
 
 

@@ -157,6 +157,19 @@ def test_a_batch_of_thousands_costs_no_memory_to_size() -> None:
     assert seconds < 60  # some hundreds of milliseconds where nobody traces memory
 
 
+def test_a_process_takes_more_than_the_plan() -> None:
+    layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
+    layers += [sizing.GlobalAveragePooling2D(), sizing.Dense(10, activation="softmax")]
+    found = sizing.estimate(layers, input_shape=(200, 300, 3), batch_size=50, rule="xla")
+    # measured: 1,426 MB, since one call of XLA's library keeps all maps to itself
+    assert found.prediction_bytes < 40e6
+    assert 1_426e6 < found.prediction_resident_bytes < 2 * 1_426e6
+    assert found.training_resident_bytes > 2 * found.training_bytes
+    assert "a process that trains, at most" in found.table()
+    paper = sizing.estimate(layers, input_shape=(200, 300, 3))
+    assert paper.prediction_resident_bytes is paper.training_resident_bytes is None
+
+
 def test_the_parts_add_up_and_the_peak_is_named() -> None:
     model = sizing.application("ResNet50", 64)
     found = sizing.estimate(model, batch_size=8, optimizer="adam", rule="xla")

@@ -7,15 +7,16 @@ import io
 import math
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms
+
+from scenelearn.data._resample import Box, resampled
 
 REDUCING_GAP = 4  # photos are reduced to so many times the size asked for, and resampled from there
 _MATTE = (255, 255, 255)  # what shows through transparent pixels
 _T = Image.Transpose
 _STRIP_PIXELS = 2_000_000
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's name of a space, and Pillow's
-
-Box = tuple[float, float, float, float]
 
 
 def in_colour(
@@ -25,7 +26,7 @@ def in_colour(
     *,
     filter_: Image.Resampling,
     way: Image.Transpose | None,
-) -> Image.Image:
+) -> npt.NDArray[np.uint8]:
     """Part of an image, upright, squeezed into a square, in sRGB.
 
     A large image passes through here in strips, so that beside its own pixels little memory is
@@ -40,7 +41,7 @@ def in_colour(
             between rows and columns makes a difference.
 
     Returns:
-        An "RGB" image.
+        (side_px, side_px, 3) uint8: red, green, blue.
     """
     profile = image.info.get("icc_profile")
     alone = image.mode in ("L", "CMYK") and not image.has_transparency_data
@@ -54,12 +55,13 @@ def in_colour(
     inner = (left, top, right, bottom)
     if way is not None:
         part, inner = part.transpose(way), _turned_box(inner, part.size, way)
-    small = part.resize((side_px, side_px), filter_, inner)
+    small = resampled(part, inner, side_px, filter_)
     if transform is None:
         return small
-    done = ImageCms.applyTransform(small, transform)
+    of_profile = small[:, :, 0] if mode == "L" else small
+    done = ImageCms.applyTransform(Image.fromarray(of_profile, mode), transform)
     assert done is not None
-    return done
+    return np.asarray(done)
 
 
 def _turned_box(box: Box, size: tuple[int, int], way: Image.Transpose) -> Box:

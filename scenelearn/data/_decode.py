@@ -149,7 +149,7 @@ def to_grey(content: bytes, side_px: int) -> Look:
             except MemoryError as error:
                 raise refusal(content, error) from None
         animated = _is_animated(image)
-    return Look(np.asarray(small.convert("L")), shorter, animated)
+    return Look(np.asarray(Image.fromarray(small).convert("L")), shorter, animated)
 
 
 def _is_animated(image: Image.Image) -> bool:
@@ -166,10 +166,9 @@ def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.
     box = (left, top, left + side, top + side)
     try:
         way = _to_upright(image)
-        small = in_colour(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
+        return in_colour(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
     except MemoryError as error:
         raise refusal(content, error) from None
-    return np.frombuffer(small.tobytes(), np.uint8).reshape(side_px, side_px, 3)
 
 
 class _Strict:

@@ -16,18 +16,19 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._ahead import in_threads
+from scenelearn.data._ahead import made_ahead
 from scenelearn.data._decode import STRICT, of_photo, to_square
 from scenelearn.data._files import SPARE_BYTES, cache_folder, cache_limit_bytes
 from scenelearn.data._photos import Photos, Reason, Refused
-from scenelearn.data._shards import Failure, Shards, opened, write_shard
+from scenelearn.data._shards import Failure, Shards, add, opened, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
-_LEAST, _MOST_SHARDS = 1024, 128  # photos in a shard; shards that one run writes
+_LEAST, _USUAL, _MOST_SHARDS = 64, 1024, 128  # photos in a shard; shards that one run writes
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -179,8 +180,10 @@ def _fill(
 ) -> dict[bytes, Failure]:
     """Decode what is missing into new shards; return what could not be read this time."""
     unread: dict[bytes, Failure] = {}
-    contents = list(missing)
-    at_once = max(_LEAST, -(-len(contents) // _MOST_SHARDS))
+    contents, n_cores = list(missing), os.cpu_count() or 1
+    even = min(_USUAL, -(-len(contents) // (4 * n_cores)))  # so that no core waits long at the end
+    at_once = max(_LEAST, even, -(-len(contents) // _MOST_SHARDS))
+    parts = [contents[start : start + at_once] for start in range(0, len(contents), at_once)]
 
     def one(content: bytes) -> Images | Failure:
         found: Images | Refused | None = None
@@ -191,22 +194,26 @@ def _fill(
         assert isinstance(found, Refused)
         return Failure(found.reason, found.detail)
 
+    def written(number: int) -> tuple[Path, dict[bytes, Failure]]:
+        part = parts[number]
+        return write_shard(shards, part, map(one, part))
+
     n_done = len(photos) - len(contents)
-    with STRICT:
-        for start in range(0, len(contents), at_once):
-            part = contents[start : start + at_once]
-            try:
-                failed = write_shard(shards, part, in_threads(one, part))
-            except OSError as error:
-                _log.warning(
-                    "The rest of the photos is decoded each time: %s cannot be written: %s",
-                    shards.folder,
-                    error,
-                )
-                break
-            unread |= {key: how for key, how in failed.items() if how.reason is Reason.UNREADABLE}
-            if progress:
-                progress(n_done + start + len(part), len(photos))
+    try:
+        with STRICT:  # each core decodes a shard: while one waits for the disk, others go on
+            made = made_ahead(written, range(len(parts)), n_cores)
+            for part, (notes, failed) in zip(parts, made, strict=True):
+                add(shards, notes)
+                unread |= {k: how for k, how in failed.items() if how.reason is Reason.UNREADABLE}
+                n_done += len(part)
+                if progress:
+                    progress(n_done, len(photos))
+    except OSError as error:
+        _log.warning(
+            "The rest of the photos is decoded each time: %s cannot be written: %s",
+            shards.folder,
+            error,
+        )
     return unread
 
 

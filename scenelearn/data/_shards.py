@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scenelearn.data._files import written_whole
 from scenelearn.data._photos import Reason
 
-_RECIPE = "2-upright-central-square-bicubic"  # change it whenever decoding gives other pixels
+_RECIPE = "3-upright-central-square-bicubic"  # change it whenever decoding gives other pixels
 
 Images = npt.NDArray[np.uint8]
 
@@ -68,14 +68,14 @@ def opened(cache: Path, image_px: int) -> Shards:
     folder.mkdir(parents=True, exist_ok=True)
     shards = Shards(folder=folder, image_px=image_px, arrays=[], places={}, failures={})
     for notes in sorted(folder.glob("[!.]*.json")):
-        _add(shards, notes)
+        add(shards, notes)
     return shards
 
 
 def write_shard(
     shards: Shards, contents: list[bytes], images: Iterable[Images | Failure]
-) -> dict[bytes, Failure]:
-    """Write one more shard, and add it to `shards`.
+) -> tuple[Path, dict[bytes, Failure]]:
+    """Write one more shard; `add` makes it count. Several threads may write at a time.
 
     Args:
         shards: those that are there.
@@ -83,7 +83,8 @@ def write_shard(
         images: for each its image (image_px, image_px, 3) uint8, or why there is none.
 
     Returns:
-        The failures among them. Those that follow from the content are kept in the shard.
+        The shard's notes, and the failures among the contents. Those that follow from the content
+        are kept in the shard.
 
     Raises:
         OSError: if it cannot be written. Nothing is left of it then.
@@ -100,7 +101,7 @@ def write_shard(
                 failed[content] = image
                 file.write(bytes(px * px * 3))
             else:
-                file.write(image.tobytes())
+                file.write(np.ascontiguousarray(image).data)
     lasting = {
         content.hex(): (how.reason.name, how.detail)
         for content, how in failed.items()
@@ -110,11 +111,16 @@ def write_shard(
     notes = rows.with_suffix(".json")
     with written_whole(notes) as temporary:
         temporary.write_text(json.dumps({"hashes": hashes, "failures": lasting}))
-    _add(shards, notes)
-    return failed
+    return notes, failed
 
 
-def _add(shards: Shards, notes: Path) -> None:
+def add(shards: Shards, notes: Path) -> None:
+    """Let a written shard count; a damaged one is removed.
+
+    Args:
+        shards: those that count already.
+        notes: what lies beside the new shard's array.
+    """
     rows, px = notes.with_suffix(".npy"), shards.image_px
     try:
         known = json.loads(notes.read_text())

@@ -146,6 +146,8 @@ def _estimated(
         prediction_moments=memory.prediction_moments,
         training_moments=memory.training_moments,
         _again=again,
+        prediction_resident_bytes=memory.prediction_resident_bytes,
+        training_resident_bytes=memory.training_resident_bytes,
     )
 
 

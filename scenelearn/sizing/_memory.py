@@ -84,6 +84,9 @@ class Memory:
         training: A training step, by parts.
         training_peak_at: The layer at which a training step needs most.
         training_moments: A training step, layer by layer.
+        prediction_resident_bytes: The most that a process takes for a prediction beside its own
+            start; None where the rule does not know.
+        training_resident_bytes: The same for a training step.
     """
 
     prediction_bytes: int
@@ -93,3 +96,5 @@ class Memory:
     training: TrainingBytes
     training_peak_at: str
     training_moments: tuple[Moment, ...]
+    prediction_resident_bytes: int | None = None
+    training_resident_bytes: int | None = None

@@ -97,6 +97,12 @@ def _amount(value: int, unit: str) -> str:
 def table(estimate: Estimate) -> str:
     """One line for each layer and the totals, as aligned text."""
     totals = [(name, _amount(value, unit)) for name, value, unit in _totals(estimate)[3:]]
+    for name, most in (
+        ("a process that predicts, at most", estimate.prediction_resident_bytes),
+        ("a process that trains, at most", estimate.training_resident_bytes),
+    ):
+        if most is not None:
+            totals.append((name, _amount(most, "b")))
     head = f"{estimate.name}, batch of {estimate.batch_size}, rule: {estimate.rule}"
     return "\n\n".join([head, aligned([_HEAD, *_lines(estimate)], 3), aligned(totals, 1)])
 

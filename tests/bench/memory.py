@@ -161,35 +161,44 @@ def cases() -> Iterator[dict[str, Any]]:
 
 def planned(model: Any, batch: int, step: str) -> dict[str, int]:
     """What XLA plans for one of Keras's steps, in bytes."""
+    # of LLVM only: the plan is the same, sooner
+    options = {"xla_backend_optimization_level": 0}
+    step_as_lowered, _ = lowered(model, batch, step)
+    return plan_of(step_as_lowered.compile(compiler_options=options))
+
+
+def lowered(model: Any, batch: int, step: str) -> tuple[Any, tuple[Any, ...]]:
+    """One of Keras's steps before it is compiled, and the shapes of its arguments."""
     import jax
 
     def abstract(variables: Any) -> list[Any]:
         return [jax.ShapeDtypeStruct(tuple(one.shape), one.dtype) for one in variables]
 
     data = jax.ShapeDtypeStruct((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
-    options = {"xla_backend_optimization_level": 0}  # of LLVM only: the plan is the same, sooner
     if step == "predict":
         state = (abstract(model.trainable_variables), abstract(model.non_trainable_variables))
-        lowered = jax.jit(lambda s, x: model.predict_step(s, (x,))).lower(state, data)
-    else:
-        optimizer = (
-            keras().optimizers.Adam()
-            if step.endswith("adam")
-            else keras().optimizers.SGD(momentum=0.9)
-        )
-        with without_values(keras()):
-            model.compile(optimizer=optimizer, loss="categorical_crossentropy")
-            optimizer.build(model.trainable_variables)
-        target = jax.ShapeDtypeStruct((batch, *model.outputs[0].shape[1:]), "float32")
-        groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            optimizer.variables,
-            model.metrics_variables,
-        )
-        state = tuple(abstract(group) for group in groups)
-        lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (data, target))
-    found = lowered.compile(compiler_options=options).memory_analysis()
+        arguments: tuple[Any, ...] = (state, data)
+        return jax.jit(lambda s, x: model.predict_step(s, (x,))).lower(*arguments), arguments
+    optimizer = (
+        keras().optimizers.Adam() if step.endswith("adam") else keras().optimizers.SGD(momentum=0.9)
+    )
+    with without_values(keras()):
+        model.compile(optimizer=optimizer, loss="categorical_crossentropy")
+        optimizer.build(model.trainable_variables)
+    target = jax.ShapeDtypeStruct((batch, *model.outputs[0].shape[1:]), "float32")
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        optimizer.variables,
+        model.metrics_variables,
+    )
+    arguments = (tuple(abstract(group) for group in groups), (data, target))
+    return jax.jit(model.train_step, donate_argnums=0).lower(*arguments), arguments
+
+
+def plan_of(compiled: Any) -> dict[str, int]:
+    """The memory of a compiled step, part by part, in bytes."""
+    found = compiled.memory_analysis()
     parts = {
         "argument_bytes": found.argument_size_in_bytes,
         "output_bytes": found.output_size_in_bytes,

@@ -89,6 +89,7 @@ def copied(program: Program, kernels: list[Kernel], donated: Mapping[int, int]) 
             kernel.root,
             tuple(copies.get(read, read) for read in kernel.reads),
             frozenset(copies.get(read, read) for read in kernel.elementwise),
+            kernel.n_bytes_inside,
         )
         for kernel in kernels
     ]

@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from ._library import calls
 from ._program import ELEMENTWISE, EXPENSIVE, FUSIBLE, Program, true_rank
 
+_MAPS = frozenset(("convolution", "dot", "reduce_window"))
 _REUSING = ("broadcast", "gather", "concatenate")
 
 
@@ -27,11 +28,13 @@ class Kernel:
         reads: The operations whose arrays it reads, in order, each once.
         elementwise: Those of them of which each element is needed only for the same element of
             the output: the kernel may write over them.
+        n_bytes_inside: The maps that a call of the library keeps to itself.
     """
 
     root: int
     reads: tuple[int, ...]
     elementwise: frozenset[int]
+    n_bytes_inside: int = 0
 
 
 def kernels(program: Program, outputs: Sequence[int]) -> list[Kernel]:
@@ -173,7 +176,8 @@ class _Fusion:
         if root in self.library:
             members = self.library[root] | {root}
             inner = [read for index in sorted(members, reverse=True) for read in inputs[index]]
-            return Kernel(root, self._without_constants(inner, members), frozenset())
+            maps = sum(self.program.n_bytes[i] for i in self.library[root] if kind[i] in _MAPS)
+            return Kernel(root, self._without_constants(inner, members), frozenset(), maps)
         members = {root}
         reads = dict.fromkeys(inputs[root])
         reused = set(inputs[root]) if kind[root] in _REUSING else set()

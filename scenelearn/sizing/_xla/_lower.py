@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from scenelearn.errors import UnknownLayerError
 
@@ -16,7 +15,7 @@ from ._normalize import (
     layer_normalization,
     rms_normalization,
 )
-from ._sequence import attend, embed, recur
+from ._sequence import attention, bidirectional, embed, recurrent
 from ._site import Site, finish, same_pads, stretched
 
 
@@ -255,75 +254,6 @@ def _fold(operation: str) -> Callable[[Site], list[int]]:
     return lowered
 
 
-def _attention(site: Site) -> list[int]:
-    layer = site.layer
-    query, value, *rest = site.inputs
-    return [
-        attend(
-            site.trace,
-            query,
-            value,
-            rest[0] if rest else value,
-            site.weights,
-            heads=layer.num_heads,
-            depth=layer.key_dim,
-            value_depth=layer.value_dim or layer.key_dim,
-            use_bias=layer.use_bias,
-        )
-    ]
-
-
-def _recurrent(site: Site) -> list[int]:
-    layer, trace = site.layer, site.trace
-    every, last = recur(
-        trace,
-        site.inputs[0],
-        site.weights,
-        cell=type(layer).__name__,
-        units=layer.units,
-        sequences=layer.return_sequences,
-        reverse=layer.go_backwards,
-    )
-    out = every if layer.return_sequences else last
-    return [out, *([last] * (len(site.shapes) - 1))]
-
-
-def _bidirectional(site: Site) -> list[int]:
-    """Two loops, one of them from the end; their outputs side by side."""
-    trace, layer, x = site.trace, site.layer, site.inputs[0]
-    shape = trace.shape(x)
-    backward = layer.backward_layer or replace(layer.layer, go_backwards=True)
-    weights = list(site.weights)
-    made = []
-    for one in (layer.layer, backward):
-        n = len(one.weights(shape))
-        own, weights = weights[:n], weights[n:]
-        shapes = one.output_shapes(shape)
-        out, *states = _recurrent(replace(site, layer=one, weights=own, shapes=shapes))
-        if one.go_backwards and one.return_sequences:
-            out = _flipped(site, out)
-        made.append((out, states))
-    (left, left_states), (right, right_states) = made
-    if layer.merge_mode == "concat":
-        merged = [trace.concatenate([left, right], len(trace.shape(left)) - 1)]
-    elif layer.merge_mode is None:
-        merged = [left, right]
-    elif layer.merge_mode == "mul":
-        merged = [trace.multiply(left, right)]
-    else:
-        total = trace.add(left, right)
-        merged = [trace.scale(total, 0.5) if layer.merge_mode == "ave" else total]
-    return [*merged, *left_states, *right_states]
-
-
-def _flipped(site: Site, x: int) -> int:
-    trace = site.trace
-    out = trace.emit("reverse", trace.shape(x), (x,), "time")
-    return trace.record(
-        out, (x,), lambda g: ((x, trace.emit("reverse", trace.shape(x), (g,), "time")),)
-    )
-
-
 def _operation(site: Site) -> list[int]:
     trace, kind = site.trace, site.layer.kind
     shape = site.shapes[0]
@@ -387,8 +317,8 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
         ("Flatten", "Reshape"), lambda site: [site.trace.view(site.inputs[0], site.shapes[0])]
     ),
     "Embedding": lambda site: [embed(site.trace, site.inputs[0], site.weights[0], site.shapes[0])],
-    "MultiHeadAttention": _attention,
-    **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _recurrent),
+    "MultiHeadAttention": attention,
+    **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), recurrent),
     "LayerNormalization": layer_normalization,
     "Scale": lambda site: [
         site.trace.multiply(site.inputs[0], stretched(site.trace, site.weights[0], site.shapes[0]))
@@ -410,7 +340,7 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
     "PReLU": _prelu,
     "GroupNormalization": group_normalization,
     "RMSNormalization": rms_normalization,
-    "Bidirectional": _bidirectional,
+    "Bidirectional": bidirectional,
     "EinsumDense": _einsum,
     "Dropout": _dropout,
 }

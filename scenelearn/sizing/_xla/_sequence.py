@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from scenelearn.sizing._layers import Shape
 
 from ._activations import softmax
+from ._site import Site
 from ._trace import Trace
 
 SAVED_PER_STEP = {"SimpleRNN": 4, "GRU": 9, "LSTM": 13}
@@ -193,3 +195,74 @@ def add_row(trace: Trace, x: int, bias: int) -> int:
         bias = trace.slice(bias, (0, 0), (1, shape[-1]))
         bias = trace.view(bias, (shape[-1],))
     return trace.add(x, trace.broadcast(bias, shape, (len(shape) - 1,)))
+
+
+def attention(site: Site) -> list[int]:
+    """Multi-head attention, masks left out."""
+    layer = site.layer
+    query, value, *rest = site.inputs
+    return [
+        attend(
+            site.trace,
+            query,
+            value,
+            rest[0] if rest else value,
+            site.weights,
+            heads=layer.num_heads,
+            depth=layer.key_dim,
+            value_depth=layer.value_dim or layer.key_dim,
+            use_bias=layer.use_bias,
+        )
+    ]
+
+
+def recurrent(site: Site) -> list[int]:
+    """One recurrent layer: its outputs or the last one, and the states."""
+    layer, trace = site.layer, site.trace
+    every, last = recur(
+        trace,
+        site.inputs[0],
+        site.weights,
+        cell=type(layer).__name__,
+        units=layer.units,
+        sequences=layer.return_sequences,
+        reverse=layer.go_backwards,
+    )
+    out = every if layer.return_sequences else last
+    return [out, *([last] * (len(site.shapes) - 1))]
+
+
+def bidirectional(site: Site) -> list[int]:
+    """Two loops, one of them from the end; their outputs side by side."""
+    trace, layer, x = site.trace, site.layer, site.inputs[0]
+    shape = trace.shape(x)
+    backward = layer.backward_layer or replace(layer.layer, go_backwards=True)
+    weights = list(site.weights)
+    made = []
+    for one in (layer.layer, backward):
+        n = len(one.weights(shape))
+        own, weights = weights[:n], weights[n:]
+        shapes = one.output_shapes(shape)
+        out, *states = recurrent(replace(site, layer=one, weights=own, shapes=shapes))
+        if one.go_backwards and one.return_sequences:
+            out = _flipped(site, out)
+        made.append((out, states))
+    (left, left_states), (right, right_states) = made
+    if layer.merge_mode == "concat":
+        merged = [trace.concatenate([left, right], len(trace.shape(left)) - 1)]
+    elif layer.merge_mode is None:
+        merged = [left, right]
+    elif layer.merge_mode == "mul":
+        merged = [trace.multiply(left, right)]
+    else:
+        total = trace.add(left, right)
+        merged = [trace.scale(total, 0.5) if layer.merge_mode == "ave" else total]
+    return [*merged, *left_states, *right_states]
+
+
+def _flipped(site: Site, x: int) -> int:
+    trace = site.trace
+    out = trace.emit("reverse", trace.shape(x), (x,), "time")
+    return trace.record(
+        out, (x,), lambda g: ((x, trace.emit("reverse", trace.shape(x), (g,), "time")),)
+    )

@@ -18,6 +18,10 @@ from ._lower import lower
 from ._site import Site
 from ._trace import Trace
 
+# What a process takes beside its own start was at most so much, of 27 steps of nine networks on a
+# CPU: `python -m tests.bench.resident`, docs/results/resident.json.
+_RESIDENT_BYTES, _RESIDENT_FACTOR = 100_000_000, 2.6
+
 _POINTER_BYTES = 8  # a step with several results returns a table of where they are
 
 
@@ -46,6 +50,12 @@ class Plan:
         """Arguments, outputs and temporaries, what they share counted once."""
         return self.argument_bytes + self.output_bytes + self.temporary_bytes - self.alias_bytes
 
+    @property
+    def resident_bytes(self) -> int:
+        """The most that a process takes beside its own start, scratch of the kernels included."""
+        inside = max((kernel.n_bytes_inside for kernel in self.layout.order), default=0)
+        return _RESIDENT_BYTES + int(_RESIDENT_FACTOR * (self.total_bytes + inside))
+
 
 def xla_memory(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> Memory:
     """Memory as XLA:CPU plans it for Keras's predict and train steps.
@@ -73,6 +83,8 @@ def xla_memory(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) ->
         training=_parts(train, paper.training),
         training_peak_at=_at(train_moments),
         training_moments=train_moments,
+        prediction_resident_bytes=predict.resident_bytes,
+        training_resident_bytes=train.resident_bytes,
     )
 
 
