@@ -16,7 +16,7 @@ one
 # ## The way there
 
 # %%
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 Markdown(one.derivation())
 
@@ -38,13 +38,74 @@ print(f"all of it              {fifty.training_bytes:,} bytes")
 fifty.plot()
 
 # %% [markdown]
-# ## Mistakes to avoid
+# ## What went wrong in the submitted answer
 #
-# - The depth of a kernel is that of the map it reads, and nothing else: the second layer has
-#   3·3·100 weights for each of its maps, not 3·3·100·3.
-# - The parameters are there once, whatever the size of the batch.
-# - A map of 100×150×100 has that many numbers; the three colours are gone after the first layer.
-# - When maps are released, two neighbours still coexist: the one read and the one written.
+# The answer that this project started from has the right idea and some slips that nearly everybody
+# makes once. Each is made again here, on purpose, beside the right number.
+
+# %%
+right = [row.n_parameters for row in one.rows]
+maps = [row.activation_bytes for row in one.rows]
+image = 200 * 300 * 3 * 4
+
+tripled = [1_000, (3 * 3 * 100 * 3 + 1) * 200, (3 * 3 * 200 * 3 + 1) * 400]
+three_times = [3 * size for size in maps]
+slips = [
+    (
+        "second and third layer's parameters",
+        f"{tripled[1]:,} and {tripled[2]:,}",
+        f"{right[1]:,} and {right[2]:,}",
+        "the kernel's depth is that of the map it reads; the three colours are gone by then",
+    ),
+    (
+        "first layer's parameters",
+        f"{(3 * 3 + 1) * 100:,}",
+        f"{right[0]:,}",
+        "a kernel on a colour image is 3 × 3 × 3, not 3 × 3",
+    ),
+    (
+        "all parameters",
+        f"{1_000 + right[1] + right[2]:,}",
+        f"{one.n_parameters:,}",
+        "the slip in the first layer, carried on",
+    ),
+    (
+        "bytes of the three maps",
+        " / ".join(sizing.megabytes(size) for size in three_times),
+        " / ".join(sizing.megabytes(size) for size in maps),
+        "a map's depth is its number of filters; nothing has three channels any more",
+    ),
+    (
+        "one prediction, maps released",
+        sizing.megabytes(image + three_times[0]),
+        sizing.megabytes(one.prediction_bytes),
+        "two neighbouring maps are there at once, and the parameters",
+    ),
+    (
+        "a batch of 50",
+        sizing.megabytes(50 * (image + three_times[0])),
+        sizing.megabytes(fifty.prediction_bytes),
+        "parameters are there once, whatever the batch",
+    ),
+    (
+        "training on 50",
+        sizing.megabytes(50 * (image + sum(three_times) + 4 * sum(tripled))),
+        sizing.megabytes(fifty.training_bytes),
+        "parameters once; and gradients and momenta, as large as they, were left out",
+    ),
+]
+rows = "".join(
+    f"<tr><td>{what}</td><td>{wrong}</td><td><b>{correct}</b></td><td>{why}</td></tr>"
+    for what, wrong, correct, why in slips
+)
+HTML(
+    "<table><thead><tr><th>what</th><th>with the slip</th><th>right</th><th>why</th></tr></thead>"
+    f"<tbody>{rows}</tbody></table>"
+)
+
+# %% [markdown]
+# The submitted numbers for the last three were 18.83 MB, 941 MB and 2.2 GB. Where its 18.83 has
+# 0.11 MB more than the rule gives, we do not know.
 #
 # ## What XLA really plans
 #
@@ -57,6 +118,29 @@ planned = sizing.estimate(
     layers, input_shape=(200, 300, 3), batch_size=50, optimizer="sgd_momentum", rule="xla"
 )
 print(fifty.compare(planned))
+
+# %% [markdown]
+# ## Over the course of a step
+#
+# The memory in use while each layer runs, by XLA's plan: forward, backward, update.
+
+# %%
+planned.plot()
+
+# %% [markdown]
+# ## What if it were MobileNetV2?
+#
+# A network made for small devices, on the same images with the same batch: far less arithmetic for
+# what it can do, but a training step keeps many more maps.
+
+# %%
+mobile = sizing.estimate(
+    sizing.application("MobileNetV2"),
+    input_shape=(200, 300, 3),
+    batch_size=50,
+    optimizer="sgd_momentum",
+)
+print(fifty.compare(mobile))
 
 # %% [markdown]
 # How close that comes is measured in [Memory, planned and estimated](../results/memory.py).

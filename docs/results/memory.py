@@ -34,5 +34,5 @@ for error, case in furthest:
     print(f"{error:+8.1%}  {step}")
 
 # %% [markdown]
-# XLA's plan is not all that a process takes: Python, Keras and JAX themselves need some hundreds of
-# MB, and the kernels take scratch memory while they run.
+# XLA's plan is not all that a process takes: see [How sizing counts](../explanation/sizing.py),
+# which also says how the rule works and what it leaves out.
