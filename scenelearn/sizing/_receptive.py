@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._graph import Call, Graph
 from ._layers import Embedding, Shape
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _NOT_LOCAL = ("Attention", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "Resizing", "Permute")
 
@@ -39,7 +41,7 @@ class _Axis:
     stride: Fraction
 
 
-_Seen = tuple[_Axis, ...] | None
+_Seen: TypeAlias = tuple[_Axis, ...] | None
 
 
 def receptive_fields(graph: Graph, shapes: tuple[Shape, ...]) -> tuple[ReceptiveField | None, ...]:
@@ -62,6 +64,8 @@ def receptive_fields(graph: Graph, shapes: tuple[Shape, ...]) -> tuple[Receptive
         Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
         Distill, 2019, equations 2 to 6.
     """
+    from fractions import Fraction
+
     seen: dict[int, _Seen] = {}
     one = _Axis(Fraction(0), Fraction(0), Fraction(1))
     for value in graph.inputs:
