@@ -10,6 +10,7 @@ varied = augment.apply(images, draws)           # on JAX, TensorFlow or Torch
 
 from scenelearn.augment._apply import apply
 from scenelearn.augment._draw import Draws, draw, exactly
+from scenelearn.augment._layer import layer, register
 from scenelearn.augment._operations import OPERATIONS, Operation
 from scenelearn.augment._policy import POLICIES, Policy, policy, randaugment
 
@@ -22,6 +23,8 @@ __all__ = [
     "apply",
     "draw",
     "exactly",
+    "layer",
     "policy",
     "randaugment",
+    "register",
 ]

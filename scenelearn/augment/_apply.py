@@ -68,6 +68,7 @@ def run(
     """What `apply` does, once everything is checked; `arguments` may be tensors."""
     ops = keras().ops
     images = ops.convert_to_tensor(images)
+    arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
     dtype = keras().backend.standardize_dtype(images.dtype)
     whole = dtype == "uint8"
     if not whole:
@@ -82,7 +83,7 @@ def run(
         images = _unpacked(compiled(_coloured)(images, colour), whole)
     further = {name: value for name, value in arguments.items() if name in others}
     if further and images.shape[0] != 0:
-        images = compiled(_further)(images, further)
+        images = _further(images, further, whole)
     return images if whole else ops.cast(images, "float32" if dtype == "float64" else dtype)
 
 
@@ -119,7 +120,9 @@ def _looked_up(
     add = compiled(geometry.added_up, "source", "fill")
     for k in range(1, math.prod(parts)):
         read = add(read, pixels, where(*divmod(k, parts[1])), **given)
-    return _unpacked(compiled(_mean, "n", "whole")(read, colour, n=math.prod(parts), whole=whole), whole)
+    return _unpacked(
+        compiled(_mean, "n", "whole")(read, colour, n=math.prod(parts), whole=whole), whole
+    )
 
 
 def _mean(planes: list[Any], colour: Any, *, n: int, whole: bool) -> Any:
@@ -136,20 +139,21 @@ def _coloured(images: Any, colour: Any) -> Any:
     return geometry.finished(planes, colour, whole)
 
 
-def _further(images: Any, given: Mapping[str, Any]) -> Any:
-    """The operations of kind "other" that were asked for, one after the other."""
-    ops = keras().ops
-    whole = keras().backend.standardize_dtype(images.dtype) == "uint8"
-    x = ops.cast(images, "float32")
+def _further(images: Any, given: Mapping[str, Any], whole: bool) -> Any:
+    """The operations of kind "other" that were asked for, one after the other, a program each."""
+    x = keras().ops.cast(images, "float32")
     for name, operation in others.items():
         if name in given:
-            x = operation(x, given[name], whole)
-    return ops.cast(ops.clip(ops.round(x), 0, 255), "uint8") if whole else x
+            x = compiled(operation)(x, given[name])
+    return compiled(_rounded)(x) if whole else x
 
 
-def _check(
-    images: Any, draws: Draws, image_px: int | tuple[int, int] | None
-) -> tuple[int, int]:
+def _rounded(x: Any) -> Any:
+    ops = keras().ops
+    return ops.cast(ops.clip(ops.round(x), 0, 255), "uint8")
+
+
+def _check(images: Any, draws: Draws, image_px: int | tuple[int, int] | None) -> tuple[int, int]:
     """See that all fits together; the new height and width."""
     if not isinstance(draws, Draws):
         raise ArgumentError(

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.augment._operations import OPERATIONS
-from scenelearn.augment._policy import Policy, checked_fill, policy as _named
+from scenelearn.augment._policy import Policy, checked_fill
+from scenelearn.augment._policy import policy as _named
 from scenelearn.augment._random import uniforms
 from scenelearn.augment._values import N_COLUMNS, PLACES, arguments, drawn
 from scenelearn.errors import ArgumentError
@@ -110,8 +111,8 @@ def draw(
         True
     """
     bounds = _named(policy)
-    _check_whole("seed", seed)
-    _check_whole("epoch", epoch)
+    check_whole("seed", seed)
+    check_whole("epoch", epoch)
     indices = _indices(n)
     values = drawn(bounds, uniforms(int(seed), int(epoch), indices, N_COLUMNS), np)
     return Draws(
@@ -145,7 +146,7 @@ def exactly(
         >>> exactly(2, rotate=90, mirror=1).caption(0)
         'mirror, rotate +90 degrees'
     """
-    _check_whole("n", n)
+    check_whole("n", n)
     places = {place for name in values for place in PLACES.get(name, ())}
     for name, value in values.items():
         if name not in OPERATIONS and name not in places:
@@ -158,8 +159,7 @@ def exactly(
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not least <= value <= most:
             raise ArgumentError(
-                f"`{name}` must be a number from {least:g} to {most:g}. "
-                f"Received: {name}={value!r}."
+                f"`{name}` must be a number from {least:g} to {most:g}. Received: {name}={value!r}."
             )
     ordered = [name for name in OPERATIONS if name in values]
     given = {name: values[name] for name in ordered}
@@ -183,7 +183,7 @@ def _arguments(
 
 def _indices(n: int | npt.ArrayLike) -> npt.NDArray[np.int64]:
     if isinstance(n, int) and not isinstance(n, bool):
-        _check_whole("n", n)
+        check_whole("n", n)
         return np.arange(n)
     indices = np.asarray(n)
     if indices.size == 0:
@@ -193,11 +193,16 @@ def _indices(n: int | npt.ArrayLike) -> npt.NDArray[np.int64]:
             "`n` must be a number of photos, or the photos' indices: whole numbers in one row. "
             f"Received: shape {indices.shape}, dtype {indices.dtype}. Pass e.g. 32 or [5, 9]."
         )
-    _check_whole("n", int(min(indices, default=0)))
+    check_whole("n", int(min(indices, default=0)))
     return indices.astype(np.int64)
 
 
-def _check_whole(name: str, value: object) -> None:
+def check_whole(name: str, value: object) -> None:
+    """See that a number is whole and at least 0.
+
+    Raises:
+        ArgumentError: if it is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise ArgumentError(
             f"`{name}` must be a whole number of at least 0. Received: {name}={value!r}. "

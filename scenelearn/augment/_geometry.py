@@ -27,7 +27,7 @@ def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
         return function
     import jax
 
-    return jax.jit(function, static_argnames=static)  # type: ignore[no-any-return]
+    return jax.jit(function, static_argnames=static)
 
 
 def packed(images: Any) -> Any:
@@ -97,9 +97,7 @@ def places(
 
     found: dict[str, Any] = {}
     if not isinstance(fill, str):
-        found["inside"] = (
-            (from_left >= 0) & (from_left <= w) & (from_top >= 0) & (from_top <= h)
-        )
+        found["inside"] = (from_left >= 0) & (from_left <= w) & (from_top >= 0) & (from_top <= h)
     first_x, found["right"] = _neighbours(from_left, w, fill)
     first_y, found["down"] = _neighbours(from_top, h, fill)
     start = ops.reshape(ops.arange(n, dtype="int32") * (h * w), (-1, 1, 1))
@@ -162,8 +160,7 @@ def colours_at(
     if isinstance(fill, str):
         return planes
     return [
-        ops.where(where["inside"], plane, shade)
-        for plane, shade in zip(planes, fill, strict=True)
+        ops.where(where["inside"], plane, shade) for plane, shade in zip(planes, fill, strict=True)
     ]
 
 

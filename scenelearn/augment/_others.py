@@ -1,7 +1,7 @@
 """The operations that fit into no matrix, each on (n, H, W, 3) float32 in 0 to 255.
 
-Each takes the images, its (n, …) argument, and whether values are whole numbers; and leaves a photo
-as it is, bit for bit, where its strength is 0.
+Each takes the images and its (n, …) argument, and leaves a photo as it is, bit for bit, where its
+strength is 0. Each is a program of its own on JAX, for the same reason as in `_geometry`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ _TO_YCC = np.array(
 _FROM_YCC = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
 _COSINES = np.array(
     [
-        [math.sqrt((2 if u else 1) / 8) * math.cos((2 * x + 1) * u * math.pi / 16) for x in range(8)]
+        [
+            math.sqrt((2 if u else 1) / 8) * math.cos((2 * x + 1) * u * math.pi / 16)
+            for x in range(8)
+        ]
         for u in range(8)
     ],
     np.float32,
@@ -53,16 +56,15 @@ def _each(argument: Any) -> Any:
     return argument[:, None, None, None]
 
 
-def autocontrast(x: Any, chosen: Any, whole: bool) -> Any:
+def autocontrast(x: Any, chosen: Any) -> Any:
     """Each colour's darkest value to 0 and brightest to 255, in the chosen photos."""
     ops = keras().ops
     low, high = (f(x, axis=(1, 2), keepdims=True) for f in (ops.min, ops.max))
     spread = (x - low) * (255 / ops.maximum(high - low, 1e-3))
-    spread = ops.floor(spread + 1e-3) if whole else spread
     return ops.where((_each(chosen) > 0.5) & (high > low), spread, x)
 
 
-def equalize(x: Any, chosen: Any, whole: bool) -> Any:
+def equalize(x: Any, chosen: Any) -> Any:
     """All values of each colour about equally frequent, in the chosen photos; as Pillow does it."""
     ops = keras().ops
     shape = ops.shape(x)
@@ -85,12 +87,12 @@ def equalize(x: Any, chosen: Any, whole: bool) -> Any:
     return ops.where((_each(chosen) > 0.5) & number, equal, x)
 
 
-def solarize(x: Any, share: Any, whole: bool) -> Any:
+def solarize(x: Any, share: Any) -> Any:
     """The brightest values inverted: those from 256 · (1 - share) on."""
     return keras().ops.where(x >= 256 * (1 - _each(share)), 255 - x, x)
 
 
-def posterize(x: Any, bits: Any, whole: bool) -> Any:
+def posterize(x: Any, bits: Any) -> Any:
     """So many low bits dropped."""
     ops = keras().ops
     steps = ops.convert_to_tensor(2.0 ** np.arange(8, dtype=np.float32))
@@ -98,7 +100,7 @@ def posterize(x: Any, bits: Any, whole: bool) -> Any:
     return ops.where(step > 1, ops.floor(x / step) * step, x)
 
 
-def sharpness(x: Any, fraction: Any, whole: bool) -> Any:
+def sharpness(x: Any, fraction: Any) -> Any:
     """Further from a smoothed copy, or nearer to it."""
     ops = keras().ops
     h, w = x.shape[1:3]
@@ -110,8 +112,8 @@ def sharpness(x: Any, fraction: Any, whole: bool) -> Any:
     return ops.where(_each(fraction) == 0, x, sharp)
 
 
-def blur(x: Any, kernel: Any, whole: bool) -> Any:
-    """The mean over rows, then columns, by a (n, 2 r + 1) kernel; beyond the border lies its edge."""
+def blur(x: Any, kernel: Any) -> Any:
+    """The mean over rows, then columns, by a (n, 2 r + 1) kernel; the edge goes on outside."""
     ops = keras().ops
     radius = kernel.shape[1] // 2
     still = _each(kernel[:, radius]) == 1
@@ -124,7 +126,7 @@ def blur(x: Any, kernel: Any, whole: bool) -> Any:
     return ops.where(still, x, blurred)
 
 
-def noise(x: Any, given: Any, whole: bool) -> Any:
+def noise(x: Any, given: Any) -> Any:
     """About normal, of a standard deviation: the sum of four bytes of a hash of seed and place.
 
     The hash's constants are those of "lowbias32", C. Wellons (2018).
@@ -146,7 +148,7 @@ def noise(x: Any, given: Any, whole: bool) -> Any:
     return ops.where(_each(given[:, 0]) == 0, x, noisy)
 
 
-def blocks(x: Any, multiple: Any, whole: bool) -> Any:
+def blocks(x: Any, multiple: Any) -> Any:
     """Blocks of 8×8 pixels, their cosine coefficients in steps, as a JPEG without subsampling.
 
     A multiple of 1 is quality 50, of 2 is quality 25, of 5 is quality 10.
@@ -158,7 +160,7 @@ def blocks(x: Any, multiple: Any, whole: bool) -> Any:
     for axis, more in ((1, high * 8 - h), (2, wide * 8 - w)):
         edge = padded[:, -1:] if axis == 1 else padded[:, :, -1:]
         padded = ops.concatenate([padded, ops.repeat(edge, more, axis=axis)], axis)
-    ycc = ops.matmul(padded, ops.convert_to_tensor(_TO_YCC.T)) - np.float32([128, 0, 0])
+    ycc = ops.matmul(padded, ops.convert_to_tensor(_TO_YCC.T)) - np.array([128, 0, 0], np.float32)
     tiles = ops.reshape(ycc, (-1, high, 8, wide, 8, 3))
     cosines = ops.convert_to_tensor(_COSINES)
     found = ops.einsum("nhawbc,ua,vb->nhuwvc", tiles, cosines, cosines)
@@ -166,12 +168,12 @@ def blocks(x: Any, multiple: Any, whole: bool) -> Any:
     steps = ops.clip(ops.floor(steps * multiple[:, None, None, None, None, None] + 0.5), 1, 255)
     found = ops.round(found / steps) * steps
     tiles = ops.einsum("nhuwvc,ua,vb->nhawbc", found, cosines, cosines)
-    ycc = ops.reshape(tiles, (-1, high * 8, wide * 8, 3)) + np.float32([128, 0, 0])
+    ycc = ops.reshape(tiles, (-1, high * 8, wide * 8, 3)) + np.array([128, 0, 0], np.float32)
     back = ops.clip(ops.matmul(ycc, ops.convert_to_tensor(_FROM_YCC.T)), 0, 255)[:, :h, :w]
     return ops.where(_each(multiple) == 0, x, back)
 
 
-def erase(x: Any, box: Any, whole: bool) -> Any:
+def erase(x: Any, box: Any) -> Any:
     """Mid-grey where a pixel's middle lies in the box: left, top, right, bottom, in shares."""
     ops = keras().ops
     h, w = x.shape[1:3]
@@ -189,7 +191,7 @@ def _wider(x: Any, radius: int, axis: int) -> Any:
     return ops.concatenate([repeated[0], x, repeated[1]], axis)
 
 
-others: dict[str, Callable[[Any, Any, bool], Any]] = {
+others: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         autocontrast, equalize, solarize, posterize, sharpness, blur, noise, blocks, erase,

@@ -32,7 +32,7 @@ def checked_fill(fill: object) -> str | tuple[float, float, float]:
 
 
 def _number(value: object, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,10 @@ class Policy:
         for name, operation in OPERATIONS.items():
             value = getattr(self, name)
             whole = name == "posterize"
-            if not _number(value, int if whole else int | float) or not 0 <= value <= operation.most:
+            if (
+                not _number(value, int if whole else int | float)
+                or not 0 <= value <= operation.most
+            ):
                 raise ArgumentError(
                     f"`{name}` must be a {'whole ' if whole else ''}number from 0 to "
                     f"{operation.most:g} ({operation.unit}). Received: {name}={value!r}. "
@@ -205,8 +208,9 @@ POLICIES: dict[str, Policy] = {
 - "light": mirrored left to right, crops, brightness.
 - "standard": the same with a small rotation, contrast and saturation: for photos of scenes.
 - "strong": wider, with perspective, hue, temperature, blur, noise and erasing.
-- "trivial": mirrored and cropped, and one operation of thirteen or none, of any strength: S. Müller,
-  F. Hutter (2021), TrivialAugment: tuning-free yet state-of-the-art data augmentation. ICCV.
+- "trivial": mirrored and cropped, and one operation of thirteen or none, of any strength:
+  S. Müller, F. Hutter (2021), TrivialAugment: tuning-free yet state-of-the-art data augmentation.
+  ICCV.
 """
 
 

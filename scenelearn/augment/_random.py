@@ -36,7 +36,7 @@ def uniforms(
         photos = _mixed(_mixed(run ^ indices.astype(np.uint64)))
         columns = np.arange(1, n_columns + 1, dtype=np.uint64) * _GOLDEN
         hashed = _mixed(photos[:, None] + columns)
-    return (hashed >> np.uint64(11)) * 2.0**-53
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _words(number: int) -> npt.NDArray[np.uint64]:

@@ -106,14 +106,14 @@ def arguments(values: Mapping[str, Any], xp: Any, most_blur: float) -> dict[str,
     return found
 
 
-def _of(values: Mapping[str, Any], xp: Any) -> Any:
+def _of(values: Mapping[str, Any]) -> Any:
     """A function from an operation's name to its values, zeros where it is not asked for."""
     zeros = 0 * next(iter(values.values()))
     return lambda name: values.get(name, zeros)
 
 
 def _turn(values: Mapping[str, Any], xp: Any) -> Any:
-    of = _of(values, xp)
+    of = _of(values)
     angle = of("rotate") * (math.pi / 180)
     cos, sin = xp.cos(angle), xp.sin(angle)
     scale = _factor(of("zoom"), xp)
@@ -127,7 +127,7 @@ def _turn(values: Mapping[str, Any], xp: Any) -> Any:
 
 
 def _place(values: Mapping[str, Any], xp: Any) -> Any:
-    of = _of(values, xp)
+    of = _of(values)
     area, aspect = 1 - of("crop"), _factor(of("stretch"), xp)
     side, wider = xp.sqrt(area), xp.sqrt(aspect)
     wider = xp.minimum(xp.maximum(wider, side), 1 / side)  # neither side outgrows the photo
@@ -154,7 +154,7 @@ def _place(values: Mapping[str, Any], xp: Any) -> Any:
 
 def _colour(values: Mapping[str, Any], xp: Any) -> Any:
     """One matrix, of: brightness, contrast, saturation and grey, hue, temperature."""
-    of = _of(values, xp)
+    of = _of(values)
     gain, contrast = xp.exp(of("brightness") * math.log(2)), 1 + of("contrast")
     saturation = (1 + of("saturation")) * (1 - of("grey"))
     angle = of("hue") * (math.pi / 180)
@@ -196,7 +196,7 @@ def _box(values: Mapping[str, Any], xp: Any) -> Any:
 def _bell(deviation: Any, radius: int, xp: Any) -> Any:
     """The kernel of a Gaussian blur, (n, 2 radius + 1); with 0, one 1 in the middle."""
     deviation = xp.maximum(deviation, 1e-3)[:, None]
-    steps = xp.reshape(xp.arange(-radius, radius + 1), (1, -1)) / deviation
+    steps = xp.reshape(xp.arange(-radius, radius + 1, dtype="float32"), (1, -1)) / deviation
     bell = xp.exp(-0.5 * steps * steps)
     return bell / xp.sum(bell, axis=1, keepdims=True)
 
