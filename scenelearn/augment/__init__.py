@@ -11,6 +11,7 @@ varied = augment.apply(images, draws)           # on JAX, TensorFlow or Torch
 from scenelearn.augment._apply import apply
 from scenelearn.augment._draw import Draws, draw, exactly
 from scenelearn.augment._layer import layer, register
+from scenelearn.augment._mix import Pairs, mix, pair
 from scenelearn.augment._operations import OPERATIONS, Operation
 from scenelearn.augment._policy import POLICIES, Policy, policy, randaugment
 
@@ -19,11 +20,14 @@ __all__ = [
     "POLICIES",
     "Draws",
     "Operation",
+    "Pairs",
     "Policy",
     "apply",
     "draw",
     "exactly",
     "layer",
+    "mix",
+    "pair",
     "policy",
     "randaugment",
     "register",

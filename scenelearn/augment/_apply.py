@@ -153,6 +153,27 @@ def _rounded(x: Any) -> Any:
     return ops.cast(ops.clip(ops.round(x), 0, 255), "uint8")
 
 
+def check_images(images: Any, n: int) -> tuple[int, int]:
+    """See that images are a batch of `n`; their height and width.
+
+    Raises:
+        ArgumentError: if they are not.
+    """
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 4 or shape[3] != 3 or shape[0] != n or 0 in shape[1:3]:
+        raise ArgumentError(
+            f"`images` must have the shape ({n}, height, width, 3), as many as were drawn for. "
+            f"Received: {shape}. Draw with the indices of these images."
+        )
+    dtype = str(getattr(images.dtype, "name", images.dtype)).removeprefix("torch.")
+    if dtype != "uint8" and dtype not in FLOATS:
+        raise ArgumentError(
+            f"`images` must be uint8, or floats in 0 to 255. Received: dtype {dtype}. "
+            "Convert them, e.g. images.astype('float32')."
+        )
+    return int(shape[1]), int(shape[2])
+
+
 def _check(images: Any, draws: Draws, image_px: int | tuple[int, int] | None) -> tuple[int, int]:
     """See that all fits together; the new height and width."""
     if not isinstance(draws, Draws):
@@ -160,22 +181,9 @@ def _check(images: Any, draws: Draws, image_px: int | tuple[int, int] | None) ->
             f"`draws` must come from `draw`. Received: {type(draws).__name__}. "
             'Pass augment.draw("standard", seed, n).'
         )
-    shape = tuple(getattr(images, "shape", ()))
-    dtype = str(getattr(images, "dtype", type(images).__name__)).rpartition(".")[2]
-    dtype = dtype.strip("<>' ").replace("dtype: ", "")
-    n = len(draws)
-    if len(shape) != 4 or shape[3] != 3 or shape[0] != n or 0 in shape[1:3]:
-        raise ArgumentError(
-            f"`images` must have the shape ({n}, height, width, 3), one image for each draw. "
-            f"Received: {shape}. Draw with the indices of these images."
-        )
-    if dtype != "uint8" and dtype not in FLOATS:
-        raise ArgumentError(
-            f"`images` must be uint8, or floats in 0 to 255. Received: dtype {dtype}. "
-            "Convert them, e.g. images.astype('float32')."
-        )
+    old = check_images(images, len(draws))
     if image_px is None:
-        return int(shape[1]), int(shape[2])
+        return old
     size = (image_px, image_px) if isinstance(image_px, int) else image_px
     right = isinstance(size, tuple) and len(size) == 2
     if not right or not all(type(side) is int and side >= 1 for side in size):
