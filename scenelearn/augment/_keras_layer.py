@@ -6,6 +6,8 @@ from typing import Any
 
 from scenelearn._backend import keras
 from scenelearn.augment._apply import run
+from scenelearn.augment._geometry import compiled
+from scenelearn.augment._policy import Policy
 from scenelearn.augment._policy import policy as named
 from scenelearn.augment._values import N_COLUMNS, arguments, drawn
 
@@ -28,10 +30,9 @@ class Augment(keras().layers.Layer):  # type: ignore[misc]  # Keras has no types
             return images
         n = _keras.ops.shape(images)[0]
         u = _keras.random.uniform((n, N_COLUMNS), dtype="float32", seed=self._seeds)
-        values = drawn(self._policy, u, _keras.ops)
         return run(
             images,
-            arguments(values, _keras.ops, self._policy.blur),
+            compiled(_arguments, "policy")(u, policy=self._policy),
             size=(int(images.shape[1]), int(images.shape[2])),
             fill=self._policy.fill,
             shrunk=1 + float(self._policy.zoom),
@@ -45,3 +46,7 @@ class Augment(keras().layers.Layer):  # type: ignore[misc]  # Keras has no types
         """The policy and the seed, as plain values."""
         plain = self._named if isinstance(self._named, str) else self._policy.to_json()
         return {**super().get_config(), "policy": plain, "seed": self._seed}
+
+
+def _arguments(u: Any, *, policy: Policy) -> dict[str, Any]:
+    return arguments(drawn(policy, u, _keras.ops), _keras.ops, policy.blur)
