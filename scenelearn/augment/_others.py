@@ -160,7 +160,8 @@ def blocks(x: Any, multiple: Any) -> Any:
     for axis, more in ((1, high * 8 - h), (2, wide * 8 - w)):
         edge = padded[:, -1:] if axis == 1 else padded[:, :, -1:]
         padded = ops.concatenate([padded, ops.repeat(edge, more, axis=axis)], axis)
-    ycc = ops.matmul(padded, ops.convert_to_tensor(_TO_YCC.T)) - np.array([128, 0, 0], np.float32)
+    middle = ops.convert_to_tensor(np.array([128, 0, 0], np.float32))
+    ycc = ops.matmul(padded, ops.convert_to_tensor(_TO_YCC.T)) - middle
     tiles = ops.reshape(ycc, (-1, high, 8, wide, 8, 3))
     cosines = ops.convert_to_tensor(_COSINES)
     found = ops.einsum("nhawbc,ua,vb->nhuwvc", tiles, cosines, cosines)
@@ -168,7 +169,7 @@ def blocks(x: Any, multiple: Any) -> Any:
     steps = ops.clip(ops.floor(steps * multiple[:, None, None, None, None, None] + 0.5), 1, 255)
     found = ops.round(found / steps) * steps
     tiles = ops.einsum("nhuwvc,ua,vb->nhawbc", found, cosines, cosines)
-    ycc = ops.reshape(tiles, (-1, high * 8, wide * 8, 3)) + np.array([128, 0, 0], np.float32)
+    ycc = ops.reshape(tiles, (-1, high * 8, wide * 8, 3)) + middle
     back = ops.clip(ops.matmul(ycc, ops.convert_to_tensor(_FROM_YCC.T)), 0, 255)[:, :h, :w]
     return ops.where(_each(multiple) == 0, x, back)
 
