@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scenelearn import augment
 from scenelearn._backend import keras
 from scenelearn.augment import OPERATIONS, POLICIES, Draws, Policy, apply, draw, exactly
-from scenelearn.errors import ArgumentError
+from scenelearn.errors import ArgumentError, PhotoError
 
 MANY = np.arange(2000)
 UINT8 = npt.NDArray[np.uint8]
@@ -897,3 +897,61 @@ def test_backends_agree(tmp_path: Path) -> None:
             assert (difference <= 1e-4).mean() >= (0.999 if steps else 1), (backend, name)
             if "uint8" in name and "trivial" not in name:
                 assert difference.max() <= 1.001 / 255, (backend, name)
+
+
+# To look at
+
+
+def test_a_preview_shows_the_photo_first(tmp_path: Path) -> None:
+    images = soft(3, 30, 40)
+    grid = augment.preview(images, "strong", n=4, rows=2, image_px=24)
+    assert grid.images.shape == (2, 5, 24, 24, 3)
+    middle = Image.fromarray(images[0]).crop((5, 0, 35, 30))
+    expected = np.asarray(middle.resize((24, 24), Image.Resampling.BICUBIC), float)
+    assert np.abs(grid.images[0, 0] - expected).max() <= 2
+    draws = draw("strong", 0, 8)
+    assert grid.captions[1] == ("original", *(draws.caption(k) for k in range(4, 8)))
+    varied = applied(np.repeat(grid.images[:, 0], 4, axis=0), draws)
+    assert np.array_equal(grid.images[:, 1:].reshape(8, 24, 24, 3), varied)
+
+    page = grid._repr_html_()
+    assert page.count("<img ") == page.count("alt=") == page.count("<figcaption") == 10
+    assert "http" not in page
+    assert grid.captions[0][1].split(",")[0] in page
+    text = grid.save(tmp_path / "grid.html").read_text(encoding="utf-8")
+    assert page in text
+    with Image.open(grid.save(tmp_path / "grid.png")) as picture:
+        assert picture.size == grid.picture().size
+        assert np.array_equal(np.asarray(picture)[8:32, 8:32], grid.images[0, 0])
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.html", "grid.png"}
+    with pytest.raises(ArgumentError, match=r"`path` must end in \.html"):
+        grid.save(tmp_path / "grid.gif")
+
+
+def test_a_preview_of_files_and_of_draws(scenes: Path) -> None:
+    import scenelearn as sl
+
+    photos = sl.scan(scenes)
+    draws = exactly(1, rotate=90)
+    grid = augment.preview(photos, draws, rows=3, image_px=24)
+    assert grid.captions == (("original", "rotate +90 degrees"),) * 3
+    assert np.array_equal(grid.images[:, 1], np.rot90(grid.images[:, 0], 1, (1, 2)))
+    files = [photos.folder / photos.paths[0], photos.folder / photos.paths[-1]]
+    again = augment.preview(files, draws, image_px=24)
+    assert np.array_equal(again.images, grid.images[[0, 2]])
+    one = augment.preview(str(files[0]), draws, image_px=24)
+    assert np.array_equal(one.images, again.images[:1])
+
+
+def test_previews_of_nothing(tmp_path: Path) -> None:
+    for nothing in ([], 3, noise(0)):
+        with pytest.raises(ArgumentError, match=r"`photos` must be .*Received: "):
+            augment.preview(nothing)
+    with pytest.raises(ArgumentError, match=r"shape \(height, width, 3\).*Received: shape"):
+        augment.preview(noise(2)[..., 0])
+    with pytest.raises(ArgumentError, match="`n` must be a whole number of at least 1"):
+        augment.preview(noise(2), n=0)
+    (tmp_path / "text.jpg").write_text("no photo")
+    for path in (tmp_path / "text.jpg", tmp_path / "missing.jpg"):
+        with pytest.raises(PhotoError, match=rf"{path.name}.* cannot be read: "):
+            augment.preview([path])

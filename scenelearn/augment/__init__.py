@@ -14,6 +14,7 @@ from scenelearn.augment._layer import layer, register
 from scenelearn.augment._mix import Pairs, mix, pair
 from scenelearn.augment._operations import OPERATIONS, Operation
 from scenelearn.augment._policy import POLICIES, Policy, policy, randaugment
+from scenelearn.augment._preview import Preview, preview
 
 __all__ = [
     "OPERATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "Operation",
     "Pairs",
     "Policy",
+    "Preview",
     "apply",
     "draw",
     "exactly",
@@ -29,6 +31,7 @@ __all__ = [
     "mix",
     "pair",
     "policy",
+    "preview",
     "randaugment",
     "register",
 ]

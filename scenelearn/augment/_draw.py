@@ -197,14 +197,14 @@ def _indices(n: int | npt.ArrayLike) -> npt.NDArray[np.int64]:
     return indices.astype(np.int64)
 
 
-def check_whole(name: str, value: object) -> None:
-    """See that a number is whole and at least 0.
+def check_whole(name: str, value: object, least: int = 0) -> None:
+    """See that a number is whole and at least `least`.
 
     Raises:
         ArgumentError: if it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ArgumentError(
-            f"`{name}` must be a whole number of at least 0. Received: {name}={value!r}. "
-            "Count from 0 upwards."
+            f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}. "
+            f"Count from {least} upwards."
         )
