@@ -185,6 +185,13 @@ def test_drawing_loads_no_backend() -> None:
     assert not run.stdout.strip()
 
 
+def test_exactly_one_strength_for_each_photo() -> None:
+    images, angles = soft(3), [-10, 0, 20]
+    together = applied(images, exactly(3, rotate=angles, blur=0.5))
+    for k, angle in enumerate(angles):
+        assert np.array_equal(together[[k]], done(images[[k]], rotate=angle, blur=0.5))
+
+
 # Nothing happens
 
 
@@ -624,7 +631,19 @@ def test_draws_out_of_range(name: str, arguments: tuple[Any, Any, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"turn": 1}, {"rotate": 181}, {"blur": -1}, {"crop_x": 0.5}, {"crop": "0.1"}]
+    "values",
+    [
+        {"turn": 1},
+        {"rotate": 181},
+        {"blur": -1},
+        {"crop_x": 0.5},
+        {"crop": "0.1"},
+        {"hue": True},
+        {"rotate": [1, 2]},
+        {"crop": None},
+        {"mirror": float("nan")},
+    ],
+    ids=str,
 )
 def test_exactly_what_is_not_there(values: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=r"must be .*Received: "):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,16 +125,20 @@ def draw(
 
 
 def exactly(
-    n: int, *, fill: str | tuple[float, float, float] = "reflect", **values: float
+    n: int,
+    *,
+    fill: str | tuple[float, float, float] = "reflect",
+    **values: float | Sequence[float],
 ) -> Draws:
-    """Draws that do the same to each photo, nothing left to chance: to look at one operation.
+    """Draws with nothing left to chance: to look at one operation, or to do it on purpose.
 
     Args:
         n: photos, at least 0.
         fill: what lies outside the photo.
-        **values: operations by name, each in its unit and within what a policy may ask for; with
-            "crop" also "crop_x" and "crop_y", with "erase" also "erase_x", "erase_y" and
-            "erase_aspect", places from 0 to 1, 0.5 unless given; with "noise" its "noise_seed".
+        **values: operations by name, each in its unit and within what a policy may ask for, one
+            number for all photos or n of them. With "crop" also "crop_x" and "crop_y", with "erase"
+            also "erase_x", "erase_y" and "erase_aspect", places from 0 to 1, 0.5 unless given;
+            with "noise" its "noise_seed".
 
     Returns:
         The draws.
@@ -143,35 +147,45 @@ def exactly(
         ArgumentError: if there is no such operation, or a value is out of range.
 
     Example:
-        >>> exactly(2, rotate=90, mirror=1).caption(0)
+        >>> exactly(2, rotate=[90, 0], mirror=1).caption(0)
         'mirror, rotate +90 degrees'
     """
     check_whole("n", n)
-    places = {place for name in values for place in PLACES.get(name, ())}
-    for name, value in values.items():
-        if name not in OPERATIONS and name not in places:
-            raise ArgumentError(
-                f"An operation must be one of {', '.join(OPERATIONS)}. Received: {name!r}. "
-                "Places go with crop, erase and noise only."
-            )
-        most = OPERATIONS[name].most if name in OPERATIONS else 1
-        least = -most if name in OPERATIONS and OPERATIONS[name].signed else 0
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not least <= value <= most:
-            raise ArgumentError(
-                f"`{name}` must be a number from {least:g} to {most:g}. Received: {name}={value!r}."
-            )
-    ordered = [name for name in OPERATIONS if name in values]
-    given = {name: values[name] for name in ordered}
-    given |= {place: values.get(place, 0.5) for name in ordered for place in PLACES.get(name, ())}
-    columns = {name: np.full(n, float(value)) for name, value in given.items()}
+    places = [place for name in values for place in PLACES.get(name, ())]
+    columns: dict[str, Numbers] = {}
+    for name in (*(name for name in OPERATIONS if name in values), *places):
+        columns[name] = _column(name, values.get(name, 0.5), n)
+    unknown = set(values) - set(columns)
+    if unknown:
+        raise ArgumentError(
+            f"An operation must be one of {', '.join(OPERATIONS)}. Received: {min(unknown)!r}. "
+            "Places go with crop, erase and noise only."
+        )
     return Draws(
         n=n,
         values=columns,
-        arguments=_arguments(columns, values.get("blur", 0)),
+        arguments=_arguments(columns, max(columns.get("blur", ()), default=0)),
         fill=checked_fill(fill),
-        shrunk=1 + max(0.0, -float(values.get("zoom", 0))),
+        shrunk=1 + float(np.max(-columns.get("zoom", np.zeros(0)), initial=0)),
     )
+
+
+def _column(name: str, value: object, n: int) -> Numbers:
+    """One number for each photo."""
+    operation = OPERATIONS.get(name)
+    most = operation.most if operation else 1
+    least = -most if operation and operation.signed else 0
+    try:
+        column = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        column = np.full(1, np.nan)
+    right = column.shape in {(), (n,)} and not isinstance(value, str | bool)
+    if not right or not ((least <= column) & (column <= most)).all():
+        raise ArgumentError(
+            f"`{name}` must be a number from {least:g} to {most:g}, or {n} of them. "
+            f"Received: {name}={value!r}."
+        )
+    return np.broadcast_to(column, (n,)).copy()
 
 
 def _arguments(
