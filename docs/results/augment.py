@@ -44,7 +44,8 @@ for name, operation in augment.OPERATIONS.items():
     least = -most if operation.signed else 0
     steps = [0, 1] if operation.unit == "probability" else np.linspace(least, most, 5)
     strengths = [float(round(s) if operation.unit == "bits" else round(s, 3)) for s in steps]
-    draws = augment.exactly(len(strengths), **{name: strengths})
+    room = {"crop": 0.5} if name == "stretch" else {}  # without a crop nothing is stretched
+    draws = augment.exactly(len(strengths), **{name: strengths}, **room)
     grid = augment.preview(scene[None], draws, image_px=112)
     captions = tuple(f"{name} {s:g}" for s in strengths)
     display(

@@ -65,7 +65,7 @@ class Draws:
             photo: its position, in [0, n).
 
         Returns:
-            E.g. "mirror, rotate -3.1 degrees"; "as it is" where nothing happens.
+            E.g. "mirror, rotate -3.14 degrees"; "as it is" where nothing happens.
         """
         said = []
         for name, column in self.values.items():
@@ -79,7 +79,8 @@ class Draws:
             else:
                 sign = "+" if operation.signed else ""
                 unit = operation.unit.replace("share", "").replace("fraction", "").strip()
-                said.append(f"{words} {value:{sign}.3g} {unit}".strip())
+                number = f"{value:{sign}.2f}".rstrip("0").rstrip(".")
+                said.append(f"{words} {number} {unit}".strip())
         return ", ".join(said) or "as it is"
 
 

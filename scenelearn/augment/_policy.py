@@ -46,7 +46,8 @@ class Policy:
         mirror: probability that left and right change places.
         upside_down: probability that top and bottom change places.
         crop: largest share of the area that is cut away, in [0, 0.99].
-        stretch: the crop is wider or taller than the photo by at most this fraction.
+        stretch: the crop is wider or taller than the photo by at most this fraction, as far as it
+            is smaller than the photo: without a crop nothing is stretched.
         rotate: degrees, at most 180.
         zoom: fraction; 0.25 means from 1/1.25 to 1.25 times the size.
         shear_x: degrees, at most 60.

@@ -27,7 +27,7 @@ _STYLE = (
     "display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));"
     "margin:0 0 1rem"
 )
-_GAP, _LINES, _LINE = 8, 4, 12  # pixels between pictures; lines of a caption, and their height
+_GAP, _LINE = 8, 12  # pixels between pictures, and of a line of a caption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,14 +62,16 @@ class Preview:
         from PIL import Image, ImageDraw, ImageFont
 
         n_rows, n_columns, px = self.images.shape[:3]
-        high = px + _LINES * _LINE + _GAP
+        font = ImageFont.load_default(_LINE - 2)
+        texts = [[_lines(caption, px, font) for caption in row] for row in self.captions]
+        high = px + max(len(lines) for row in texts for lines in row) * _LINE + _GAP
         sheet = Image.new("RGB", (n_columns * (px + _GAP) + _GAP, n_rows * high + _GAP), "white")
-        canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LINE - 2)
-        for row, captions in enumerate(self.captions):
-            for column, caption in enumerate(captions):
+        canvas = ImageDraw.Draw(sheet)
+        for row, line_groups in enumerate(texts):
+            for column, lines in enumerate(line_groups):
                 left, top = _GAP + column * (px + _GAP), _GAP + row * high
                 sheet.paste(Image.fromarray(self.images[row, column]), (left, top))
-                for k, line in enumerate(_lines(caption, px, font)):
+                for k, line in enumerate(lines):
                     canvas.text((left, top + px + 2 + k * _LINE), line, "black", font)
         return sheet
 
@@ -211,7 +213,7 @@ def _data_url(image: npt.NDArray[np.uint8]) -> str:
 
 
 def _lines(text: str, width: int, font: Any) -> list[str]:
-    """The text in lines of at most this width, in pixels; what does not fit is left out."""
+    """The text in lines of at most this width, in pixels, unless a word is longer."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -219,6 +221,4 @@ def _lines(text: str, width: int, font: Any) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = longer
-    if len(lines) > _LINES:
-        lines[_LINES - 1] += " …"
-    return lines[:_LINES]
+    return lines
