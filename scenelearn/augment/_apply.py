@@ -80,7 +80,7 @@ def run(
     elif "place" in arguments or size != source:
         images = _looked_up(images, arguments, source, size, fill=fill, shrunk=shrunk)
     elif colour is not None:
-        images = _unpacked(compiled(_coloured)(images, colour), whole)
+        images = compiled(_coloured, "whole")(images, colour, whole=whole)
     further = {name: value for name, value in arguments.items() if name in others}
     if further and images.shape[0] != 0:
         images = _further(images, further, whole)
@@ -101,7 +101,8 @@ def _looked_up(
     turn = arguments["turn"] if "turn" in arguments else ops.eye(2, 2)[None]
     place = arguments["place"] if "place" in arguments else ops.eye(2, 3)[None]
     colour = arguments.get("colour")
-    pixels = compiled(geometry.packed)(images) if whole else ops.reshape(images, (-1, 3))
+    packs = whole and keras().backend.backend() == "jax"
+    pixels = compiled(geometry.packed)(images) if packs else ops.reshape(images, (-1, 3))
     find = compiled(geometry.places, "n", "source", "target", "fill")
     parts = [
         max(1, math.ceil(shrunk * old / new - _TOLERATED))
@@ -114,29 +115,23 @@ def _looked_up(
         return find(turn, place, ops.array(offset, "float32"), n=n, target=size, **given)
 
     if parts == [1, 1]:
-        look = compiled(geometry.looked_up, "source", "fill")
-        return _unpacked(look(pixels, where(0, 0), colour, **given), whole)
-    read = compiled(geometry.colours_at, "source", "fill")(pixels, where(0, 0), **given)
-    add = compiled(geometry.added_up, "source", "fill")
-    for k in range(1, math.prod(parts)):
-        read = add(read, pixels, where(*divmod(k, parts[1])), **given)
-    return _unpacked(
-        compiled(_mean, "n", "whole")(read, colour, n=math.prod(parts), whole=whole), whole
-    )
+        look = compiled(geometry.looked_up, "source", "fill", "whole")
+        found = look(pixels, where(0, 0), colour, **given, whole=whole)
+    else:
+        total = compiled(geometry.colours_at, "source", "fill")(pixels, where(0, 0), **given)
+        add = compiled(geometry.added_up, "source", "fill")
+        for k in range(1, math.prod(parts)):
+            total = add(total, pixels, where(*divmod(k, parts[1])), **given)
+        found = compiled(_mean, "n", "whole")(total, colour, n=math.prod(parts), whole=whole)
+    return compiled(geometry.unpacked)(found) if packs else found
 
 
 def _mean(planes: list[Any], colour: Any, *, n: int, whole: bool) -> Any:
     return geometry.finished([plane / n for plane in planes], colour, whole)
 
 
-def _unpacked(pixels: Any, whole: bool) -> Any:
-    return compiled(geometry.unpacked)(pixels) if whole else pixels
-
-
-def _coloured(images: Any, colour: Any) -> Any:
-    whole = keras().backend.standardize_dtype(images.dtype) == "uint8"
-    planes = [keras().ops.cast(images[..., k], "float32") for k in range(3)]
-    return geometry.finished(planes, colour, whole)
+def _coloured(images: Any, colour: Any, *, whole: bool) -> Any:
+    return geometry.finished([keras().ops.cast(images, "float32")], colour, whole)
 
 
 def _further(images: Any, given: Mapping[str, Any], whole: bool) -> Any:

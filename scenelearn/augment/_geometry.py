@@ -31,7 +31,7 @@ def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
 
 
 def packed(images: Any) -> Any:
-    """Each pixel as one number, so that one look-up reads three colours.
+    """Each pixel as one number, so that one look-up reads three colours: for JAX, and uint8.
 
     Args:
         images: (n, h, w, 3) uint8.
@@ -125,13 +125,13 @@ def colours_at(
     """What is read: four pixels each, by their weights.
 
     Args:
-        pixels: (n · h · w,) int32 from `packed`; or (n · h · w, 3) float.
+        pixels: (n · h · w,) int32 from `packed`; or (n · h · w, 3) uint8 or float.
         where: from `places`.
         source: height and width of the old images.
         fill: what lies outside.
 
     Returns:
-        Red, green and blue, each (n, H, W) float32.
+        float32: of packed pixels red, green and blue, each (n, H, W); else one (n, H, W, 3).
     """
     ops = keras().ops
     h, w = source
@@ -139,29 +139,18 @@ def colours_at(
     step_x, step_y = int(w > 1), w * int(h > 1)
     weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
     at = [first, first + step_x, first + step_y, first + (step_x + step_y)]
+    read = [_taken(pixels, index) for index in at]
     if len(pixels.shape) == 1:
-        read = [_taken(pixels, index) for index in at]
-        of = [
-            [
-                ops.cast(ops.bitwise_and(ops.right_shift(p, shift), 255), "float32") * weight
-                for p, weight in zip(read, weights, strict=True)
-            ]
-            for shift in (0, 8, 16)
-        ]
-    else:  # a pixel of no weight counts nothing even where it is not a number
-        of = [
-            [
-                ops.where(weight == 0, 0.0, _taken(pixels[:, k], index) * weight)
-                for index, weight in zip(at, weights, strict=True)
-            ]
-            for k in range(3)
-        ]
-    planes = [a + b + (c + d) for a, b, c, d in of]
+        shades = [[ops.bitwise_and(ops.right_shift(p, s), 255) for p in read] for s in (0, 8, 16)]
+        planes = [_sum(of, weights) for of in shades]
+    else:
+        planes = [_sum(read, [weight[..., None] for weight in weights])]
     if isinstance(fill, str):
         return planes
-    return [
-        ops.where(where["inside"], plane, shade) for plane, shade in zip(planes, fill, strict=True)
-    ]
+    inside = where["inside"]
+    if len(planes) == 1:
+        return [ops.where(inside[..., None], planes[0], ops.array(fill, "float32"))]
+    return [ops.where(inside, plane, shade) for plane, shade in zip(planes, fill, strict=True)]
 
 
 def _taken(pixels: Any, index: Any) -> Any:
@@ -170,24 +159,37 @@ def _taken(pixels: Any, index: Any) -> Any:
     return keras().ops.take(pixels, index, axis=0)
 
 
+def _sum(values: list[Any], weights: list[Any]) -> Any:
+    ops = keras().ops
+    parts = [ops.cast(v, "float32") * weight for v, weight in zip(values, weights, strict=True)]
+    if "float" in keras().backend.standardize_dtype(values[0].dtype):
+        # A pixel of no weight counts nothing even where it is not a number.
+        parts = [ops.where(of == 0, 0.0, part) for part, of in zip(parts, weights, strict=True)]
+    return parts[0] + parts[1] + (parts[2] + parts[3])
+
+
 def finished(planes: list[Any], colour: Any, whole: bool) -> Any:
     """Colour, and back to pixels.
 
     Args:
-        planes: red, green, blue, each (n, H, W) float32 in 0 to 255.
+        planes: from `colours_at`, in 0 to 255.
         colour: (n, 3, 4), or None.
-        whole: whether the result is packed whole numbers.
+        whole: whether the result is whole numbers.
 
     Returns:
-        (n, H, W) int32 for `unpacked`; else (n, H, W, 3) float32.
+        (n, H, W, 3) uint8 or float32; of three planes (n, H, W) int32, for `unpacked`.
     """
     ops = keras().ops
+    if len(planes) == 1:
+        (x,) = planes
+        if colour is not None:
+            mixed = ops.matmul(x, ops.transpose(colour[:, None, :, :3], (0, 1, 3, 2)))
+            x = ops.clip(mixed + colour[:, None, None, :, 3], 0, 255)
+        return ops.cast(ops.round(x), "uint8") if whole else x
     if colour is not None:
         rows = [[colour[:, i, k, None, None] for k in range(4)] for i in range(3)]
         r, g, b = planes
         planes = [ops.clip(a * r + c * g + d * b + e, 0, 255) for a, c, d, e in rows]
-    if not whole:
-        return ops.stack(planes, axis=-1)
     red, green, blue = (ops.cast(ops.round(plane), "int32") for plane in planes)
     return red + green * 256 + blue * 65536
 
@@ -199,9 +201,9 @@ def looked_up(
     *,
     source: tuple[int, int],
     fill: str | tuple[float, float, float],
+    whole: bool,
 ) -> Any:
     """`colours_at` and `finished` as one program."""
-    whole = len(pixels.shape) == 1
     return finished(colours_at(pixels, where, source=source, fill=fill), colour, whole)
 
 
