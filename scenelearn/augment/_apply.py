@@ -139,7 +139,7 @@ def _further(images: Any, given: Mapping[str, Any], whole: bool) -> Any:
     x = keras().ops.cast(images, "float32")
     for name, operation in others.items():
         if name in given:
-            x = compiled(operation)(x, given[name])
+            x = operation(x, given[name])
     return compiled(_rounded)(x) if whole else x
 
 

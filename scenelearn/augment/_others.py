@@ -6,6 +6,7 @@ strength is 0. Each is a program of its own on JAX, for the same reason as in `_
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn.augment._geometry import compiled
 
 _SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))  # over 13, as Pillow's ImageFilter.SMOOTH
 _MID_GREY = 127.5
@@ -56,6 +58,17 @@ def _each(argument: Any) -> Any:
     return argument[:, None, None, None]
 
 
+def _program(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The function as a program, once Keras is loaded."""
+
+    @functools.wraps(function)
+    def call(x: Any, argument: Any) -> Any:
+        return compiled(function)(x, argument)
+
+    return call
+
+
+@_program
 def autocontrast(x: Any, chosen: Any) -> Any:
     """Each colour's darkest value to 0 and brightest to 255, in the chosen photos."""
     ops = keras().ops
@@ -64,6 +77,7 @@ def autocontrast(x: Any, chosen: Any) -> Any:
     return ops.where((_each(chosen) > 0.5) & (high > low), spread, x)
 
 
+@_program
 def equalize(x: Any, chosen: Any) -> Any:
     """All values of each colour about equally frequent, in the chosen photos; as Pillow does it."""
     ops = keras().ops
@@ -87,11 +101,13 @@ def equalize(x: Any, chosen: Any) -> Any:
     return ops.where((_each(chosen) > 0.5) & number, equal, x)
 
 
+@_program
 def solarize(x: Any, share: Any) -> Any:
     """The brightest values inverted: those from 256 · (1 - share) on."""
     return keras().ops.where(x >= 256 * (1 - _each(share)), 255 - x, x)
 
 
+@_program
 def posterize(x: Any, bits: Any) -> Any:
     """So many low bits dropped."""
     ops = keras().ops
@@ -100,6 +116,7 @@ def posterize(x: Any, bits: Any) -> Any:
     return ops.where(step > 1, ops.floor(x / step) * step, x)
 
 
+@_program
 def sharpness(x: Any, fraction: Any) -> Any:
     """Further from a smoothed copy, or nearer to it."""
     ops = keras().ops
@@ -114,18 +131,20 @@ def sharpness(x: Any, fraction: Any) -> Any:
 
 def blur(x: Any, kernel: Any) -> Any:
     """The mean over rows, then columns, by a (n, 2 r + 1) kernel; the edge goes on outside."""
-    ops = keras().ops
-    radius = kernel.shape[1] // 2
-    still = _each(kernel[:, radius]) == 1
-    blurred = x
-    for axis in (1, 2):
-        padded, n = _wider(blurred, radius, axis), x.shape[axis]
-        parts = [padded[:, k : k + n] if axis == 1 else padded[:, :, k : k + n]
-                 for k in range(2 * radius + 1)]  # fmt: skip
-        blurred = sum(part * _each(kernel[:, k]) for k, part in enumerate(parts))
-    return ops.where(still, x, blurred)
+    along = compiled(_blurred, "axis")  # twice: in one program the second would redo the first
+    return along(along(x, kernel, axis=1), kernel, axis=2)
 
 
+def _blurred(x: Any, kernel: Any, *, axis: int) -> Any:
+    radius, n = kernel.shape[1] // 2, x.shape[axis]
+    padded = _wider(x, radius, axis)
+    shifts = [slice(k, k + n) for k in range(2 * radius + 1)]
+    parts = [padded[:, shift] if axis == 1 else padded[:, :, shift] for shift in shifts]
+    blurred = sum(part * _each(kernel[:, k]) for k, part in enumerate(parts))
+    return keras().ops.where(_each(kernel[:, radius]) == 1, x, blurred)
+
+
+@_program
 def noise(x: Any, given: Any) -> Any:
     """About normal, of a standard deviation: the sum of four bytes of a hash of seed and place.
 
@@ -148,6 +167,7 @@ def noise(x: Any, given: Any) -> Any:
     return ops.where(_each(given[:, 0]) == 0, x, noisy)
 
 
+@_program
 def blocks(x: Any, multiple: Any) -> Any:
     """Blocks of 8×8 pixels, their cosine coefficients in steps, as a JPEG without subsampling.
 
@@ -174,6 +194,7 @@ def blocks(x: Any, multiple: Any) -> Any:
     return ops.where(_each(multiple) == 0, x, back)
 
 
+@_program
 def erase(x: Any, box: Any) -> Any:
     """Mid-grey where a pixel's middle lies in the box: left, top, right, bottom, in shares."""
     ops = keras().ops

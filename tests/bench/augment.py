@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     table = {
         "command": "python -m tests.bench.augment",
-        "environment": environment(),
+        "environment": environment() | {"load": f"{os.getloadavg()[2]:.1f} in the last 15 minutes"},
         "what": f"{_BATCH} images of {_PX} px, uint8 in and out; best of {given.rounds} rounds",
         "rows": rows,
         "training_step": {
