@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class Preview:
         title: what is shown.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8] = field(repr=False)
     captions: tuple[tuple[str, ...], ...]
     title: str
 
