@@ -17,7 +17,7 @@ from scenelearn import augment
 
 with tempfile.TemporaryDirectory() as folder:
     photos = sl.scan(sl.sample_scenes(folder, per_class=1, seed=3))
-    shown = augment.preview(photos, "standard", n=5, rows=3, image_px=112)
+    shown = augment.preview(photos, "standard", n=5, rows=3, image_px=96)
 shown
 
 # %% [markdown]
@@ -26,8 +26,8 @@ shown
 # %%
 scene = shown.images[0, 0]
 for name in ("light", "strong", "trivial"):
-    display(augment.preview(scene[None], name, n=5, image_px=112))
-display(augment.preview(scene[None], augment.randaugment(2, 9), n=5, image_px=112))
+    display(augment.preview(scene[None], name, n=5, image_px=96))
+display(augment.preview(scene[None], augment.randaugment(2, 9), n=5, image_px=96))
 
 # %% [markdown]
 # A policy of your own is a strength for each operation, in its unit, 0 for never:
@@ -46,7 +46,7 @@ for name, operation in augment.OPERATIONS.items():
     strengths = [float(round(s) if operation.unit == "bits" else round(s, 3)) for s in steps]
     room = {"crop": 0.5} if name == "stretch" else {}  # without a crop nothing is stretched
     draws = augment.exactly(len(strengths), **{name: strengths}, **room)
-    grid = augment.preview(scene[None], draws, image_px=112)
+    grid = augment.preview(scene[None], draws, image_px=96)
     captions = tuple(f"{name} {s:g}" for s in strengths)
     display(
         replace(

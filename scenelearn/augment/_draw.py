@@ -107,8 +107,8 @@ def draw(
         ArgumentError: if there is no such policy, or a number is out of range.
 
     Example:
-        >>> a, b = draw("standard", 0, 10, epoch=1), draw("standard", 0, [9], epoch=1)
-        >>> bool(a.values["rotate"][9] == b.values["rotate"][0])
+        >>> all_ten, last = draw("standard", 0, 10, epoch=1), draw("standard", 0, [9], epoch=1)
+        >>> all_ten.caption(9) == last.caption(0)
         True
     """
     bounds = _named(policy)

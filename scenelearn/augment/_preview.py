@@ -138,8 +138,8 @@ def preview(
 
     Example:
         >>> grid = preview(np.zeros((1, 40, 60, 3), np.uint8), "light", n=3, image_px=32)
-        >>> grid.images.shape, grid.captions[0][0]
-        ((1, 4, 32, 32, 3), 'original')
+        >>> grid.images.shape
+        (1, 4, 32, 32, 3)
     """
     for name, value in (("n", n), ("rows", rows), ("image_px", image_px)):
         check_whole(name, value, least=1)
@@ -208,7 +208,7 @@ def _data_url(image: npt.NDArray[np.uint8]) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "jpeg", quality=85)
+    Image.fromarray(image).save(buffer, "jpeg", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
