@@ -110,6 +110,21 @@ def photos(session: nox.Session) -> None:
 
 
 @nox.session
+def augment(session: nox.Session) -> None:
+    """Time augmentation against other libraries; `-- --photos FOLDER` also measures what it brings.
+
+    Writes docs/results/augment.json and augment_helps.json; the latter takes an hour, and goes on
+    where it was cut off.
+    """
+    session.install("-e", ".", "albumentations", "torch", "torchvision", *group("test"))
+    env, out = {"KERAS_BACKEND": "jax"}, Path("docs", "results")
+    session.run("python", "-m", "tests.bench.augment", "--out", str(out / "augment.json"), env=env)
+    if session.posargs:
+        where = [*session.posargs, "--out", str(out / "augment_helps.json")]
+        session.run("python", "-m", "tests.bench.augment_helps", *where, env=env)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Damage image files at random: each is decoded or refused; `nox -s fuzz -- --minutes 10`."""
     session.install("-e", ".", *group("test"))

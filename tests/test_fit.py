@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
+from scenelearn import augment
+from scenelearn.augment import Policy
 from scenelearn.errors import (
     ArgumentError,
     PhotoError,
@@ -19,7 +21,7 @@ from scenelearn.errors import (
     UnknownBackboneError,
     WeightsUnavailableError,
 )
-from scenelearn.finetune import FitResult, FitSettings
+from scenelearn.finetune import FitResult, FitSettings, _train
 
 
 def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
@@ -299,3 +301,42 @@ def test_settings_out_of_range(name: str, value: Any) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         FitSettings().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "given", ["none", "strong", Policy(rotate=3, fill=(1, 2, 3)), {"mirror": 0.5}], ids=str
+)
+def test_augmentation_is_a_setting_that_a_run_is_repeated_from(given: Any) -> None:
+    settings = FitSettings(augmentation=given)
+    plain = json.loads(json.dumps(settings.to_json(), allow_nan=False))
+    assert FitSettings(**plain) == settings
+    asked = given if isinstance(given, str) else augment.policy(given)
+    assert settings.augmentation == asked
+
+
+def test_augmentations_that_are_none(fitted: FitResult) -> None:
+    assert fitted.settings.augmentation == "standard"
+    for wrong in ("heavy", None, {"turn": 3}):
+        with pytest.raises(ArgumentError, match=r"policy must .*Received: "):
+            sl.fit(fitted.splits, augmentation=wrong)  # type: ignore[arg-type]
+
+
+def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), dtype=np.uint8)
+    batches = sl.data.Batches(
+        pixels=sl.data.in_memory(images),
+        labels=np.arange(7, dtype=np.int32),
+        indices=np.arange(7),
+        batch_size=4,
+        seed=5,
+    )
+    order = batches.order(epoch=3)
+    shown = np.concatenate([order, order[4:], order[4:5]])[:8]
+    for name in ("none", "standard"):
+        made = list(_train._augmented(batches, augment.policy(name), epoch=3))
+        varied = np.concatenate([np.asarray(of) for of, _ in made])
+        assert [len(labels) for _, labels in made] == [4, 4]
+        assert np.array_equal(np.concatenate([labels for _, labels in made]), shown)
+        expected = augment.apply(images[shown], augment.draw(name, 5, shown, epoch=3))
+        assert np.array_equal(varied, np.asarray(expected))
+        assert np.array_equal(varied, images[shown]) == (name == "none")

@@ -1,113 +1,291 @@
-"""What may happen to a training photo, and what does happen to which: drawn apart from applied."""
+"""What may happen to a training photo: a strength for each operation, 0 for never."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from scenelearn.augment._operations import OPERATIONS
 from scenelearn.errors import ArgumentError
+
+FILLS = ("reflect", "edge")
+
+
+def checked_fill(fill: object) -> str | tuple[float, float, float]:
+    """See that `fill` is one of the three kinds; a colour becomes a tuple.
+
+    Raises:
+        ArgumentError: if it is not.
+    """
+    if isinstance(fill, str) and fill in FILLS:
+        return fill
+    if isinstance(fill, tuple | list) and len(fill) == 3:
+        colour = [float(v) for v in fill if _number(v, int | float) and 0 <= v <= 255]
+        if len(colour) == 3:
+            return colour[0], colour[1], colour[2]
+    raise ArgumentError(
+        "`fill` must be 'reflect', 'edge' or a colour (r, g, b) of numbers from 0 to 255. "
+        f"Received: fill={fill!r}. Pass 'reflect'."
+    )
+
+
+def _number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How strongly training photos are varied.
+    """How strongly photos are varied: the largest strength of each operation, 0 for never.
+
+    A draw lies anywhere between 0 and the strength, and goes both ways where that has a meaning;
+    probabilities are drawn as yes or no. `OPERATIONS` has a line on each.
 
     Attributes:
-        mirror: whether half of the photos are mirrored left to right. Never upside down: a scene
-            has its sky above.
-        smallest_area: a crop keeps between this share of the area and all of it, in (0, 1].
-        aspect: a crop is wider or taller by at most this factor, at least 1.
-        brightness: values are multiplied by up to 1 ± this, in [0, 1).
+        mirror: probability that left and right change places.
+        upside_down: probability that top and bottom change places.
+        crop: largest share of the area that is cut away, in [0, 0.99].
+        stretch: the crop is wider or taller than the photo by at most this fraction, as far as it
+            is smaller than the photo: without a crop nothing is stretched.
+        rotate: degrees, at most 180.
+        zoom: fraction; 0.25 means from 1/1.25 to 1.25 times the size.
+        shear_x: degrees, at most 60.
+        shear_y: degrees, at most 60.
+        shift_x: share of the width.
+        shift_y: share of the height.
+        tilt_x: perspective: how much nearer one side comes, a fraction of at most 0.4.
+        tilt_y: the same for top and bottom.
+        brightness: stops, at most 4; values are multiplied by 2 to the power of what is drawn.
+        contrast: fraction; 0.2 means 0.8 to 1.2 times the distance from mid-grey.
+        saturation: fraction; likewise from the grey of the same brightness.
+        hue: degrees about the grey axis.
+        temperature: stops of red over blue.
+        grey: probability that all colour goes.
+        autocontrast: probability that values are spread from black to white.
+        equalize: probability that values are made equally frequent.
+        solarize: share of the range, from white down, that is inverted.
+        posterize: low bits dropped, a whole number up to 7.
+        sharpness: fraction; below 0 smoothed, above 0 sharpened.
+        blur: standard deviation in pixels, at most 5.
+        noise: standard deviation in levels of 255, at most 128.
+        blocks: blocks of 8×8 pixels as in a JPEG; a multiple of the usual quantization steps.
+        erase: largest share of the area under a grey rectangle, at most 0.9.
+        pick: each photo gets this many of the operations after `stretch`, one of the candidates
+            being none; None for all of them.
+        fixed: whether strengths are used in full, with either sign, instead of drawn.
+        fill: what lies outside the photo: "reflect", "edge", or a colour (r, g, b) in 0 to 255.
 
     Raises:
         ArgumentError: if a value is out of its range.
-    """
-
-    mirror: bool = True
-    smallest_area: float = 0.6  # as in the measurements that the default recipe rests on
-    aspect: float = 1.2
-    brightness: float = 0.2
-
-    def __post_init__(self) -> None:
-        area, aspect, brightness = self.smallest_area, self.aspect, self.brightness
-        for name, value, right, expected in (
-            ("mirror", self.mirror, isinstance(self.mirror, bool), "True or False"),
-            ("smallest_area", area, isinstance(area, int | float) and 0 < area <= 1, "in (0, 1]"),
-            (
-                "aspect",
-                aspect,
-                isinstance(aspect, int | float) and 1 <= aspect < math.inf,
-                "at least 1",
-            ),
-            (
-                "brightness",
-                brightness,
-                isinstance(brightness, int | float) and 0 <= brightness < 1,
-                "in [0, 1)",
-            ),
-        ):
-            if not right:
-                raise ArgumentError(
-                    f"`{name}` must be {expected}. Received: {name}={value!r}. "
-                    "Leave it out for the default."
-                )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draws:
-    """What happens to each photo of a batch.
-
-    Attributes:
-        boxes: (n, 4) float64, left, top, right, bottom of the crop, as shares in [0, 1] of width
-            and height.
-        mirrored: (n,) bool.
-        gains: (n,) float64, what the values are multiplied by.
-    """
-
-    boxes: npt.NDArray[np.float64]
-    mirrored: npt.NDArray[np.bool_]
-    gains: npt.NDArray[np.float64]
-
-
-def draw(policy: Policy, seed: int, epoch: int, indices: npt.NDArray[np.int64]) -> Draws:
-    """Draw what happens to each photo: a function of (seed, epoch, index) and nothing else.
-
-    Args:
-        policy: the bounds.
-        seed: of the run, at least 0.
-        epoch: at least 0; another epoch, another draw.
-        indices: (n,) the photos' positions, at least 0.
-
-    Returns:
-        The draws, in the order of `indices`.
-
-    Raises:
-        ArgumentError: if `seed`, `epoch` or an index is negative.
 
     Example:
-        >>> a = draw(Policy(), 0, 1, np.array([5, 9]))
-        >>> b = draw(Policy(), 0, 1, np.array([9]))
-        >>> bool((a.boxes[1] == b.boxes[0]).all())
-        True
+        >>> Policy(rotate=10, brightness=0.5).asked
+        ('rotate', 'brightness')
     """
-    for name, least in (("seed", seed), ("epoch", epoch), ("indices", min(indices, default=0))):
-        if least < 0:
+
+    mirror: float = 0.0
+    upside_down: float = 0.0
+    crop: float = 0.0
+    stretch: float = 0.0
+    rotate: float = 0.0
+    zoom: float = 0.0
+    shear_x: float = 0.0
+    shear_y: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    tilt_x: float = 0.0
+    tilt_y: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    temperature: float = 0.0
+    grey: float = 0.0
+    autocontrast: float = 0.0
+    equalize: float = 0.0
+    solarize: float = 0.0
+    posterize: int = 0
+    sharpness: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    blocks: float = 0.0
+    erase: float = 0.0
+    pick: int | None = None
+    fixed: bool = False
+    fill: str | tuple[float, float, float] = "reflect"
+
+    def __post_init__(self) -> None:
+        for name, operation in OPERATIONS.items():
+            value = getattr(self, name)
+            whole = name == "posterize"
+            if (
+                not _number(value, int if whole else int | float)
+                or not 0 <= value <= operation.most
+            ):
+                raise ArgumentError(
+                    f"`{name}` must be a {'whole ' if whole else ''}number from 0 to "
+                    f"{operation.most:g} ({operation.unit}). Received: {name}={value!r}. "
+                    "Leave it out for never."
+                )
+        if self.pick is not None and (not _number(self.pick, int) or self.pick < 1):
             raise ArgumentError(
-                f"`{name}` must be at least 0. Received: {least}. Count from 0 upwards."
+                "`pick` must be a whole number of at least 1, or None for all operations. "
+                f"Received: pick={self.pick!r}."
             )
-    u = np.array([np.random.default_rng([seed, epoch, int(i)]).random(6) for i in indices])
-    u = u.reshape(-1, 6)  # of no photos, too
-    area = policy.smallest_area + (1 - policy.smallest_area) * u[:, 0]
-    stretch = np.exp((2 * u[:, 1] - 1) * np.log(policy.aspect) / 2)
-    stretch = np.clip(stretch, np.sqrt(area), 1 / np.sqrt(area))  # neither side outgrows the image
-    width = np.minimum(np.sqrt(area) * stretch, 1)
-    height = np.minimum(np.sqrt(area) / stretch, 1)
-    left, top = (1 - width) * u[:, 2], (1 - height) * u[:, 3]
-    return Draws(
-        boxes=np.stack([left, top, left + width, top + height], axis=1),
-        mirrored=policy.mirror & (u[:, 4] < 0.5),
-        gains=1 + policy.brightness * (2 * u[:, 5] - 1),
-    )
+        if not isinstance(self.fixed, bool):
+            raise ArgumentError(f"`fixed` must be True or False. Received: fixed={self.fixed!r}.")
+        object.__setattr__(self, "fill", checked_fill(self.fill))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The operations that this policy asks for, in the order in which they are done."""
+        return tuple(name for name in OPERATIONS if getattr(self, name))
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from a policy that does nothing, as plain values by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = asdict(Policy())
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+            if value != plain[name]
+        }
+
+
+_TRIVIAL: dict[str, Any] = {
+    # The wide space of TrivialAugment, on our units: shears of 0.99, shifts of 32 pixels of 224,
+    # 135 degrees, 6 of 8 bits, factors from about half to double.
+    "rotate": 135,
+    "shear_x": 44.7,
+    "shear_y": 44.7,
+    "shift_x": 0.14,
+    "shift_y": 0.14,
+    "brightness": 1.0,
+    "contrast": 0.99,
+    "saturation": 0.99,
+    "autocontrast": 1.0,
+    "equalize": 1.0,
+    "solarize": 1.0,
+    "posterize": 6,
+    "sharpness": 0.99,
+}
+_RANDAUGMENT: dict[str, Any] = {
+    # Strongest setting of each operation, which level 30 of RandAugment has.
+    "rotate": 30,
+    "shear_x": 16.7,
+    "shear_y": 16.7,
+    "shift_x": 0.3,
+    "shift_y": 0.3,
+    "brightness": 1.0,
+    "contrast": 0.9,
+    "saturation": 0.9,
+    "autocontrast": 1.0,
+    "equalize": 1.0,
+    "solarize": 1.0,
+    "posterize": 4,
+    "sharpness": 0.9,
+}
+_LEVELS = 30
+
+_BASE: dict[str, Any] = {"mirror": 0.5, "crop": 0.4, "stretch": 0.2}
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy(),
+    # Crops to 60 % of the area, aspect ratios up to 1.2, values times 0.8 to 1.2: the recipe that
+    # the first measurements of fine-tuning used.
+    "light": Policy(**_BASE, brightness=0.3),
+    "standard": Policy(**_BASE, rotate=5, brightness=0.3, contrast=0.2, saturation=0.2),
+    "strong": Policy(
+        **_BASE | {"crop": 0.7, "stretch": 0.33},
+        rotate=15, zoom=0.1, shear_x=5, tilt_x=0.1, tilt_y=0.1, brightness=0.6, contrast=0.4,
+        saturation=0.5, hue=10, temperature=0.3, grey=0.05, blur=1, noise=8, erase=0.2,
+    ),
+    "trivial": Policy(**_BASE, **_TRIVIAL, pick=1),
+}  # fmt: skip
+"""The policies that have a name.
+
+- "none" does nothing.
+- "light": mirrored left to right, crops, brightness.
+- "standard": the same with a small rotation, contrast and saturation: for photos of scenes.
+- "strong": wider, with perspective, hue, temperature, blur, noise and erasing.
+- "trivial": mirrored and cropped, and one operation of thirteen or none, of any strength:
+  S. Müller, F. Hutter (2021), TrivialAugment: tuning-free yet state-of-the-art data augmentation.
+  ICCV.
+"""
+
+
+def policy(name: str | Policy | Mapping[str, Any]) -> Policy:
+    """The policy of a name.
+
+    Args:
+        name: one of `POLICIES`; a policy, which is given back; or its values by name, as
+            `Policy.to_json` gives them.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ArgumentError: if there is none of this name, or a value is out of range.
+
+    Example:
+        >>> policy("light").crop
+        0.4
+    """
+    if isinstance(name, Policy):
+        return name
+    if isinstance(name, Mapping):
+        known = {field.name for field in fields(Policy)}
+        if set(name) <= known:
+            return Policy(**name)
+        raise ArgumentError(
+            f"A policy must have values of known names. Received: {sorted(set(name) - known)}. "
+            f"Known are {', '.join(sorted(known))}."
+        )
+    if not isinstance(name, str) or name not in POLICIES:
+        raise ArgumentError(
+            f"A policy must be one of {', '.join(map(repr, POLICIES))}, or an augment.Policy. "
+            f"Received: {name!r}. Make one of your own by augment.Policy(rotate=10, …)."
+        )
+    return POLICIES[name]
+
+
+def randaugment(n: int = 2, m: float = 9) -> Policy:
+    """RandAugment for each photo: `n` operations of fourteen, at level `m` of 30.
+
+    The fourteenth is none. Unlike in the paper, what was picked is done in the order of
+    `OPERATIONS`, so that all geometry is one look-up, and no operation comes twice.
+
+    Args:
+        n: operations a photo, at least 1.
+        m: level, in (0, 30].
+
+    Returns:
+        The policy; every photo is mirrored and cropped as by "standard".
+
+    Raises:
+        ArgumentError: if `n` or `m` is out of range.
+
+    Example:
+        >>> randaugment(2, 15).rotate
+        15.0
+
+    References:
+        E. Cubuk et al. (2020), RandAugment: practical automated data augmentation with a reduced
+        search space. NeurIPS.
+    """
+    if not _number(m, int | float) or not 0 < m <= _LEVELS:
+        raise ArgumentError(
+            f"`m` must be a number above 0, up to {_LEVELS}. Received: m={m!r}. 9 is usual."
+        )
+    if not _number(n, int) or n < 1:
+        raise ArgumentError(f"`n` must be a whole number of at least 1. Received: n={n!r}. Pass 2.")
+    strengths = {
+        name: most
+        if OPERATIONS[name].unit == "probability"
+        else round(most * m / _LEVELS)
+        if name == "posterize"
+        else most * m / _LEVELS
+        for name, most in _RANDAUGMENT.items()
+    }
+    return Policy(**_BASE, **strengths, pick=n, fixed=True)

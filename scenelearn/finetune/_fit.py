@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
+from scenelearn.augment import Policy
+from scenelearn.augment import policy as policy_of
 from scenelearn.classify import Classifier, judge, softmax, temperature
 from scenelearn.data import HARMLESS, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
@@ -45,6 +48,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int = 32,
     learning_rate: float | None = None,
+    augmentation: str | Policy | Mapping[str, Any] = "standard",
     seed: int = 0,
     broken: str = "skip",
     progress: Progress | None = None,
@@ -72,6 +76,8 @@ def fit(
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning; None for the default: 0.001 from stored weights,
             0.003 from random ones.
+        augmentation: how training photos are varied while fine-tuning: the name of a policy of
+            `scenelearn.augment`, or a policy; "none" leaves them as they are.
         seed: of everything random.
         broken: "skip" goes on without photos that are broken and names them in the result;
             "raise" stops before the first step, naming the first.
@@ -112,6 +118,7 @@ def fit(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=peak if learning_rate is None else learning_rate,
+        augmentation=augmentation,
         seed=seed,
     )
     check_broken(broken)
@@ -209,12 +216,12 @@ def _plan(
     # After fine-tuning, validation and test are judged once more; a little for the rest.
     keep_s = 1.5 * photo_s * (sides.validation.n_photos + sides.test.n_photos) + 5
     deadline = clock.deadline(keep_s=keep_s) if settings.epochs is None else math.inf
-    peak = settings.learning_rate
+    peak, policy = settings.learning_rate, policy_of(settings.augmentation)
     late_s = time.monotonic() - deadline
     if late_s > 0:
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
     if settings.epochs == 0 or late_s > 0:
-        return _train.Plan(n_epochs=0, peak=peak, step_s=0.0, deadline=deadline)
+        return _train.Plan(n_epochs=0, peak=peak, step_s=0.0, deadline=deadline, policy=policy)
     if settings.weights is None:
         _network.start_afresh(features, to_logits)
         most = _MOST_EPOCHS_RANDOM
@@ -222,12 +229,14 @@ def _plan(
         _network.train_upper_layers(features, settings.image_px)
         most = _MOST_EPOCHS_STORED
     _train.compile_(to_logits)
-    step_s = _train.time_step(to_logits, sides.train, clock.report("compiling and timing"))
+    step_s = _train.time_step(to_logits, sides.train, policy, clock.report("compiling and timing"))
     n_epochs = settings.epochs
     if n_epochs is None:
         epoch_s = len(sides.train) * step_s + sides.validation.n_photos * photo_s
         n_epochs = _train.fitting(deadline - time.monotonic(), epoch_s, most)
-    return _train.Plan(n_epochs=n_epochs, peak=peak, step_s=step_s, deadline=deadline)
+    return _train.Plan(
+        n_epochs=n_epochs, peak=peak, step_s=step_s, deadline=deadline, policy=policy
+    )
 
 
 def _said_of(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scenelearn.augment import Policy
+from scenelearn.augment import policy as policy_of
 from scenelearn.errors import ArgumentError
 
 
@@ -21,6 +24,8 @@ class FitSettings:
         epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none.
         batch_size: photos a training step, at least 1.
         learning_rate: peak rate of fine-tuning, above 0.
+        augmentation: how training photos are varied while fine-tuning: the name of a policy, or a
+            policy; its values by name become one. "none" leaves them as they are.
         seed: of everything random.
     """
 
@@ -31,6 +36,7 @@ class FitSettings:
     epochs: int | None = None
     batch_size: int = 32
     learning_rate: float = 1e-3  # the default from stored weights, see `fit`
+    augmentation: str | Policy | Mapping[str, Any] = "standard"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -39,6 +45,9 @@ class FitSettings:
                 "`weights` must be 'imagenet', the path of a weights file, or None. "
                 f"Received: weights={self.weights!r}."
             )
+        bounds = policy_of(self.augmentation)
+        if not isinstance(self.augmentation, str):
+            object.__setattr__(self, "augmentation", bounds)
         _whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
         _whole("batch_size", self.batch_size, 1, "32 is usual.")
         _whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
@@ -49,7 +58,10 @@ class FitSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, by name."""
-        return asdict(self)
+        plain = asdict(self)
+        if isinstance(self.augmentation, Policy):
+            plain["augmentation"] = self.augmentation.to_json()
+        return plain
 
 
 def _whole(name: str, value: object, lowest: int, advice: str) -> None:

@@ -36,12 +36,14 @@ class Plan:
         peak: the highest learning rate.
         step_s: seconds a step took when timed.
         deadline: when to stop in any case, on `time.monotonic`'s clock.
+        policy: how the training photos are varied.
     """
 
     n_epochs: int
     peak: float
     step_s: float
     deadline: float
+    policy: Policy
 
 
 def compile_(model: Any) -> None:
@@ -54,7 +56,10 @@ def compile_(model: Any) -> None:
 
 
 def time_step(
-    model: Any, train: Batches, progress: Callable[[int, int], None] | None = None
+    model: Any,
+    train: Batches,
+    policy: Policy,
+    progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Seconds a training step takes, after compilation.
 
@@ -63,12 +68,13 @@ def time_step(
     Args:
         model: compiled, not trained yet.
         train: the training photos.
+        policy: how they are varied.
         progress: called with (steps done, steps in all).
 
     Returns:
         The median of five steps, the making of their batches included.
     """
-    batches = itertools.cycle(_augmented(train, epoch=0))
+    batches = itertools.cycle(_augmented(train, policy, epoch=0))
     seconds = []
     for n_done in range(1 + _TIMED_STEPS):
         if progress:
@@ -119,7 +125,7 @@ def run(
     step = 0
     for number in range(1, plan.n_epochs + 1):
         start, losses, rate = time.monotonic(), [], 0.0
-        for batch in _augmented(train, epoch=number):
+        for batch in _augmented(train, plan.policy, epoch=number):
             rate = plan.peak * _share_of_peak((step + 0.5) / n_steps)
             model.optimizer.learning_rate.assign(rate)
             losses.append(float(np.asarray(model.train_on_batch(*batch))))
@@ -147,18 +153,19 @@ def run(
     return history
 
 
-def _augmented(train: Batches, epoch: int) -> Iterator[tuple[Any, Any]]:
+def _augmented(train: Batches, policy: Policy, epoch: int) -> Iterator[tuple[Any, Any]]:
     """The epoch's varied batches, each made in a thread while the one before is trained on."""
-    policy, order = Policy(), train.order(epoch)
+    order = train.order(epoch)
 
     def vary(step: int) -> tuple[Any, Any]:
         images, labels, indices = train.at(order, step)
         if not len(indices):  # all of them gone since they were decoded
             return images, labels
-        varied = apply(images, draw(policy, train.seed, epoch, indices))
         # A partial last batch is filled up by repeating it: one compiled program serves all.
-        whole = (train.batch_size, *images.shape[1:])
-        return np.resize(varied, whole), np.resize(labels, train.batch_size)
+        n = train.batch_size
+        images = np.resize(images, (n, *images.shape[1:]))
+        draws = draw(policy, train.seed, np.resize(indices, n), epoch=epoch)
+        return apply(images, draws), np.resize(labels, n)
 
     made = made_ahead(vary, range(len(train)), workers=1)
     return (batch for batch in made if len(batch[1]))
