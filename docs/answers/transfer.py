@@ -101,9 +101,9 @@ print(fit)
 fit.evaluation
 
 # %% [markdown]
-# From ImageNet weights, which Keras downloads once, the call is `sl.fit(splits, minutes=5)`. What that reaches on the Intel photos, in how many minutes, and how
-# sure the difference between the solved head and fine-tuning is, is measured in
-# [Results](../results/index.py).
+# From ImageNet weights, which Keras downloads once, the call is `sl.fit(splits, minutes=5)`. What
+# that reaches on the Intel photos, in how many minutes, and how sure the difference between the
+# solved head and fine-tuning is, is measured in [Results](../results/index.py).
 #
 # Sources: Géron, *Hands-On Machine Learning*, 3rd edition, chapter 14, "Pretrained models for
 # transfer learning"; Kumar et al., "Fine-tuning can distort pretrained features and underperform
