@@ -260,7 +260,7 @@ def _evaluate(options: argparse.Namespace) -> _Answer:
     ]
     lines += [
         f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
-        f"{score.precision!s:<22}  {score.f1:.3f}"
+        f"{score.precision!s:<22}  {score.f1.value:.3f}"
         for score in evaluation.per_class
     ]
     return _Answer("\n".join(lines), evaluation.to_json())
