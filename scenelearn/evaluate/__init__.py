@@ -7,6 +7,7 @@ from scenelearn.evaluate._exact import fisher, holm, mcnemar
 from scenelearn.evaluate._intervals import Interval, bootstrap, f1_interval, wilson
 from scenelearn.evaluate._measure import evaluate
 from scenelearn.evaluate._slices import Slice, slices
+from scenelearn.evaluate._trust import TrustScore, trust_score
 
 __all__ = [
     "ClassScore",
@@ -15,6 +16,7 @@ __all__ = [
     "Interval",
     "ReliabilityBin",
     "Slice",
+    "TrustScore",
     "bootstrap",
     "compare",
     "evaluate",
@@ -24,5 +26,6 @@ __all__ = [
     "mcnemar",
     "reorder",
     "slices",
+    "trust_score",
     "wilson",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from scenelearn.evaluate._intervals import Interval
 from scenelearn.evaluate._slices import Slice
+from scenelearn.evaluate._trust import TrustScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class Evaluation:
         per_class: one score a class.
         confusion: counts, ``confusion[true][predicted]``.
         slices: groups of photos that were looked at, the worst first; empty if none were.
+        trust: how prediction sets and abstaining fare; None where there are no sets.
     """
 
     class_names: tuple[str, ...]
@@ -107,6 +109,7 @@ class Evaluation:
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     slices: tuple[Slice, ...] = ()
+    trust: TrustScore | None = None
 
     def __str__(self) -> str:
         """Accuracy with its interval, on one line."""
@@ -151,6 +154,7 @@ class Evaluation:
             "per_class": [score.to_json() for score in self.per_class],
             "confusion": [list(row) for row in self.confusion],
             "slices": [one.to_json() for one in self.slices],
+            "trust": self.trust.to_json() if self.trust else None,
         }
 
     def _repr_html_(self) -> str:

@@ -11,6 +11,7 @@ from scenelearn.evaluate._checks import Labels, Table, checked
 from scenelearn.evaluate._evaluation import ClassScore, Evaluation, ReliabilityBin
 from scenelearn.evaluate._intervals import Interval, bootstrap, f1_interval, wilson
 from scenelearn.evaluate._slices import slices
+from scenelearn.evaluate._trust import trust_score
 
 _TINY = 1e-12  # a probability of 0 given to the true class counts as this in the log loss
 _N_BINS = 15  # as in C. Guo et al. (2017)
@@ -24,6 +25,8 @@ def evaluate(
     class_names: Sequence[str],
     *,
     columns: Mapping[str, npt.ArrayLike] | None = None,
+    sets: npt.ArrayLike | None = None,
+    unlike: npt.ArrayLike | None = None,
 ) -> Evaluation:
     """Judge predicted probabilities against the true labels.
 
@@ -36,6 +39,8 @@ def evaluate(
         class_names: one name a column.
         columns: properties of the photos, each (n,), to look for groups that do worse by; see
             `slices`.
+        sets: (n, n_classes) booleans, the classes in each photo's prediction set.
+        unlike: (n,) booleans, photos flagged as unlike the training photos; with `sets` only.
 
     Returns:
         Accuracy with its intervals, per-class scores, confusion, top-k, log loss, calibration.
@@ -43,7 +48,7 @@ def evaluate(
     Raises:
         ArgumentError: if shapes do not fit together, no photo is given, a label is not an integer
             in [0, n_classes), a row is not a probability distribution, two classes have one name,
-            or a column is no property of these photos.
+            a column is no property of these photos, or `sets` or `unlike` are none for them.
 
     Example:
         >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "street"])
@@ -85,6 +90,11 @@ def evaluate(
         per_class=tuple(_class_score(name, k, confusion) for k, name in enumerate(names)),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         slices=slices(right, columns) if columns else (),
+        trust=None
+        if sets is None
+        else trust_score(
+            truth, predicted, sets, np.zeros(len(truth), bool) if unlike is None else unlike
+        ),
     )
 
 

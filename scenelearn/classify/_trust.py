@@ -1,0 +1,96 @@
+"""What validation photos say about how far to trust an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.classify._conformal import prediction_sets, set_threshold
+from scenelearn.classify._gallery import Gallery
+from scenelearn.classify._likeness import UNLIKE, Likeness
+
+COVERAGE = 0.95
+"""How often a prediction set holds the true class where nothing else is asked for."""
+_KINDS = {
+    "scores": ("<f4", 1), "centre": ("<f4", 1), "whitening": ("<f4", 2), "distances": ("<f4", 1),
+    "mean": ("<f4", 1), "axes": ("<f2", 2), "rows": ("<f2", 2), "labels": ("<i4", 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trust:
+    """What is kept of validation and training photos to judge new answers by.
+
+    Attributes:
+        scores: (n_validation,) float32, sorted, from `set_scores` on calibrated probabilities.
+        likeness: what the training photos look like.
+        gallery: training photos to show as the nearest.
+    """
+
+    scores: npt.NDArray[np.float32]
+    likeness: Likeness
+    gallery: Gallery
+
+    def sets(self, probabilities: npt.ArrayLike, coverage: float) -> npt.NDArray[np.bool_]:
+        """The conformal set of each photo, (n, n_classes); see `prediction_sets`.
+
+        Raises:
+            ArgumentError: if `coverage` is not between 0 and 1.
+        """
+        return prediction_sets(probabilities, set_threshold(self.scores, coverage))
+
+    def unlike(self, traits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Which photos (n, n_traits) are unlike the training photos: typicality at most 0.04."""
+        return self.likeness.typicality(traits) <= UNLIKE
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All arrays by name, for the bundle; the gallery's paths go as text."""
+        held = {
+            "scores": self.scores,
+            "centre": self.likeness.centre,
+            "whitening": self.likeness.whitening,
+            "distances": self.likeness.distances,
+            "mean": self.gallery.mean,
+            "axes": self.gallery.axes,
+            "rows": self.gallery.rows,
+            "labels": self.gallery.labels,
+        }
+        return {name: np.ascontiguousarray(held[name], kind) for name, (kind, _) in _KINDS.items()}
+
+
+def trust_of(arrays: dict[str, npt.NDArray[Any]], paths: list[str]) -> Trust:
+    """What `Trust.arrays` took apart.
+
+    Args:
+        arrays: by name.
+        paths: of the gallery's photos.
+
+    Returns:
+        The same again.
+
+    Raises:
+        ValueError: if an array is missing, or they do not fit together.
+    """
+    if set(arrays) != set(_KINDS) or any(
+        (arrays[name].dtype.str, arrays[name].ndim) != kind for name, kind in _KINDS.items()
+    ):
+        raise ValueError(f"arrays {sorted(arrays)}")
+    n_traits, (n, n_axes) = len(arrays["centre"]), arrays["rows"].shape
+    fit = (
+        arrays["whitening"].shape == (n_traits, n_traits)
+        and arrays["axes"].shape == (len(arrays["mean"]), n_axes)
+        and len(arrays["labels"]) == n == len(paths)
+        and all(np.isfinite(array).all() for array in arrays.values())
+    )
+    if not fit:
+        raise ValueError("arrays that do not fit together")
+    return Trust(
+        scores=arrays["scores"],
+        likeness=Likeness(**{k: arrays[k] for k in ("centre", "whitening", "distances")}),
+        gallery=Gallery(
+            **{k: arrays[k] for k in ("mean", "axes", "rows", "labels")}, paths=tuple(paths)
+        ),
+    )
