@@ -7,6 +7,7 @@ from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbour, gallery
 from scenelearn.classify._labelled import Labelled, compare
 from scenelearn.classify._likeness import Likeness, likeness
+from scenelearn.classify._looks import manifest_columns
 from scenelearn.classify._predictions import Prediction, Probabilities
 from scenelearn.classify._sight import Sight, judge, outputs, see_photos, sight_model
 from scenelearn.classify._table import csv_lines
@@ -31,6 +32,7 @@ __all__ = [
     "judge",
     "likeness",
     "load",
+    "manifest_columns",
     "outputs",
     "prediction_sets",
     "see_photos",

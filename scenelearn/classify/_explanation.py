@@ -67,7 +67,7 @@ class Explanation:
     def picture(self) -> Image.Image:
         """The photo beside itself in grey with the heat in orange, (2 px wide, px high)."""
         grey = self.image.mean(axis=2, keepdims=True) * 0.8
-        share = 0.85 * self.heat[..., None].astype(np.float64)
+        share = 0.7 * self.heat[..., None].astype(np.float64)
         glowing = (1 - share) * grey + share * _GLOW
         return Image.fromarray(np.hstack([self.image, glowing.astype(np.uint8)]))
 
@@ -129,8 +129,9 @@ def cam_models(model: Any) -> tuple[Any, Any]:
         x = layer(x)
     maps = map_layers(layer)[-1].output
     to_maps = k.Model(model.input, k.Model(layer.input, maps)(x))
-    logits = model.get_layer("logits")(k.Model(maps, layer.output).output)
-    return to_maps, k.Model(maps, logits)
+    given = k.Input(maps.shape[1:])
+    logits = model.get_layer("logits")(k.Model(maps, layer.output)(given))
+    return to_maps, k.Model(given, logits)
 
 
 def grad_cam(

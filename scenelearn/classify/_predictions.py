@@ -44,7 +44,7 @@ class Prediction:
         typicality: the share of validation photos that lie as far from the training photos or
             farther, in (0, 1]; None where that is not known.
         is_unlike: whether the photo is unlike the training photos: its typicality is at most
-            0.04. Then no class may be right.
+            0.03. Then no class may be right.
         abstains: whether no single answer can be stood up for: `classes` holds several, or the
             photo is unlike.
     """

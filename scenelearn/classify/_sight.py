@@ -50,10 +50,8 @@ def sight_model(model: Any) -> Any:
     for layer in model.layers[1:]:
         if layer.name == "backbone":
             maps = trait_map(layer)
-            inner = k.Model(
-                layer.input, [layer.output, k.layers.GlobalAveragePooling2D()(maps.output)]
-            )
-            x, traits = inner(x)
+            mean = k.layers.GlobalAveragePooling2D(name="scenelearn_traits")(maps.output)
+            x, traits = k.Model(layer.input, [layer.output, mean])(x)
             features = x
         else:
             x = layer(x)

@@ -43,7 +43,7 @@ class Trust:
         return prediction_sets(probabilities, set_threshold(self.scores, coverage))
 
     def unlike(self, traits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        """Which photos (n, n_traits) are unlike the training photos: typicality at most 0.04."""
+        """Which photos (n, n_traits) are unlike the training photos: typicality at most 0.03."""
         return self.likeness.typicality(traits) <= UNLIKE
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -137,6 +137,32 @@ class Evaluation:
             rows.append(row)
         return rows
 
+    def table(self) -> str:
+        """Everything that matters as lines of text: in all, class by class, where it is worse."""
+        width = max(5, *(len(score.name) for score in self.per_class))
+        top = f"{self.top_k[1]} among its first two" if len(self.top_k) > 2 else ""
+        lines = [
+            f"{self}" + (f"; {top}" if top else ""),
+            f"mean recall of the classes {self.balanced_accuracy}",
+            f"calibration error {self.calibration_error:.3f} (perfect answers would show "
+            f"{self.calibration_floor:.3f} by chance), log loss {self.log_loss:.3f}, Brier score "
+            f"{self.brier:.3f}",
+            *([str(self.trust)] if self.trust else []),
+            "",
+            f"{'class':<{width}}  photos  {'recall':<22}  {'precision':<22}  F1",
+            *(
+                f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
+                f"{score.precision!s:<22}  {score.f1}"
+                for score in self.per_class
+            ),
+        ]
+        worse = [str(one) for one in self.slices if one.is_worse]
+        if worse:
+            lines += ["", "It does worse on", *worse]
+        elif self.slices:
+            lines += ["", f"None of {len(self.slices)} groups of photos does significantly worse."]
+        return "\n".join(lines)
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and strings."""
         return {
