@@ -20,11 +20,11 @@ from PIL import Image
 import scenelearn as sl
 from scenelearn.classify import (
     Classifier,
-    Likeness,
     Prediction,
     Probabilities,
     compare,
     csv_lines,
+    gallery,
     likeness,
     manifest_columns,
     prediction_sets,
@@ -449,19 +449,42 @@ def test_set_holds_the_most_probable_class_and_others_up_to_the_threshold() -> N
     assert prediction_sets(p, np.inf).all()
 
 
-def test_distance_is_that_of_mahalanobis() -> None:
+def test_distance_is_that_of_mahalanobis_and_the_share_outside() -> None:
     from scipy.spatial.distance import mahalanobis
 
     random = np.random.default_rng(0)
     mix = random.normal(size=(4, 4))
     training = (random.normal(size=(600, 4)) @ mix + [5, 0, -3, 2]).astype(np.float32)
-    known = likeness(training, training[:50])
+    outside = random.random(50).astype(np.float32)
+    known = likeness(training, training[:50], outside)
     scale = training.std(axis=0)
-    shrunk = 0.9 * np.corrcoef(training.T) + 0.1 * np.eye(4)
-    inverse = np.linalg.inv(shrunk * np.outer(scale, scale))
+    inverse = np.linalg.inv(
+        (0.9 * np.corrcoef(training.T) + 0.1 * np.eye(4)) * np.outer(scale, scale)
+    )
+    of_validation = [mahalanobis(row, training.mean(axis=0), inverse) ** 2 for row in training[:50]]
+
+    def standardised(value: float, among: Any) -> float:
+        return (value - np.median(among)) / (np.quantile(among, 0.9) - np.median(among))
+
     for point in random.normal(size=(5, 4)).astype(np.float32) * 9:
-        expected = mahalanobis(point, training.mean(axis=0), inverse)
-        assert known.distance(point[None])[0] == pytest.approx(expected, rel=1e-4)
+        squared = mahalanobis(point, training.mean(axis=0), inverse) ** 2
+        expected = standardised(squared, of_validation) + standardised(0.25, outside)
+        found = known.distance(point[None], np.array([0.25], np.float32))[0]
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_share_outside_is_what_the_axes_leave() -> None:
+    random = np.random.default_rng(0)
+    spanned = random.normal(size=(300, 5)) @ random.normal(size=(5, 100))
+    shown = gallery(spanned.astype(np.float32), np.zeros(300, np.int32), ("",) * 300)
+    across = np.linalg.svd(spanned - spanned.mean(axis=0))[2][80]  # where no photo varies
+    inside = spanned[:3] - spanned.mean(axis=0)
+    size = np.linalg.norm(inside, axis=1)
+    mixed = spanned.mean(axis=0) + inside + np.outer(size, across)
+    assert shown.axes.shape == (100, 64)
+    np.testing.assert_allclose(shown.outside(spanned[:9].astype(np.float32)), 0, atol=2e-3)
+    few = dataclasses.replace(shown, axes=shown.axes[:, :5])
+    np.testing.assert_allclose(few.outside(mixed.astype(np.float32)), 0.5, atol=2e-3)
 
 
 def test_typicality_is_uniform_for_photos_like_the_others() -> None:
@@ -469,7 +492,8 @@ def test_typicality_is_uniform_for_photos_like_the_others() -> None:
     training, validation, new = (
         random.standard_t(6, (n, 20)).astype(np.float32) for n in (400, 999, 20_000)
     )
-    typical = likeness(training, validation).typicality(new)
+    known = likeness(training, validation, random.random(999).astype(np.float32))
+    typical = known.typicality(new, random.random(20_000).astype(np.float32))
     for level in (0.03, 0.2, 0.5):
         # 999 validation photos: the share itself has a deviation of about √(p (1 − p)/999)
         assert (typical <= level).mean() == pytest.approx(level, abs=3.5 * 0.016)
@@ -480,19 +504,28 @@ def test_typicality_is_uniform_for_photos_like_the_others() -> None:
 def test_likeness_with_constant_traits_and_fewer_photos_than_traits() -> None:
     training = np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32)
     training[:, :10] = 0
-    known = likeness(training, training)
+    none = np.zeros(5, np.float32)
+    known = likeness(training, training, none)
     far = training[:1].copy()
     far[0, 3] = 100  # where no training photo has anything
-    assert np.isfinite(known.distance(training)).all()
-    assert known.distance(far)[0] > known.distance(training).max()
+    near = known.distance(training, none)
+    assert np.isfinite(near).all()
+    assert known.distance(far, none[:1])[0] > near.max()
 
 
 @pytest.mark.parametrize(
-    ("training", "validation"), [((0, 3), (2, 3)), ((2, 3), (0, 3)), ((2, 3), (2, 4)), ((3,), (3,))]
-)
-def test_likeness_of_nothing(training: tuple[int, ...], validation: tuple[int, ...]) -> None:
-    with pytest.raises(ArgumentError, match=r"`training` and `validation` must be \(n, n_traits\)"):
-        likeness(np.ones(training, np.float32), np.ones(validation, np.float32))
+    ("training", "validation", "n_outside"),
+    [
+        ((0, 3), (2, 3), 2), ((2, 3), (0, 3), 0), ((2, 3), (2, 4), 2), ((3,), (3,), 3),
+        ((2, 3), (2, 3), 3),
+    ],
+)  # fmt: skip
+def test_likeness_of_nothing(
+    training: tuple[int, ...], validation: tuple[int, ...], n_outside: int
+) -> None:
+    arrays = (np.ones(shape, np.float32) for shape in (training, validation, (n_outside,)))
+    with pytest.raises(ArgumentError, match=r"`training`, `validation` and `outside` must be"):
+        likeness(*arrays)
 
 
 def test_prediction_says_how_far_to_trust_it(sure: FitResult, scenes: Path) -> None:
@@ -529,15 +562,15 @@ def test_photo_farther_out_than_97_of_100_is_unlike(sure: FitResult, photo: Path
         )
         return told.predict(photo, coverage=0.5)[0]
 
-    unlike = among([0.0] * 40)  # all nearer than this photo: (0 + 1) / (40 + 1)
+    unlike = among([-1e9] * 40)  # all nearer than this photo: (0 + 1) / (40 + 1)
     assert unlike.typicality == pytest.approx(1 / 41)
     assert unlike.is_unlike
     assert unlike.abstains
     assert "unlike the training photos" in str(unlike)
-    like = among([0.0] * 40 + [1e9])
+    like = among([-1e9] * 40 + [1e9])
     assert like.typicality == pytest.approx(2 / 42)
     assert not like.is_unlike
-    few = among([0.0] * 30)
+    few = among([-1e9] * 30)
     assert not few.is_unlike  # of 31, being the farthest is no news
 
 
@@ -933,7 +966,3 @@ def test_no_cell_is_a_formula_or_breaks_its_line(name: str) -> None:
     for text in (row[0], row[1], header[7]):
         assert text[0] not in "=+-@\t\r\n "
         assert text.isprintable()
-
-
-def test_likeness_is_public() -> None:
-    assert isinstance(likeness(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)), Likeness)

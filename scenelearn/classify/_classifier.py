@@ -262,7 +262,7 @@ class Classifier:
             self.class_names,
             columns=found.looks | more,
             sets=None if trust is None or asked is None else trust.sets(seen.probabilities, asked),
-            unlike=None if trust is None else trust.unlike(seen.traits),
+            unlike=None if trust is None else trust.unlike(seen),
         )
 
     def see_labelled(

@@ -45,6 +45,20 @@ class Gallery:
     labels: npt.NDArray[np.int32]
     paths: tuple[str, ...]
 
+    def outside(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Of photos' features, the share that is in no direction of `axes`.
+
+        Args:
+            features: (n, n_features).
+
+        Returns:
+            (n,) in [0, 1]: 1 − |axesᵀ (f − mean)|² / |f − mean|².
+        """
+        shift = np.asarray(features, np.float32) - self.mean
+        inside = ((shift @ self.axes.astype(np.float32)) ** 2).sum(axis=1)
+        whole = np.maximum((shift**2).sum(axis=1), 1e-12)
+        return np.asarray(np.clip(1 - inside / whole, 0, 1), np.float32)
+
     def nearest(
         self, features: npt.NDArray[np.float32], class_names: tuple[str, ...], n: int
     ) -> tuple[Neighbour, ...]:

@@ -109,7 +109,7 @@ def name_them(
     typical: list[float | None] = [None] * len(sources)
     if trust is not None and coverage is not None:
         sets = trust.sets(table, coverage)
-        typical = trust.likeness.typicality(seen.traits).tolist()
+        typical = trust.typicality(seen).tolist()
     found = []
     for source, row, members, typicality in zip(sources, table, sets, typical, strict=True):
         order = np.argsort(-row, kind="stable")

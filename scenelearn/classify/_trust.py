@@ -11,13 +11,17 @@ import numpy.typing as npt
 from scenelearn.classify._conformal import prediction_sets, set_threshold
 from scenelearn.classify._gallery import Gallery
 from scenelearn.classify._likeness import UNLIKE, Likeness
+from scenelearn.classify._sight import Sight
 
 COVERAGE = 0.95
 """How often a prediction set holds the true class where nothing else is asked for."""
 _KINDS = {
     "scores": ("<f4", 1), "centre": ("<f4", 1), "whitening": ("<f4", 2), "distances": ("<f4", 1),
+    "middle": ("<f4", 1), "spread": ("<f4", 1),
     "mean": ("<f4", 1), "axes": ("<f2", 2), "rows": ("<f2", 2), "labels": ("<i4", 1),
 }  # fmt: skip
+
+_OF_LIKENESS = ("centre", "whitening", "middle", "spread", "distances")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,9 +46,13 @@ class Trust:
         """
         return prediction_sets(probabilities, set_threshold(self.scores, coverage))
 
-    def unlike(self, traits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        """Which photos (n, n_traits) are unlike the training photos: typicality at most 0.03."""
-        return self.likeness.typicality(traits) <= UNLIKE
+    def typicality(self, seen: Sight) -> npt.NDArray[np.float64]:
+        """The share of validation photos that are as unlike the training photos, (n,)."""
+        return self.likeness.typicality(seen.traits, self.gallery.outside(seen.features))
+
+    def unlike(self, seen: Sight) -> npt.NDArray[np.bool_]:
+        """Which photos are unlike the training photos: typicality at most 0.03."""
+        return self.typicality(seen) <= UNLIKE
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All arrays by name, for the bundle; the gallery's paths go as text."""
@@ -52,6 +60,8 @@ class Trust:
             "scores": self.scores,
             "centre": self.likeness.centre,
             "whitening": self.likeness.whitening,
+            "middle": self.likeness.middle,
+            "spread": self.likeness.spread,
             "distances": self.likeness.distances,
             "mean": self.gallery.mean,
             "axes": self.gallery.axes,
@@ -81,6 +91,7 @@ def trust_of(arrays: dict[str, npt.NDArray[Any]], paths: list[str]) -> Trust:
     n_traits, (n, n_axes) = len(arrays["centre"]), arrays["rows"].shape
     fit = (
         arrays["whitening"].shape == (n_traits, n_traits)
+        and arrays["middle"].shape == arrays["spread"].shape == (2,)
         and arrays["axes"].shape == (len(arrays["mean"]), n_axes)
         and len(arrays["labels"]) == n == len(paths)
         and all(np.isfinite(array).all() for array in arrays.values())
@@ -89,7 +100,7 @@ def trust_of(arrays: dict[str, npt.NDArray[Any]], paths: list[str]) -> Trust:
         raise ValueError("arrays that do not fit together")
     return Trust(
         scores=arrays["scores"],
-        likeness=Likeness(**{k: arrays[k] for k in ("centre", "whitening", "distances")}),
+        likeness=Likeness(**{k: arrays[k] for k in _OF_LIKENESS}),
         gallery=Gallery(
             **{k: arrays[k] for k in ("mean", "axes", "rows", "labels")}, paths=tuple(paths)
         ),

@@ -181,7 +181,7 @@ def fit(
             table,
             names,
             sets=trust.sets(table, COVERAGE),
-            unlike=trust.unlike(tested.traits),
+            unlike=trust.unlike(tested),
         )
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 

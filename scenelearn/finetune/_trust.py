@@ -39,12 +39,13 @@ def trust_from(
         What `Classifier.predict` judges new photos by.
     """
     of_training, indices = known
+    shown = gallery(
+        of_training.features,
+        photos.labels[indices],
+        tuple(photos.paths[index] for index in indices),
+    )
     return Trust(
         scores=set_scores(calibrated, labels).astype(np.float32),
-        likeness=likeness(of_training.traits, seen.traits),
-        gallery=gallery(
-            of_training.features,
-            photos.labels[indices],
-            tuple(photos.paths[index] for index in indices),
-        ),
+        likeness=likeness(of_training.traits, seen.traits, shown.outside(seen.features)),
+        gallery=shown,
     )
