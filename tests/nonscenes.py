@@ -114,7 +114,7 @@ def shapes(random: Random) -> Picture:
         elif kind == 1:
             pen.rectangle((x, y, x + w, y + h), ink)
         elif kind == 2:
-            around = random.integers(-80, 80, (int(random.integers(3, 7)), 2)) + [x, y]
+            around = np.array([x, y]) + random.integers(-80, 80, (int(random.integers(3, 7)), 2))
             pen.polygon([(int(a), int(b)) for a, b in around], ink)
         else:
             pen.line((x, y, x + w, y + h), ink, int(random.integers(1, 12)))
