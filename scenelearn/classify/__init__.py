@@ -5,11 +5,11 @@ from scenelearn.classify._classifier import Classifier, load
 from scenelearn.classify._conformal import prediction_sets, set_scores, set_threshold
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbour, gallery
-from scenelearn.classify._labelled import Labelled, compare
+from scenelearn.classify._labelled import Labelled, compare, see_photos
 from scenelearn.classify._likeness import Likeness, likeness
 from scenelearn.classify._looks import manifest_columns
 from scenelearn.classify._predictions import Prediction, Probabilities
-from scenelearn.classify._sight import Sight, judge, outputs, see_photos, sight_model
+from scenelearn.classify._sight import Sight, judge, outputs, sight_model
 from scenelearn.classify._table import csv_lines
 from scenelearn.classify._trust import COVERAGE, Trust
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.classify._looks import looks, short_sides
-from scenelearn.classify._sight import Sight, see
+from scenelearn.classify._sight import Sight, readable, see
 from scenelearn.data import Batches, Photos, decode
 from scenelearn.errors import ClassMismatchError, NoPhotosError
 from scenelearn.evaluate import Comparison, reorder
@@ -39,6 +39,41 @@ class Labelled:
     looks: dict[str, npt.NDArray[np.float64]]
 
 
+def see_photos(
+    network: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
+) -> Labelled:
+    """Run a network over photos, and look at the photos as they pass.
+
+    Args:
+        network: from `sight_model`.
+        batches: the photos with their classes.
+        progress: called with (photos done, photos in all).
+
+    Returns:
+        One row a photo that can still be read, in the order of `batches`; of the looks all but
+        the "short side".
+
+    Raises:
+        NoPhotosError: if none can be read any more.
+    """
+    passed: list[npt.NDArray[np.int64]] = []
+    looked: list[dict[str, npt.NDArray[np.float64]]] = []
+
+    def images() -> Iterator[npt.NDArray[np.uint8]]:
+        for part in readable(batches, passed):
+            looked.append(looks(part))
+            yield part
+
+    seen = see(network, images(), batches.batch_size, total=batches.n_photos, progress=progress)
+    indices = np.concatenate(passed)
+    return Labelled(
+        seen=seen,
+        labels=batches.labels[indices].astype(np.int64),
+        indices=indices,
+        looks={name: np.concatenate([part[name] for part in looked]) for name in looked[0]},
+    )
+
+
 def see_labelled(
     network: Any,
     class_names: tuple[str, ...],
@@ -47,7 +82,7 @@ def see_labelled(
     batch_size: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Labelled:
-    """Run a network over photos, and look at the photos as they pass; see `Classifier`."""
+    """As `see_photos`, for all photos of a scan, classes matched by name; see `Classifier`."""
     unknown = sorted(set(photos.class_names) - set(class_names))
     if unknown:
         raise ClassMismatchError(
@@ -65,29 +100,9 @@ def see_labelled(
         indices=np.arange(len(photos)),
         batch_size=batch_size,
     )
-    passed: list[npt.NDArray[np.int64]] = []
-    looked: list[dict[str, npt.NDArray[np.float64]]] = []
-
-    def images() -> Iterator[npt.NDArray[np.uint8]]:
-        for part, _, indices in batches.in_order():
-            passed.append(indices)
-            looked.append(looks(part))
-            yield part
-        if not passed:
-            raise NoPhotosError(
-                f"None of the {batches.n_photos:,} photos can be read any more. "
-                f"First: {next(iter(batches.pixels.refused), 'none')}. Check the files."
-            )
-
-    seen = see(network, images(), batch_size, total=batches.n_photos, progress=judging)
-    indices = np.concatenate(passed)
-    columns = {name: np.concatenate([part[name] for part in looked]) for name in looked[0]}
-    return Labelled(
-        seen=seen,
-        labels=batches.labels[indices].astype(np.int64),
-        indices=indices,
-        looks=columns | {"short side": short_sides(photos, indices)},
-    )
+    found = see_photos(network, batches, judging)
+    sides = {"short side": short_sides(photos, found.indices)}
+    return replace(found, looks=found.looks | sides)
 
 
 def compare(

@@ -165,7 +165,7 @@ def judge(
     judged: list[npt.NDArray[np.int64]] = []
     table = outputs(
         model,
-        _readable(batches, judged),
+        readable(batches, judged),
         batches.batch_size,
         total=batches.n_photos,
         progress=progress,
@@ -173,23 +173,12 @@ def judge(
     return table, np.concatenate(judged)
 
 
-def see_photos(
-    model: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
-) -> tuple[Sight, npt.NDArray[np.int64]]:
-    """As `judge`, for a model from `sight_model`."""
-    judged: list[npt.NDArray[np.int64]] = []
-    seen = see(
-        model,
-        _readable(batches, judged),
-        batches.batch_size,
-        total=batches.n_photos,
-        progress=progress,
-    )
-    return seen, np.concatenate(judged)
+def readable(batches: Batches, judged: list[npt.NDArray[np.int64]]) -> Iterator[Images]:
+    """The images of all batches; which photos they are is added to `judged`.
 
-
-def _readable(batches: Batches, judged: list[npt.NDArray[np.int64]]) -> Iterator[Images]:
-    """The images of all batches; which photos they are is added to `judged`."""
+    Raises:
+        NoPhotosError: if none can be read any more.
+    """
     for images, _, indices in batches.in_order():
         judged.append(indices)
         yield images

@@ -28,6 +28,10 @@ _OF_LIKENESS = ("centre", "whitening", "middle", "spread", "distances")
 class Trust:
     """What is kept of validation and training photos to judge new answers by.
 
+    The validation photos also chose the temperature and the better of head and network, so they
+    are not quite as strange to the classifier as new photos are. That is one number and one
+    choice; sets on unseen Intel photos covered as promised within what chance explains.
+
     Attributes:
         scores: (n_validation,) float32, sorted, from `set_scores` on calibrated probabilities.
         likeness: what the training photos look like.

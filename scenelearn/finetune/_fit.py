@@ -166,22 +166,22 @@ def fit(
     with clock.phase("test") as note:
         names = splits.photos.class_names
         network = sight_model(model)
-        seen, judged = see_photos(network, sides.validation, clock.report("calibrating"))
-        labels = sides.validation.labels[judged]
-        divisor = temperature(seen.logits, labels)
+        checked = see_photos(network, sides.validation, clock.report("calibrating"))
+        divisor = temperature(checked.seen.logits, checked.labels)
         _network.divide_logits(model, divisor)
-        calibrated = softmax(seen.logits / divisor)
-        on_validation = evaluate(labels, calibrated, names)
+        calibrated = softmax(checked.seen.logits / divisor)
+        on_validation = evaluate(checked.labels, calibrated, names)
         known = see_photos(network, sample_of(sides.train), clock.report("looking at training"))
-        trust = trust_from(splits.photos, known, seen, calibrated=calibrated, labels=labels)
-        tested, test_indices = see_photos(network, sides.test, clock.report("testing"))
-        table = tested.probabilities
+        trust = trust_from(splits.photos, known, checked, calibrated)
+        tested = see_photos(network, sides.test, clock.report("testing"))
+        table = tested.seen.probabilities
         on_test = evaluate(
-            sides.test.labels[test_indices],
+            tested.labels,
             table,
             names,
+            columns=tested.looks,
             sets=trust.sets(table, COVERAGE),
-            unlike=trust.unlike(tested),
+            unlike=trust.unlike(tested.seen),
         )
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 
@@ -202,7 +202,7 @@ def fit(
         history=(solved, *history),
         phases=tuple(clock.phases),
         splits=splits,
-        test_indices=test_indices,
+        test_indices=tested.indices,
         test_probabilities=table,
         refused=splits.photos.refused + pixels.refused,
         settings=settings,

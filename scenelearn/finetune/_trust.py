@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.classify import MOST_PHOTOS, Sight, Trust, gallery, likeness, set_scores
+from scenelearn.classify import MOST_PHOTOS, Labelled, Trust, gallery, likeness, set_scores
 from scenelearn.data import Batches, Photos
 
 
@@ -19,33 +19,27 @@ def sample_of(train: Batches) -> Batches:
 
 
 def trust_from(
-    photos: Photos,
-    known: tuple[Sight, npt.NDArray[np.int64]],
-    seen: Sight,
-    *,
-    calibrated: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int32],
+    photos: Photos, known: Labelled, checked: Labelled, calibrated: npt.NDArray[np.float64]
 ) -> Trust:
     """Put together what training and validation photos tell.
 
     Args:
         photos: all photos.
-        known: what the network makes of training photos, and which they are.
-        seen: what it makes of the validation photos.
-        calibrated: (n_validation, n_classes) their calibrated probabilities.
-        labels: (n_validation,) their true classes.
+        known: what the network makes of training photos.
+        checked: what it makes of the validation photos.
+        calibrated: (n_validation, n_classes), their calibrated probabilities.
 
     Returns:
         What `Classifier.predict` judges new photos by.
     """
-    of_training, indices = known
     shown = gallery(
-        of_training.features,
-        photos.labels[indices],
-        tuple(photos.paths[index] for index in indices),
+        known.seen.features,
+        known.labels.astype(np.int32),
+        tuple(photos.paths[index] for index in known.indices),
     )
+    outside = shown.outside(checked.seen.features)
     return Trust(
-        scores=set_scores(calibrated, labels).astype(np.float32),
-        likeness=likeness(of_training.traits, seen.traits, shown.outside(seen.features)),
+        scores=set_scores(calibrated, checked.labels).astype(np.float32),
+        likeness=likeness(known.seen.traits, checked.seen.traits, outside),
         gallery=shown,
     )
