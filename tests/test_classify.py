@@ -647,7 +647,8 @@ def rewritten(path: Path, change: dict[str, Any], arrays: dict[str, bytes]) -> P
     ("change", "arrays"),
     [
         ({}, {"scenelearn/scores": b"123"}),
-        ({}, {"scenelearn/centre": b"\xff" * 128 * 4}),
+        ({}, {"scenelearn/spread": b"\xff" * 8}),
+        ({}, {"scenelearn/spread": b"\0" * 8}),
         ({"arrays": {"scores": {"dtype": "|O", "shape": [3]}}}, {}),
         ({"arrays": {"scores": {"dtype": "<f4", "shape": [2**60, 2**60]}}}, {}),
         ({"arrays": {"scores": {"dtype": "<f4", "shape": [-1]}}}, {}),
@@ -663,6 +664,29 @@ def test_arrays_of_nonsense_are_refused(
 ) -> None:
     path = rewritten(fitted.save(tmp_path / "scenes.keras"), change, arrays)
     with pytest.raises(BundleError, match="must be a whole file"):
+        sl.load(path)
+
+
+def test_labels_of_the_gallery_are_classes(fitted: FitResult, tmp_path: Path) -> None:
+    trust = fitted.classifier.trust
+    assert trust is not None
+    labels = np.full(len(trust.gallery.labels), 6, "<i4").tobytes()
+    path = rewritten(fitted.save(tmp_path / "a.keras"), {}, {"scenelearn/labels": labels})
+    with pytest.raises(BundleError, match="do not fit together"):
+        sl.load(path)
+
+
+def test_network_of_another_making_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
+    path = tmp_path / "own.keras"
+    model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        about = {"format": 1, "class_names": ["a", "b"], "image_px": 8, "facts": {}}
+        archive.writestr("scenelearn.json", json.dumps(about))
+    with pytest.raises(BundleError, match="a network that `fit` did not make"):
         sl.load(path)
 
 

@@ -19,7 +19,7 @@ from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
 from scenelearn.classify._inputs import Photo, read, sources
 from scenelearn.classify._labelled import Labelled, see_labelled
 from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.classify._sight import Sight, see, sight_model
+from scenelearn.classify._sight import Sight, see, sight_model, sizes_of
 from scenelearn.classify._trust import COVERAGE, Trust, trust_of
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
@@ -354,7 +354,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     """
     model, about, arrays = _bundle.read(Path(path))
     try:
-        trust = trust_of(arrays, about["gallery"]) if arrays else None
+        sizes = sizes_of(model)
+        trust = trust_of(arrays, about["gallery"], sizes) if arrays else None
     except ValueError as error:
         raise _bundle.broken(Path(path), str(error)) from None
     return Classifier(

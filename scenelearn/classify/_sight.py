@@ -60,6 +60,25 @@ def sight_model(model: Any) -> Any:
     return k.Model(model.input, [logits, x, features, traits])
 
 
+def sizes_of(model: Any) -> tuple[int, int, int]:
+    """How many classes, features and traits a classifier's network has.
+
+    Raises:
+        ValueError: if it is put together in another way than `fit` does it.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    try:
+        backbone, logits = layers["backbone"], layers["logits"]
+        traits = trait_map(backbone).output.shape[-1]
+        n_features, n_classes = logits.kernel.shape
+        in_order = [layer.name for layer in model.layers][-3:]
+        if in_order != ["backbone", "logits", "probabilities"]:
+            raise KeyError(in_order)
+    except (AttributeError, IndexError, KeyError):
+        raise ValueError("a network that `fit` did not make") from None
+    return int(n_classes), int(n_features), int(traits)
+
+
 def trait_map(backbone: Any) -> Any:
     """The layer whose maps traits are read from: the last with maps of 1/20 the image or more."""
     least = backbone.input.shape[1] / _FINEST

@@ -75,30 +75,38 @@ class Trust:
         return {name: np.ascontiguousarray(held[name], kind) for name, (kind, _) in _KINDS.items()}
 
 
-def trust_of(arrays: dict[str, npt.NDArray[Any]], paths: list[str]) -> Trust:
+def trust_of(
+    arrays: dict[str, npt.NDArray[Any]], paths: list[str], sizes: tuple[int, int, int]
+) -> Trust:
     """What `Trust.arrays` took apart.
 
     Args:
         arrays: by name.
         paths: of the gallery's photos.
+        sizes: numbers of classes, features and traits of the network.
 
     Returns:
         The same again.
 
     Raises:
-        ValueError: if an array is missing, or they do not fit together.
+        ValueError: if an array is missing, or they do not fit together or to the network.
     """
     if set(arrays) != set(_KINDS) or any(
         (arrays[name].dtype.str, arrays[name].ndim) != kind for name, kind in _KINDS.items()
     ):
         raise ValueError(f"arrays {sorted(arrays)}")
-    n_traits, (n, n_axes) = len(arrays["centre"]), arrays["rows"].shape
+    (n_classes, n_features, n_traits), (n, n_axes) = sizes, arrays["rows"].shape
+    labels = arrays["labels"]
     fit = (
-        arrays["whitening"].shape == (n_traits, n_traits)
+        arrays["centre"].shape == (n_traits,)
+        and arrays["whitening"].shape == (n_traits, n_traits)
         and arrays["middle"].shape == arrays["spread"].shape == (2,)
-        and arrays["axes"].shape == (len(arrays["mean"]), n_axes)
-        and len(arrays["labels"]) == n == len(paths)
+        and arrays["mean"].shape == (n_features,)
+        and arrays["axes"].shape == (n_features, n_axes)
+        and len(labels) == n == len(paths)
         and all(np.isfinite(array).all() for array in arrays.values())
+        and (arrays["spread"] > 0).all()
+        and ((labels >= 0) & (labels < n_classes)).all()
     )
     if not fit:
         raise ValueError("arrays that do not fit together")
