@@ -19,7 +19,7 @@ from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
 from scenelearn.classify._inputs import Photo, read, sources
 from scenelearn.classify._labelled import Labelled, see_labelled
 from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.classify._sight import Sight, see, sight_model, sizes_of
+from scenelearn.classify._sight import Sight, sight_model, sights, sizes_of, together
 from scenelearn.classify._trust import COVERAGE, Trust, trust_of
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
@@ -262,7 +262,7 @@ class Classifier:
             self.class_names,
             columns=found.looks | more,
             sets=None if trust is None or asked is None else trust.sets(seen.probabilities, asked),
-            unlike=None if trust is None else trust.unlike(seen),
+            unlike=found.unlike,
         )
 
     def see_labelled(
@@ -280,7 +280,8 @@ class Classifier:
             progress: called with (what, photos done, photos in all).
 
         Returns:
-            Rows, true labels in the order of `class_names`, and properties of the photos.
+            Probabilities, true labels in the order of `class_names`, and properties of the
+            photos. Where the classifier has `trust`, features are not kept.
 
         Raises:
             ArgumentError: if `batch_size` is out of range.
@@ -288,7 +289,12 @@ class Classifier:
             NoPhotosError: if no photo can be decoded.
         """
         return see_labelled(
-            self._network(), self.class_names, photos, batch_size=batch_size, progress=progress
+            self._network(),
+            self.class_names,
+            photos,
+            trust=self.trust,
+            batch_size=batch_size,
+            progress=progress,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -324,7 +330,7 @@ class Classifier:
 
     def _see(self, images: npt.NDArray[np.uint8]) -> Sight:
         cut = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        return see(self._network(), cut, _BATCH)
+        return together(list(sights(self._network(), cut, _BATCH)))
 
     def _coverage(self, asked: float | None) -> float | None:
         """The coverage to use; None where this classifier can promise none."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.classify._looks import looks, short_sides
-from scenelearn.classify._sight import Sight, readable, see
+from scenelearn.classify._sight import Sight, readable, sights, together
+from scenelearn.classify._trust import Trust
 from scenelearn.data import Batches, Photos, decode
 from scenelearn.errors import ClassMismatchError, NoPhotosError
 from scenelearn.evaluate import Comparison, reorder
@@ -31,16 +32,22 @@ class Labelled:
         indices: (n,) int64, which of the photos these are; those that cannot be decoded are
             missing.
         looks: "brightness", "contrast", "sharpness" and "short side" (in pixels), each (n,).
+        unlike: (n,) booleans, photos that are flagged; None where that was not asked.
     """
 
     seen: Sight
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
     looks: dict[str, npt.NDArray[np.float64]]
+    unlike: npt.NDArray[np.bool_] | None = None
 
 
 def see_photos(
-    network: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
+    network: Any,
+    batches: Batches,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    trust: Trust | None = None,
 ) -> Labelled:
     """Run a network over photos, and look at the photos as they pass.
 
@@ -48,6 +55,8 @@ def see_photos(
         network: from `sight_model`.
         batches: the photos with their classes.
         progress: called with (photos done, photos in all).
+        trust: to flag photos by; their features and traits are then not kept, which for 200,000
+            photos of 1,280 features is 1 GB.
 
     Returns:
         One row a photo that can still be read, in the order of `batches`; of the looks all but
@@ -64,13 +73,23 @@ def see_photos(
             looked.append(looks(part))
             yield part
 
-    seen = see(network, images(), batches.batch_size, total=batches.n_photos, progress=progress)
+    parts: list[Sight] = []
+    unlike: list[npt.NDArray[np.bool_]] = []
+    total = batches.n_photos
+    for part in sights(network, images(), batches.batch_size, total=total, progress=progress):
+        if trust is None:
+            parts.append(part)
+        else:
+            unlike.append(trust.unlike(part))
+            bare = {"features": part.features[:, :0], "traits": part.traits[:, :0]}
+            parts.append(replace(part, **bare))
     indices = np.concatenate(passed)
     return Labelled(
-        seen=seen,
+        seen=together(parts),
         labels=batches.labels[indices].astype(np.int64),
         indices=indices,
         looks={name: np.concatenate([part[name] for part in looked]) for name in looked[0]},
+        unlike=np.concatenate(unlike) if unlike else None,
     )
 
 
@@ -79,6 +98,7 @@ def see_labelled(
     class_names: tuple[str, ...],
     photos: Photos,
     *,
+    trust: Trust | None,
     batch_size: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Labelled:
@@ -100,7 +120,7 @@ def see_labelled(
         indices=np.arange(len(photos)),
         batch_size=batch_size,
     )
-    found = see_photos(network, batches, judging)
+    found = see_photos(network, batches, judging, trust=trust)
     sides = {"short side": short_sides(photos, found.indices)}
     return replace(found, looks=found.looks | sides)
 

@@ -90,15 +90,15 @@ def map_layers(backbone: Any) -> list[Any]:
     return [one for one in backbone.layers if len(getattr(one.output, "shape", ())) == 4]
 
 
-def see(
+def sights(
     model: Any,
     batches: Iterable[Images],
     batch_size: int,
     *,
     total: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Sight:
-    """What the network makes of a stream of images.
+) -> Iterator[Sight]:
+    """What the network makes of a stream of images, batch by batch.
 
     Args:
         model: from `sight_model`.
@@ -107,12 +107,22 @@ def see(
         total: images in all, for `progress`.
         progress: called with (images done, images in all) at the start and after each batch.
 
-    Returns:
-        One row an image.
+    Yields:
+        One row an image of the batch.
     """
-    parts = zip(*run(model, batches, batch_size, total=total, progress=progress), strict=True)
-    logits, probabilities, features, traits = (np.concatenate(part) for part in parts)
-    return Sight(logits=logits, probabilities=probabilities, features=features, traits=traits)
+    for found in run(model, batches, batch_size, total=total, progress=progress):
+        logits, probabilities, features, traits = found
+        yield Sight(logits=logits, probabilities=probabilities, features=features, traits=traits)
+
+
+def together(parts: list[Sight]) -> Sight:
+    """Batches, at least one, as one."""
+    return Sight(
+        logits=np.concatenate([part.logits for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        features=np.concatenate([part.features for part in parts]),
+        traits=np.concatenate([part.traits for part in parts]),
+    )
 
 
 def outputs(

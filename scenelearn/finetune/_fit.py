@@ -173,7 +173,7 @@ def fit(
         on_validation = evaluate(checked.labels, calibrated, names)
         known = see_photos(network, sample_of(sides.train), clock.report("looking at training"))
         trust = trust_from(splits.photos, known, checked, calibrated)
-        tested = see_photos(network, sides.test, clock.report("testing"))
+        tested = see_photos(network, sides.test, clock.report("testing"), trust=trust)
         table = tested.seen.probabilities
         on_test = evaluate(
             tested.labels,
@@ -181,7 +181,7 @@ def fit(
             names,
             columns=tested.looks,
             sets=trust.sets(table, COVERAGE),
-            unlike=trust.unlike(tested.seen),
+            unlike=tested.unlike,
         )
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 
