@@ -84,8 +84,9 @@ def results(session: nox.Session) -> None:
     )
     if given.photos:
         weights = ["--weights", given.weights] if given.weights else []
-        where = ["--photos", given.photos, *weights, "--out", str(out / "intel.json")]
-        session.run("python", "-m", "tests.bench.intel", *where)
+        for name in ("intel", "trust"):
+            where = ["--photos", given.photos, *weights, "--out", str(out / f"{name}.json")]
+            session.run("python", "-m", f"tests.bench.{name}", *where)
 
 
 @nox.session

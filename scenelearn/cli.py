@@ -101,11 +101,26 @@ def parser() -> argparse.ArgumentParser:
 
     predict = _command(commands, "predict", _predict, "say what photos show")
     predict.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
-    predict.add_argument("photos", nargs="+", help="photos or folders of photos")
+    predict.add_argument("photos", nargs="+", help="photos, folders of photos, or patterns")
+    predict.add_argument("--csv", action="store_true", help="print a table, for spreadsheets")
+    predict.add_argument("--coverage", type=float, help="how often sets hold the truth [0.95]")
+
+    explain = _command(commands, "explain", _explain, "show what the answer for a photo rests on")
+    explain.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
+    explain.add_argument("photo", help="the photo")
+    explain.add_argument("--label", help="the class to explain [the one that is answered]")
+    explain.add_argument("--out", default="explanation.png", help="the picture [%(default)s]")
 
     evaluate = _command(commands, "evaluate", _evaluate, "judge a classifier on labelled photos")
     evaluate.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     evaluate.add_argument("folder", help="photos, one folder a class")
+    evaluate.add_argument("--manifest", help="a table of the photos; groups by its columns, too")
+    evaluate.add_argument("--coverage", type=float, help="how often sets hold the truth [0.95]")
+
+    compare = _command(commands, "compare", _compare, "say which of two classifiers is better")
+    compare.add_argument("first", help="a classifier that fit saved")
+    compare.add_argument("second", help="another one, with the same classes")
+    compare.add_argument("folder", help="photos that neither was trained on, one folder a class")
 
     audit = _command(commands, "audit", _audit, "look for copies, leaks and broken photos")
     audit.add_argument("folder", help="photos, one folder a class, or a .zip of them")
@@ -237,33 +252,46 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
 
 
 def _predict(options: argparse.Namespace) -> _Answer:
+    if options.json and options.csv:
+        raise ArgumentError("`--json` and `--csv` exclude each other. Received: both. Pass one.")
     classifier = sl.load(options.bundle)
     with _Bars() as bars:
-        progress = bars.of("predicting")
-        predictions = classifier.predict(options.photos, skip_broken=True, progress=progress)
+        predictions = classifier.predict(
+            options.photos,
+            coverage=options.coverage,
+            skip_broken=True,
+            progress=bars.of("predicting"),
+        )
     if not predictions:
         raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
-    return _Answer("\n".join(map(str, predictions)), [one.to_json() for one in predictions])
+    lines = sl.classify.csv_lines(predictions) if options.csv else map(str, predictions)
+    return _Answer("\n".join(lines), [one.to_json() for one in predictions])
+
+
+def _explain(options: argparse.Namespace) -> _Answer:
+    explanation = sl.load(options.bundle).explain(options.photo, label=options.label)
+    picture = explanation.save(options.out)
+    value = {"picture": str(picture), **explanation.to_json()}
+    return _Answer(f"{explanation}\nPicture: {picture}", value)
 
 
 def _evaluate(options: argparse.Namespace) -> _Answer:
     classifier = sl.load(options.bundle)
     with _Bars() as bars:
+        photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
+        columns = sl.classify.manifest_columns(options.manifest, photos) if options.manifest else {}
+        evaluation = classifier.evaluate(
+            photos, coverage=options.coverage, columns=columns, progress=bars.show
+        )
+    return _Answer(f"{photos}\n{evaluation.table()}", evaluation.to_json())
+
+
+def _compare(options: argparse.Namespace) -> _Answer:
+    first, second = sl.load(options.first), sl.load(options.second)
+    with _Bars() as bars:
         photos = sl.scan(options.folder, progress=bars.of("scanning"))
-        evaluation = classifier.evaluate(photos, progress=bars.show)
-    width = max(len(name) for name in evaluation.class_names)
-    lines = [
-        f"{photos}",
-        f"{evaluation}",
-        "",
-        f"{'class':<{width}}  photos  recall                  precision               F1",
-    ]
-    lines += [
-        f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
-        f"{score.precision!s:<22}  {score.f1:.3f}"
-        for score in evaluation.per_class
-    ]
-    return _Answer("\n".join(lines), evaluation.to_json())
+        comparison = sl.classify.compare(first, second, photos, progress=bars.show)
+    return _Answer(f"{photos}\n{comparison}", comparison.to_json())
 
 
 def _audit(options: argparse.Namespace) -> _Answer:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import scenelearn as sl
-from scenelearn.classify import Classifier, softmax, temperature
+from scenelearn.classify import (
+    Classifier,
+    Prediction,
+    Probabilities,
+    compare,
+    csv_lines,
+    gallery,
+    likeness,
+    manifest_columns,
+    prediction_sets,
+    set_scores,
+    set_threshold,
+    softmax,
+    temperature,
+)
 from scenelearn.errors import (
     ArgumentError,
     BundleError,
@@ -289,7 +307,7 @@ def test_bundle_whose_entries_are_absurd_is_refused_before_it_is_unpacked(tmp_pa
 
 @pytest.mark.parametrize(
     "about",
-    ["[]", "{}", '{"format": 2}', '{"format": 1, "class_names": [3], "image_px": 3, "facts": {}}'],
+    ["[]", "{}", '{"format": 3}', '{"format": 1, "class_names": [3], "image_px": 3, "facts": {}}'],
 )
 def test_bundle_with_an_entry_of_nonsense(fitted: FitResult, tmp_path: Path, about: str) -> None:
     path = tmp_path / "odd.keras"
@@ -375,3 +393,600 @@ def test_pillow_image_of_a_cut_file_is_refused_like_the_file(
         )
         == 1
     )
+
+
+# Sets of classes, typicality, abstaining
+
+
+@pytest.fixture(scope="session")
+def sure(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
+    """A fit with enough validation photos for sets of 90 % and for flags."""
+    splits = sl.split(sl.scan(scenes), validation=0.5, test=0.2, seed=1)
+    return sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 48})
+
+
+def test_threshold_is_the_quantile_with_one_photo_more() -> None:
+    scores = np.sort(np.random.default_rng(0).random(99))
+    for percent in (1, 37, 50, 90, 95, 99):
+        assert set_threshold(scores, percent / 100) == scores[percent - 1]  # (99 + 1) · coverage
+    assert set_threshold(scores, 0.995) == np.inf
+    assert set_threshold(scores[:9], 0.9) == scores[8]
+    assert set_threshold(scores[:8], 0.9) == np.inf
+
+
+@pytest.mark.parametrize("coverage", [0, 1, -0.5, 95, float("nan"), "0.9", True])
+def test_coverage_out_of_range(classifier: Classifier, photo: Path, coverage: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
+        set_threshold(np.zeros(3), coverage)
+    with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
+        classifier.predict(photo, coverage=coverage)
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("n", [20, 200])
+def test_sets_cover_as_promised_whatever_the_network(coverage: float, n: int) -> None:
+    random = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        logits = random.normal(size=(n + 100, 5)) * 2
+        labels = (logits / 3 + random.gumbel(size=logits.shape)).argmax(axis=1)  # it is too sure
+        p = softmax(logits)
+        threshold = set_threshold(set_scores(p[:n], labels[:n]), coverage)
+        sets = prediction_sets(p[n:], threshold)
+        held.append(sets[np.arange(100), labels[n:]].mean())
+    error = 4 * np.std(held) / 20
+    assert np.mean(held) > coverage - error
+    if n == 200:  # and hardly more than promised: 1/(n + 1)
+        assert np.mean(held) < coverage + 1 / (n + 1) + error
+
+
+def test_set_holds_the_most_probable_class_and_others_up_to_the_threshold() -> None:
+    p = [[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.98, 0.01, 0.01]]
+    assert prediction_sets(p, 0.75).tolist() == [
+        [True, True, False], [True, True, True], [True, False, False],
+    ]  # fmt: skip
+    assert prediction_sets(p, 0.0).sum(axis=1).tolist() == [1, 1, 1]
+    assert prediction_sets(p, np.inf).all()
+
+
+def test_distance_is_that_of_mahalanobis_and_the_share_outside() -> None:
+    from scipy.spatial.distance import mahalanobis
+
+    random = np.random.default_rng(0)
+    mix = random.normal(size=(4, 4))
+    training = (random.normal(size=(600, 4)) @ mix + [5, 0, -3, 2]).astype(np.float32)
+    outside = random.random(50).astype(np.float32)
+    known = likeness(training, training[:50], outside)
+    scale = training.std(axis=0)
+    inverse = np.linalg.inv(
+        (0.9 * np.corrcoef(training.T) + 0.1 * np.eye(4)) * np.outer(scale, scale)
+    )
+    of_validation = [mahalanobis(row, training.mean(axis=0), inverse) ** 2 for row in training[:50]]
+
+    def standardised(value: float, among: Any) -> float:
+        return (value - np.median(among)) / (np.quantile(among, 0.9) - np.median(among))
+
+    for point in random.normal(size=(5, 4)).astype(np.float32) * 9:
+        squared = mahalanobis(point, training.mean(axis=0), inverse) ** 2
+        expected = standardised(squared, of_validation) + standardised(0.25, outside)
+        found = known.distance(point[None], np.array([0.25], np.float32))[0]
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_share_outside_is_what_the_axes_leave() -> None:
+    random = np.random.default_rng(0)
+    spanned = random.normal(size=(300, 5)) @ random.normal(size=(5, 100))
+    shown = gallery(spanned.astype(np.float32), np.zeros(300, np.int32), ("",) * 300)
+    across = np.linalg.svd(spanned - spanned.mean(axis=0))[2][80]  # where no photo varies
+    inside = spanned[:3] - spanned.mean(axis=0)
+    size = np.linalg.norm(inside, axis=1)
+    mixed = spanned.mean(axis=0) + inside + np.outer(size, across)
+    assert shown.axes.shape == (100, 64)
+    np.testing.assert_allclose(shown.outside(spanned[:9].astype(np.float32)), 0, atol=2e-3)
+    few = dataclasses.replace(shown, axes=shown.axes[:, :5])
+    np.testing.assert_allclose(few.outside(mixed.astype(np.float32)), 0.5, atol=2e-3)
+
+
+def test_typicality_is_uniform_for_photos_like_the_others() -> None:
+    random = np.random.default_rng(0)
+    training, validation, new = (
+        random.standard_t(6, (n, 20)).astype(np.float32) for n in (400, 999, 20_000)
+    )
+    known = likeness(training, validation, random.random(999).astype(np.float32))
+    typical = known.typicality(new, random.random(20_000).astype(np.float32))
+    for level in (0.03, 0.2, 0.5):
+        # 999 validation photos: the share itself has a deviation of about √(p (1 − p)/999)
+        assert (typical <= level).mean() == pytest.approx(level, abs=3.5 * 0.016)
+    assert typical.min() > 0
+    assert typical.max() <= 1
+
+
+def test_likeness_with_constant_traits_and_fewer_photos_than_traits() -> None:
+    training = np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32)
+    training[:, :10] = 0
+    none = np.zeros(5, np.float32)
+    known = likeness(training, training, none)
+    far = training[:1].copy()
+    far[0, 3] = 100  # where no training photo has anything
+    near = known.distance(training, none)
+    assert np.isfinite(near).all()
+    assert known.distance(far, none[:1])[0] > near.max()
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "n_outside"),
+    [
+        ((0, 3), (2, 3), 2), ((2, 3), (0, 3), 0), ((2, 3), (2, 4), 2), ((3,), (3,), 3),
+        ((2, 3), (2, 3), 3),
+    ],
+)  # fmt: skip
+def test_likeness_of_nothing(
+    training: tuple[int, ...], validation: tuple[int, ...], n_outside: int
+) -> None:
+    arrays = (np.ones(shape, np.float32) for shape in (training, validation, (n_outside,)))
+    with pytest.raises(ArgumentError, match=r"`training`, `validation` and `outside` must be"):
+        likeness(*arrays)
+
+
+def test_prediction_says_how_far_to_trust_it(sure: FitResult, scenes: Path) -> None:
+    trust = sure.classifier.trust
+    assert trust is not None
+    assert len(trust.scores) == len(sure.splits.validation)
+    answers = sure.classifier.predict(scenes / "forest", coverage=0.9)
+    threshold = set_threshold(trust.scores, 0.9)
+    assert 0 < threshold < 1
+    for answer in answers:
+        inside = {name for name, p in answer.probabilities.items() if 1 - p <= threshold}
+        assert set(answer.classes) == inside | {answer.label}
+        assert answer.classes[0] == answer.label
+        shares = [answer.probabilities[name] for name in answer.classes]
+        assert shares == sorted(shares, reverse=True)
+        assert answer.coverage == 0.9
+        assert answer.typicality is not None
+        assert answer.is_unlike == (answer.typicality <= 0.03)
+        assert answer.abstains == (len(answer.classes) > 1 or answer.is_unlike)
+        assert json.loads(json.dumps(answer.to_json()))["classes"] == list(answer.classes)
+    narrow, wide = (sure.classifier.predict(scenes / "sea", coverage=c) for c in (0.5, 0.9))
+    assert sum(len(a.classes) for a in narrow) < sum(len(a.classes) for a in wide)
+
+
+def test_photo_farther_out_than_97_of_100_is_unlike(sure: FitResult, photo: Path) -> None:
+    trust = sure.classifier.trust
+    assert trust is not None
+
+    def among(distances: list[float]) -> Prediction:
+        held = np.array(distances, np.float32)
+        known = dataclasses.replace(trust.likeness, distances=held)
+        told = dataclasses.replace(
+            sure.classifier, trust=dataclasses.replace(trust, likeness=known)
+        )
+        return told.predict(photo, coverage=0.5)[0]
+
+    unlike = among([-1e9] * 40)  # all nearer than this photo: (0 + 1) / (40 + 1)
+    assert unlike.typicality == pytest.approx(1 / 41)
+    assert unlike.is_unlike
+    assert unlike.abstains
+    assert "unlike the training photos" in str(unlike)
+    like = among([-1e9] * 40 + [1e9])
+    assert like.typicality == pytest.approx(2 / 42)
+    assert not like.is_unlike
+    few = among([-1e9] * 30)
+    assert not few.is_unlike  # of 31, being the farthest is no news
+
+
+def test_fit_judges_its_sets_on_the_test_photos(sure: FitResult) -> None:
+    found, trust = sure.evaluation.trust, sure.classifier.trust
+    assert found is not None
+    assert trust is not None
+    labels = sure.splits.photos.labels[sure.test_indices]
+    sets = prediction_sets(sure.test_probabilities, set_threshold(trust.scores, 0.95))
+    assert found.coverage.value == pytest.approx(sets[np.arange(len(sets)), labels].mean())
+    assert found.mean_set_size == pytest.approx(sets.sum(axis=1).mean())
+    single = sets.sum(axis=1) == 1
+    assert found.answered.value <= single.mean()
+    assert json.loads(json.dumps(sure.to_json(), allow_nan=False))["evaluation"]["trust"]
+
+
+def test_saved_trust_gives_the_same_answers(sure: FitResult, scenes: Path, tmp_path: Path) -> None:
+    loaded = sl.load(sure.save(tmp_path / "scenes.keras"))
+    a, b = (c.predict(scenes / "street", coverage=0.8) for c in (sure.classifier, loaded))
+    assert [x.classes for x in a] == [x.classes for x in b]
+    assert [x.typicality for x in a] == [x.typicality for x in b]
+    nearest = [c.explain(scenes / "sea" / sorted((scenes / "sea").iterdir())[0].name).nearest
+               for c in (sure.classifier, loaded)]  # fmt: skip
+    assert nearest[0] == nearest[1]
+    with zipfile.ZipFile(tmp_path / "scenes.keras") as archive:
+        assert not [name for name in archive.namelist() if name.endswith((".npy", ".pkl"))]
+
+
+@pytest.fixture
+def of_format_1(fitted: FitResult, tmp_path: Path) -> Path:
+    path = tmp_path / "old.keras"
+    fitted.classifier.model.save(path)
+    about = {
+        "format": 1,
+        "class_names": list(fitted.classifier.class_names),
+        "image_px": fitted.classifier.image_px,
+        "facts": {},
+    }
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("scenelearn.json", json.dumps(about))
+    return path
+
+
+def test_bundle_of_format_1_is_still_read(
+    fitted: FitResult, of_format_1: Path, photo: Path, scenes: Path
+) -> None:
+    old = sl.load(of_format_1)
+    (answer,) = old.predict(photo)
+    (expected,) = fitted.classifier.predict(photo)
+    np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-6)
+    assert (answer.classes, answer.coverage, answer.typicality) == ((answer.label,), None, None)
+    assert not answer.abstains
+    assert old.explain(photo).nearest == ()
+    assert old.evaluate(sl.scan(scenes)).trust is None
+    with pytest.raises(ArgumentError, match=r"`coverage` needs a classifier .*Fit again"):
+        old.predict(photo, coverage=0.9)
+    again = sl.load(old.save(of_format_1.with_name("again.keras")))
+    assert again.trust is None
+
+
+def rewritten(path: Path, change: dict[str, Any], arrays: dict[str, bytes]) -> Path:
+    """The same bundle with other values in its entry, and other bytes in its arrays."""
+    target = path.with_name("changed.keras")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.namelist():
+            content = old.read(entry)
+            if entry == "scenelearn.json":
+                content = json.dumps(json.loads(content) | change).encode()
+            new.writestr(entry, arrays.get(entry, content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "arrays"),
+    [
+        ({}, {"scenelearn/scores": b"123"}),
+        ({}, {"scenelearn/spread": b"\xff" * 8}),
+        ({}, {"scenelearn/spread": b"\0" * 8}),
+        ({"arrays": {"scores": {"dtype": "|O", "shape": [3]}}}, {}),
+        ({"arrays": {"scores": {"dtype": "<f4", "shape": [2**60, 2**60]}}}, {}),
+        ({"arrays": {"scores": {"dtype": "<f4", "shape": [-1]}}}, {}),
+        ({"arrays": {"../../x": {"dtype": "<f4", "shape": [1]}}}, {}),
+        ({"arrays": {"scores": {"dtype": "<f4"}}}, {}),
+        ({"arrays": [1]}, {}),
+        ({"gallery": ["a"]}, {}),
+        ({"gallery": 3}, {}),
+    ],
+)
+def test_arrays_of_nonsense_are_refused(
+    fitted: FitResult, tmp_path: Path, change: dict[str, Any], arrays: dict[str, bytes]
+) -> None:
+    path = rewritten(fitted.save(tmp_path / "scenes.keras"), change, arrays)
+    with pytest.raises(BundleError, match="must be a whole file"):
+        sl.load(path)
+
+
+def test_labels_of_the_gallery_are_classes(fitted: FitResult, tmp_path: Path) -> None:
+    trust = fitted.classifier.trust
+    assert trust is not None
+    labels = np.full(len(trust.gallery.labels), 6, "<i4").tobytes()
+    path = rewritten(fitted.save(tmp_path / "a.keras"), {}, {"scenelearn/labels": labels})
+    with pytest.raises(BundleError, match="do not fit together"):
+        sl.load(path)
+
+
+def test_network_of_another_making_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
+    path = tmp_path / "own.keras"
+    model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        about = {"format": 1, "class_names": ["a", "b"], "image_px": 8, "facts": {}}
+        archive.writestr("scenelearn.json", json.dumps(about))
+    with pytest.raises(BundleError, match="a network that `fit` did not make"):
+        sl.load(path)
+
+
+# Streams and patterns
+
+
+def test_pattern_is_its_photos_in_order(classifier: Classifier, scenes: Path) -> None:
+    answers = classifier.predict(f"{scenes}/s*/*.jpg")
+    expected = sorted([*scenes.glob("sea/*.jpg"), *scenes.glob("street/*.jpg")])
+    assert [a.source for a in answers] == [str(path) for path in expected]
+    with pytest.raises(PathMissingError, match=r"\*\.bmp'.*a pattern that matches some"):
+        classifier.predict(f"{scenes}/*/*.bmp")
+
+
+def test_file_whose_name_is_a_pattern_is_that_file(
+    classifier: Classifier, photo: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "[ab]*.jpg"
+    odd.write_bytes(photo.read_bytes())
+    (tmp_path / "a.jpg").write_bytes(photo.read_bytes())
+    assert [a.source for a in classifier.predict(odd)] == [str(odd)]
+
+
+def test_generator_is_read_no_further_than_a_batch(classifier: Classifier, photo: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo.read_bytes()
+
+    seen: list[tuple[int, int]] = []
+    stream = classifier.stream(endless(), progress=lambda *p: seen.append(p))
+    first = [next(stream) for _ in range(33)]
+    assert taken == 64
+    assert seen == [(32, 0)]
+    assert len({answer.source for answer in first}) == 33
+
+
+def test_thousands_of_photos_need_the_memory_of_a_batch(classifier: Classifier) -> None:
+    import tracemalloc
+
+    random = np.random.default_rng(0)
+    images = (random.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(640))
+    classifier.predict(np.zeros((1, 64, 64, 3), np.uint8))  # compiled
+    tracemalloc.start()
+    n = sum(1 for _ in classifier.stream(images))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n == 640
+    assert peak < 32 * 64 * 64 * 3 * 10  # of 8 MB in all
+
+
+def test_stream_of_nothing(classifier: Classifier) -> None:
+    with pytest.raises(NoPhotosError, match="at least one"):
+        list(classifier.stream(iter(())))
+
+
+# Whatever the batches, the order and the names
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+    """1,003 small pictures of the six classes: sample scenes with one pixel changed."""
+    folder = tmp_path_factory.mktemp("many")
+    for n in range(1003):
+        files = sorted(scenes.glob("*/*.jpg"))
+        file = files[n % len(files)]
+        with Image.open(file) as image:
+            small = image.resize((40, 32))
+        small.putpixel((n % 40, n // 40), (255, 0, 255))
+        target = folder / file.parent.name / f"{n:04}.png"
+        target.parent.mkdir(exist_ok=True)
+        small.save(target)
+    return folder
+
+
+def test_batch_size_order_and_folder_names_change_no_metric(
+    classifier: Classifier, many: Path, tmp_path: Path
+) -> None:
+    photos = sl.scan(many)
+    assert len(photos) == 1003
+    reference = classifier.evaluate(photos).to_json()
+    mixed = tmp_path / "renamed"
+    for n, k in enumerate(np.random.default_rng(0).permutation(1003)):
+        target = mixed / photos.class_names[photos.labels[k]] / f"{n:04}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(photos.read(int(k)))
+    others = [(sl.scan(mixed), 32), *((photos, size) for size in (7, 100, 1003))]
+    for other, batch_size in others:
+        found = classifier.evaluate(other, batch_size=batch_size).to_json()
+        assert found["confusion"] == reference["confusion"]
+        assert flat(found) == pytest.approx(flat(reference), abs=1e-6)
+
+
+def flat(value: Any) -> list[float]:
+    """All numbers in a JSON value, in order."""
+    if isinstance(value, dict):
+        return [number for one in value.values() for number in flat(one)]
+    if isinstance(value, list):
+        return [number for one in value for number in flat(one)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def test_evaluation_equals_a_numpy_computation(classifier: Classifier, many: Path) -> None:
+    photos = sl.scan(many)
+    found = classifier.evaluate(photos)
+    images = np.stack([sl.data.to_square(photos.read(k), 32) for k in range(len(photos))])
+    p = np.asarray(classifier.model.predict(images, batch_size=64, verbose=0), np.float64)
+    own = p[np.arange(1003), photos.labels]
+    assert found.accuracy.value == (p.argmax(axis=1) == photos.labels).mean()
+    assert found.log_loss == pytest.approx(-np.log(own).mean(), abs=1e-6)
+    one_hot = np.eye(6)[photos.labels]
+    assert found.brier == pytest.approx(((p - one_hot) ** 2).sum(axis=1).mean(), abs=1e-6)
+
+
+def test_evaluation_looks_at_groups_of_photos(
+    classifier: Classifier, scenes: Path, tmp_path: Path
+) -> None:
+    photos = sl.scan(scenes)
+    names = ["even" if k % 2 else "odd" for k in range(len(photos))]
+    found = classifier.evaluate(photos, columns={"parity": names})
+    columns = {one.column for one in found.slices}
+    assert {"brightness", "contrast", "sharpness", "parity"} <= columns
+    grey = [np.asarray(Image.fromarray(sl.data.to_square(photos.read(k), 32)).convert("L")).mean()
+            for k in range(len(photos))]  # fmt: skip
+    groups = [one for one in found.slices if one.column == "brightness"]
+    highest = max(groups, key=lambda one: float(one.group.split(" to ")[0]))
+    assert float(highest.group.split(" to ")[1]) == pytest.approx(max(grey), abs=1)
+    assert "class" in found.table()
+    with pytest.raises(ArgumentError, match=r"`columns\['x'\]` must have one value for each"):
+        classifier.evaluate(photos, columns={"x": [1]})
+
+
+def test_columns_of_a_manifest(scenes: Path, tmp_path: Path) -> None:
+    photos = sl.scan(scenes)
+    lines = ["path,label,camera,iso,url"]
+    for k, path in enumerate(photos.paths):
+        label = photos.class_names[photos.labels[k]]
+        iso = "" if k == 3 else 100 * (k % 4)
+        lines.append(f"{path},{label},{'ab'[k % 2]},{iso},http://{k}")
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(lines))
+    listed = sl.scan(scenes, file)
+    columns = manifest_columns(file, listed)
+    assert list(columns) == ["camera", "iso"]  # of 72 different addresses no groups are made
+    assert columns["camera"].tolist()[:2] == ["a", "b"]
+    assert np.isnan(columns["iso"][3])
+    assert columns["iso"][2] == 200
+
+
+# Two classifiers
+
+
+def test_comparison_matches_classes_by_name(fitted: FitResult, scenes: Path) -> None:
+    import keras
+
+    first = fitted.classifier
+    order = [3, 1, 0, 2, 5, 4]
+    model = keras.models.clone_model(first.model)
+    model.set_weights(first.model.get_weights())
+    dense = model.get_layer("logits")
+    kernel, bias = (np.asarray(v) for v in (dense.kernel, dense.bias))
+    dense.kernel.assign(kernel[:, order])
+    dense.bias.assign(bias[order])
+    names = tuple(first.class_names[k] for k in order)
+    second = dataclasses.replace(first, model=model, class_names=names, trust=None)
+    found = compare(first, second, sl.scan(scenes))
+    assert (found.n_only_a, found.n_only_b, found.n_photos) == (0, 0, 72)
+    assert found.a == first.evaluate(sl.scan(scenes)).accuracy
+
+
+def test_comparison_of_other_classes(classifier: Classifier, scenes: Path) -> None:
+    names = (*classifier.class_names[:5], "desert")
+    other = dataclasses.replace(classifier, class_names=names)
+    with pytest.raises(ClassMismatchError, match=r"the same classes.*there only street"):
+        compare(classifier, other, sl.scan(scenes))
+
+
+# Why
+
+
+def test_gradient_is_that_of_differences(classifier: Classifier) -> None:
+    from scenelearn.classify._explanation import cam_models
+    from scenelearn.classify._gradient import input_gradient
+
+    to_maps, to_logits = cam_models(classifier.model)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
+    logits = np.asarray(to_logits.predict_on_batch(maps))
+    np.testing.assert_allclose(
+        softmax(logits), classifier.probabilities(image), atol=1e-5
+    )  # the two parts are the whole
+    weights = np.array([[0.5, 0, -1, 0, 2, 0]], np.float32)
+    gradient = input_gradient(to_logits, maps, weights)
+    assert gradient.shape == maps.shape
+    for channel in (0, 5, 100):
+        moved = maps.copy()
+        moved[..., channel] += 1
+        change = ((np.asarray(to_logits.predict_on_batch(moved)) - logits) * weights).sum()
+        assert gradient[..., channel].sum() == pytest.approx(change, rel=1e-3, abs=1e-4)
+
+
+def test_heat_is_that_of_the_class_activation_map(sure: FitResult, photo: Path) -> None:
+    """With a global average before the head, Grad-CAM is Σ of maps × the head's weights."""
+    import keras
+
+    classifier = sure.classifier
+    explanation = classifier.explain(photo, label="sea")
+    backbone, dense = (classifier.model.get_layer(name) for name in ("backbone", "logits"))
+    last = keras.Model(backbone.input, backbone.get_layer("relu_5").output)
+    x = explanation.image[None].astype(np.float32) / 127.5 - 1
+    maps = np.asarray(last.predict_on_batch(x))[0]
+    heat = np.maximum(maps @ np.asarray(dense.kernel)[:, classifier.class_names.index("sea")], 0)
+    heat /= max(heat.max(), 1e-12)
+    expected = Image.fromarray(heat.astype(np.float32)).resize((48, 48), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(explanation.heat, np.asarray(expected), atol=1e-3)
+    assert explanation.heat.shape == (48, 48)
+    assert explanation.label == "sea"
+
+
+def test_a_training_photo_is_the_nearest_to_itself(sure: FitResult) -> None:
+    photos = sure.splits.photos
+    for index in sure.splits.train[:3]:
+        found = sure.classifier.explain(photos.file(int(index)), n_nearest=4)
+        assert len(found.nearest) == 4
+        first = found.nearest[0]
+        assert first.path == photos.paths[index]
+        assert first.label == photos.class_names[photos.labels[index]]
+        assert first.similarity == pytest.approx(1, abs=0.01)
+        shares = [one.similarity for one in found.nearest]
+        assert shares == sorted(shares, reverse=True)
+        assert photos.paths[index] in str(found)
+
+
+def test_explanation_is_saved_and_shown(sure: FitResult, photo: Path, tmp_path: Path) -> None:
+    found = sure.classifier.explain(photo)
+    with Image.open(found.save(tmp_path / "why.png")) as picture:
+        assert picture.size == (96, 48)
+        assert np.array_equal(np.asarray(picture)[:, :48], found.image)
+    assert [path.name for path in tmp_path.iterdir()] == ["why.png"]
+    data = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert data["label"] == found.prediction.label
+    evil = dataclasses.replace(found.prediction, source="<img src=x onerror=alert(1)>")
+    page = dataclasses.replace(found, prediction=evil)._repr_html_()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+    assert 'src="http' not in page
+    with pytest.raises(ArgumentError, match=r"`path` must end in '\.png'"):
+        found.save(tmp_path / "why.jpg")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"label": "desert"}, r"`label` must be one of buildings.*Received: 'desert'"),
+        ({"n_nearest": -1}, r"`n_nearest` must be a whole number of at least 0"),
+    ],
+)
+def test_explanation_of_what_is_not_there(
+    classifier: Classifier, photo: Path, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        classifier.explain(photo, **more)
+
+
+def test_explanation_of_several_photos(classifier: Classifier, scenes: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"`photo` must be one photo. Received: several"):
+        classifier.explain(scenes / "sea")
+
+
+# Tables
+
+
+def answer_of(source: str, label: str = "sea") -> Prediction:
+    return Prediction(
+        source=source, label=label, probability=0.75, classes=(label, "b"),
+        probabilities=Probabilities({label: 0.75, "b": 0.25}), coverage=0.9, typicality=0.5,
+        abstains=True,
+    )  # fmt: skip
+
+
+def test_table_reads_back() -> None:
+    names = ["a.jpg", 'with "quotes", and commas.jpg', "é 中.jpg", "<script>alert(1)</script>.jpg"]
+    lines = list(csv_lines(map(answer_of, names)))
+    rows = list(csv.DictReader(lines))
+    assert [row["source"] for row in rows] == names
+    assert (rows[0]["label"], rows[0]["classes"], rows[0]["sea"]) == ("sea", "sea|b", "0.750000")
+    assert (rows[0]["is_unlike"], rows[0]["abstains"]) == ("false", "true")
+    assert list(csv_lines([])) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "  =1", "\r=1", "\n=1"]
+)
+def test_no_cell_is_a_formula_or_breaks_its_line(name: str) -> None:
+    lines = list(csv_lines([answer_of(name, label=name)]))
+    assert len("\n".join(lines).splitlines()) == 2
+    header, row = csv.reader(lines)
+    for text in (row[0], row[1], header[7]):
+        assert text[0] not in "=+-@\t\r\n "
+        assert text.isprintable()

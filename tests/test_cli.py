@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -100,6 +101,84 @@ def test_evaluate_prints_the_accuracy_and_each_class(
     assert all(name in out for name in ("buildings", "forest", "glacier", "mountain", "street"))
     code, out, _ = run(capsys, "evaluate", bundle, str(scenes), "--json")
     assert json.loads(out)["n_photos"] == 72
+
+
+def test_predict_prints_a_table_for_spreadsheets(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    photo = sorted((scenes / "sea").iterdir())[0]
+    odd = tmp_path / '=1+1, "a"\n<script>.jpg'
+    shutil.copy(photo, odd)
+    code, out, _ = run(capsys, "predict", bundle, f"{scenes}/forest/*.jpg", str(odd), "--csv")
+    assert code == 0
+    rows = list(csv.DictReader(out.splitlines()))
+    assert len(rows) == 13
+    assert rows[-1]["source"] == str(odd).replace("\n", "\\n")
+    assert all(rows[0][key] for key in ("label", "probability", "classes", "is_unlike", "sea"))
+    code, _, err = run(capsys, "predict", bundle, str(photo), "--csv", "--json")
+    assert code == 2
+    assert "`--json` and `--csv` exclude each other" in err
+
+
+def test_coverage_is_passed_on(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
+) -> None:
+    photo = str(sorted((scenes / "sea").iterdir())[0])
+    code, out, _ = run(capsys, "predict", bundle, photo, "--json", "--coverage", "0.5")
+    assert code == 0
+    assert json.loads(out)[0]["coverage"] == 0.5
+    code, _, err = run(capsys, "predict", bundle, photo, "--coverage", "95")
+    assert code == 2
+    assert "`coverage` must be a number between 0 and 1. Received: coverage=95" in err
+
+
+def test_explain_writes_a_picture_and_names_training_photos(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    photo = str(sorted((scenes / "sea").iterdir())[0])
+    where = ["--out", str(tmp_path / "why.png")]
+    code, out, _ = run(capsys, "explain", bundle, photo, *where)
+    assert code == 0
+    assert "Most similar training photos" in out
+    assert f"Picture: {tmp_path / 'why.png'}" in out
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run(capsys, "explain", bundle, photo, *where, "--label", "street", "--json")
+    assert json.loads(out)["label"] == "street"
+    code, _, err = run(capsys, "explain", bundle, photo, *where, "--label", "desert")
+    assert code == 2
+    assert "'desert'" in err
+
+
+def test_evaluate_shows_calibration_sets_and_groups(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    photos = sl.scan(scenes)
+    rows = [
+        f"{path},{photos.class_names[label]},{'ab'[k % 2]}"
+        for k, (path, label) in enumerate(zip(photos.paths, photos.labels, strict=True))
+    ]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\n".join(["path,label,camera", *rows]))
+    more = ["--manifest", str(manifest), "--coverage", "0.9"]
+    code, out, _ = run(capsys, "evaluate", bundle, str(scenes), *more)
+    assert code == 0
+    for words in ("mean recall", "calibration error", "sets hold the true class", "groups"):
+        assert words in out
+    code, out, _ = run(capsys, "evaluate", bundle, str(scenes), *more, "--json")
+    value = json.loads(out)
+    assert {"camera", "brightness"} <= {one["column"] for one in value["slices"]}
+    assert value["trust"]["coverage"]["n"] == 72
+
+
+def test_compare_says_which_is_better(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
+) -> None:
+    code, out, _ = run(capsys, "compare", bundle, bundle, str(scenes))
+    assert code == 0
+    assert "no significant difference" in out
+    code, out, _ = run(capsys, "compare", bundle, bundle, str(scenes), "--json")
+    value = json.loads(out)
+    assert (value["n_only_a"], value["n_only_b"], value["p_value"]) == (0, 0, 1.0)
 
 
 def test_sample_draws_the_six_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -298,6 +298,30 @@ def test_settings_out_of_range(name: str, value: Any) -> None:
         FitSettings(**{name: value})
 
 
+def test_training_photos_that_are_kept_are_a_sample_drawn_by_the_seed() -> None:
+    from scenelearn.finetune._trust import sample_of
+
+    images = np.zeros((2600, 2, 2, 3), np.uint8)
+    train = sl.data.Batches(
+        pixels=sl.data.in_memory(images), labels=np.zeros(2600, np.int32),
+        indices=np.arange(100, 2600), batch_size=32, seed=3,
+    )  # fmt: skip
+    first, again = sample_of(train), sample_of(train)
+    assert first.n_photos == len(set(first.indices.tolist())) == 2000
+    assert np.array_equal(first.indices, again.indices)
+    assert (np.diff(first.indices) > 0).all()
+    assert first.indices.min() >= 100
+    other = sample_of(dataclasses.replace(train, seed=4))
+    assert not np.array_equal(first.indices, other.indices)
+    few = dataclasses.replace(train, indices=np.arange(7))
+    assert sample_of(few).indices.tolist() == list(range(7))
+
+
+def test_fit_looks_for_groups_of_test_photos(fitted: FitResult) -> None:
+    columns = {one.column for one in fitted.evaluation.slices}
+    assert columns == {"brightness", "contrast", "sharpness"}
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         FitSettings().seed = 3  # type: ignore[misc]

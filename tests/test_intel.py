@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import scenelearn as sl
+from tests import nonscenes
 
 pytestmark = pytest.mark.intel
 
@@ -82,3 +83,40 @@ def test_scan_accounts_for_every_photo(intel: Path) -> None:
     assert len(photos) + len(photos.refused) == sum(1 for p in intel.rglob("*") if p.is_file())
     assert set(photos.counts().values()) == {1000}
     assert photos.class_names == ("buildings", "forest", "glacier", "mountain", "sea", "street")
+
+
+@pytest.fixture(scope="module")
+def head(intel: Path, weights: Path) -> sl.finetune.FitResult:
+    """A solved head, judged on many photos, so that chance blurs little."""
+    splits = sl.split(sl.scan(intel), validation=0.2, test=0.4, seed=0)
+    return sl.fit(splits, weights=weights / V2_035, epochs=0)
+
+
+def test_probabilities_are_calibrated(head: sl.finetune.FitResult) -> None:
+    assert head.evaluation.n_photos > 2000
+    assert head.evaluation.calibration_error <= 0.02
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95, 0.99])
+def test_sets_cover_as_promised(head: sl.finetune.FitResult, coverage: float) -> None:
+    trust = head.classifier.trust
+    assert trust is not None
+    labels = head.splits.photos.labels[head.test_indices]
+    sets = trust.sets(head.test_probabilities, coverage)
+    n_validation, n_test = len(trust.scores), len(labels)
+    error = (coverage * (1 - coverage) * (1 / n_validation + 1 / n_test)) ** 0.5
+    assert sets[np.arange(n_test), labels].mean() >= coverage - 2.5 * error
+
+
+def test_things_that_are_no_scenes_are_flagged(head: sl.finetune.FitResult) -> None:
+    assert head.evaluation.trust is not None
+    assert head.evaluation.trust.unlike.value <= 0.05
+    for kind in nonscenes.KINDS:
+        answers = head.classifier.predict(nonscenes.draw(kind, 50))
+        assert np.mean([answer.is_unlike for answer in answers]) >= 0.9, kind
+
+
+def test_bundle_stays_small(head: sl.finetune.FitResult, tmp_path: Path) -> None:
+    path = head.save(tmp_path / "scenes.keras")
+    head.classifier.model.save(tmp_path / "plain.keras")
+    assert path.stat().st_size - (tmp_path / "plain.keras").stat().st_size < 1.5 * 2**20

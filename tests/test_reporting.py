@@ -172,7 +172,7 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     low, high = judged.accuracy.low, judged.accuracy.high
     assert f"of 12 test photos (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in page.text
     assert "after a fit of 8.2 s" in page.text
-    assert f"Mean recall of the classes {100 * judged.balanced_accuracy:.1f} %" in page.text
+    assert f"Mean recall of the classes {100 * judged.balanced_accuracy.value:.1f} %" in page.text
     assert f"Log loss {judged.log_loss:.3f}" in page.text
     assert f"Calibration error {100 * judged.calibration_error:.1f} %" in page.text
     assert "Validation accuracy 100.0 %" in page.text
@@ -183,7 +183,7 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
         assert (
             f"{score.name} {score.n_photos} {100 * recall.value:.1f} % "
             f"{100 * recall.low:.1f} to {100 * recall.high:.1f} % "
-            f"{100 * score.precision.value:.1f} % {score.f1:.3f}"
+            f"{100 * score.precision.value:.1f} % {score.f1.value:.3f}"
         ) in page.text
     for score, row in zip(judged.per_class, judged.confusion, strict=True):
         cells = [f"{n} {100 * n / score.n_photos:.1f} %" if n else "0" for n in row]

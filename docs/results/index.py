@@ -71,6 +71,59 @@ table(("", ""), sorted(first.items()), "What the first of these runs was made on
 # accuracy. Rows of one seed share their test photos; rows of other seeds overlap in photos, so
 # the seeds are no independent repetitions.
 #
+# ## How far an answer can be trusted
+#
+# Calibrated probabilities, sets of classes and the flag for photos of another kind rest on each
+# seed's validation photos; here they meet its test photos, and drawings of things that are no
+# scenes. Every number but the floor is measured. The floor is what the calibration error of
+# perfectly calibrated answers would be with so many photos, by chance alone. How photos are flagged
+# was chosen on six kinds of drawings; fractals, mosaics, sheet music and stars were kept for the
+# end.
+
+# %%
+trust = json.loads(Path("docs/results/trust.json").read_text())
+HELD_OUT = ("fractal", "mosaic", "music", "stars")
+
+
+def cells(run):
+    """A run's row: what was promised, and what came of it."""
+    sets = run["sets"]["0.95"]
+    kinds = run["unlike"]
+    lowest = [
+        min(share for kind, share in kinds.items() if (kind in HELD_OUT) is held)
+        for held in (False, True)
+    ]
+    return (
+        run["seed"],
+        f"{run['calibration_error']:.3f} ({run['calibration_floor']:.3f})",
+        percent(*(sets["coverage"][key] for key in ("low", "value", "high"))),
+        f"{sets['mean_size']:.2f}",
+        f"{run['answered']['value']:.1%}",
+        f"{run['accuracy_answered']['value']:.1%}",
+        f"{run['unlike_of_test']['value']:.1%}",
+        *(f"{share:.0%}" for share in lowest),
+    )
+
+
+table(
+    (
+        "seed",
+        "calibration error (floor)",
+        "sets of 95 % hold the truth",
+        "classes a set",
+        "answered",
+        "of these right",
+        "test photos flagged",
+        "drawings flagged, least of six kinds",
+        "least of four kept kinds",
+    ),
+    [cells(run) for run in trust["runs"]],
+    f"Solved head; of all {trust['together']['n']:,} test photos together the calibration error is "
+    f"{trust['together']['calibration_error']:.3f}, the floor "
+    f"{trust['together']['calibration_floor']:.3f}",
+)
+
+# %% [markdown]
 # ## Sample scenes
 #
 # How hard are the scenes that `sl.sample_scenes` draws? Colour alone, and a linear model on the

@@ -1,16 +1,44 @@
-"""The trained classifier: predict, evaluate, save, load."""
+"""The trained classifier: predict, explain, evaluate, compare, save, load."""
 
 from scenelearn.classify._calibrate import softmax, temperature
-from scenelearn.classify._classifier import Classifier, judge, load, outputs
+from scenelearn.classify._classifier import Classifier, load
+from scenelearn.classify._conformal import prediction_sets, set_scores, set_threshold
+from scenelearn.classify._explanation import Explanation
+from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbour, gallery
+from scenelearn.classify._labelled import Labelled, compare, see_photos
+from scenelearn.classify._likeness import Likeness, likeness
+from scenelearn.classify._looks import manifest_columns
 from scenelearn.classify._predictions import Prediction, Probabilities
+from scenelearn.classify._sight import Sight, judge, outputs, sight_model
+from scenelearn.classify._table import csv_lines
+from scenelearn.classify._trust import COVERAGE, Trust
 
 __all__ = [
+    "COVERAGE",
+    "MOST_PHOTOS",
     "Classifier",
+    "Explanation",
+    "Gallery",
+    "Labelled",
+    "Likeness",
+    "Neighbour",
     "Prediction",
     "Probabilities",
+    "Sight",
+    "Trust",
+    "compare",
+    "csv_lines",
+    "gallery",
     "judge",
+    "likeness",
     "load",
+    "manifest_columns",
     "outputs",
+    "prediction_sets",
+    "see_photos",
+    "set_scores",
+    "set_threshold",
+    "sight_model",
     "softmax",
     "temperature",
 ]

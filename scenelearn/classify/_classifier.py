@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import numpy.typing as npt
 
 from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import _bundle
+from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
 from scenelearn.classify._inputs import Photo, read, sources
+from scenelearn.classify._labelled import Labelled, see_labelled
 from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.data import Batches, Photos, decode
-from scenelearn.errors import ArgumentError, ClassMismatchError, NoPhotosError, PhotoError
+from scenelearn.classify._sight import Sight, sight_model, sights, sizes_of, together
+from scenelearn.classify._trust import COVERAGE, Trust, trust_of
+from scenelearn.data import Photos
+from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 from scenelearn.evaluate import Evaluation, evaluate
 
 _BATCH = 32  # always this many at once, the last batch filled up: one compiled program serves all
@@ -36,17 +40,22 @@ class Classifier:
         class_names: the columns' names.
         image_px: width and height at which the network sees a photo.
         facts: where it comes from: backbone, versions, date, accuracy, photo fingerprint.
+        trust: what validation photos say about how far to trust an answer; None in a classifier
+            that an older version saved.
     """
 
     model: Any
     class_names: tuple[str, ...]
     image_px: int
     facts: dict[str, str]
+    trust: Trust | None = None
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def predict(
         self,
         photos: Photo | Iterable[Photo],
         *,
+        coverage: float | None = None,
         skip_broken: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:
@@ -55,30 +64,67 @@ class Classifier:
         Photos are read and judged a batch at a time, so that thousands fit in memory.
 
         Args:
-            photos: a path, a folder, the bytes of a file, an array (height, width, 3) uint8 or
-                (n, height, width, 3), a Pillow image, or a list of these.
+            photos: a path, a folder, a pattern such as ``"photos/*.jpg"``, the bytes of a file,
+                an array (height, width, 3) uint8 or (n, height, width, 3), a Pillow image, or a
+                list or generator of these.
+            coverage: how often `Prediction.classes` is to hold the true class, between 0 and 1;
+                None for 0.95.
             skip_broken: leave out photos that cannot be read, with a logged warning for each,
                 instead of raising.
-            progress: called with (photos done, photos in all) after each batch.
+            progress: called with (photos done, photos in all) after each batch; with 0 in all
+                where that is not known beforehand.
 
         Returns:
             One prediction a photo, in the order given.
 
         Raises:
-            ArgumentError: if something else than photos is given.
+            ArgumentError: if something else than photos is given, or `coverage` is out of range
+                or asked of a classifier that knows nothing about it.
             PathMissingError: if a path does not exist.
             PhotoError: if a photo cannot be decoded; the message names it.
             NoPhotosError: if there is nothing to predict.
         """
+        return list(
+            self.stream(photos, coverage=coverage, skip_broken=skip_broken, progress=progress)
+        )
+
+    def stream(
+        self,
+        photos: Photo | Iterable[Photo],
+        *,
+        coverage: float | None = None,
+        skip_broken: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """As `predict`, one prediction after the other: for more photos than fit in memory.
+
+        No more than a batch of 32 photos is held at once, also of a generator that goes on for
+        ever.
+
+        Args:
+            photos: as in `predict`.
+            coverage: as in `predict`.
+            skip_broken: as in `predict`.
+            progress: as in `predict`.
+
+        Yields:
+            One prediction a photo, in the order given.
+
+        Raises:
+            ArgumentError: as `predict`.
+            PathMissingError: as `predict`.
+            PhotoError: as `predict`.
+            NoPhotosError: as `predict`.
+        """
+        asked = self._coverage(coverage)
         named = sources(photos)
-        if not named:
-            raise NoPhotosError(
-                f"`photos` holds no photo. Received: {photos!r}. Pass at least one."
-            )
-        predictions: list[Prediction] = []
-        for start in range(0, len(named), _BATCH):
+        total = len(named) if isinstance(named, list) else 0
+        rest = iter(named)
+        n_taken = 0
+        while part := list(itertools.islice(rest, _BATCH)):
+            n_taken += len(part)
             names, images = [], []
-            for source in named[start : start + _BATCH]:
+            for source in part:
                 try:
                     images.append(read(source, self.image_px))
                     names.append(source[0])
@@ -87,11 +133,14 @@ class Classifier:
                         raise
                     _log.warning("%s", error)
             if images:
-                table = self.probabilities(np.stack(images))
-                predictions += name_them(names, table, self.class_names)
+                seen = self._see(np.stack(images))
+                yield from name_them(names, seen, self.class_names, self.trust, asked)
             if progress:
-                progress(min(start + _BATCH, len(named)), len(named))
-        return predictions
+                progress(n_taken, total)
+        if not n_taken:
+            raise NoPhotosError(
+                f"`photos` holds no photo. Received: {photos!r}. Pass at least one."
+            )
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Class probabilities of images that have the network's size already.
@@ -114,46 +163,139 @@ class Classifier:
             )
         if not len(images):
             return np.zeros((0, len(self.class_names)), np.float32)
-        return outputs(self.model, _cut(images), _BATCH)
+        return self._see(images).probabilities
+
+    def explain(self, photo: Photo, *, label: str | None = None, n_nearest: int = 6) -> Explanation:
+        """Show what the answer for one photo rests on.
+
+        Args:
+            photo: a path, the bytes of a file, an array or a Pillow image.
+            label: the class to explain; None for the one that is answered.
+            n_nearest: how many of the most similar training photos to name, at least 0. Of at
+                most 2,000 training photos the classifier keeps paths and features.
+
+        Returns:
+            A heat map over the photo (Grad-CAM) and the nearest training photos.
+
+        Raises:
+            ArgumentError: if it is not one photo, the classifier does not know the class, or
+                `n_nearest` is below 0.
+            PathMissingError: if a path does not exist.
+            PhotoError: if the photo cannot be decoded.
+        """
+        if isinstance(n_nearest, bool) or not isinstance(n_nearest, int) or n_nearest < 0:
+            raise ArgumentError(
+                "`n_nearest` must be a whole number of at least 0. "
+                f"Received: n_nearest={n_nearest!r}. 6 is usual."
+            )
+        if label is not None and label not in self.class_names:
+            raise ArgumentError(
+                f"`label` must be one of {', '.join(self.class_names)}. Received: {label!r}. "
+                "Leave it out to explain the answer itself."
+            )
+        named = list(itertools.islice(sources(photo), 2))
+        if len(named) != 1:
+            raise ArgumentError(
+                f"`photo` must be one photo. Received: {'several' if named else 'none'}. "
+                "Explain them one by one."
+            )
+        image = read(named[0], self.image_px)
+        seen = self._see(image[None])
+        (prediction,) = name_them(
+            [named[0][0]], seen, self.class_names, self.trust, self._coverage(None)
+        )
+        if "cam" not in self._made:
+            self._made["cam"] = cam_models(self.model)
+        explained = prediction.label if label is None else label
+        to_maps, to_logits = self._made["cam"]
+        heat = grad_cam(to_maps, to_logits, image, self.class_names.index(explained))
+        nearest = (
+            self.trust.gallery.nearest(seen.features[0], self.class_names, n_nearest)
+            if self.trust
+            else ()
+        )
+        return Explanation(
+            prediction=prediction, label=explained, image=image, heat=heat, nearest=nearest
+        )
 
     def evaluate(
-        self, photos: Photos, *, progress: Callable[[str, int, int], None] | None = None
+        self,
+        photos: Photos,
+        *,
+        coverage: float | None = None,
+        columns: Mapping[str, npt.ArrayLike] | None = None,
+        batch_size: int = _BATCH,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
         """Judge the classifier on photos whose classes are known.
 
-        Classes are matched by name, whatever their order.
+        Classes are matched by name, whatever their order. Groups of photos on which it does worse
+        are looked for by brightness, contrast, sharpness and size, and by `columns`.
 
         Args:
             photos: from `scan`; photos that cannot be decoded are left out.
+            coverage: of the prediction sets that are judged; None for 0.95.
+            columns: further properties, each with a value for each photo, see `evaluate.slices`.
+            batch_size: photos at once; it changes nothing but time and memory.
             progress: called with (what, photos done, photos in all).
 
         Returns:
-            Accuracy with its interval, per class, confusion.
+            Accuracy with its interval, per class, confusion, calibration, groups, and how sets
+            and abstaining fare.
 
         Raises:
+            ArgumentError: if a number or a column is out of range.
             ClassMismatchError: if the photos have a class that the classifier does not know.
             NoPhotosError: if no photo can be decoded.
         """
-        unknown = sorted(set(photos.class_names) - set(self.class_names))
-        if unknown:
-            raise ClassMismatchError(
-                f"The classes of {str(photos.folder)!r} must be among those of the classifier: "
-                f"{', '.join(self.class_names)}. Received also: {', '.join(unknown)}. "
-                "Rename the folders, or leave these out."
-            )
-        place = np.array([self.class_names.index(name) for name in photos.class_names])
-        decoding, judging = (
-            partial(progress, what) if progress else None for what in ("decoding photos", "judging")
+        asked = self._coverage(coverage)
+        found = self.see_labelled(photos, batch_size=batch_size, progress=progress)
+        more = {
+            name: np.asarray(values)[found.indices]
+            for name, values in (columns or {}).items()
+            if _one_each(name, values, len(photos))
+        }
+        trust, seen = self.trust, found.seen
+        return evaluate(
+            found.labels,
+            seen.probabilities,
+            self.class_names,
+            columns=found.looks | more,
+            sets=None if trust is None or asked is None else trust.sets(seen.probabilities, asked),
+            unlike=found.unlike,
         )
-        pixels = decode(photos, self.image_px, progress=decoding)
-        batches = Batches(
-            pixels=pixels,
-            labels=place[photos.labels].astype(np.int32),
-            indices=np.arange(len(photos)),
-            batch_size=_BATCH,
+
+    def see_labelled(
+        self,
+        photos: Photos,
+        *,
+        batch_size: int = _BATCH,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Labelled:
+        """All that the network makes of photos whose classes are known: for evaluations.
+
+        Args:
+            photos: from `scan`.
+            batch_size: photos at once.
+            progress: called with (what, photos done, photos in all).
+
+        Returns:
+            Probabilities, true labels in the order of `class_names`, and properties of the
+            photos. Where the classifier has `trust`, features are not kept.
+
+        Raises:
+            ArgumentError: if `batch_size` is out of range.
+            ClassMismatchError: if the photos have a class that the classifier does not know.
+            NoPhotosError: if no photo can be decoded.
+        """
+        return see_labelled(
+            self._network(),
+            self.class_names,
+            photos,
+            trust=self.trust,
+            batch_size=batch_size,
+            progress=progress,
         )
-        table, indices = judge(self.model, batches, progress=judging)
-        return evaluate(batches.labels[indices], table, self.class_names)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save everything as one file, which plain Keras opens too.
@@ -171,8 +313,36 @@ class Classifier:
             ArgumentError: if `path` does not end in ``.keras``, or cannot be a file.
             DiskSpaceError: if it does not fit on the disk.
         """
-        facts = {"class_names": list(self.class_names), "image_px": self.image_px}
-        return _bundle.write(self.model, {**facts, "facts": self.facts}, Path(path))
+        about = {
+            "class_names": list(self.class_names),
+            "image_px": self.image_px,
+            "facts": self.facts,
+            "gallery": list(self.trust.gallery.paths) if self.trust else [],
+        }
+        arrays = self.trust.arrays() if self.trust else {}
+        return _bundle.write(self.model, about, arrays, Path(path))
+
+    def _network(self) -> Any:
+        """The network with all its outputs, made when it is first needed."""
+        if "sight" not in self._made:
+            self._made["sight"] = sight_model(self.model)
+        return self._made["sight"]
+
+    def _see(self, images: npt.NDArray[np.uint8]) -> Sight:
+        cut = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        return together(list(sights(self._network(), cut, _BATCH)))
+
+    def _coverage(self, asked: float | None) -> float | None:
+        """The coverage to use; None where this classifier can promise none."""
+        if self.trust is None:
+            if asked is not None:
+                raise ArgumentError(
+                    "`coverage` needs a classifier that was fitted with its validation photos. "
+                    f"Received: coverage={asked!r} of one that an older version saved. Fit again."
+                )
+            return None
+        self.trust.sets(np.ones((1, 1)), COVERAGE if asked is None else asked)  # checks the range
+        return COVERAGE if asked is None else asked
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
@@ -188,83 +358,26 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         PathMissingError: if there is no such file.
         BundleError: if it is not a whole bundle of scenelearn. No code in it is run.
     """
-    model, about = _bundle.read(Path(path))
+    model, about, arrays = _bundle.read(Path(path))
+    try:
+        sizes = sizes_of(model)
+        trust = trust_of(arrays, about["gallery"], sizes) if arrays else None
+    except ValueError as error:
+        raise _bundle.broken(Path(path), str(error)) from None
     return Classifier(
         model=fast_on_cpu(model),
         class_names=tuple(about["class_names"]),
         image_px=int(about["image_px"]),
         facts=dict(about["facts"]),
+        trust=trust,
     )
 
 
-def _cut(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-
-
-def judge(
-    model: Any, batches: Batches, progress: Callable[[int, int], None] | None = None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """A model's outputs for a set of photos, in its order.
-
-    Args:
-        model: from raw pixels on, with one output.
-        batches: the photos.
-        progress: called with (photos done, photos in all).
-
-    Returns:
-        (n, n_outputs) float32, and (n,) int64: which photos were judged. Photos that cannot be
-        read any more are missing in both.
-
-    Raises:
-        NoPhotosError: if none can be read any more.
-    """
-    judged: list[npt.NDArray[np.int64]] = []
-
-    def seen() -> Iterator[npt.NDArray[np.uint8]]:
-        for images, _, indices in batches.in_order():
-            judged.append(indices)
-            yield images
-        if not judged:
-            raise NoPhotosError(
-                f"None of the {batches.n_photos:,} photos can be read any more. "
-                f"First: {next(iter(batches.pixels.refused), 'none')}. Check the files."
-            )
-
-    total = batches.n_photos
-    table = outputs(model, seen(), batches.batch_size, total=total, progress=progress)
-    return table, np.concatenate(judged)
-
-
-def outputs(
-    model: Any,
-    batches: Iterable[npt.NDArray[np.uint8]],
-    batch_size: int,
-    *,
-    total: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> npt.NDArray[np.float32]:
-    """A model's outputs for a stream of images, with one compiled program for all batches.
-
-    Args:
-        model: a `keras.Model` with one output.
-        batches: (b, height, width, 3) each, b at most `batch_size`; a smaller one is filled up
-            with zeros, and its outputs are cut again.
-        batch_size: images at once.
-        total: images in all, for `progress`.
-        progress: called with (images done, images in all) at the start and after each batch.
-
-    Returns:
-        (n, n_outputs) float32.
-    """
-    parts, done = [], 0
-    if progress:
-        progress(0, total)
-    for batch in batches:
-        n = len(batch)
-        fill = np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)
-        whole = np.concatenate([batch, fill]) if n < batch_size else batch
-        parts.append(np.asarray(model.predict_on_batch(whole), np.float32)[:n])
-        done += n
-        if progress:
-            progress(done, total)
-    return np.concatenate(parts)
+def _one_each(name: str, values: npt.ArrayLike, n: int) -> bool:
+    shape = np.shape(values)
+    if shape != (n,):
+        raise ArgumentError(
+            f"`columns[{name!r}]` must have one value for each of the {n:,} photos. Received: "
+            f"shape {shape}. Pass a list of the same length."
+        )
+    return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,20 @@ Photo = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image
 Source = tuple[str, Photo]
 
 
-def sources(photos: Photo | Iterable[Photo]) -> list[Source]:
+def sources(photos: Photo | Iterable[Photo]) -> list[Source] | Iterator[Source]:
     """Name each photo: its path, or its kind and number.
 
     Args:
-        photos: a path, a folder (its files, not those of its subfolders), the bytes of a file,
-            an array (height, width, 3) or (n, height, width, 3), a Pillow image, or a list.
+        photos: a path, a folder (its files, not those of its subfolders), a pattern such as
+            ``"photos/**/*.jpg"``, the bytes of a file, an array (height, width, 3) or
+            (n, height, width, 3), a Pillow image, or any number of these.
 
     Returns:
-        (name, photo) pairs.
+        (name, photo) pairs; of a generator, as they are asked for.
 
     Raises:
         ArgumentError: if something else is given.
-        PathMissingError: if a path does not exist.
+        PathMissingError: if a path does not exist, or no file matches a pattern.
     """
     if isinstance(photos, np.ndarray) and photos.ndim == 4:
         return [(f"array {k}", image) for k, image in enumerate(photos)]
@@ -39,7 +41,8 @@ def sources(photos: Photo | Iterable[Photo]) -> list[Source]:
         return _named(photos, 0)
     if not isinstance(photos, Iterable):
         raise _not_a_photo(photos)
-    return [pair for k, photo in enumerate(photos) for pair in _named(photo, k)]
+    named = (pair for k, photo in enumerate(photos) for pair in _named(photo, k))
+    return list(named) if isinstance(photos, Sized) else named
 
 
 def read(source: Source, image_px: int) -> Image_:
@@ -90,18 +93,24 @@ def _named(photo: Photo, k: int) -> list[Source]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
         return [(str(file), file) for file in files if not file.name.startswith(".")]
-    if not path.is_file():
+    if path.is_file():
+        return [(str(photo), path)]
+    matching: list[str] = []
+    if glob.has_magic(str(path)):
+        matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute ones too
+    found = [name for name in matching if Path(name).is_file()]
+    if not found:
         raise PathMissingError(
-            f"{str(photo)!r} must be a photo or a folder of photos. Received: a path where there "
-            "is neither. Check the path."
+            f"{str(photo)!r} must be a photo, a folder of photos, or a pattern that matches some. "
+            "Received: a path where there is neither. Check the path."
         )
-    return [(str(photo), path)]
+    return [(name, Path(name)) for name in found]
 
 
 def _not_a_photo(photo: object) -> ArgumentError:
     return ArgumentError(
         "`photos` must be a path, bytes, an array (height, width, 3) uint8, a Pillow image, or a "
-        f"list of these. Received: {type(photo).__name__}."
+        f"list or generator of these. Received: {type(photo).__name__}."
     )
 
 

@@ -1,19 +1,14 @@
-"""What a classifier reaches on photos whose labels are known: NumPy on its predictions."""
+"""What a classifier reaches, as frozen results."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from scenelearn.errors import ArgumentError
-from scenelearn.evaluate._intervals import Interval, wilson
-
-_TINY = 1e-12  # a probability of 0 given to the true class counts as this in the log loss
+from scenelearn.evaluate._intervals import Interval
+from scenelearn.evaluate._slices import Slice
+from scenelearn.evaluate._trust import TrustScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +21,7 @@ class ClassScore:
         n_predicted: photos that were said to be this class.
         recall: of the photos of this class, the share that was recognised.
         precision: of the photos said to be this class, the share that is.
-        f1: harmonic mean of precision and recall, in [0, 1]; 0 where neither is defined.
+        f1: harmonic mean of precision and recall; 0 where neither is defined.
     """
 
     name: str
@@ -34,7 +29,44 @@ class ClassScore:
     n_predicted: int
     recall: Interval
     precision: Interval
-    f1: float
+    f1: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """The six fields as plain values."""
+        return {
+            "name": self.name,
+            "n_photos": self.n_photos,
+            "n_predicted": self.n_predicted,
+            "recall": self.recall.to_json(),
+            "precision": self.precision.to_json(),
+            "f1": self.f1.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """The photos of about one confidence: how often is an answer that sure right?
+
+    Attributes:
+        low: lower end of the bin, in [0, 1].
+        high: its upper end.
+        confidence: mean probability of the class that was named.
+        accuracy: share of right answers; its `n` is the number of photos in the bin.
+    """
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """The four fields as plain values."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "confidence": self.confidence,
+            "accuracy": self.accuracy.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,41 +76,92 @@ class Evaluation:
     Attributes:
         class_names: the classes, in the order of the labels.
         n_photos: how many photos were judged.
-        accuracy: share of photos whose most probable class is the true one.
-        balanced_accuracy: mean of the classes' recalls (classes without photos left out).
+        accuracy: share of photos whose most probable class is the true one; Wilson's interval.
+        accuracy_bootstrap: the same with the interval of a bootstrap that keeps the sizes of the
+            classes: how the accuracy varies among sets of photos with as many of each class.
+        balanced_accuracy: mean of the classes' recalls (classes without photos left out), with
+            the interval of that bootstrap.
+        top_k: share of photos whose true class is among the k most probable, for k from 1 to 5
+            or to the number of classes.
         log_loss: mean of −ln(probability of the true class), in nats.
-        calibration_error: expected calibration error over 15 equal bins of confidence, in [0, 1].
+        brier: mean of Σ over classes (probability − [is the true class])², in [0, 2].
+        calibration_error: expected calibration error over the bins of `reliability`, in [0, 1].
+        calibration_floor: what the calibration error would be, on average, of answers of the
+            same confidences that mean exactly what they say: so much comes by chance alone.
+        reliability: 15 equal bins of confidence, for a diagram; those without photos left out.
         per_class: one score a class.
         confusion: counts, ``confusion[true][predicted]``.
+        slices: groups of photos that were looked at, the worst first; empty if none were.
+        trust: how prediction sets and abstaining fare; None where there are no sets.
     """
 
     class_names: tuple[str, ...]
     n_photos: int
     accuracy: Interval
-    balanced_accuracy: float
+    accuracy_bootstrap: Interval
+    balanced_accuracy: Interval
+    top_k: tuple[Interval, ...]
     log_loss: float
+    brier: float
     calibration_error: float
+    calibration_floor: float
+    reliability: tuple[ReliabilityBin, ...]
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
+    slices: tuple[Slice, ...] = ()
+    trust: TrustScore | None = None
 
     def __str__(self) -> str:
         """Accuracy with its interval, on one line."""
         return f"accuracy {self.accuracy} on {self.n_photos:,} photos"
 
+    def confusion_rates(self) -> tuple[tuple[float, ...], ...]:
+        """The confusion as shares of each true class: rows sum to 1, or to 0 without photos."""
+        return tuple(
+            tuple(count / max(1, score.n_photos) for count in row)
+            for row, score in zip(self.confusion, self.per_class, strict=True)
+        )
+
     def frame(self) -> list[dict[str, Any]]:
         """One plain row a class, ready for a table or a data frame."""
-        return [
-            {
-                "class": score.name,
-                "photos": score.n_photos,
-                "recall": score.recall.value,
-                "recall_low": score.recall.low,
-                "recall_high": score.recall.high,
-                "precision": score.precision.value,
-                "f1": score.f1,
-            }
-            for score in self.per_class
+        rows = []
+        for score in self.per_class:
+            row: dict[str, Any] = {"class": score.name, "photos": score.n_photos}
+            for what in ("recall", "precision", "f1"):
+                interval: Interval = getattr(score, what)
+                row |= {
+                    what: interval.value,
+                    f"{what}_low": interval.low,
+                    f"{what}_high": interval.high,
+                }
+            rows.append(row)
+        return rows
+
+    def table(self) -> str:
+        """Everything that matters as lines of text: in all, class by class, where it is worse."""
+        width = max(5, *(len(score.name) for score in self.per_class))
+        top = f"{self.top_k[1]} among its first two" if len(self.top_k) > 2 else ""
+        lines = [
+            f"{self}" + (f"; {top}" if top else ""),
+            f"mean recall of the classes {self.balanced_accuracy}",
+            f"calibration error {self.calibration_error:.3f} (perfect answers would show "
+            f"{self.calibration_floor:.3f} by chance), log loss {self.log_loss:.3f}, Brier score "
+            f"{self.brier:.3f}",
+            *([str(self.trust)] if self.trust else []),
+            "",
+            f"{'class':<{width}}  photos  {'recall':<22}  {'precision':<22}  F1",
+            *(
+                f"{score.name:<{width}}  {score.n_photos:>6}  {score.recall!s:<22}  "
+                f"{score.precision!s:<22}  {score.f1}"
+                for score in self.per_class
+            ),
         ]
+        worse = [str(one) for one in self.slices if one.is_worse]
+        if worse:
+            lines += ["", "It does worse on", *worse]
+        elif self.slices:
+            lines += ["", f"None of {len(self.slices)} groups of photos does significantly worse."]
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and strings."""
@@ -86,143 +169,30 @@ class Evaluation:
             "class_names": list(self.class_names),
             "n_photos": self.n_photos,
             "accuracy": self.accuracy.to_json(),
-            "balanced_accuracy": self.balanced_accuracy,
+            "accuracy_bootstrap": self.accuracy_bootstrap.to_json(),
+            "balanced_accuracy": self.balanced_accuracy.to_json(),
+            "top_k": [interval.to_json() for interval in self.top_k],
             "log_loss": self.log_loss,
+            "brier": self.brier,
             "calibration_error": self.calibration_error,
-            "per_class": [
-                {
-                    "name": score.name,
-                    "n_photos": score.n_photos,
-                    "n_predicted": score.n_predicted,
-                    "recall": score.recall.to_json(),
-                    "precision": score.precision.to_json(),
-                    "f1": score.f1,
-                }
-                for score in self.per_class
-            ],
+            "calibration_floor": self.calibration_floor,
+            "reliability": [one.to_json() for one in self.reliability],
+            "per_class": [score.to_json() for score in self.per_class],
             "confusion": [list(row) for row in self.confusion],
+            "slices": [one.to_json() for one in self.slices],
+            "trust": self.trust.to_json() if self.trust else None,
         }
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(score.name)}</td><td>{score.n_photos}</td>"
-            f"<td>{score.recall}</td><td>{score.precision}</td><td>{score.f1:.3f}</td></tr>"
+            f"<td>{score.recall}</td><td>{score.precision}</td><td>{score.f1}</td></tr>"
             for score in self.per_class
         )
+        worse = "".join(f"<li>{html.escape(str(one))}</li>" for one in self.slices if one.is_worse)
         return (
             f"<p><b>Accuracy {self.accuracy}</b> on {self.n_photos:,} photos.</p>"
             "<table><thead><tr><th>class</th><th>photos</th><th>recall</th><th>precision</th>"
             f"<th>F1</th></tr></thead><tbody>{rows}</tbody></table>"
+            + (f"<p>It does worse on:</p><ul>{worse}</ul>" if worse else "")
         )
-
-
-def evaluate(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_names: Sequence[str]
-) -> Evaluation:
-    """Judge predicted probabilities against the true labels.
-
-    Args:
-        labels: (n,) integers in [0, n_classes), the true classes.
-        probabilities: (n, n_classes), rows that sum to 1; the column order is `class_names`.
-        class_names: one name a column.
-
-    Returns:
-        Accuracy with its Wilson interval, per-class scores, confusion, log loss, calibration.
-
-    Raises:
-        ArgumentError: if shapes do not fit together, no photo is given, a label is not an integer
-            in [0, n_classes), or a row is not a probability distribution.
-
-    Example:
-        >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "street"])
-        >>> round(result.accuracy.value, 3), result.confusion
-        (0.667, ((1, 0), (1, 1)))
-
-    References:
-        Calibration error: M. P. Naeini, G. F. Cooper, M. Hauskrecht (2015), Obtaining well
-        calibrated probabilities using Bayesian binning. AAAI; with 15 bins as in C. Guo et al.
-        (2017), On calibration of modern neural networks. ICML.
-    """
-    truth = _array("labels", labels, None)
-    table = _array("probabilities", probabilities, np.float64)
-    names = tuple(class_names)
-    _check(truth, table, names)
-
-    predicted = table.argmax(axis=1)
-    n_classes = len(names)
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (truth, predicted), 1)
-
-    per_class = tuple(_class_score(name, k, confusion) for k, name in enumerate(names))
-    recalls = [score.recall.value for score in per_class if score.n_photos]
-    right = predicted == truth
-    return Evaluation(
-        class_names=names,
-        n_photos=len(truth),
-        accuracy=wilson(int(right.sum()), len(truth)),
-        balanced_accuracy=float(np.mean(recalls)),
-        log_loss=float(-np.log(np.maximum(table[np.arange(len(truth)), truth], _TINY)).mean()),
-        calibration_error=_calibration_error(table.max(axis=1), right),
-        per_class=per_class,
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-    )
-
-
-def _array(name: str, values: npt.ArrayLike, dtype: type | None) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"`{name}` must be an array of numbers. Received: {type(values).__name__}, which NumPy "
-            f"cannot take: {error} Pass arrays of shapes (n,) and (n, n_classes)."
-        ) from None
-
-
-def _check(truth: npt.NDArray[Any], table: npt.NDArray[np.float64], names: tuple[str, ...]) -> None:
-    if truth.ndim != 1 or table.shape != (len(truth), len(names)):
-        raise ArgumentError(
-            "`probabilities` must have one row for each label and one column for each class. "
-            f"Received: labels of shape {truth.shape}, probabilities of shape {table.shape}, "
-            f"{len(names)} class names. Pass arrays of shapes (n,) and (n, n_classes)."
-        )
-    if not len(truth):
-        raise ArgumentError(
-            "`labels` must hold at least one photo. Received: 0. Pass photos to judge on."
-        )
-    integers = np.issubdtype(truth.dtype, np.integer)
-    if not integers or truth.min() < 0 or truth.max() >= len(names):
-        range_ = f", from {truth.min()} to {truth.max()}" if integers else ""
-        raise ArgumentError(
-            f"`labels` must be integers in [0, {len(names)}). Received: dtype {truth.dtype}"
-            f"{range_}. Number the classes as in `class_names`."
-        )
-    sums = table.sum(axis=1)
-    if not (np.isfinite(table).all() and table.min() >= 0 and np.allclose(sums, 1, atol=1e-3)):
-        raise ArgumentError(
-            "`probabilities` must be rows of numbers ≥ 0 that sum to 1. Received: row sums from "
-            f"{sums.min():.4g} to {sums.max():.4g}, smallest entry {table.min():.4g}. "
-            "Apply a softmax to logits first."
-        )
-
-
-def _class_score(name: str, k: int, confusion: npt.NDArray[np.int64]) -> ClassScore:
-    hits = int(confusion[k, k])
-    n_photos = int(confusion[k].sum())
-    n_predicted = int(confusion[:, k].sum())
-    return ClassScore(
-        name=name,
-        n_photos=n_photos,
-        n_predicted=n_predicted,
-        recall=wilson(hits, n_photos),
-        precision=wilson(hits, n_predicted),
-        f1=2 * hits / (n_photos + n_predicted) if n_photos + n_predicted else 0.0,
-    )
-
-
-def _calibration_error(
-    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], n_bins: int = 15
-) -> float:
-    """Σ over bins of (share of photos) × |mean confidence − share right|."""
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(confidence))

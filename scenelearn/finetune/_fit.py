@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scenelearn import backbone as backbones
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as policy_of
-from scenelearn.classify import Classifier, judge, softmax, temperature
+from scenelearn.classify import COVERAGE, Classifier, see_photos, sight_model, softmax, temperature
 from scenelearn.data import HARMLESS, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
 from scenelearn.evaluate import evaluate
@@ -29,6 +29,7 @@ from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._head import choose, cross_entropy
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
+from scenelearn.finetune._trust import sample_of, trust_from
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def fit(
     1. Decode every photo once. 2. Run the frozen backbone once over each, and solve the best
     head on these features. 3. Fine-tune from that head, for as many epochs as fit into the time.
     4. Keep whichever of the two is better on the validation photos, calibrate its probabilities
-    there, and judge it on the test photos, which nothing has seen so far.
+    there, learn from them how far to trust an answer, and judge it on the test photos, which
+    nothing has seen so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
     its stored statistics. With random weights everything trains, and from a head of zeros.
@@ -170,13 +172,24 @@ def fit(
 
     with clock.phase("test") as note:
         names = splits.photos.class_names
-        logits, judged = judge(to_logits, sides.validation, clock.report("calibrating"))
-        labels = sides.validation.labels[judged]
-        divisor = temperature(logits, labels)
+        network = sight_model(model)
+        checked = see_photos(network, sides.validation, clock.report("calibrating"))
+        divisor = temperature(checked.seen.logits, checked.labels)
         _network.divide_logits(model, divisor)
-        on_validation = evaluate(labels, softmax(logits / divisor), names)
-        table, tested = judge(model, sides.test, clock.report("testing"))
-        on_test = evaluate(sides.test.labels[tested], table, names)
+        calibrated = softmax(checked.seen.logits / divisor)
+        on_validation = evaluate(checked.labels, calibrated, names)
+        known = see_photos(network, sample_of(sides.train), clock.report("looking at training"))
+        trust = trust_from(splits.photos, known, checked, calibrated)
+        tested = see_photos(network, sides.test, clock.report("testing"), trust=trust)
+        table = tested.seen.probabilities
+        on_test = evaluate(
+            tested.labels,
+            table,
+            names,
+            columns=tested.looks,
+            sets=trust.sets(table, COVERAGE),
+            unlike=tested.unlike,
+        )
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
 
     facts = {
@@ -187,14 +200,16 @@ def fit(
         "test accuracy": str(on_test.accuracy),
     }
     return FitResult(
-        classifier=Classifier(model=model, class_names=names, image_px=image_px, facts=facts),
+        classifier=Classifier(
+            model=model, class_names=names, image_px=image_px, facts=facts, trust=trust
+        ),
         kept="fine-tuned" if fine_tuned else "solved head",
         evaluation=on_test,
         validation=on_validation,
         history=(solved, *history),
         phases=tuple(clock.phases),
         splits=splits,
-        test_indices=tested,
+        test_indices=tested.indices,
         test_probabilities=table,
         refused=splits.photos.refused + pixels.refused,
         settings=settings,
@@ -213,8 +228,9 @@ def _plan(
     photo_s: float,
 ) -> _train.Plan:
     """Settle what trains and for how many epochs, at `photo_s` seconds a photo judged."""
-    # After fine-tuning, validation and test are judged once more; a little for the rest.
-    keep_s = 1.5 * photo_s * (sides.validation.n_photos + sides.test.n_photos) + 5
+    # After fine-tuning, validation, test and some training photos are seen once more.
+    n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
+    keep_s = 1.5 * photo_s * n_seen + 5
     deadline = clock.deadline(keep_s=keep_s) if settings.epochs is None else math.inf
     peak, policy = settings.learning_rate, policy_of(settings.augmentation)
     late_s = time.monotonic() - deadline

@@ -64,7 +64,7 @@ def answer(fit: FitResult) -> str:
         ("Mistaken photos", f"{n_wrong:,} of {judged.n_photos:,}"),
         ("Validation accuracy", percent(fit.validation.accuracy.value)),
         ("Chance level", percent(chance)),
-        ("Mean recall of the classes", percent(judged.balanced_accuracy)),
+        ("Mean recall of the classes", percent(judged.balanced_accuracy.value)),
         ("Calibration error", percent(judged.calibration_error)),
         ("Log loss", number(judged.log_loss)),
     )
@@ -207,7 +207,7 @@ def classes(fit: FitResult) -> str:
             percent(score.recall.value) + figures.interval_bar(score.recall),
             span(score.recall.low, score.recall.high) if score.n_photos else NONE,
             percent(score.precision.value),
-            number(score.f1),
+            number(score.f1.value),
         )
         for score in fit.evaluation.per_class
     ]
