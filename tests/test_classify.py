@@ -839,6 +839,23 @@ def test_columns_of_a_manifest(scenes: Path, tmp_path: Path) -> None:
     assert columns["iso"][2] == 200
 
 
+def test_columns_of_a_parquet_manifest(scenes: Path, tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    photos = sl.scan(scenes)
+    table = {
+        "path": list(photos.paths),
+        "label": [photos.class_names[label] for label in photos.labels],
+        "focal length": [20 + k % 3 for k in range(len(photos))],
+        "same": ["x"] * len(photos),
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
+    columns = manifest_columns(tmp_path / "list.parquet", photos)
+    assert list(columns) == ["focal length"]
+    assert columns["focal length"].tolist() == table["focal length"]
+
+
 # Two classifiers
 
 

@@ -14,7 +14,7 @@ from scenelearn.classify._looks import looks, short_sides
 from scenelearn.classify._sight import Sight, readable, sights, together
 from scenelearn.classify._trust import Trust
 from scenelearn.data import Batches, Photos, decode
-from scenelearn.errors import ClassMismatchError, NoPhotosError
+from scenelearn.errors import ClassMismatchError
 from scenelearn.evaluate import Comparison, reorder
 from scenelearn.evaluate import compare as compare_tables
 
@@ -149,14 +149,9 @@ def compare(
     """
     reorder(np.zeros((0, len(b.class_names))), b.class_names, a.class_names)  # before any work
     first, second = (one.see_labelled(photos, progress=progress) for one in (a, b))
-    common, mine, other = np.intersect1d(
+    _, mine, other = np.intersect1d(
         first.indices, second.indices, assume_unique=True, return_indices=True
     )
-    if not len(common):
-        raise NoPhotosError(
-            f"Both must be able to decode at least one of {len(photos):,} photos. Received: none "
-            "that both can. Check the files."
-        )
     return compare_tables(
         first.labels[mine],
         first.seen.probabilities[mine],
