@@ -1,0 +1,159 @@
+"""Convolutions that XLA runs fast on a CPU: the one place with code for a single backend.
+
+XLA's CPU compiler runs grouped convolutions in a naive loop, and that is where a MobileNet on JAX
+spends its time. A depthwise convolution is also the sum of k² shifted copies of its input, each
+times one weight a channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a
+matrix product. A BatchNormalization that uses its stored statistics is a scale and an offset,
+which go into the convolution before it (`_fold`). Weights and results stay the same to rounding.
+On other backends and devices nothing is changed, and nothing of this is in a saved model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scenelearn._backend import keras
+from scenelearn.backbone._fast._depthwise import depthwise, pads_of
+from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
+
+__all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "plain"]
+
+_SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
+
+
+def fast_on_cpu(model: Any) -> Any:
+    """Let the model's convolutions run in a form that is fast on a CPU.
+
+    Does nothing unless Keras runs on JAX and JAX on a CPU. Call it before the model is first
+    used or compiled; programs that were compiled before stay as they are. `plain` undoes it.
+
+    Args:
+        model: any `keras.Model`; nested models are gone through too.
+
+    Returns:
+        The same model, its layers' weights untouched.
+    """
+    if not _jax_on_cpu():
+        return model
+    linear: dict[int, Linear] = {}
+    for layer in model._flatten_layers(include_self=False):
+        if _SWITCH in vars(layer):
+            object.__setattr__(layer, _SWITCH, True)  # it was made fast before
+        elif (form := _linear(layer)) is not None:
+            linear[id(layer)] = form
+            if form is not _convolution:
+                _replace(layer, _alone(layer, form))
+    for layer in model._flatten_layers(include_self=False):
+        source = source_of(layer)
+        if source is not None and id(source) in linear and _has_no_activation(source):
+            fold(source, layer, linear[id(source)], replace=_replace)
+    return model
+
+
+def plain(model: Any) -> Any:
+    """Let the model's layers run as Keras wrote them: undoes `fast_on_cpu`.
+
+    Args:
+        model: any `keras.Model`; nested models are gone through too. Programs that its `predict`,
+            `fit` and `evaluate` compiled are compiled anew.
+
+    Returns:
+        The same model.
+    """
+    for layer in model._flatten_layers(include_self=True):
+        if _SWITCH in vars(layer):
+            object.__setattr__(layer, _SWITCH, False)
+        for program in ("predict_function", "train_function", "test_function"):
+            if getattr(layer, program, None) is not None:
+                setattr(layer, program, None)
+    return model
+
+
+def _jax_on_cpu() -> bool:
+    if keras().backend.backend() != "jax":
+        return False
+    import jax
+
+    return bool(jax.default_backend() == "cpu")
+
+
+def _replace(layer: Any, fast: Callable[..., Any]) -> None:
+    """Put `fast` in the place of the layer's `call`, which the layer's switch brings back."""
+    before = layer.call
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return (fast if vars(layer)[_SWITCH] else before)(*arguments, **named)
+
+    object.__setattr__(layer, _SWITCH, True)  # past Keras, which would list it as the layer's state
+    layer.call = call
+
+
+def _linear(layer: Any) -> Linear | None:
+    """How to compute the layer without bias and activation; None if it is no convolution."""
+    layers = keras().layers
+    kind = type(layer)
+    if kind not in (layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2D):
+        return None
+    if layer.data_format != "channels_last":
+        return None
+    if kind is layers.Conv2D:
+        pointwise = tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1) and layer.groups == 1
+        return _pointwise if pointwise else _convolution
+    rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
+    if rare or layer.padding not in ("same", "valid"):
+        return None
+    return _depthwise if kind is layers.DepthwiseConv2D else _separable
+
+
+def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
+    """The layer's `call`, bias and activation included."""
+
+    def call(inputs: Any) -> Any:
+        outputs = linear(layer, inputs, None)
+        if layer.use_bias:
+            outputs = outputs + layer.bias
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return call
+
+
+def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
+    """Any other convolution: as Keras has it, for XLA does it well."""
+    return layer.convolution_op(inputs, _scaled(layer.kernel, scale))
+
+
+def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
+    return keras().ops.matmul(inputs, _scaled(layer.kernel, scale)[0, 0])
+
+
+def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
+    between = _shifted(layer, inputs, layer.depthwise_kernel)
+    return keras().ops.matmul(between, _scaled(layer.pointwise_kernel, scale)[0, 0])
+
+
+def _depthwise(layer: Any, inputs: Any, scale: Any) -> Any:
+    kernel = layer.kernel
+    if scale is not None:
+        kernel = kernel * keras().ops.reshape(scale, kernel.shape[2:])
+    return _shifted(layer, inputs, kernel)
+
+
+def _scaled(kernel: Any, scale: Any) -> Any:
+    """The kernel with its last axis, that of the outputs, scaled."""
+    return keras().ops.convert_to_tensor(kernel) if scale is None else kernel * scale
+
+
+def _shifted(layer: Any, inputs: Any, kernel: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, k = jnp.asarray(inputs), jnp.asarray(kernel)
+    stride = int(layer.strides[0])
+    pads = pads_of(layer.padding, x.shape[1:3], k.shape[:2], stride)
+    if k.shape[3] > 1:  # each input channel gives several: repeat it, then go channel by channel
+        x = jnp.repeat(x, k.shape[3], axis=3)
+    return depthwise()(x, k.reshape(*k.shape[:2], -1), stride, pads)
+
+
+def _has_no_activation(layer: Any) -> bool:
+    return layer.activation in (None, keras().activations.linear)
