@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from scenelearn._backend import keras
+from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
 
@@ -99,7 +102,7 @@ def _linear(layer: Any) -> Linear | None:
         return None
     if kind is layers.Conv2D:
         pointwise = tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1) and layer.groups == 1
-        return _pointwise if pointwise else _convolution
+        return _pointwise if pointwise else _first if _small(layer) else _convolution
     rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
     if rare or layer.padding not in ("same", "valid"):
         return None
@@ -124,12 +127,21 @@ def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
 
 
 def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
-    return keras().ops.matmul(inputs, _scaled(layer.kernel, scale)[0, 0])
+    return product()(inputs, _scaled(layer.kernel, scale)[0, 0])
+
+
+def _first(layer: Any, inputs: Any, scale: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, kernel = jnp.asarray(inputs), _scaled(layer.kernel, scale)
+    pads = pads_of(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides[0])
+    seen = patches(x, kernel.shape[:2], layer.strides[0], pads)
+    return product()(seen, kernel.reshape(-1, kernel.shape[3]))
 
 
 def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
     between = _shifted(layer, inputs, layer.depthwise_kernel)
-    return keras().ops.matmul(between, _scaled(layer.pointwise_kernel, scale)[0, 0])
+    return product()(between, _scaled(layer.pointwise_kernel, scale)[0, 0])
 
 
 def _depthwise(layer: Any, inputs: Any, scale: Any) -> Any:
@@ -157,3 +169,7 @@ def _shifted(layer: Any, inputs: Any, kernel: Any) -> Any:
 
 def _has_no_activation(layer: Any) -> bool:
     return layer.activation in (None, keras().activations.linear)
+
+
+def _small(layer: Any) -> bool:
+    return int(np.prod(layer.kernel.shape[:3])) <= 64
