@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn.backbone._fast._chunks import can_be_chunked, chunked
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
@@ -40,7 +41,7 @@ def fast_on_cpu(model: Any) -> Any:
     if not _jax_on_cpu():
         return model
     linear: dict[int, Linear] = {}
-    for layer in model._flatten_layers(include_self=False):
+    for layer in model._flatten_layers():
         if _SWITCH in vars(layer):
             object.__setattr__(layer, _SWITCH, True)  # it was made fast before
         elif (form := _linear(layer)) is not None:
@@ -51,6 +52,9 @@ def fast_on_cpu(model: Any) -> Any:
         source = source_of(layer)
         if source is not None and id(source) in linear and _has_no_activation(source):
             fold(source, layer, linear[id(source)], replace=_replace)
+    for layer in model._flatten_layers():
+        if _SWITCH not in vars(layer) and can_be_chunked(layer):
+            _replace(layer, chunked(layer))
     return model
 
 
