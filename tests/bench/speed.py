@@ -96,7 +96,10 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
             row[f"{what}_{form}_ms"] = round(min(clock for clock, _ in times), 2)
             row[f"{what}_{form}_processor_ms"] = round(min(used for _, used in times), 2)
             for part, key in enumerate(("ratio", "processor_ratio")):
-                ratios = [t[part] / turn[what]["fast"][part] for t, turn in zip(times, rounds)]
+                ratios = [
+                    t[part] / turn[what]["fast"][part]
+                    for t, turn in zip(times, rounds, strict=True)
+                ]
                 row[f"{what}_{form}_{key}"] = round(statistics.median(ratios), 2)
     return row | {"left_out": [form for form in _FORMS if form not in forms]} | row_versions
 
@@ -137,7 +140,10 @@ def _work(form: str, name: str, image_px: int) -> None:
             clock, used = time.perf_counter(), time.process_time()
             np.asarray(calls[line.strip()]())
             times.append((time.perf_counter() - clock, time.process_time() - used))
-        print(json.dumps([min(column) / _BATCH * 1e3 for column in zip(*times)]), flush=True)
+        print(
+            json.dumps([min(column) / _BATCH * 1e3 for column in zip(*times, strict=True)]),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

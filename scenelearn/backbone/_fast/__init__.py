@@ -10,6 +10,7 @@ On other backends and devices nothing is changed, and nothing of this is in a sa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from scenelearn.backbone._fast._chunks import can_be_chunked, chunked
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
+from scenelearn.backbone._fast._relu import ceiling, relu
 
 __all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "plain"]
 
@@ -48,6 +50,8 @@ def fast_on_cpu(model: Any) -> Any:
             linear[id(layer)] = form
             if form is not _convolution:
                 _replace(layer, _alone(layer, form))
+        elif (top := ceiling(layer)) is not None:
+            _replace(layer, functools.partial(_rectified, top=top))
     for layer in model._flatten_layers(include_self=False):
         source = source_of(layer)
         if source is not None and id(source) in linear and _has_no_activation(source):
@@ -110,7 +114,7 @@ def _linear(layer: Any) -> Linear | None:
     rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
     if rare or layer.padding not in ("same", "valid"):
         return None
-    return _depthwise if kind is layers.DepthwiseConv2D else _separable
+    return _by_channel if kind is layers.DepthwiseConv2D else _separable
 
 
 def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
@@ -131,28 +135,39 @@ def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
 
 
 def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
-    return product()(inputs, _scaled(layer.kernel, scale)[0, 0])
+    return _product(inputs, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
 
 
 def _first(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
-    x, kernel = jnp.asarray(inputs), _scaled(layer.kernel, scale)
+    x, kernel = jnp.asarray(inputs), jnp.asarray(layer.kernel)
     pads = pads_of(layer.padding, x.shape[1:3], kernel.shape[:2], layer.strides[0])
     seen = patches(x, kernel.shape[:2], layer.strides[0], pads)
-    return product()(seen, kernel.reshape(-1, kernel.shape[3]))
+    return _product(seen, kernel.reshape(-1, kernel.shape[3]), scale)
+
+
+def _product(x: Any, kernel: Any, scale: Any) -> Any:
+    import jax.numpy as jnp
+
+    ones = jnp.ones(kernel.shape[1], kernel.dtype)  # which XLA leaves out
+    return product()(x, kernel, ones if scale is None else scale)
 
 
 def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
     between = _shifted(layer, inputs, layer.depthwise_kernel)
-    return product()(between, _scaled(layer.pointwise_kernel, scale)[0, 0])
+    return _product(between, keras().ops.convert_to_tensor(layer.pointwise_kernel)[0, 0], scale)
 
 
-def _depthwise(layer: Any, inputs: Any, scale: Any) -> Any:
+def _by_channel(layer: Any, inputs: Any, scale: Any) -> Any:
     kernel = layer.kernel
     if scale is not None:
         kernel = kernel * keras().ops.reshape(scale, kernel.shape[2:])
     return _shifted(layer, inputs, kernel)
+
+
+def _rectified(inputs: Any, top: float) -> Any:
+    return relu()(inputs, top)
 
 
 def _scaled(kernel: Any, scale: Any) -> Any:

@@ -57,7 +57,7 @@ def _size(inputs: Any) -> int | None:
     if not isinstance(inputs, jax.core.Tracer) or keras().distribution.distribution() is not None:
         return None
     n_photos = inputs.shape[0]
-    return next((n for n in _SIZES if n_photos % n == 0 and n_photos > n), None)
+    return next((n for n in _SIZES if n_photos % n == 0 and n_photos >= 8), None)
 
 
 def _each_alone(model: Any, training: Any) -> bool:
@@ -69,9 +69,7 @@ def _each_alone(model: Any, training: Any) -> bool:
     )
 
 
-def _by_chunks(
-    model: Any, whole: Callable[..., Any], inputs: Any, training: Any, size: int
-) -> Any:
+def _by_chunks(model: Any, whole: Callable[..., Any], inputs: Any, training: Any, size: int) -> Any:
     import jax
 
     k = keras()

@@ -2,7 +2,8 @@
 
 - A 1×1 convolution is one matrix product over all positions. Its kernel gradient, left to automatic
   differentiation, multiplies a transposed copy of the output gradient; asked for as the product
-  over the positions that it is, it needs none, and is up to ten times faster.
+  over the positions that it is, it needs none, and is up to ten times faster; with the narrower
+  of the two arrays first, two to three times more.
 - The first convolution of a network sees three channels, with which XLA's kernel gradient is slow
   inside a loop: 20 ms for 4 images of 160×160. The k² shifted copies of the input side by side
   make it a matrix product: 1.2 ms.
@@ -16,21 +17,28 @@ from typing import Any
 
 @functools.cache
 def product() -> Any:
-    """(x (…, m), w (m, n)) -> (…, n), with its derivative, made once JAX is loaded."""
+    """(x (…, m), w (m, n), scale (n,)) -> (…, n): x @ (w · scale), made once JAX is loaded."""
     import jax
     from jax import lax
 
     @jax.custom_vjp
-    def multiply(x: Any, w: Any) -> Any:
-        return x @ w
+    def multiply(x: Any, w: Any, scale: Any) -> Any:
+        return x @ (w * scale)
 
-    def keep(x: Any, w: Any) -> Any:
-        return x @ w, (x, w)
+    def keep(x: Any, w: Any, scale: Any) -> Any:
+        return x @ (w * scale), (x, w, scale)
 
     def gradients(kept: Any, g: Any) -> Any:
-        x, w = kept
-        rows, columns = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        return g @ w.T, lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
+        x, w, scale = kept
+        inputs, outputs = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        along = (((0,), (0,)), ((), ()))
+        if len(w) > w.shape[1]:
+            kernel = lax.dot_general(outputs, inputs, along)  # XLA wants the narrow one first
+            for_w, for_scale = (kernel * scale[:, None]).T, (kernel * w.T).sum(1)
+        else:
+            kernel = lax.dot_general(inputs, outputs, along)
+            for_w, for_scale = kernel * scale, (kernel * w).sum(0)
+        return g @ (w * scale).T, for_w.astype(w.dtype), for_scale.astype(scale.dtype)
 
     multiply.defvjp(keep, gradients)
     return multiply

@@ -22,6 +22,7 @@ and 100 times. How each is done:
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -152,25 +153,21 @@ def _kernel_gradient(x: Any, g: Any, kernel: Any, stride: int, pads: Pads) -> An
         zero = jnp.zeros((), image.dtype)
         return lax.pad(taken, zero, (vertical[2], horizontal[2], (0, 0, 0))).reshape(-1)
 
+    firsts = list(itertools.product(range(min(stride, kh)), range(min(stride, kw))))
+
+    def part_of(array: Any, first: int) -> Any:
+        return lax.slice(array, (first * c,), ((first + part) * c,))
+
     def add_image(totals: Any, pair: Any) -> Any:
         image, gradient = pair
-        seen = {
-            (a, d): flat(image, a, d)
-            for a in range(min(stride, kh))
-            for d in range(min(stride, kw))
-        }
+        seen = {first: flat(image, *first) for first in firsts}
         around = ((0, height - out_h, 0), (0, width - out_w, 0), (0, 0, 0))
         flat_gradient = lax.pad(gradient, jnp.zeros((), g.dtype), around).reshape(-1)
 
-        def part_of(array: Any, first: int, n: int) -> Any:
-            start = (first + n * part) * c
-            return lax.slice(array, (start,), (start + part * c,))
-
         def products(i: int, j: int) -> Any:
             source, first = seen[i % stride, j % stride], i // stride * width + j // stride
-            pairs = (
-                (part_of(source, first, n), part_of(flat_gradient, 0, n)) for n in range(_PARTS)
-            )
+            starts = [n * part for n in range(_PARTS)]
+            pairs = [(part_of(source, first + n), part_of(flat_gradient, n)) for n in starts]
             return sum((u * v).astype(sums) for u, v in pairs)
 
         return [t + products(*at) for t, at in zip(totals, _positions(kernel), strict=True)], None
