@@ -32,8 +32,8 @@ def chunked(model: Any) -> Callable[..., Any]:
     whole = model.call
 
     def call(inputs: Any, training: Any = None, mask: Any = None, **named: Any) -> Any:
-        size = _size(inputs)
-        if size is None or mask is not None or named or not _each_alone(model, training):
+        size = chunk_size(inputs)
+        if size is None or mask is not None or named or not each_alone(model, training):
             return whole(inputs, training=training, mask=mask, **named)
         return _by_chunks(model, whole, inputs, training, size)
 
@@ -51,7 +51,8 @@ def can_be_chunked(model: Any) -> bool:
     return own and not losses and single and len(model.inputs[0].shape) == 4
 
 
-def _size(inputs: Any) -> int | None:
+def chunk_size(inputs: Any) -> int | None:
+    """How many photos of a batch to take at a time; None to take all, and outside of tracing."""
     import jax
 
     if not isinstance(inputs, jax.core.Tracer) or keras().distribution.distribution() is not None:
@@ -60,7 +61,7 @@ def _size(inputs: Any) -> int | None:
     return next((n for n in _SIZES if n_photos % n == 0 and n_photos >= 8), None)
 
 
-def _each_alone(model: Any, training: Any) -> bool:
+def each_alone(model: Any, training: Any) -> bool:
     """Whether no photo's output depends on the others in the batch."""
     norms = keras().layers.BatchNormalization
     return not any(

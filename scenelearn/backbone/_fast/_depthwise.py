@@ -124,7 +124,8 @@ def _strided_input_gradient(
                 total = total + block * kernel[i, j]
         return total
 
-    zero, whole = jnp.zeros((), g.dtype), 0.0
+    zero: Any = jnp.zeros((), g.dtype)
+    whole: Any = 0.0
     for a in range(stride):
         for d in range(stride):
             between = ((0, 0, 0), (a, stride - 1 - a, stride - 1), (d, stride - 1 - d, stride - 1))
