@@ -58,14 +58,13 @@ def randomize(model: Any) -> Any:
 
 
 def check(model: Any, x: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
-    """The model gives the same outputs and gradients plain, fast, and plain again."""
+    """The model gives the same outputs and gradients in plain and in fast form."""
     plain = pulled(model, x)
     fast = pulled(backbone.fast_on_cpu(model), x)
-    again = pulled(backbone.plain(model), x)
-    for a, b, c in zip(fast, plain, again, strict=True):
+    backbone.plain(model)
+    for a, b in zip(fast, plain, strict=True):
         scale = np.abs(b).max() + 1e-6
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
-        np.testing.assert_array_equal(c, b)
 
 
 def of_layers(shape: tuple[int, ...], *layers: Any) -> Any:
@@ -77,24 +76,25 @@ def images(*shape: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "size"),
+    ("kernel", "stride", "padding", "size"),
     [
-        (3, 1, (9, 12)),
-        (3, 2, (9, 12)),
-        (3, 2, (8, 8)),
-        (5, 2, (8, 11)),
-        (5, 1, (5, 6)),
-        (2, 3, (7, 10)),
-        (7, 1, (7, 8)),
-        (1, 2, (6, 7)),
-        ((3, 5), 1, (8, 9)),
-        (4, 1, (6, 6)),
-        (3, 4, (11, 10)),
+        (3, 1, "same", (9, 12)),
+        (3, 1, "valid", (9, 12)),
+        (3, 2, "same", (9, 12)),
+        (3, 2, "valid", (9, 12)),
+        (3, 2, "valid", (8, 8)),
+        (5, 2, "same", (8, 11)),
+        (2, 3, "same", (7, 10)),
+        (2, 3, "valid", (7, 10)),
+        (7, 1, "same", (7, 5)),
+        (1, 2, "valid", (6, 7)),
+        ((3, 5), 1, "same", (8, 9)),
+        (4, 1, "same", (6, 6)),
+        (3, 4, "valid", (11, 10)),
     ],
 )
-def test_depthwise(padding: str, kernel: Any, stride: int, size: tuple[int, int]) -> None:
+def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]) -> None:
     layer = keras().layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False)
     check(of_layers((*size, 3), layer), images(2, *size, 3))
 
@@ -102,20 +102,20 @@ def test_depthwise(padding: str, kernel: Any, stride: int, size: tuple[int, int]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda l: l.DepthwiseConv2D(3, 2, "same", depth_multiplier=2, activation="relu"),
-        lambda l: l.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
-        lambda l: l.SeparableConv2D(5, 3, 2, "same", activation="tanh"),
-        lambda l: l.SeparableConv2D(3, 3, 1, "valid", depth_multiplier=2, use_bias=False),
-        lambda l: l.Conv2D(7, 1, activation="relu"),
-        lambda l: l.Conv2D(2, 1, use_bias=False),
-        lambda l: l.Conv2D(6, 3, 2, "same"),
-        lambda l: l.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
-        lambda l: l.Conv2D(6, 3, padding="same", dilation_rate=2),
-        lambda l: l.Conv2D(6, 5, padding="same", groups=2),
-        lambda l: l.ReLU(6.0),
-        lambda l: l.ReLU(negative_slope=0.1),
-        lambda l: l.Activation("relu"),
-        lambda l: l.Activation("relu6"),
+        lambda k: k.DepthwiseConv2D(3, 2, "same", depth_multiplier=2, activation="relu"),
+        lambda k: k.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
+        lambda k: k.SeparableConv2D(5, 3, 2, "same", activation="tanh"),
+        lambda k: k.SeparableConv2D(3, 3, 1, "valid", depth_multiplier=2, use_bias=False),
+        lambda k: k.Conv2D(7, 1, activation="relu"),
+        lambda k: k.Conv2D(2, 1, use_bias=False),
+        lambda k: k.Conv2D(6, 3, 2, "same"),
+        lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
+        lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
+        lambda k: k.Conv2D(6, 5, padding="same", groups=2),
+        lambda k: k.ReLU(6.0),
+        lambda k: k.ReLU(negative_slope=0.1),
+        lambda k: k.Activation("relu"),
+        lambda k: k.Activation("relu6"),
     ],
 )  # fmt: skip
 def test_other_layers(make: Callable[[Any], Any]) -> None:
@@ -129,17 +129,18 @@ def test_images_that_come_first_in_channels_stay_plain() -> None:
     assert layer.call == before
 
 
-@pytest.mark.parametrize("stored", ["statistics kept", "frozen", "predicting"])
 @pytest.mark.parametrize(
-    "make",
+    ("make", "stored"),
     [
-        lambda l: l.DepthwiseConv2D(3, 1, "same", depth_multiplier=2),
-        lambda l: l.SeparableConv2D(5, 3, use_bias=False),
-        lambda l: l.Conv2D(7, 1),
-        lambda l: l.Conv2D(2, 1, use_bias=False),
-        lambda l: l.Conv2D(6, 3, 2, "same", use_bias=False),
-        lambda l: l.Conv2D(6, 5, padding="same", groups=2),
-        lambda l: l.Conv2D(6, 1, activation="relu"),
+        (lambda k: k.DepthwiseConv2D(3, 1, "same", depth_multiplier=2), "statistics kept"),
+        (lambda k: k.SeparableConv2D(5, 3, use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(7, 1), "statistics kept"),
+        (lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
+        (lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept"),
+        (lambda k: k.DepthwiseConv2D(3), "frozen"),
+        (lambda k: k.Conv2D(7, 1), "predicting"),
     ],
 )  # fmt: skip
 def test_normalization_by_stored_statistics(make: Callable[[Any], Any], stored: str) -> None:
@@ -198,9 +199,8 @@ def test_statistics_of_the_batch_are_still_learned() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision(policy: str) -> None:
-    k = keras()
+def test_half_precision() -> None:
+    k, policy = keras(), "mixed_bfloat16"
     layers = [
         k.layers.Conv2D(4, 3, 2, "same", dtype=policy),
         k.layers.BatchNormalization(dtype=policy),
@@ -229,7 +229,7 @@ def network(dropout: float = 0.0) -> Any:
     return backbone.keep_statistics(model)
 
 
-@pytest.mark.parametrize("n_photos", [16, 15, 11, 3])
+@pytest.mark.parametrize("n_photos", [16, 11])
 def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
     model, x = network(), images(n_photos, 12, 12, 3)
     check(model, x)
@@ -239,15 +239,18 @@ def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "loss",
+    ("loss", "weighted"),
     [
-        "sparse_categorical_crossentropy",
-        lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True),
-        lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
+        ("sparse_categorical_crossentropy", False),
+        (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), True),
+        (
+            lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
+            False,
+        ),
     ],
-    ids=["by name", "mean", "sum"],
+    ids=["by name", "mean", "weighted", "sum"],
 )
-@pytest.mark.parametrize("weighted", [False, True])
 def test_training_steps_are_those_of_keras(loss: Any, weighted: bool) -> None:
     k = keras()
     x, y = images(16, 12, 12, 3), np.arange(16) % 3

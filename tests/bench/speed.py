@@ -120,10 +120,10 @@ def _work(form: str, name: str, image_px: int) -> None:
     from scenelearn.finetune._environment import environment
 
     features = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
-    if form == "fast":
-        backbone.fast_on_cpu(features)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])
+    if form == "fast":
+        backbone.fast_on_cpu(model)
     model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3))
     images, labels = images.astype(np.uint8), np.zeros(_BATCH, np.int32)
