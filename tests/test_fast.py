@@ -83,15 +83,15 @@ def images(*shape: int) -> npt.NDArray[np.float32]:
         (3, 1, "valid", (9, 12)),
         (3, 2, "same", (9, 12)),
         (3, 2, "valid", (9, 12)),
-        (3, 2, "valid", (8, 8)),
-        (5, 2, "same", (8, 11)),
-        (2, 3, "same", (7, 10)),
-        (2, 3, "valid", (7, 10)),
-        (7, 1, "same", (7, 5)),
-        (1, 2, "valid", (6, 7)),
+        pytest.param(3, 2, "valid", (8, 8), marks=pytest.mark.slow),
+        pytest.param(5, 2, "same", (8, 11), marks=pytest.mark.slow),
+        pytest.param(2, 3, "same", (7, 10), marks=pytest.mark.slow),
+        pytest.param(2, 3, "valid", (7, 10), marks=pytest.mark.slow),
+        pytest.param(7, 1, "same", (7, 5), marks=pytest.mark.slow),
+        pytest.param(1, 2, "valid", (6, 7), marks=pytest.mark.slow),
         ((3, 5), 1, "same", (8, 9)),
-        (4, 1, "same", (6, 6)),
-        (3, 4, "valid", (11, 10)),
+        pytest.param(4, 1, "same", (6, 6), marks=pytest.mark.slow),
+        pytest.param(3, 4, "valid", (11, 10), marks=pytest.mark.slow),
     ],
 )
 def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]) -> None:
@@ -176,6 +176,7 @@ def test_normalization_goes_into_the_convolution() -> None:
     assert program(training=True).count("tensor<2x6x6x4xf32>") == passes[0]
 
 
+@pytest.mark.slow
 def test_statistics_of_the_batch_are_still_learned() -> None:
     k = keras()
     x = images(8, 8, 8, 4)
@@ -199,6 +200,7 @@ def test_statistics_of_the_batch_are_still_learned() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision() -> None:
     k, policy = keras(), "mixed_bfloat16"
     layers = [
@@ -229,7 +231,7 @@ def network(dropout: float = 0.0) -> Any:
     return backbone.keep_statistics(model)
 
 
-@pytest.mark.parametrize("n_photos", [16, 11])
+@pytest.mark.parametrize("n_photos", [16, pytest.param(11, marks=pytest.mark.slow)])
 def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
     model, x = network(), images(n_photos, 12, 12, 3)
     check(model, x)
@@ -298,6 +300,7 @@ def test_layers_of_others_see_the_whole_batch() -> None:
     check(model, images(16, 6, 6, 3))
 
 
+@pytest.mark.slow
 def test_partly_frozen_networks_learn_the_rest() -> None:
     x = images(16, 12, 12, 3)
     model = network()
@@ -306,7 +309,9 @@ def test_partly_frozen_networks_learn_the_rest() -> None:
     check(model, x)
 
 
-@pytest.mark.parametrize("name", [SMALL, "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", [SMALL, pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)]
+)
 def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> None:
     model = backbone.build(name, weights=None, image_px=32)
     expected = model.predict_on_batch(pixels)

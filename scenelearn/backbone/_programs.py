@@ -1,8 +1,8 @@
 """Compiled programs kept on disk, so that only the first run on a machine waits for the compiler.
 
 JAX can do that (its persistent compilation cache); here it is switched on, with a folder of ours,
-where the user has not set one up. A training step of MobileNetV2 then starts after about 4 instead
-of 20 seconds of processor time.
+where the user has not set one up. The first training step of MobileNetV2-0.35 then takes 7 instead
+of 26 seconds of processor time, most of it Keras and JAX tracing the network.
 """
 
 from __future__ import annotations

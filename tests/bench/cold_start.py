@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(json.dumps(runs[-1]), flush=True)
         kept = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
     table = {
-        "command": " ".join(["python -m tests.bench.cold_start", *given]),
+        "command": " ".join(["python -m tests.bench.cold_start", *(Path(a).name for a in given)]),
         "backbone": options.backbone,
         "first_s": runs[0]["total_s"],
         "later_median_s": statistics.median(run["total_s"] for run in runs[1:]),

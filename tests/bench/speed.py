@@ -59,7 +59,7 @@ def _installed(form: str) -> bool:
 def _write(path: Path, row: dict[str, Any], arguments: list[str]) -> None:
     table = json.loads(path.read_text()) if path.exists() else {"rows": []}
     rows = [other for other in table["rows"] if other["backbone"] != row["backbone"]]
-    command = " ".join(["python -m tests.bench.speed", *arguments])
+    command = " ".join(["python -m tests.bench.speed", *(Path(a).name for a in arguments)])
     table = {"batch": _BATCH, "rows": [*rows, row | {"command": command}]}
     path.write_text(json.dumps(table, indent=1) + "\n")
 

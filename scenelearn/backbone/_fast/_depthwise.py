@@ -1,8 +1,8 @@
 """The depthwise convolution as sums of shifted copies, with derivatives of its own.
 
-Measured on one core of a laptop-class CPU, 3×3 on 4 images of 40×40×96, against XLA's grouped
-convolution and its derivatives: forward 80 times faster, input gradient and kernel gradient 200
-and 100 times. How each is done:
+For 3×3 on 32 images of 40×40×96, XLA's grouped convolution took 207 ms forward, the sum of shifted
+copies 4.6. On one core, for 4 such images, in milliseconds: forward 0.3, input gradient 0.4,
+kernel gradient 0.9. How each is done:
 
 - *Forward.* y[r, s] = Σᵢⱼ x[s·r + i, s·s' + j] k[i, j]: the input is padded once, and k² strided
   slices of it, each times one weight a channel, are one loop for XLA, in which the channels are
