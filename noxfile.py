@@ -91,9 +91,16 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time the parts that were made fast; compare only runs on one quiet machine."""
-    session.install("-e", ".", *group("test"))
-    session.run("python", "-m", "tests.bench.speed", *session.posargs)
+    """Time networks on this CPU, against TensorFlow and Torch too; further arguments go to speed.
+
+    Writes docs/results/speed.json and cold_start.json; takes about half an hour.
+    """
+    session.install("-e", ".[tensorflow,torch]", *group("test"))
+    env, out = {"KERAS_BACKEND": "jax"}, Path("docs", "results")
+    speed = ["--out", str(out / "speed.json"), *session.posargs]
+    session.run("python", "-m", "tests.bench.speed", *speed, env=env)
+    cold = str(out / "cold_start.json")
+    session.run("python", "-m", "tests.bench.cold_start", "--out", cold, env=env)
 
 
 @nox.session

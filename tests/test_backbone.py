@@ -11,7 +11,7 @@ import pytest
 
 from scenelearn import backbone
 from scenelearn._backend import keras
-from scenelearn.backbone import _fast, _preprocess
+from scenelearn.backbone import _preprocess
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -159,53 +159,6 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
     assert not (np.array(last_scale) == before[last_scale.path]).all()
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize(
-    ("stride", "size", "kernel"),
-    [(1, (9, 12), 3), (2, (9, 12), 3), (2, (8, 8), 5), (3, (7, 10), 2)],
-)
-def test_depthwise_form_equals_keras_forward_and_backward(
-    padding: str, stride: int, size: tuple[int, int], kernel: int
-) -> None:
-    if keras().backend.backend() != "jax":
-        pytest.skip("the fast form is for JAX")
-    import jax
-
-    k = keras()
-    rng = np.random.default_rng(7)
-    layer = k.layers.DepthwiseConv2D(kernel, stride, padding, depth_multiplier=2)
-    x = rng.standard_normal((3, *size, 4)).astype(np.float32)
-    shape = np.asarray(layer(x)).shape
-    towards = rng.standard_normal(shape).astype(np.float32)
-    weights = [np.asarray(v) for v in layer.trainable_variables]
-
-    def pull(call: Any) -> Any:
-        def loss(x: Any, weights: Any) -> Any:
-            pairs = list(zip(layer.trainable_variables, weights, strict=True))
-            with k.StatelessScope(pairs):
-                return (call(x) * towards).sum()
-
-        return jax.grad(loss, (0, 1))(x, weights)
-
-    slow = pull(layer.call)
-    model = k.Sequential([k.Input((*size, 4)), layer])
-    plain = np.asarray(layer(x))
-    _fast.fast_on_cpu(model)
-    np.testing.assert_allclose(np.asarray(layer(x)), plain, atol=1e-4)
-    fast = pull(layer.call)
-    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-3)
-
-
-def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    model = backbone.fast_on_cpu(backbone.build(SMALL, weights=None, image_px=32))
-    model.save(tmp_path / "m.keras")
-    plain = keras().saving.load_model(tmp_path / "m.keras", compile=False)
-    np.testing.assert_allclose(
-        model.predict_on_batch(pixels), plain.predict_on_batch(pixels), atol=1e-5
-    )
-
-
 def test_weights_file_that_is_not_there() -> None:
     with pytest.raises(PathMissingError, match=r"weights='nowhere\.h5', where there is no file"):
         backbone.build(SMALL, weights="nowhere.h5", image_px=32)
@@ -282,15 +235,6 @@ def test_dropout_inside_a_backbone_follows_the_seed() -> None:
 
     assert states(1)
     assert states(1) == states(1) != states(2)
-
-
-def test_separable_form_equals_keras(pixels: npt.NDArray[np.uint8]) -> None:
-    k = keras()
-    layer = k.layers.SeparableConv2D(5, 3, 2, "same", activation="relu")
-    x = pixels.astype(np.float32) / 255
-    plain = k.ops.convert_to_numpy(layer(x))
-    _fast.fast_on_cpu(k.Sequential([k.Input((32, 32, 3)), layer]))
-    np.testing.assert_allclose(k.ops.convert_to_numpy(layer(x)), plain, atol=1e-5)
 
 
 def test_download_that_works_is_loaded(

@@ -1,7 +1,7 @@
 """The pretrained network: its name, its weights, its preprocessing, its fast form on a CPU."""
 
 from scenelearn.backbone._build import build, filled, keep_statistics
-from scenelearn.backbone._fast import fast_on_cpu
+from scenelearn.backbone._fast import fast_on_cpu, plain
 from scenelearn.backbone._names import find, names
 
-__all__ = ["build", "fast_on_cpu", "filled", "find", "keep_statistics", "names"]
+__all__ = ["build", "fast_on_cpu", "filled", "find", "keep_statistics", "names", "plain"]

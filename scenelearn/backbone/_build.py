@@ -8,7 +8,6 @@ variables left empty, and each gets its value once.
 from __future__ import annotations
 
 import os
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn.backbone._fast import KEEPS_STATISTICS
 from scenelearn.backbone._names import Architecture, find
 from scenelearn.backbone._preprocess import layers
 from scenelearn.errors import (
@@ -89,17 +89,20 @@ def keep_statistics(model: Any) -> Any:
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras().layers.BatchNormalization):
-            layer.call = types.MethodType(_normalize_by_stored, layer)
+            object.__setattr__(layer, KEEPS_STATISTICS, True)
+            layer.call = _without_training(layer.call)
     return model
 
 
-def _normalize_by_stored(
-    layer: Any,
-    inputs: Any,
-    training: Any = None,  # noqa: ARG001 - passed by Keras, and not to be listened to
-    mask: Any = None,
-) -> Any:
-    return type(layer).call(layer, inputs, training=False, mask=mask)
+def _without_training(call: Callable[..., Any]) -> Callable[..., Any]:
+    def by_stored(
+        inputs: Any,
+        training: Any = None,  # noqa: ARG001 - passed by Keras, and not to be listened to
+        mask: Any = None,
+    ) -> Any:
+        return call(inputs, training=False, mask=mask)
+
+    return by_stored
 
 
 def filled(make: Callable[[], Any], seed: int = 0) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from scenelearn._backend import keras
 from scenelearn.augment import Policy, apply, draw
+from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import judge
 from scenelearn.data import Batches, made_ahead
 from scenelearn.finetune._head import cross_entropy
@@ -49,6 +50,7 @@ class Plan:
 def compile_(model: Any) -> None:
     """Give the model its loss and optimizer; the rate is set before each step."""
     k = keras()
+    fast_on_cpu(model)
     model.compile(
         optimizer=k.optimizers.AdamW(learning_rate=0.0, weight_decay=_WEIGHT_DECAY),
         loss=k.losses.SparseCategoricalCrossentropy(from_logits=True),

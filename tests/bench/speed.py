@@ -1,71 +1,149 @@
-"""How much faster the CPU forms are than plain Keras on JAX: ratios within one run.
+"""How fast backbones are on this CPU: plain Keras on JAX, the fast forms, TensorFlow, Torch.
 
-python -m tests.bench.speed [--backbone NAME …] [--out FILE.json]
+python -m tests.bench.speed [--backbone NAME …] [--rounds 5] [--out FILE.json]
+
+Each form has a process of its own, and they take turns, one at a time, round after round: so a
+machine that is also used by others slows all of them down alike. Of each round the fastest of a
+few calls counts; of the rounds, the median of the ratios. Seconds of processor time are noted
+beside seconds of the clock, since they hardly depend on what else runs. Backends that are not
+installed are left out, and named.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from scenelearn import backbone
-from scenelearn._backend import keras
-from scenelearn.finetune._environment import environment
-
 _BATCH = 32
+_BACKBONES = ["mobilenet_v2_0.35", "mobilenet_v3_small", "mobilenet_0.25", "efficientnet_b0"]
+_FORMS = {"plain": "jax", "fast": "jax", "tensorflow": "tensorflow", "torch": "torch"}
+_CALLS = {"plain": 1}  # a round of plain Keras on JAX takes long enough
+_WHAT = ("predict", "train")
+_HEADING = "ms a photo (processor ms), and how many times longer than ours"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", nargs="+", default=["mobilenet_v2_0.35", "mobilenet_0.25"])
+    parser.add_argument("--backbone", nargs="+", default=_BACKBONES)
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--out", help="a JSON file to write")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without", nargs="+", default=[], choices=list(_FORMS))
+    parser.add_argument("--out", help="a JSON file to write; rows of other backbones in it stay")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    rows = [_row(name, options.image_px) for name in options.backbone]
-    if options.out:
-        table = {"command": "python -m tests.bench.speed", "rows": rows}
-        text = json.dumps(table | {"environment": environment()}, indent=1)
-        Path(options.out).write_text(text + "\n")
+    if options.worker:
+        return _work(options.worker, options.backbone[0], options.image_px)
+    forms = [form for form in _FORMS if form not in options.without and _installed(form)]
+    print(_HEADING, "- left out:", ", ".join(f for f in _FORMS if f not in forms) or "none")
+    for name in options.backbone:
+        row = _row(name, options.image_px, forms, options.rounds)
+        print(json.dumps(row), flush=True)
+        if options.out:
+            _write(Path(options.out), row, sys.argv[1:] if arguments is None else arguments)
+    return None
 
 
-def _row(name: str, image_px: int) -> dict[str, Any]:
+def _installed(form: str) -> bool:
+    return importlib.util.find_spec(_FORMS[form]) is not None
+
+
+def _write(path: Path, row: dict[str, Any], arguments: list[str]) -> None:
+    table = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    rows = [other for other in table["rows"] if other["backbone"] != row["backbone"]]
+    command = " ".join(["python -m tests.bench.speed", *(Path(a).name for a in arguments)])
+    table = {"batch": _BATCH, "rows": [*rows, row | {"command": command}]}
+    path.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.bench.speed", "--image-px", str(image_px)]
+    workers = {}
+    for form in forms:
+        environment = os.environ | {"KERAS_BACKEND": _FORMS[form], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        worker = subprocess.Popen(
+            [*command, "--backbone", name, "--worker", form],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
+        )  # fmt: skip
+        workers[form] = worker
+        versions = _answer(worker)  # it is built and compiled: the next may start
+        row_versions = {} if form == forms[0] else row_versions  # noqa: F821
+        row_versions |= versions
+    rounds: list[dict[str, dict[str, list[float]]]] = []
+    for number in range(n_rounds):
+        turn: dict[str, dict[str, list[float]]] = {what: {} for what in _WHAT}
+        for form in forms[number % len(forms) :] + forms[: number % len(forms)]:
+            for what in _WHAT:
+                workers[form].stdin.write(what + "\n")
+                workers[form].stdin.flush()
+                turn[what][form] = _answer(workers[form])
+        rounds.append(turn)
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    row: dict[str, Any] = {"backbone": name, "image_px": image_px, "rounds": n_rounds}
+    for what in _WHAT:
+        for form in forms:
+            times = [turn[what][form] for turn in rounds]
+            row[f"{what}_{form}_ms"] = round(min(clock for clock, _ in times), 2)
+            row[f"{what}_{form}_processor_ms"] = round(min(used for _, used in times), 2)
+            for part, key in enumerate(("ratio", "processor_ratio")):
+                ratios = [
+                    t[part] / turn[what]["fast"][part]
+                    for t, turn in zip(times, rounds, strict=True)
+                ]
+                row[f"{what}_{form}_{key}"] = round(statistics.median(ratios), 2)
+    return row | {"left_out": [form for form in _FORMS if form not in forms]} | row_versions
+
+
+def _answer(worker: Any) -> Any:
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a worker ended with exit status {worker.wait()}")
+    return json.loads(line)
+
+
+def _work(form: str, name: str, image_px: int) -> None:
+    """Build, compile and answer lines on standard input with [clock, processor] ms a photo."""
+    import numpy as np
+
+    from scenelearn import backbone
+    from scenelearn._backend import keras
+    from scenelearn.finetune._environment import environment
+
+    features = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
+    k = keras()
+    model = k.Sequential([features, k.layers.Dense(6)])
+    if form == "fast":
+        backbone.fast_on_cpu(model)
+    model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3))
-    images = images.astype(np.uint8)
-    labels = np.zeros(_BATCH, np.int32)
-    ms: dict[str, float] = {}
-    for form in ("plain", "fast"):
-        features = backbone.build(name, weights=None, image_px=image_px)
-        if form == "fast":
-            backbone.fast_on_cpu(features)
-        backbone.keep_statistics(features)
-        k = keras()
-        model = k.Sequential([features, k.layers.Dense(6)])
-        model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
-        ms[f"predict_{form}"] = _ms(lambda f=features: f.predict_on_batch(images))
-        ms[f"train_{form}"] = _ms(lambda m=model: m.train_on_batch(images, labels))
-    row = {"backbone": name, "image_px": image_px, "batch": _BATCH}
-    row |= {f"{key}_ms_per_image": round(value, 2) for key, value in ms.items()}
-    for what in ("predict", "train"):
-        row[f"{what}_ratio"] = round(ms[f"{what}_plain"] / ms[f"{what}_fast"], 1)
-    print(json.dumps(row), flush=True)
-    return row
-
-
-def _ms(call: Callable[[], Any]) -> float:
-    """Milliseconds an image, the best of three after compilation."""
-    call()
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        np.asarray(call())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / _BATCH * 1e3
+    images, labels = images.astype(np.uint8), np.zeros(_BATCH, np.int32)
+    calls: dict[str, Callable[[], Any]] = {
+        "predict": lambda: features.predict_on_batch(images),
+        "train": lambda: model.train_on_batch(images, labels),
+    }
+    for call in calls.values():
+        call()
+    print(json.dumps(environment()), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(_CALLS.get(form, 3)):
+            clock, used = time.perf_counter(), time.process_time()
+            np.asarray(calls[line.strip()]())
+            times.append((time.perf_counter() - clock, time.process_time() - used))
+        print(
+            json.dumps([min(column) / _BATCH * 1e3 for column in zip(*times, strict=True)]),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

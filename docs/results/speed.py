@@ -1,0 +1,54 @@
+# %% [markdown]
+# # Speed on a CPU
+#
+# Read from the files that `python -m tests.bench.speed` and `python -m tests.bench.cold_start`
+# wrote (`nox -s bench` runs both).
+#
+# ## Against plain Keras on JAX, TensorFlow and Torch
+#
+# Prediction, and a training step with all layers trainable and stored statistics, on batches of 32
+# photos of 160 px. Each form has a process of its own; they take turns, and the median of the
+# ratios counts. Where other work ran on the machine meanwhile, the ratio of processor time says
+# more than that of the clock.
+
+# %%
+import json
+from pathlib import Path
+
+speed = json.loads(Path("docs/results/speed.json").read_text())
+print(f"{'':<20} {'':<8} {'ours, ms':>9}   times as long as ours, clock (processor)")
+for row in speed["rows"]:
+    for what in ("predict", "train"):
+        others = [form for form in ("plain", "tensorflow", "torch") if f"{what}_{form}_ms" in row]
+        ratios = "   ".join(
+            f"{form} {row[f'{key}_ratio']:.1f} ({row[f'{key}_processor_ratio']:.1f})"
+            for form, key in ((form, f"{what}_{form}") for form in others)
+        )
+        print(f"{row['backbone']:<20} {what:<8} {row[f'{what}_fast_ms']:9.2f}   {ratios}")
+
+# %%
+{key: value for key, value in speed["rows"][0].items() if isinstance(value, str)}
+
+# %% [markdown]
+# What is done, in the order of what it brings to a training step of MobileNetV2-0.35 (the code says
+# how, with a paragraph each):
+#
+# 1. Depthwise convolutions as sums of shifted copies, with derivatives of their own.
+# 2. Kernel gradients of 1×1 and first convolutions as matrix products.
+# 3. A few photos at a time, so that what passes between layers stays in the cache; in training, all
+#    the way to the loss and back.
+# 4. BatchNormalization with stored statistics as part of the convolution before it.
+# 5. ReLU's derivative from its output.
+#
+# ## From the start of a process to the first trained batch
+#
+# Once with nothing on disk, then with the compiled programs that the first run left there.
+
+# %%
+cold = json.loads(Path("docs/results/cold_start.json").read_text())
+stages = ("imports", "network", "head", "first_step", "total")
+print(f"{'seconds (processor seconds)':<28}" + "".join(f"{stage:>18}" for stage in stages))
+for run in cold["runs"]:
+    times = [f"{run[f'{stage}_s']:.1f} ({run[f'{stage}_processor_s']:.1f})" for stage in stages]
+    name = "programs on disk" if run["programs_on_disk"] else "nothing on disk"
+    print(f"{name:<28}" + "".join(f"{time:>18}" for time in times))

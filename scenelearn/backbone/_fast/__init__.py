@@ -1,0 +1,211 @@
+"""Convolutions that XLA runs fast on a CPU: the one place with code for a single backend.
+
+XLA's CPU compiler runs grouped convolutions in a naive loop, and that is where a MobileNet on JAX
+spends its time. A depthwise convolution is also the sum of k² shifted copies of its input, each
+times one weight a channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a
+matrix product. A BatchNormalization that uses its stored statistics is a scale and an offset,
+which go into the convolution before it (`_fold`). Weights and results stay the same to rounding.
+On other backends and devices nothing is changed, and nothing of this is in a saved model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scenelearn._backend import keras
+from scenelearn.backbone._fast._chunks import can_be_chunked, chunked
+from scenelearn.backbone._fast._dense import patches, product
+from scenelearn.backbone._fast._depthwise import depthwise, pads_of
+from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
+from scenelearn.backbone._fast._relu import ceiling, relu
+from scenelearn.backbone._fast._step import loss_by_chunks
+from scenelearn.backbone._programs import keep_programs
+
+__all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "plain"]
+
+_SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
+_SMALL = 64  # a first layer's 3·3·3; with 7·7·3 XLA's own convolution is faster
+
+
+def fast_on_cpu(model: Any) -> Any:
+    """Let the model run in a form that is fast on a CPU: its convolutions, and a few photos a time.
+
+    Convolutions, ReLU and BatchNormalization get other forms, and the network runs over a few
+    photos at a time. The training step of `fit` and `train_on_batch` is sped up too, of the very
+    model that is passed. Programs that JAX compiles are kept on disk, unless the user has set up
+    its compilation cache otherwise. Does nothing unless Keras runs on JAX and JAX on a CPU.
+    Call it before the model is first used: programs that were compiled before stay as they are.
+    `plain` undoes it.
+
+    Args:
+        model: any `keras.Model`; nested models are gone through too.
+
+    Returns:
+        The same model, its layers' weights untouched.
+    """
+    if not _jax_on_cpu():
+        return model
+    keep_programs()
+    linear: dict[int, Linear] = {}
+    for layer in model._flatten_layers():
+        if _SWITCH in vars(layer):
+            object.__setattr__(layer, _SWITCH, True)  # it was made fast before
+        elif (form := _linear(layer)) is not None:
+            linear[id(layer)] = form
+            if form is not _convolution:
+                _replace(layer, _alone(layer, form))
+        elif (top := ceiling(layer)) is not None:
+            _replace(layer, functools.partial(_rectified, top=top))
+    for layer in model._flatten_layers(include_self=False):
+        source = source_of(layer)
+        if source is not None and id(source) in linear and _has_no_activation(source):
+            fold(source, layer, linear[id(source)], replace=_replace)
+    for layer in model._flatten_layers():
+        if _SWITCH not in vars(layer) and can_be_chunked(layer):
+            by_chunks = loss_by_chunks(layer)
+            _replace(layer, chunked(layer))
+            _replace(layer, by_chunks, "compute_loss_and_updates")
+    return model
+
+
+def plain(model: Any) -> Any:
+    """Let the model's layers run as Keras wrote them: undoes `fast_on_cpu`.
+
+    Args:
+        model: any `keras.Model`; nested models are gone through too. Programs that its `predict`,
+            `fit` and `evaluate` compiled are compiled anew.
+
+    Returns:
+        The same model.
+    """
+    for layer in model._flatten_layers(include_self=True):
+        if _SWITCH in vars(layer):
+            object.__setattr__(layer, _SWITCH, False)
+        for program in ("predict_function", "train_function", "test_function"):
+            if getattr(layer, program, None) is not None:
+                setattr(layer, program, None)
+    return model
+
+
+def _jax_on_cpu() -> bool:
+    if keras().backend.backend() != "jax":
+        return False
+    import jax
+
+    return bool(jax.default_backend() == "cpu")
+
+
+def _replace(layer: Any, fast: Callable[..., Any], method: str = "call") -> None:
+    """Put `fast` in the place of a method of the layer, which the layer's switch brings back."""
+    before = getattr(layer, method)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return (fast if vars(layer)[_SWITCH] else before)(*arguments, **named)
+
+    object.__setattr__(layer, _SWITCH, True)  # past Keras, which would list it as the layer's state
+    setattr(layer, method, call)
+
+
+def _linear(layer: Any) -> Linear | None:
+    """How to compute the layer without bias and activation; None if it is no convolution."""
+    layers = keras().layers
+    kind = type(layer)
+    if kind not in (layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2D):
+        return None
+    if not layer.built or layer.data_format != "channels_last":
+        return None
+    if kind is layers.Conv2D:
+        pointwise = tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1) and layer.groups == 1
+        return _pointwise if pointwise else _first if _small(layer) else _convolution
+    rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
+    if rare or layer.padding not in ("same", "valid"):
+        return None
+    return _by_channel if kind is layers.DepthwiseConv2D else _separable
+
+
+def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
+    """The layer's `call`, bias and activation included."""
+
+    def call(inputs: Any) -> Any:
+        outputs = linear(layer, inputs, None)
+        if layer.use_bias:
+            outputs = outputs + layer.bias
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return call
+
+
+def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
+    """Any other convolution: as Keras has it, for XLA does it well."""
+    return layer.convolution_op(inputs, _scaled(layer.kernel, scale))
+
+
+def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
+    return _product(inputs, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
+
+
+def _first(layer: Any, inputs: Any, scale: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, kernel = jnp.asarray(inputs), jnp.asarray(layer.kernel)
+    size, stride = (kernel.shape[0], kernel.shape[1]), int(layer.strides[0])
+    seen = patches(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
+    return _product(seen, kernel.reshape(-1, kernel.shape[3]), scale)
+
+
+def _product(x: Any, kernel: Any, scale: Any) -> Any:
+    import jax.numpy as jnp
+
+    ones = jnp.ones(kernel.shape[1], kernel.dtype)  # which XLA leaves out
+    return product()(x, kernel, ones if scale is None else scale)
+
+
+def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
+    between = _shifted(layer, inputs, layer.depthwise_kernel)
+    return _product(between, keras().ops.convert_to_tensor(layer.pointwise_kernel)[0, 0], scale)
+
+
+def _by_channel(layer: Any, inputs: Any, scale: Any) -> Any:
+    kernel = layer.kernel
+    if scale is not None:
+        kernel = kernel * keras().ops.reshape(scale, kernel.shape[2:])
+    return _shifted(layer, inputs, kernel)
+
+
+def _rectified(inputs: Any, top: float) -> Any:
+    return relu()(inputs, top)
+
+
+def _scaled(kernel: Any, scale: Any) -> Any:
+    """The kernel with its last axis, that of the outputs, scaled."""
+    return keras().ops.convert_to_tensor(kernel) if scale is None else kernel * scale
+
+
+def _shifted(layer: Any, inputs: Any, kernel: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, k = jnp.asarray(inputs), jnp.asarray(kernel)
+    stride = int(layer.strides[0])
+    pads = pads_of(layer.padding, x.shape[1:3], k.shape[:2], stride)
+    if k.shape[3] > 1:  # each input channel gives several: repeat it, then go channel by channel
+        x = jnp.repeat(x, k.shape[3], axis=3)
+    return depthwise()(x, k.reshape(*k.shape[:2], -1), stride, pads)
+
+
+def _has_no_activation(layer: Any) -> bool:
+    return layer.activation in (None, keras().activations.linear)
+
+
+def _small(layer: Any) -> bool:
+    """Whether each output of a convolution sees few enough values, and the usual ones."""
+    usual = (
+        layer.groups == 1
+        and layer.padding in ("same", "valid")
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.strides[0] == layer.strides[1]
+    )
+    return usual and int(np.prod(layer.kernel.shape[:3])) <= _SMALL

@@ -1,0 +1,414 @@
+"""The forms that are fast on a CPU, against the layers of Keras, forward and backward."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from scenelearn import backbone
+from scenelearn._backend import keras
+from scenelearn.backbone import _programs
+
+SMALL = "mobilenet_0.25"
+
+pytestmark = pytest.mark.skipif(
+    keras().backend.backend() != "jax", reason="the fast forms are for JAX"
+)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+
+
+def pulled(model: Any, x: npt.NDArray[Any], training: bool = True) -> list[npt.NDArray[Any]]:
+    """Outputs and all gradients, by inputs and weights, of a compiled pass there and back."""
+    import jax
+
+    k = keras()
+    states = [v.value for v in model.non_trainable_variables]
+
+    def loss(weights: Any, x: Any) -> Any:
+        outputs, _ = model.stateless_call(weights, states, x, training=training)
+        towards = np.random.default_rng(7).standard_normal(outputs.shape)
+        return (outputs.astype("float32") * towards.astype(np.float32)).sum(), outputs
+
+    weights = [v.value for v in model.trainable_variables]
+    gradients, outputs = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weights, x)
+    return [
+        k.ops.convert_to_numpy(k.ops.cast(a, "float32"))
+        for a in (outputs, *jax.tree.leaves(gradients))
+    ]
+
+
+def randomize(model: Any) -> Any:
+    rng = np.random.default_rng(1)
+    for variable in model.variables:
+        shift = 1.0 if variable.path.endswith(("gamma", "moving_variance")) else 0.0
+        if "seed" not in variable.path:
+            variable.assign(shift + 0.3 * rng.uniform(-1, 1, variable.shape))
+    return model
+
+
+def check(model: Any, x: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
+    """The model gives the same outputs and gradients in plain and in fast form."""
+    plain = pulled(model, x)
+    fast = pulled(backbone.fast_on_cpu(model), x)
+    backbone.plain(model)
+    for a, b in zip(fast, plain, strict=True):
+        scale = np.abs(b).max() + 1e-6
+        np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
+
+
+def of_layers(shape: tuple[int, ...], *layers: Any) -> Any:
+    k = keras()
+    return randomize(k.Sequential([k.Input(shape), *layers]))
+
+
+def images(*shape: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        (3, 1, "same", (9, 12)),
+        (3, 1, "valid", (9, 12)),
+        (3, 2, "same", (9, 12)),
+        (3, 2, "valid", (9, 12)),
+        pytest.param(3, 2, "valid", (8, 8), marks=pytest.mark.slow),
+        pytest.param(5, 2, "same", (8, 11), marks=pytest.mark.slow),
+        pytest.param(2, 3, "same", (7, 10), marks=pytest.mark.slow),
+        pytest.param(2, 3, "valid", (7, 10), marks=pytest.mark.slow),
+        pytest.param(7, 1, "same", (7, 5), marks=pytest.mark.slow),
+        pytest.param(1, 2, "valid", (6, 7), marks=pytest.mark.slow),
+        ((3, 5), 1, "same", (8, 9)),
+        pytest.param(4, 1, "same", (6, 6), marks=pytest.mark.slow),
+        pytest.param(3, 4, "valid", (11, 10), marks=pytest.mark.slow),
+    ],
+)
+def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]) -> None:
+    layer = keras().layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False)
+    check(of_layers((*size, 3), layer), images(2, *size, 3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: k.DepthwiseConv2D(3, 2, "same", depth_multiplier=2, activation="relu"),
+        lambda k: k.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
+        lambda k: k.SeparableConv2D(5, 3, 2, "same", activation="tanh"),
+        lambda k: k.SeparableConv2D(3, 3, 1, "valid", depth_multiplier=2, use_bias=False),
+        lambda k: k.Conv2D(7, 1, activation="relu"),
+        lambda k: k.Conv2D(2, 1, use_bias=False),
+        lambda k: k.Conv2D(6, 3, 2, "same"),
+        lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
+        lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
+        lambda k: k.Conv2D(6, 5, padding="same", groups=2),
+        lambda k: k.ReLU(6.0),
+        lambda k: k.ReLU(negative_slope=0.1),
+        lambda k: k.Activation("relu"),
+        lambda k: k.Activation("relu6"),
+    ],
+)  # fmt: skip
+def test_other_layers(make: Callable[[Any], Any]) -> None:
+    check(of_layers((9, 10, 4), make(keras().layers)), 4 * images(2, 9, 10, 4))
+
+
+def test_images_that_come_first_in_channels_stay_plain() -> None:
+    layer = keras().layers.DepthwiseConv2D(3, data_format="channels_first")
+    before = layer.call
+    keras().Sequential([keras().Input((4, 9, 10)), layer])
+    assert layer.call == before
+
+
+@pytest.mark.parametrize(
+    ("make", "stored"),
+    [
+        (lambda k: k.DepthwiseConv2D(3, 1, "same", depth_multiplier=2), "statistics kept"),
+        (lambda k: k.SeparableConv2D(5, 3, use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(7, 1), "statistics kept"),
+        (lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
+        (lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept"),
+        (lambda k: k.DepthwiseConv2D(3), "frozen"),
+        (lambda k: k.Conv2D(7, 1), "predicting"),
+    ],
+)  # fmt: skip
+def test_normalization_by_stored_statistics(make: Callable[[Any], Any], stored: str) -> None:
+    k = keras()
+    norm = k.layers.BatchNormalization(scale=stored != "frozen")
+    model = of_layers((9, 10, 4), make(k.layers), norm)
+    if stored == "statistics kept":
+        backbone.keep_statistics(model)
+    norm.trainable = stored != "frozen"
+    plain = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
+    backbone.fast_on_cpu(model)
+    fast = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5 * np.abs(b).max())
+
+
+def test_normalization_goes_into_the_convolution() -> None:
+    import jax
+
+    k = keras()
+    model = of_layers((8, 8, 4), k.layers.DepthwiseConv2D(3), k.layers.BatchNormalization())
+
+    def program(training: bool) -> str:
+        def call(x: Any) -> Any:
+            return model(x, training=training)
+
+        return jax.jit(call).lower(images(2, 8, 8, 4)).as_text()
+
+    backbone.fast_on_cpu(model)
+    passes = [program(training).count("tensor<2x6x6x4xf32>") for training in (False, True)]
+    assert passes[0] < passes[1]
+    backbone.keep_statistics(model)  # in this order too
+    assert program(training=True).count("tensor<2x6x6x4xf32>") == passes[0]
+
+
+@pytest.mark.slow
+def test_statistics_of_the_batch_are_still_learned() -> None:
+    k = keras()
+    x = images(8, 8, 8, 4)
+
+    def learned(fast: bool) -> list[npt.NDArray[Any]]:
+        layers = [
+            k.layers.Conv2D(4, 3),
+            k.layers.BatchNormalization(),
+            k.layers.ReLU(),
+            k.layers.GlobalAveragePooling2D(),
+        ]
+        model = of_layers((8, 8, 4), *layers)
+        if fast:
+            backbone.fast_on_cpu(model)
+        model.compile("sgd", "mse")
+        for _ in range(2):
+            model.train_on_batch(x, np.ones((8, 4), np.float32))
+        return [np.asarray(a) for a in model.get_weights()]
+
+    for a, b in zip(learned(True), learned(False), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_half_precision() -> None:
+    k, policy = keras(), "mixed_bfloat16"
+    layers = [
+        k.layers.Conv2D(4, 3, 2, "same", dtype=policy),
+        k.layers.BatchNormalization(dtype=policy),
+        k.layers.ReLU(6.0, dtype=policy),
+        k.layers.DepthwiseConv2D(3, padding="same", dtype=policy),
+        k.layers.Conv2D(2, 1, dtype=policy),
+    ]
+    model = backbone.keep_statistics(of_layers((8, 8, 3), *layers))
+    check(model, images(2, 8, 8, 3), tolerance=0.03)
+
+
+def network(dropout: float = 0.0) -> Any:
+    k = keras()
+    model = of_layers(
+        (12, 12, 3),
+        k.layers.Conv2D(8, 3, 2, "same", use_bias=False),
+        k.layers.BatchNormalization(),
+        k.layers.ReLU(6.0),
+        k.layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        k.layers.BatchNormalization(),
+        k.layers.Activation("hard_swish"),
+        k.layers.Dropout(dropout, seed=3),
+        k.layers.GlobalAveragePooling2D(),
+        k.layers.Dense(3),
+    )
+    return backbone.keep_statistics(model)
+
+
+@pytest.mark.parametrize("n_photos", [16, pytest.param(11, marks=pytest.mark.slow)])
+def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
+    model, x = network(), images(n_photos, 12, 12, 3)
+    check(model, x)
+    expected = model.predict_on_batch(x)
+    found = backbone.fast_on_cpu(model).predict_on_batch(x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "weighted"),
+    [
+        ("sparse_categorical_crossentropy", False),
+        (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), True),
+        (
+            lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
+            False,
+        ),
+    ],
+    ids=["by name", "mean", "weighted", "sum"],
+)
+def test_training_steps_are_those_of_keras(loss: Any, weighted: bool) -> None:
+    k = keras()
+    x, y = images(16, 12, 12, 3), np.arange(16) % 3
+    weights = np.linspace(0, 2, 16, dtype=np.float32) if weighted else None
+
+    def trained(fast: bool) -> tuple[list[Any], list[npt.NDArray[Any]]]:
+        model = network()
+        model.add(k.layers.Softmax()) if isinstance(loss, str) else None
+        if fast:
+            backbone.fast_on_cpu(model)
+        model.compile("adam", loss if isinstance(loss, str) else loss(k), metrics=["accuracy"])
+        logs = [model.train_on_batch(x, y, sample_weight=weights) for _ in range(3)]
+        return logs, [np.asarray(a) for a in model.get_weights()]
+
+    (logs, values), (plain_logs, plain_values) = trained(True), trained(False)
+    np.testing.assert_allclose(logs, plain_logs, rtol=1e-4)
+    for a, b in zip(values, plain_values, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_dropout_goes_on_through_the_photos() -> None:
+    model = network(dropout=0.5)
+    seed = next(v for v in model.variables if "seed" in v.path)
+    before = np.asarray(seed.value)
+    backbone.fast_on_cpu(model).compile("sgd", "mse")
+    x = np.repeat(images(1, 12, 12, 3), 16, axis=0)  # the same photo, dropped out differently
+    states = [v.value for v in model.non_trainable_variables]
+    weights = [v.value for v in model.trainable_variables]
+    import jax
+
+    outputs, _ = jax.jit(lambda x: model.stateless_call(weights, states, x, training=True))(x)
+    assert len(np.unique(np.asarray(outputs)[:, 0].round(5))) > 8
+    model.train_on_batch(x, np.zeros((16, 3), np.float32))
+    assert not (np.asarray(seed.value) == before).all()
+
+
+def test_layers_of_others_see_the_whole_batch() -> None:
+    k = keras()
+
+    class Centred(k.layers.Layer):  # type: ignore[name-defined, misc]
+        def call(self, x: Any) -> Any:
+            return x - k.ops.mean(x, axis=0, keepdims=True)
+
+    model = of_layers((6, 6, 3), k.layers.Conv2D(2, 1), Centred())
+    check(model, images(16, 6, 6, 3))
+
+
+@pytest.mark.slow
+def test_partly_frozen_networks_learn_the_rest() -> None:
+    x = images(16, 12, 12, 3)
+    model = network()
+    for layer in model.layers[:4]:
+        layer.trainable = False
+    check(model, x)
+
+
+@pytest.mark.parametrize(
+    "name", [SMALL, pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)]
+)
+def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> None:
+    model = backbone.build(name, weights=None, image_px=32)
+    expected = model.predict_on_batch(pixels)
+    found = backbone.fast_on_cpu(model).predict_on_batch(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "image_px"),
+    [
+        ("mobilenet_v2_0.35", 64),
+        ("efficientnet_b0", 64),
+        ("efficientnet_v2_b0", 64),
+        ("xception", 96),
+        ("nasnet_mobile", 64),
+        ("convnext_tiny", 64),
+        ("resnet50", 64),
+    ],
+)
+def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int) -> None:
+    model = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras().layers.Dropout):
+            layer.rate = 0.0
+    x = np.random.default_rng(0).uniform(0, 255, (8, image_px, image_px, 3)).astype(np.float32)
+    plain, fast = pulled(model, x), pulled(backbone.fast_on_cpu(model), x)
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3 * np.abs(b).max() + 1e-9)
+
+
+def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    model = backbone.fast_on_cpu(backbone.build(SMALL, weights=None, image_px=32))
+    model.save(tmp_path / "m.keras")
+    plain = keras().saving.load_model(tmp_path / "m.keras", compile=False)
+    np.testing.assert_allclose(
+        model.predict_on_batch(pixels), plain.predict_on_batch(pixels), atol=1e-5
+    )
+
+
+def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> None:
+    model = backbone.build(SMALL, weights=None, image_px=32)
+    before = model.predict_on_batch(pixels)
+    backbone.fast_on_cpu(backbone.fast_on_cpu(model))  # twice is as once
+    model.predict_on_batch(pixels)
+    np.testing.assert_array_equal(backbone.plain(model).predict_on_batch(pixels), before)
+
+
+# Compiled programs on disk
+
+
+def program_of(cache: Path, setup: str = "") -> str:
+    code = (
+        "import os, jax\n"
+        f"os.environ['SCENELEARN_CACHE'] = {str(cache)!r}\n{setup}\n"
+        "jax.jit(lambda x: x + 1)(1.0)  # JAX has looked for a cache already\n"
+        "from scenelearn.backbone import _programs\n"
+        "_programs._WORTH_S = 0\n"
+        "_programs.keep_programs()\n"
+        "print(jax.jit(lambda x: x * 2 + 3)(1.0), jax.config.jax_compilation_cache_dir)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not run.stderr
+    return run.stdout.strip()
+
+
+def test_programs_are_kept_and_found_again(tmp_path: Path) -> None:
+    assert program_of(tmp_path).startswith("5.0 " + str(tmp_path / "programs"))
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("jit_*")}
+    assert files
+    program_of(tmp_path)
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("jit_*")}
+    for path in files:
+        path.write_bytes(b"torn")  # as by a full disk
+    assert program_of(tmp_path).startswith("5.0 ")
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "jax.config.update('jax_compilation_cache_dir', os.environ['SCENELEARN_CACHE'] + '/mine')",
+        "jax.config.update('jax_enable_compilation_cache', False)",
+        "open(os.environ['SCENELEARN_CACHE'] + '/programs', 'w').close()  # no folder can be made",
+    ],
+)
+def test_programs_are_not_kept_where_the_user_has_chosen(tmp_path: Path, setup: str) -> None:
+    said = program_of(tmp_path, setup)
+    assert said == "5.0 None" or said == f"5.0 {tmp_path / 'mine'}"
+    assert not list(tmp_path.glob("programs/*"))
+
+
+def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for n in range(4):
+        (tmp_path / str(n)).write_bytes(bytes(10))
+        os.utime(tmp_path / str(n), (n, n))
+    monkeypatch.setattr(_programs, "_LIMIT_BYTES", 20)
+    _programs._remove_oldest(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
