@@ -339,8 +339,10 @@ def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int)
             layer.rate = 0.0
     x = np.random.default_rng(0).uniform(0, 255, (8, image_px, image_px, 3)).astype(np.float32)
     plain, fast = pulled(model, x), pulled(backbone.fast_on_cpu(model), x)
+    np.testing.assert_allclose(fast[0], plain[0], rtol=1e-4, atol=1e-5 * np.abs(plain[0]).max())
+    # Of Xception's millions of ReLU inputs, a few are so near 0 that rounding turns them over.
     for a, b in zip(fast, plain, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3 * np.abs(b).max() + 1e-9)
+        assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b) + 1e-9
 
 
 def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
