@@ -144,16 +144,6 @@ def time_and_photos(fit: FitResult) -> str:
 
 def repeat(fit: FitResult) -> str:
     """The lines of Python that run this fit again, and what it ran on."""
-    photos = fit.splits.photos
-    settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
-    shares = f"validation={fit.splits.validation_share}, test={fit.splits.test_share}"
-    code = (
-        "import scenelearn as sl\n\n"
-        f"photos = sl.scan({str(photos.folder)!r}, 'report/split.csv')\n"
-        f"splits = sl.split(photos, {shares}, seed={fit.splits.seed})\n"
-        f"fit = sl.fit(\n    splits,\n{settings})\n"
-        'sl.report(fit, "report/")\n'
-    )
     sizes = [len(side) for side in (fit.splits.train, fit.splits.validation, fit.splits.test)]
     whole = sum(sizes) or 1
     note = (
@@ -163,7 +153,7 @@ def repeat(fit: FitResult) -> str:
         "a photo that is gone or has changed since is then refused by name.</p>"
     )
     # The code's strings went through repr, so nothing but markup is left to escape.
-    snippet = region("Python code", f"<pre><code>{html.escape(code)}</code></pre>")
+    snippet = region("Python code", f"<pre><code>{html.escape(findings.recipe(fit))}</code></pre>")
     ran_on = "".join(
         f"<dt>{text(key.replace('_', ' '))}</dt><dd>{text(value)}</dd>"
         for key, value in fit.environment.items()

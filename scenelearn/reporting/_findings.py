@@ -21,12 +21,25 @@ WIDE = 0.05  # an interval broader than five points asks for more test photos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:
-    """How often one class is taken for one other: `n` photos, a `share` of the true class."""
+    """How often one class is taken for one other.
 
+    Attributes:
+        row: place of the true class.
+        column: place of the class it was taken for.
+        true: name of the true class.
+        predicted: name of the other.
+        n: photos.
+        n_true: photos of the true class.
+        n_predicted: photos that were said to be of the other class.
+    """
+
+    row: int
+    column: int
     true: str
     predicted: str
     n: int
-    share: float
+    n_true: int
+    n_predicted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +67,50 @@ def chance(evaluation: Evaluation) -> ClassScore:
     return max(evaluation.per_class, key=lambda score: score.n_photos)
 
 
-def weakest(evaluation: Evaluation) -> ClassScore | None:
-    """The class with the lowest recall; None where every photo is recognised."""
-    judged = [score for score in evaluation.per_class if score.n_photos]
-    lowest = min(judged, key=lambda score: score.recall.value)
-    return lowest if lowest.recall.value < 1 else None
+def weak_classes(evaluation: Evaluation) -> list[ClassScore]:
+    """The classes of which photos were mistaken, the lowest recall first."""
+    missed = [score for score in evaluation.per_class if score.n_photos and score.recall.value < 1]
+    return sorted(missed, key=lambda score: score.recall.value)
 
 
-def main_confusion(evaluation: Evaluation) -> Confusion | None:
-    """The pair of classes mistaken most often; None where there is no mistake."""
-    counts = np.array(evaluation.confusion)
-    np.fill_diagonal(counts, 0)
-    true, predicted = np.unravel_index(int(counts.argmax()), counts.shape)
-    n = int(counts[true, predicted])
-    if not n:
-        return None
-    return Confusion(
-        true=evaluation.class_names[true],
-        predicted=evaluation.class_names[predicted],
-        n=n,
-        share=n / evaluation.per_class[true].n_photos,
+def confusions(evaluation: Evaluation) -> list[Confusion]:
+    """Every pair of classes that was mistaken, the most frequent first."""
+    names, scores = evaluation.class_names, evaluation.per_class
+    found = [
+        Confusion(
+            row=row,
+            column=column,
+            true=names[row],
+            predicted=names[column],
+            n=n,
+            n_true=scores[row].n_photos,
+            n_predicted=scores[column].n_predicted,
+        )
+        for row, counts in enumerate(evaluation.confusion)
+        for column, n in enumerate(counts)
+        if n and row != column
+    ]
+    return sorted(found, key=lambda one: -one.n)
+
+
+def mean_confidence(evaluation: Evaluation) -> float:
+    """How sure the answers are on average, in [0, 1]."""
+    sure = sum(one.accuracy.n * one.confidence for one in evaluation.reliability)
+    return sure / evaluation.n_photos
+
+
+def calibration_limit(evaluation: Evaluation) -> float:
+    """A calibration error above this is more than chance explains.
+
+    Answers that are right exactly as often as they say have an error of about a sum of absolute
+    normal deviates, of mean `calibration_floor` and variance (1 − 2/π) Σ n c (1 − c) / N² over
+    the bins of n photos with mean confidence c; 95 % of the time it is below this.
+    """
+    variance = sum(
+        one.accuracy.n * one.confidence * (1 - one.confidence) for one in evaluation.reliability
     )
+    deviation = math.sqrt((1 - 2 / math.pi) * variance) / evaluation.n_photos
+    return evaluation.calibration_floor + 1.645 * deviation
 
 
 def photos_needed(share: float) -> int:
@@ -131,3 +167,16 @@ def refused_groups(refused: Sequence[Refused], limit: int) -> list[RefusedGroup]
         left -= len(listed)
         groups.append(RefusedGroup(reason=reason, n=len(files), listed=tuple(listed)))
     return groups[::-1]
+
+
+def recipe(fit: FitResult) -> str:
+    """The lines of Python that run a fit again; whatever came from the disk went through repr."""
+    settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
+    shares = f"validation={fit.splits.validation_share}, test={fit.splits.test_share}"
+    return (
+        "import scenelearn as sl\n\n"
+        f"photos = sl.scan({str(fit.splits.photos.folder)!r}, 'report/split.csv')\n"
+        f"splits = sl.split(photos, {shares}, seed={fit.splits.seed})\n"
+        f"fit = sl.fit(\n    splits,\n{settings})\n"
+        'sl.report(fit, "report/")\n'
+    )

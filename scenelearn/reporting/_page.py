@@ -11,6 +11,7 @@ from scenelearn.data import Audit, made_folder, written_whole
 from scenelearn.errors import ArgumentError
 from scenelearn.reporting import _background as background
 from scenelearn.reporting import _results as results
+from scenelearn.reporting._answer import answer
 from scenelearn.reporting._audit import audit_page
 from scenelearn.reporting._markup import count, name, percent, text
 from scenelearn.reporting._shell import document
@@ -81,7 +82,7 @@ def _page(fit: FitResult) -> str:
         "<main>\n<header>\n"
         f'<p class="eyebrow">scenelearn report{f" · {text(date)}" if date else ""}</p>\n'
         f"<h1>{name(photos.folder.name)}: {count(len(photos.class_names), 'class', 'classes')}, "
-        f"{count(len(photos), 'photo')}</h1>\n{results.answer(fit)}\n"
+        f"{count(len(photos), 'photo')}</h1>\n{answer(fit)}\n"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n</header>\n'
         + "".join(part(fit) for _, _, part in _PARTS)
         + "</main>\n<footer><p>All numbers of this page, and the probabilities of every test "

@@ -71,9 +71,12 @@ pre{margin:0;padding:1rem 1.1rem;line-height:1.6;overflow-wrap:normal}
 .lead{font-size:clamp(1.45rem,4.2vw,2.3rem);line-height:1.25;font-weight:600;
  letter-spacing:-.02em;max-width:none;margin:1.1rem 0 1.4rem;text-wrap:balance}
 .lead strong{color:var(--right);font-weight:700}
-.next{border-left:3px solid var(--right);padding:.1rem 0 .1rem 1rem;margin:1.6rem 0 0}
-.next h2{font-size:1rem;margin:0 0 .25rem}
-.next p:last-child{margin:0}
+.blocks{display:grid;gap:1.6rem 2.5rem;margin:1.9rem 0 0;
+ grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
+.blocks h2{font-size:1rem;margin:0 0 .35rem}
+.blocks ul{margin:0;padding-left:1.15rem}
+.blocks li{margin:0 0 .35rem}
+.next{border-left:3px solid var(--right);padding:.1rem 0 .1rem 1rem;grid-column:1/-1}
 dl{margin:0;display:grid;gap:1.1rem 1.5rem;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
 dt{color:var(--muted);font-size:.85rem;line-height:1.35}
