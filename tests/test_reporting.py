@@ -230,12 +230,23 @@ def test_the_answer_comes_first(fit: FitResult, tmp_path: Path) -> None:
     assert "Add training photos with light dark , where it does significantly worse." in top
 
 
+def test_every_group_is_tabled_with_its_p_value(fit: FitResult, tmp_path: Path) -> None:
+    page = written(with_trust(fit), tmp_path / "report")
+
+    # 3 of 12 photos are dark and they are the three mistakes: 1 / (12 over 3) = 1/220, twice
+    assert "light dark 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 yes" in page.text
+    assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 no" in page.text
+    none = written(fit, tmp_path / "none")
+    assert "No groups of photos were looked at." in none.text
+
+
 def test_chance_is_named_as_such(fit: FitResult, tmp_path: Path) -> None:
     labels = fit.splits.photos.labels[fit.test_indices]
     blind = np.full((len(labels), 3), 1 / 3)
     judged = evaluate(labels, blind, fit.splits.photos.class_names)
+    fit = dataclasses.replace(fit, evaluation=judged, test_probabilities=blind)
 
-    page = written(dataclasses.replace(fit, evaluation=judged), tmp_path / "report")
+    page = written(fit, tmp_path / "report")
 
     assert "not distinguishable from chance: check that each photo lies in its own" in page.text
 
@@ -251,6 +262,31 @@ def test_calibration_is_judged_against_what_chance_explains(shift: float) -> Non
         judged = evaluate(np.where(right, 0, 1), np.stack([sure, 1 - sure], axis=1), ["a", "b"])
         blamed += judged.calibration_error > findings.calibration_limit(judged)
     assert blamed == 100 if shift else blamed <= 12
+
+
+def test_probabilities_are_drawn_tabled_and_told(fit: FitResult, tmp_path: Path) -> None:
+    page = written(fit, tmp_path / "report")
+    judged = fit.evaluation
+
+    # answers of 60 to 71 %, 65.5 % on average; bins of 1/15: 60 to 66 % and 67 to 71 %
+    assert "Answers are on average 65.5 % sure, and 75.0 % are right." in page.text
+    assert "60.0 % to 66.7 % 7 63.0 % 85.7 % 48.7 to 97.4 %" in page.text
+    assert "66.7 % to 73.3 % 5 69.0 % 60.0 % 23.1 to 88.2 %" in page.text
+    error = (7 * abs(6 / 7 - 0.63) + 5 * abs(0.6 - 0.69)) / 12
+    assert f"Expected calibration error {100 * error:.1f} %; by chance alone" in page.text
+    assert "so this is no more than chance explains." in page.text
+    assert f"Log loss {judged.log_loss:.3f} nats; the same" in page.text
+    assert "every class would reach 1.099" in page.text  # ln 3
+    assert f"Brier score {judged.brier:.3f}; the same" in page.text
+    assert "every class would reach 0.667" in page.text  # 1 − 1/3
+    assert f"among the first two {100 * judged.top_k[1].value:.1f} %" in page.text
+    assert "among the first three" not in page.text  # all classes there are
+    (label,) = (
+        svg["aria-label"] or ""
+        for svg in page.all("svg")
+        if (svg.get("aria-label") or "").startswith("Reliability diagram")
+    )
+    assert "63.0 % sure, 85.7 % of 7 photos right" in label
 
 
 def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
@@ -326,6 +362,7 @@ def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
     assert [m for m in page.all("meta") if m.get("name") == "viewport"]
     assert len(page.all("h1")) == 1
     for svg in page.all("svg"):
+        assert "\\x" not in (svg.get("aria-label") or "")
         assert svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
     assert all(image["alt"] for image in page.all("img"))
     scrolling = [box for box in page.all("div") if "scroll" in (box.get("class") or "").split()]
@@ -407,8 +444,8 @@ def test_mistakes_come_with_their_photos_most_confident_first(
 ) -> None:
     page = written(fit, tmp_path / "report")
 
-    alts = [image["alt"] for image in page.all("img")]
-    assert alts == [
+    alts = [image["alt"] or "" for image in page.all("img")]
+    assert [alt for alt in alts if "taken for" in alt] == [
         "Test photo of class street, taken for forest",
         "Test photo of class sea, taken for street",
         "Test photo of class forest, taken for sea",
@@ -433,7 +470,54 @@ def test_photo_lost_meanwhile_is_said_in_its_place(
     page = written(fit, tmp_path / "report")
 
     assert words in page.text
-    assert len(page.all("img")) == 2
+    assert len(page.all("img")) == 13  # of 15: it is in its cell of the confusions, too
+
+
+def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: Path) -> None:
+    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    page = Page(source)
+
+    cells = {link["href"]: link["aria-label"] for link in page.all("a") if "aria-label" in link}
+    assert cells == {
+        "#cell-0-0": "forest, recognised: 3 photos",
+        "#cell-0-1": "forest, taken for sea: 1 photo",
+        "#cell-1-1": "sea, recognised: 3 photos",
+        "#cell-1-2": "sea, taken for street: 1 photo",
+        "#cell-2-2": "street, recognised: 3 photos",
+        "#cell-2-0": "street, taken for forest: 1 photo",
+    }
+
+    def told(place: str) -> str:
+        start = source.index(f'<section class="cell" id="{place}"')
+        return Page(source[start : source.index("</section>", start) + 10]).text
+
+    assert told("cell-2-0") == (
+        "street , taken for forest 1 of the 4 test photos of street (25.0 %), and of the 4 said "
+        "to be forest (25.0 %); here all of them. Back to the table 71.0 % sure class 2/ "
+        "photo '6'.jpg"
+    )
+    assert re.findall(r"(\d+\.\d) % sure", told("cell-2-2")) == [
+        "68.0",
+        "69.0",
+        "70.0",
+    ]  # the least sure first
+
+
+def test_photos_of_cells_are_bounded(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenelearn.reporting import _confusion
+
+    monkeypatch.setattr(_confusion, "_MOST_PHOTOS", 4)
+    page = written(fit, tmp_path / "report")
+
+    places = [one.get("id") for one in page.all("section") if one.get("class") == "cell"]
+    assert places == ["cell-0-0", "cell-0-1", "cell-1-2", "cell-2-0"]  # mistakes before others
+    links = [link["href"] for link in page.all("a") if "aria-label" in link]
+    assert links == [f"#{place}" for place in places]
+    alts = [image["alt"] or "" for image in page.all("img")]
+    assert len([alt for alt in alts if "said to be" in alt]) == 4
+    assert "(75.0 %); here the 1 that it was least sure of." in page.text
 
 
 def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scenelearn.reporting import _figures as figures
 from scenelearn.reporting import _findings as findings
 from scenelearn.reporting import _sentences as sentences
+from scenelearn.reporting._confusion import anchor
 from scenelearn.reporting._markup import figure, name, percent
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _failures(judged: Evaluation) -> list[str]:
     slices = [one for one in judged.slices if one.is_worse][:_MOST_NAMED]
     return [
         *(
-            f'<a href="#confusion">{sentences.confusion(one, name)}</a>'
+            f'<a href="#{anchor(one.row, one.column)}">{sentences.confusion(one, name)}</a>'
             for one in mistaken[:_MOST_NAMED]
         ),
         *(sentences.weak_class(score, name) for score in weak),

@@ -151,6 +151,44 @@ def mistakes(fit: FitResult) -> list[Mistake]:
     ]
 
 
+def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[int]]:
+    """The test photos of each cell (true class, predicted class), as rows of the result.
+
+    Mistakes come the surest first, right answers the least sure first: what is odd comes first.
+    """
+    table = np.asarray(fit.test_probabilities)
+    truth = fit.splits.photos.labels[fit.test_indices]
+    predicted = table.argmax(axis=1)
+    sure = table.max(axis=1)
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in np.argsort(np.where(predicted == truth, sure, -sure), kind="stable").tolist():
+        cells[int(truth[row]), int(predicted[row])].append(row)
+    return dict(cells)
+
+
+def shown_by_cell(
+    cells: dict[tuple[int, int], list[int]], most: int, each: int
+) -> dict[tuple[int, int], list[int]]:
+    """At most `each` photos of a cell and at most `most` in all.
+
+    Mistaken cells go before right ones, those with more photos first.
+
+    Example:
+        >>> shown_by_cell({(0, 0): [5, 6], (0, 1): [3], (1, 0): [7, 8, 9]}, most=4, each=2)
+        {(1, 0): [7, 8], (0, 1): [3], (0, 0): [5]}
+    """
+
+    def order(cell: tuple[int, int]) -> tuple[bool, int, tuple[int, int]]:
+        return (cell[0] == cell[1], -len(cells[cell]), cell)
+
+    shown = {}
+    for cell in sorted(cells, key=order):
+        if most > 0:
+            shown[cell] = cells[cell][: min(each, most)]
+            most -= len(shown[cell])
+    return shown
+
+
 def refused_groups(refused: Sequence[Refused], limit: int) -> list[RefusedGroup]:
     """The refused files by reason, the most frequent first, with at most `limit` of them listed.
 

@@ -13,7 +13,9 @@ from scenelearn.reporting import _background as background
 from scenelearn.reporting import _results as results
 from scenelearn.reporting._answer import answer
 from scenelearn.reporting._audit import audit_page
+from scenelearn.reporting._confusion import confusions
 from scenelearn.reporting._markup import count, name, percent, text
+from scenelearn.reporting._reliability import reliability
 from scenelearn.reporting._shell import document
 
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 _PARTS = (
     ("training", "Training", results.training),
-    ("confusion", "Confusions", results.confusions),
+    ("confusion", "Confusions", confusions),
     ("classes", "Classes", results.classes),
+    ("groups", "Groups", results.groups),
+    ("reliability", "Probabilities", reliability),
     ("mistakes", "Mistakes", background.mistakes),
     ("refused", "Refused files", lambda fit: background.refused(fit.refused)),
     ("time", "Time and photos", background.time_and_photos),

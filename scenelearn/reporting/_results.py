@@ -1,4 +1,4 @@
-"""What the fit reached, part by part: the training, the confusions, the classes, the groups."""
+"""What the fit reached, part by part: the training, the classes, the groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _figures as figures
+from scenelearn.reporting import _sentences as sentences
 from scenelearn.reporting._markup import (
     NONE,
     duration,
@@ -21,6 +22,8 @@ from scenelearn.reporting._markup import (
 
 if TYPE_CHECKING:
     from scenelearn.finetune import Epoch, FitResult
+
+_MOST_GROUPS = 40  # on the page; all are in result.json
 
 
 def training(fit: FitResult) -> str:
@@ -101,17 +104,6 @@ def _epoch_row(epoch: Epoch) -> tuple[str, ...]:
     )
 
 
-def confusions(fit: FitResult) -> str:
-    """The confusion matrix with counts and row shares."""
-    caption = (
-        "Each row holds the test photos of one true class: how many were given each class, and "
-        "which share of the row that is. Blue is right, orange is mistaken; the stronger, the "
-        "larger the share."
-    )
-    body = figure(figures.confusion_table(fit.evaluation), caption)
-    return section("confusion", "What is taken for what", body)
-
-
 def classes(fit: FitResult) -> str:
     """One row a class: photos, recall with its interval, precision, F1."""
     rows = [
@@ -132,3 +124,32 @@ def classes(fit: FitResult) -> str:
         "100\N{NO-BREAK SPACE}%.</p>"
     )
     return section("classes", "Class by class", intro + table("Classes", columns, rows, "lnnnnn"))
+
+
+def groups(fit: FitResult) -> str:
+    """One row a group of photos that was looked at, the worst first."""
+    judged = fit.evaluation
+    title, told = "Groups of photos", sentences.groups(judged)
+    if not judged.slices:
+        return section("groups", title, f"<p>{told}</p>")
+    rows = [
+        (
+            f"{name(one.column)} {name(one.group)}",
+            f"{one.accuracy.n:,}",
+            percent(one.accuracy.value) + figures.interval_bar(one.accuracy),
+            span(one.accuracy.low, one.accuracy.high),
+            percent(one.rest.value),
+            f"{one.corrected:.2g}",
+            "<strong>yes</strong>" if one.is_worse else "no",
+        )
+        for one in judged.slices[:_MOST_GROUPS]
+    ]
+    rest = len(judged.slices) - len(rows)
+    more = f" The other {rest:,} are in <code>result.json</code>." if rest else ""
+    intro = (
+        f"<p>{told} The p-value is the chance that so low an accuracy comes by chance alone "
+        "(Fisher's exact test), corrected for the number of groups looked at (Holm); below 0.05 "
+        f"it counts as worse.{more}</p>"
+    )
+    columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value", "worse")
+    return section("groups", title, intro + table("Groups of photos", columns, rows, "lnnnnnl"))

@@ -106,6 +106,8 @@ svg .strong{fill:var(--ink);font-weight:600}
 .b.line{stroke-dasharray:5 4.5}
 .a.mark{fill:var(--right)}
 .b.mark{fill:var(--card);stroke-width:1.75}
+.ideal{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:4 4}
+.whisker{stroke:var(--right);stroke-width:5;stroke-opacity:.38}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:8px;
  max-width:100%}
 .scroll.tall{max-height:26rem;overflow-y:auto}
@@ -134,6 +136,14 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .many thead th[scope=col]{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;
  max-height:11rem;vertical-align:top}
 .many td{min-width:3.4rem;padding:.25rem .3rem;font-size:.82rem}
+.many a{margin:-.25rem -.3rem;padding:.25rem .3rem}
+.heat a{display:block;margin:-.4rem -.55rem;padding:.4rem .55rem;border-radius:4px;color:inherit;
+ text-decoration-color:var(--muted)}
+.heat a:hover{outline:2px solid var(--right);outline-offset:-2px}
+.cell{display:none;border-top:0;margin-top:1.2rem;padding:1rem 1.2rem 1.2rem;
+ background:var(--card);border:1px solid var(--rule);border-radius:8px}
+.cell:target{display:block}
+.cell h3{margin-top:0}
 .gallery{list-style:none;margin:1.1rem 0 0;padding:0;display:grid;gap:1.6rem 1.4rem;
  grid-template-columns:repeat(auto-fill,minmax(11rem,1fr))}
 .gallery figure{margin:0}
