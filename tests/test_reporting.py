@@ -178,7 +178,7 @@ def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_pa
     report(fit, str(folder))
 
     assert index == folder / "index.html"
-    names = ["index.html", "result.json", "split.csv"]
+    names = ["index.html", "model-card.md", "result.json", "split.csv"]
     assert sorted(file.name for file in folder.iterdir()) == names
 
 
@@ -617,8 +617,85 @@ def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
         report(fit, folder)
 
     assert (folder / "index.html").read_bytes() == before
-    names = ["index.html", "result.json", "split.csv"]
+    names = ["index.html", "model-card.md", "result.json", "split.csv"]
     assert sorted(file.name for file in folder.iterdir()) == names
+
+
+# The model card
+
+
+def card_of(fit: FitResult, folder: Path) -> str:
+    return report(fit, folder).with_name("model-card.md").read_text(encoding="utf-8")
+
+
+def test_card_states_use_data_figures_limits_and_the_way_back(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    fit = with_trust(dataclasses.replace(fit, environment={"photos": "ab12cd", "keras": "3.x"}))
+    card = card_of(fit, tmp_path / "report").replace("\N{NO-BREAK SPACE}", " ")
+
+    assert re.findall("^#+ .*", card, re.MULTILINE) == [
+        "# Model card: photos",
+        "## Intended use",
+        "## Data",
+        "## What it reaches",
+        "## Where it fails",
+        "## How far to trust one answer",
+        "## Limits",
+        "## How to repeat it",
+    ]
+    assert "The fine-tuned network recognises **75.0 %** of 12 test photos" in card
+    assert "The fingerprint of the photos is ab12cd;" in card
+    assert "Files that were not used: 1 not an image." in card
+    assert "| forest | 2 | 2 | 4 |" in card  # train, validation, test
+    assert "| accuracy | 75.0 % (46.8 to 91.1 %) |" in card  # Wilson's, 9 of 12
+    assert "- forest taken for sea: 1 of its 4 test photos (25.0 %)." in card
+    assert "- Photos with light dark: 0.0 % (0.0 to 56.1 %) of 3 photos right" in card
+    assert "For 3 classes there are fewer than 30 test photos" in card
+    assert "```python\nimport scenelearn as sl\n" in card
+    assert "fit = sl.fit(\n    splits,\n    backbone=" in card
+
+
+CRAFTED = (
+    "# heading | cell",
+    "- item",
+    "1. item",
+    "***bold*** _slanted_ `code` ~~gone~~",
+    "[link](http://x.test) <http://y.test> www.z.test",
+    "![picture](x.png)",
+    "\\* &lt;b&gt; $x^2$",
+    "    indented",
+    "```",
+    *HOSTILE,
+)
+
+
+def test_names_are_inert_in_the_card(tmp_path: Path) -> None:
+    markdown = pytest.importorskip("markdown", reason="renders the card; the docs need it too")
+    fit = with_trust(make_fit(tmp_path / "``` photos", names=CRAFTED), column="*light* | <b>")
+    fit = dataclasses.replace(
+        fit,
+        environment={"keras": CRAFTED[0], "photos": HOSTILE[1]},
+        settings=dataclasses.replace(fit.settings, weights=HOSTILE[0]),
+    )
+
+    page = Page(markdown.markdown(card_of(fit, tmp_path / "r"), extensions=["extra"]))
+
+    tags = {tag for tag, _ in page.elements}
+    assert tags == {
+        "h1", "h2", "p", "strong", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "pre",
+        "code",
+    }  # fmt: skip
+    assert len(page.all("strong")) == len(page.all("pre")) == len(page.all("h1")) == 1
+    assert len(page.all("ul")) == 3
+    for name in CRAFTED[:-1]:
+        assert page.text.count(" ".join(name.split())) >= 3  # in the list of classes and tables
+    for row in re.findall(
+        r"<tr>.*?</tr>",
+        markdown.markdown(card_of(fit, tmp_path / "r"), extensions=["extra"]),
+        re.DOTALL,
+    ):
+        assert len(re.findall("<t[hd]", row)) in {2, 4, 5}
 
 
 def test_importing_the_room_loads_no_network() -> None:
