@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
 
 _MOST_CONFUSIONS = 5
-# Markup of HTML and Markdown anywhere in a line; what is so only at the edge of a word, at the
-# beginning of a line, or as part of an address that some renderers make a link of.
+# Markup of HTML and Markdown anywhere in a line; what is so only at the edge of a word or at the
+# beginning of a line; and what some renderers make a link of.
 _MARKUP = re.compile(
-    r"""[&<>"'`*\[\]{}()#+!|~$^=\\@:]|(?<!\w)_|_(?!\w)|^[- ]|^\d(?=\d*\.\s)|(?<=www)\.""",
+    r"""[&<>"'`*\[\]{}#|~$^=\\@]|(?<!\w)_|_(?!\w)|^[-+ ]|^\d(?=\d*[.)]\s)"""
+    r"""|:(?=/)|(?<=mailto):|(?<=xmpp):|(?<=www)\.""",
     re.IGNORECASE,
 )
+_TOLD_ELSEWHERE = {"backbone", "weights", "test accuracy", "photos"}
 
 
 def word(value: object) -> str:
@@ -53,24 +55,22 @@ def model_card(fit: FitResult) -> str:
         ("How to repeat it", _repeat(fit)),
     )
     first, *rest = parts
-    return first + "".join(f"\n## {title}\n\n{body}\n" for title, body in rest)
+    return first + "".join(f"\n## {title}\n\n{body.rstrip()}\n" for title, body in rest)
 
 
 def _head(fit: FitResult) -> str:
-    photos = fit.splits.photos
+    photos, facts = fit.splits.photos, fit.environment
+    rows = [
+        ("classes", ", ".join(map(word, photos.class_names))),
+        ("network", word(fit.settings.backbone)),
+        ("weights to begin with", word(facts.get("weights", fit.settings.weights or "random"))),
+        ("photos seen at", f"{fit.settings.image_px} × {fit.settings.image_px} px"),
+        ("kept", word(fit.kept)),
+        *((word(key), word(facts[key])) for key in facts if key not in _TOLD_ELSEWHERE),
+    ]
     return (
         f"# Model card: {word(photos.folder.name)}\n\n{sentences.reached(fit, word, '**{}**')}\n\n"
-        + _table(
-            ("property", "value"),
-            [
-                ("classes", ", ".join(map(word, photos.class_names))),
-                ("network", word(fit.settings.backbone)),
-                ("weights to begin with", word(fit.settings.weights or "random")),
-                ("photos seen at", f"{fit.settings.image_px} × {fit.settings.image_px} px"),
-                ("kept", word(fit.kept)),
-                *((word(key.replace("_", " ")), word(v)) for key, v in fit.environment.items()),
-            ],
-        )
+        + _table(("property", "value"), rows)
     )
 
 
@@ -93,9 +93,9 @@ def _data(fit: FitResult) -> str:
     why = ", ".join(f"{group.n:,} {group.reason}" for group in refused)
     left_out = f"Files that were not used: {why}." if refused else "Every file found was used."
     return (
-        f"The folder {word(fit.splits.photos.folder.name)}, divided at random with seed "
-        f"{fit.splits.seed}; copies of one photo stay on one side. The fingerprint of the photos "
-        f"is {word(fit.environment.get('photos', 'not known'))}; split.csv lists each with its "
+        f"The folder {word(fit.splits.photos.folder.name)}, divided by split with seed "
+        f"{fit.splits.seed}. The fingerprint of the photos is"
+        f" {word(fit.environment.get('photos', 'not known'))}; split.csv lists each with its "
         f"side and hash. {left_out}\n\n{_table(columns, rows)}"
     )
 
