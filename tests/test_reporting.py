@@ -477,14 +477,18 @@ def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: 
     source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
     page = Page(source)
 
-    cells = {link["href"]: link["aria-label"] for link in page.all("a") if "aria-label" in link}
+    cells = {
+        link["href"]: (link["aria-label"] or "").replace("\N{NO-BREAK SPACE}", " ")
+        for link in page.all("a")
+        if "aria-label" in link
+    }
     assert cells == {
-        "#cell-0-0": "forest, recognised: 3 photos",
-        "#cell-0-1": "forest, taken for sea: 1 photo",
-        "#cell-1-1": "sea, recognised: 3 photos",
-        "#cell-1-2": "sea, taken for street: 1 photo",
-        "#cell-2-2": "street, recognised: 3 photos",
-        "#cell-2-0": "street, taken for forest: 1 photo",
+        "#cell-0-0": "3 75.0 %: forest, recognised",
+        "#cell-0-1": "1 25.0 %: forest, taken for sea",
+        "#cell-1-1": "3 75.0 %: sea, recognised",
+        "#cell-1-2": "1 25.0 %: sea, taken for street",
+        "#cell-2-2": "3 75.0 %: street, recognised",
+        "#cell-2-0": "1 25.0 %: street, taken for forest",
     }
 
     def told(place: str) -> str:

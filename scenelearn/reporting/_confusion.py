@@ -11,7 +11,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _findings as findings
-from scenelearn.reporting._markup import count, figure, name, path, percent, region, section, spoken
+from scenelearn.reporting._markup import count, figure, name, path, percent, region, section, text
 from scenelearn.reporting._pictures import picture
 from scenelearn.reporting._style import N_TINTS
 
@@ -51,10 +51,12 @@ def _matrix(evaluation: Evaluation, shown: Container[tuple[int, int]]) -> str:
     for k, (row, score) in enumerate(zip(evaluation.confusion, evaluation.per_class, strict=True)):
         cells = []
         for j, n in enumerate(row):
-            inner = f"{n:,}<small>{percent(n / score.n_photos)}</small>" if n else "0"
+            share = percent(n / score.n_photos) if n else ""
+            inner = f"{n:,} <small>{share}</small>" if n else "0"
             if (k, j) in shown:
-                label = _title(score.name, names[j], n)
-                inner = f'<a href="#{anchor(k, j)}" aria-label="{spoken(label)}">{inner}</a>'
+                outcome = "recognised" if k == j else f"taken for {text(names[j])}"
+                label = f"{n:,} {share}: {text(score.name)}, {outcome}"
+                inner = f'<a href="#{anchor(k, j)}" aria-label="{label}">{inner}</a>'
             cells.append(f'<td class="{_tint(n, score.n_photos, right=j == k)}">{inner}</td>')
         rows.append(
             f'<tr><th scope="row">{name(score.name)}</th>{"".join(cells)}'
@@ -74,12 +76,6 @@ def _tint(n: int, n_photos: int, *, right: bool) -> str:
         return "zero"
     tint = max(1, round(N_TINTS * math.sqrt(n / n_photos)))  # keeps rare mistakes in sight
     return f"{'right' if right else 'wrong'}{tint}"
-
-
-def _title(true: str, predicted: str, n: int) -> str:
-    if true == predicted:
-        return f"{true}, recognised: {count(n, 'photo')}"
-    return f"{true}, taken for {predicted}: {count(n, 'photo')}"
 
 
 def _photos(fit: FitResult, cell: tuple[int, int], rows: list[int]) -> str:

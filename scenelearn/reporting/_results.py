@@ -152,4 +152,4 @@ def groups(fit: FitResult) -> str:
         f"it counts as worse.{more}</p>"
     )
     columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value", "worse")
-    return section("groups", title, intro + table("Groups of photos", columns, rows, "lnnnnnl"))
+    return section("groups", title, intro + table("Every group", columns, rows, "lnnnnnl"))
