@@ -301,7 +301,7 @@ def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None
 
 
 def test_names_from_the_disk_are_inert(tmp_path: Path) -> None:
-    fit = make_fit(tmp_path / "photos", names=HOSTILE)
+    fit = with_trust(make_fit(tmp_path / "photos", names=HOSTILE), column=HOSTILE[0])
     refused = tuple(
         Refused(path=f"{name}.jpg", reason=Reason.DAMAGED, detail=name) for name in HOSTILE
     )
@@ -355,7 +355,7 @@ def test_nothing_is_fetched_from_elsewhere(fit: FitResult, tmp_path: Path) -> No
 
 
 def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
-    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    source = report(with_trust(fit), tmp_path / "report").read_text(encoding="utf-8")
     page = Page(source)
 
     assert page.all("html") == [{"lang": "en"}]
@@ -524,6 +524,21 @@ def test_photos_of_cells_are_bounded(
     assert "(75.0 %); here the 1 that it was least sure of." in page.text
 
 
+def test_with_many_classes_pairs_are_listed_instead_of_a_matrix(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenelearn.reporting import _confusion
+
+    monkeypatch.setattr(_confusion, "_MOST_CLASSES", 2)
+    monkeypatch.setattr(_confusion, "_MOST_PAIRS", 2)
+    page = written(fit, tmp_path / "report")
+
+    assert "3 pairs of classes, of 3 classes, were mistaken; here the 2 most frequent." in page.text
+    assert "forest taken for sea 1 4 25.0 %" in page.text
+    assert not [one for one in page.all("table") if "heat" in (one.get("class") or "")]
+    assert {"#cell-0-1", "#cell-1-2"} <= {link["href"] for link in page.all("a")}
+
+
 def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
     names = fit.splits.photos.class_names
     truth = fit.splits.photos.labels[fit.test_indices]
@@ -574,6 +589,20 @@ def test_nothing_refused(fit: FitResult, tmp_path: Path) -> None:
     page = written(dataclasses.replace(fit, refused=()), tmp_path / "report")
 
     assert "Every file found was used." in page.text
+
+
+def test_files_that_are_there_twice_are_told(fit: FitResult, tmp_path: Path) -> None:
+    def told(like: dict[int, int], where: str) -> str:
+        photos = fit.splits.photos
+        hashes = tuple(photos.hashes[like.get(k, k)] for k in range(len(photos)))
+        splits = dataclasses.replace(fit.splits, photos=dataclasses.replace(photos, hashes=hashes))
+        return written(dataclasses.replace(fit, splits=splits), tmp_path / where).text
+
+    assert "No two photos are the same file." in told({}, "none")
+    assert "1 photo is there several times, as identical files." in told({1: 0, 2: 0}, "one")
+    both = told({1: 0, 9: 3}, "two")
+    assert "2 photos are there several times, as identical files; 1 of them under two" in both
+    assert "class 0/ photo '3'.jpg , class 1/ photo '1'.jpg" in both
 
 
 def test_advice_follows_from_the_numbers(fit: FitResult, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _N_MISTAKES = 12
 _N_REFUSED = 200
 _THUMBNAIL_PX = 160
+_MOST_GROUPS, _MOST_OF_A_GROUP = 20, 6  # of identical files under two classes
 
 
 def mistakes(fit: FitResult) -> str:
@@ -62,11 +63,41 @@ def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
     return figure(picture(photos, mistake.index, alt, _THUMBNAIL_PX), caption)
 
 
-def refused(files: Sequence[Refused]) -> str:
-    """Every file that was not used: counted by reason, and listed up to a limit."""
+def refused_and_copies(fit: FitResult) -> str:
+    """The files that were not used, and those that are there twice."""
+    photos = fit.splits.photos
+    groups = findings.copies(photos)
+    if not groups:
+        return refused(fit.refused, "<p>No two photos are the same file.</p>")
+    told = (
+        f"{count(len(groups), 'photo')} {'is' if len(groups) == 1 else 'are'} there several times"
+    )
+    two = [group for group in groups if len(set(photos.labels[group].tolist())) > 1]
+    if not two:
+        return refused(fit.refused, f"<h3>Copies</h3><p>{told}, as identical files.</p>")
+    items = "".join(
+        f"<li>{', '.join(path(photos.paths[index]) for index in group[:_MOST_OF_A_GROUP])}</li>\n"
+        for group in two[:_MOST_GROUPS]
+    )
+    more = f"<p>and {len(two) - _MOST_GROUPS:,} more</p>" if len(two) > _MOST_GROUPS else ""
+    return refused(
+        fit.refused,
+        f"<h3>Copies</h3><p>{told}, as identical files; {len(two):,} of them "
+        "under two classes, of which at most one is right. <code>scenelearn audit</code> shows "
+        f"them.</p><ul>\n{items}</ul>{more}",
+    )
+
+
+def refused(files: Sequence[Refused], after: str = "") -> str:
+    """Every file that was not used: counted by reason, and listed up to a limit.
+
+    Args:
+        files: what was refused, in any order.
+        after: HTML that ends the section.
+    """
     total = len(files)
     if not total:
-        return section("refused", "What was refused", "<p>Every file found was used.</p>")
+        return section("refused", "What was refused", f"<p>Every file found was used.</p>{after}")
     groups = findings.refused_groups(files, _N_REFUSED)
     n_listed = sum(len(group.listed) for group in groups)
     more = (
@@ -96,7 +127,9 @@ def refused(files: Sequence[Refused]) -> str:
         f"<tbody>\n{''.join(rows)}</tbody></table>",
         "tall",
     )
-    return section("refused", "What was refused", f"{intro}{reasons}<h3>File by file</h3>{listing}")
+    return section(
+        "refused", "What was refused", f"{intro}{reasons}<h3>File by file</h3>{listing}{after}"
+    )
 
 
 def time_and_photos(fit: FitResult) -> str:

@@ -11,7 +11,17 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _findings as findings
-from scenelearn.reporting._markup import count, figure, name, path, percent, region, section, text
+from scenelearn.reporting._markup import (
+    count,
+    figure,
+    name,
+    path,
+    percent,
+    region,
+    section,
+    table,
+    text,
+)
 from scenelearn.reporting._pictures import picture
 from scenelearn.reporting._style import N_TINTS
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
 
 _MANY_CLASSES = 12  # more columns than this get upright headings and narrower cells
+_MOST_CLASSES, _MOST_PAIRS = 50, 100  # with more classes, pairs are listed instead
 _MOST_PHOTOS, _MOST_OF_A_CELL = 120, 8  # about 4 kB each: half a megabyte, a second or two
 _THUMBNAIL_PX = 96
 
@@ -27,12 +38,15 @@ _THUMBNAIL_PX = 96
 def confusions(fit: FitResult) -> str:
     """The confusion matrix with counts and row shares, then the photos of its cells."""
     shown = findings.shown_by_cell(findings.photos_by_cell(fit), _MOST_PHOTOS, _MOST_OF_A_CELL)
+    photos = "".join(_photos(fit, cell, rows) for cell, rows in sorted(shown.items()))
+    if len(fit.evaluation.class_names) > _MOST_CLASSES:
+        body = _pairs(fit.evaluation, shown) + photos
+        return section("confusion", "What is taken for what", body)
     caption = (
         "Each row holds the test photos of one true class: how many were given each class, and "
         "which share of the row that is. Blue is right, orange is mistaken; the stronger, the "
         "larger the share. An underlined cell shows its photos."
     )
-    photos = "".join(_photos(fit, cell, rows) for cell, rows in sorted(shown.items()))
     body = figure(_matrix(fit.evaluation, shown), caption) + photos
     return section("confusion", "What is taken for what", body)
 
@@ -69,6 +83,24 @@ def _matrix(evaluation: Evaluation, shown: Container[tuple[int, int]]) -> str:
         f'<th rowspan="2">photos</th></tr><tr>{columns}</tr></thead>\n'
         f"<tbody>\n{''.join(rows)}</tbody></table>",
     )
+
+
+def _pairs(evaluation: Evaluation, shown: Container[tuple[int, int]]) -> str:
+    """The pairs of classes that are mistaken most often: for many classes, a matrix is unwieldy."""
+    found = findings.confusions(evaluation)
+    rows = []
+    for one in found[:_MOST_PAIRS]:
+        pair = f"{name(one.true)} taken for {name(one.predicted)}"
+        if (one.row, one.column) in shown:
+            pair = f'<a href="#{anchor(one.row, one.column)}">{pair}</a>'
+        rows.append((pair, f"{one.n:,}", f"{one.n_true:,}", percent(one.n / one.n_true)))
+    intro = (
+        f"<p>{count(len(found), 'pair')} of classes, of {len(evaluation.class_names):,} classes, "
+        f"{'was' if len(found) == 1 else 'were'} mistaken; here the {len(rows):,} most frequent. "
+        "All are in <code>result.json</code>.</p>"
+    )
+    columns = ("pair", "photos", "of the class", "share")
+    return intro + table("Mistaken pairs of classes", columns, rows, "lnnn")
 
 
 def _tint(n: int, n_photos: int, *, right: bool) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from scenelearn.evaluate import ClassScore, Evaluation, wilson
 
 if TYPE_CHECKING:
-    from scenelearn.data import Refused
+    from scenelearn.data import Photos, Refused
     from scenelearn.finetune import FitResult
 
 WIDE = 0.05  # an interval broader than five points asks for more test photos
@@ -205,6 +205,15 @@ def refused_groups(refused: Sequence[Refused], limit: int) -> list[RefusedGroup]
         left -= len(listed)
         groups.append(RefusedGroup(reason=reason, n=len(files), listed=tuple(listed)))
     return groups[::-1]
+
+
+def copies(photos: Photos) -> list[list[int]]:
+    """Groups of photos whose files are the same byte for byte, those under two classes first."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, content in enumerate(photos.hashes):
+        groups[content].append(index)
+    found = [group for group in groups.values() if len(group) > 1]
+    return sorted(found, key=lambda group: len(set(photos.labels[group].tolist())) < 2)
 
 
 def recipe(fit: FitResult) -> str:

@@ -29,7 +29,7 @@ _PARTS = (
     ("groups", "Groups", results.groups),
     ("reliability", "Probabilities", reliability),
     ("mistakes", "Mistakes", background.mistakes),
-    ("refused", "Refused files", lambda fit: background.refused(fit.refused)),
+    ("refused", "Refused files", background.refused_and_copies),
     ("time", "Time and photos", background.time_and_photos),
     ("repeat", "Repeat", background.repeat),
 )

@@ -172,8 +172,10 @@ footer p{border-top:1px solid var(--rule);margin:3.5rem 0 2.5rem;padding-top:1.1
 @media (max-width:50rem){dl.facts{grid-template-columns:1fr 1fr}}
 @media (max-width:34rem){th,td{padding:.45rem .65rem}.gallery{gap:1.4rem .9rem;
  grid-template-columns:repeat(2,minmax(0,1fr))}dl.rows{grid-template-columns:1fr;gap:0}
- dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:5.5rem}
+ dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:7.5rem}
  .bar{display:block;width:88px;margin:.35rem 0 0 auto}}
+@page{margin:14mm}
+@media print{.heat a{text-decoration:none}}
 @media print{body{font-size:10.5pt;background:none;print-color-adjust:exact;
  -webkit-print-color-adjust:exact}main,footer{max-width:none;padding:0}nav,.controls{display:none}
  .scroll,.scroll.tall{overflow:visible;max-height:none}
