@@ -234,8 +234,8 @@ def test_every_group_is_tabled_with_its_p_value(fit: FitResult, tmp_path: Path) 
     page = written(with_trust(fit), tmp_path / "report")
 
     # 3 of 12 photos are dark and they are the three mistakes: 1 / (12 over 3) = 1/220, twice
-    assert "light dark 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 yes" in page.text
-    assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 no" in page.text
+    assert "light dark significantly worse 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 light" in page.text
+    assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 " in page.text
     none = written(fit, tmp_path / "none")
     assert "No groups of photos were looked at." in none.text
 

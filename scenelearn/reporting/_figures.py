@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from scenelearn.evaluate import Interval
 from scenelearn.reporting._markup import count, percent, span, spoken, text
 
+_APART = 10  # percentage points: the ruler's two labels do not touch, on a phone neither
+
 # Curves and diagrams are drawn on this canvas, in px; on a phone it shrinks to about four fifths.
 WIDTH, HEIGHT = 420, 268
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 46
@@ -31,6 +33,7 @@ def ruler(accuracy: Interval, chance: float) -> str:
         for x in (0, 25, 50, 75, 100)
     )
     at, guess = 100 * accuracy.value, 100 * chance
+    top = 22 if abs(at - guess) > _APART else 40  # not through the figure above the dot
     label = (
         f"On a scale from 0 to 100 %: accuracy {percent(accuracy.value)}, 95 % interval "
         f"{span(accuracy.low, accuracy.high)}; chance level {percent(chance)}."
@@ -38,7 +41,7 @@ def ruler(accuracy: Interval, chance: float) -> str:
     return (
         f'<svg class="ruler" role="img" aria-label="{spoken(label)}" width="100%" height="84">'
         f'{marks}<rect class="track" x="0" y="49" width="100%" height="6" rx="3"/>'
-        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="22" y2="60"/>'
+        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="{top}" y2="60"/>'
         f'<text x="{guess:.2f}%" y="14" text-anchor="{_anchor(guess)}">chance {percent(chance)}'
         "</text>"
         f'<rect class="band" x="{100 * accuracy.low:.2f}%" y="43" height="18" rx="4" '

@@ -134,13 +134,13 @@ def groups(fit: FitResult) -> str:
         return section("groups", title, f"<p>{told}</p>")
     rows = [
         (
-            f"{name(one.column)} {name(one.group)}",
+            f"{name(one.column)} {name(one.group)}"
+            + ('<span class="rare">significantly worse</span>' if one.is_worse else ""),
             f"{one.accuracy.n:,}",
             percent(one.accuracy.value) + figures.interval_bar(one.accuracy),
             span(one.accuracy.low, one.accuracy.high),
             percent(one.rest.value),
             f"{one.corrected:.2g}",
-            "<strong>yes</strong>" if one.is_worse else "no",
         )
         for one in judged.slices[:_MOST_GROUPS]
     ]
@@ -151,5 +151,5 @@ def groups(fit: FitResult) -> str:
         "(Fisher's exact test), corrected for the number of groups looked at (Holm); below 0.05 "
         f"it counts as worse.{more}</p>"
     )
-    columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value", "worse")
-    return section("groups", title, intro + table("Every group", columns, rows, "lnnnnnl"))
+    columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value")
+    return section("groups", title, intro + table("Every group", columns, rows, "lnnnnn"))
