@@ -21,7 +21,7 @@ from scenelearn.reporting._markup import (
     table,
     text,
 )
-from scenelearn.reporting._pictures import picture
+from scenelearn.reporting._pictures import inline, picture
 
 if TYPE_CHECKING:
     from scenelearn.data import Refused
@@ -44,23 +44,36 @@ def mistakes(fit: FitResult) -> str:
     intro = (
         f"<p>{count(len(found), 'test photo')} of {fit.evaluation.n_photos:,} "
         f"{'was' if len(found) == 1 else 'were'} mistaken; here {which}. "
-        "The photos are shown as the network saw them, cut to their central square. "
-        "A wrong label shows here first.</p>"
+        "The photos are shown as the network saw them, cut to their central square; beside each, "
+        "in orange, what spoke for the wrong class (Grad-CAM), and below, the training photo that "
+        "is most alike to the network. A wrong label shows here first.</p>"
     )
     items = "".join(f"<li>{_mistake(fit, mistake)}</li>\n" for mistake in shown)
-    body = f'{intro}<ul class="gallery">\n{items}</ul>'
+    body = f'{intro}<ul class="gallery wide">\n{items}</ul>'
     return section("mistakes", "The most confident mistakes", body)
 
 
 def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
     photos = fit.splits.photos
     alt = f"Test photo of class {mistake.true}, taken for {mistake.predicted}"
+    shown = picture(photos, mistake.index, alt, _THUMBNAIL_PX)
     caption = (
         f"taken for <b>{name(mistake.predicted)}</b> {percent(mistake.probability)}<br>"
         f"is <strong>{name(mistake.true)}</strong> {percent(mistake.true_probability)}"
         f"{path(photos.paths[mistake.index])}"
     )
-    return figure(picture(photos, mistake.index, alt, _THUMBNAIL_PX), caption)
+    if not shown.startswith("<img"):
+        return figure(shown, caption)
+    explained = fit.classifier.explain(
+        photos.read(mistake.index), label=mistake.predicted, n_nearest=1
+    )
+    px = len(explained.heat)
+    heat = explained.picture().crop((px, 0, 2 * px, px)).resize((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    seen = inline(heat, f"The same photo: orange where it speaks for {mistake.predicted}")
+    near = "".join(
+        f"nearest training photo: {name(one.label)}{path(one.path)}" for one in explained.nearest
+    )
+    return figure(f'<div class="two">{shown}{seen}</div>', caption + near)
 
 
 def refused_and_copies(fit: FitResult) -> str:

@@ -42,7 +42,8 @@ def report(result: FitResult | Audit, folder: str | os.PathLike[str]) -> Path:
     request. That of a fit (``index.html``, ``model-card.md``, ``result.json``, ``split.csv``) says
     what it reached, where it fails, how far to trust it and what to do next, shows the photos
     behind each cell of the confusions, and how to repeat it from the split that is saved; the
-    card, in Markdown, goes with the classifier. That of an audit (``index.html``, ``audit.json``,
+    card, in Markdown, goes with the classifier. Only for where it looked in its most confident
+    mistakes is the network run again. That of an audit (``index.html``, ``audit.json``,
     ``quarantine.json``) shows each finding with its photos, filters them, and saves the
     quarantine that you tick. Each file is written whole or not at all, in place of an earlier
     report in the same folder.

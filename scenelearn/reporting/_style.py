@@ -154,6 +154,8 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .gallery figcaption{color:var(--ink);font-size:.9rem;line-height:1.4}
 .gallery b{color:var(--wrong)}
 .gallery code{display:block;color:var(--muted);margin-top:.25rem;font-size:.76rem}
+.gallery.wide{grid-template-columns:repeat(auto-fill,minmax(min(100%,16.5rem),1fr))}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:.5rem;margin-bottom:.4rem;max-width:330px}
 .gallery.small{gap:1rem;grid-template-columns:repeat(auto-fill,minmax(8rem,1fr));margin:0}
 .gallery.small img,.gallery.small .gone{max-width:112px}
 .findings{list-style:none;margin:0;padding:0}
@@ -171,7 +173,7 @@ footer p{border-top:1px solid var(--rule);margin:3.5rem 0 2.5rem;padding-top:1.1
  max-width:none;font-size:.85rem}
 @media (max-width:50rem){dl.facts{grid-template-columns:1fr 1fr}}
 @media (max-width:34rem){th,td{padding:.45rem .65rem}.gallery{gap:1.4rem .9rem;
- grid-template-columns:repeat(2,minmax(0,1fr))}dl.rows{grid-template-columns:1fr;gap:0}
+ grid-template-columns:repeat(2,minmax(0,1fr))}.gallery.wide{grid-template-columns:1fr}dl.rows{grid-template-columns:1fr;gap:0}
  dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:7.5rem}
  .bar{display:block;width:88px;margin:.35rem 0 0 auto}}
 @page{margin:14mm}
