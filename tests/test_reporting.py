@@ -307,6 +307,35 @@ def test_probabilities_are_drawn_tabled_and_told(fit: FitResult, tmp_path: Path)
     assert "63.0 % sure, 85.7 % of 7 photos right" in label
 
 
+def test_coverage_is_judged_against_what_chance_explains() -> None:
+    """Sets made as promised, from 40 validation photos and seen on 60, are blamed rarely."""
+    random = np.random.default_rng(0)
+    k = math.ceil(0.95 * 41)  # the threshold is the k-th of the 40 scores
+    scores = np.sort(random.random((2000, 40)), axis=1)[:, k - 1]
+    covered = (random.random((2000, 60)) <= scores[:, None]).mean(axis=1)
+    blamed = (covered < findings.coverage_limit(0.95, 40, 60)).mean()
+    assert 0.005 < blamed < 0.08
+
+
+def test_next_steps_name_sets_that_miss_and_photos_that_are_strange(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    labels = fit.splits.photos.labels[fit.test_indices]
+    wrong = np.eye(3, dtype=bool)[(labels + 1) % 3]
+    judged = evaluate(
+        labels,
+        fit.test_probabilities,
+        fit.splits.photos.class_names,
+        sets=wrong,
+        unlike=np.arange(len(labels)) % 2 == 0,
+    )
+
+    page = written(dataclasses.replace(fit, evaluation=judged), tmp_path / "report")
+
+    assert "The sets hold the true class more rarely than the 95 % they were made for" in page.text
+    assert "Of the test photos 50.0 % are flagged as unlike the training photos: add" in page.text
+
+
 def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
     page = written(fit, tmp_path / "report")
 

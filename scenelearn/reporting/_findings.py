@@ -113,6 +113,24 @@ def calibration_limit(evaluation: Evaluation) -> float:
     return evaluation.calibration_floor + 1.645 * deviation
 
 
+def coverage_limit(promised: float, n_validation: int, n_test: int) -> float:
+    """Prediction sets that cover less than this cover less than chance explains.
+
+    Sets made with n validation photos cover a share of new photos that varies about what was
+    promised, p, with a variance of p (1 − p) / (n + 2); measuring it on m test photos adds
+    p (1 − p) / m. Two deviations below p is the limit.
+
+    Example:
+        >>> round(coverage_limit(0.95, 27, 68), 3)
+        0.855
+
+    References:
+        V. Vovk (2012), Conditional validity of inductive conformal predictors. ACML.
+    """
+    variance = promised * (1 - promised) * (1 / (n_validation + 2) + 1 / n_test)
+    return promised - 1.96 * math.sqrt(variance)
+
+
 def photos_needed(share: float) -> int:
     """So many test photos, rounded up to two digits, make the interval as narrow as `WIDE`.
 

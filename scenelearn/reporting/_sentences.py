@@ -138,10 +138,11 @@ def next_steps(fit: FitResult, name: Name) -> list[str]:
             f"{n_validation:,} calibrate them better; until then do not set a threshold by them."
         )
     score = judged.trust
-    if score and score.coverage.high < COVERAGE:
+    limit = findings.coverage_limit(COVERAGE, len(fit.splits.validation), judged.n_photos)
+    if score and score.coverage.value < limit:
         steps.append(
             f"The sets hold the true class more rarely than the {_PROMISED} they were made "
-            "for: see that validation and test photos are of the same kind."
+            "for, and than chance explains: see that validation and test photos are of one kind."
         )
     if score and score.unlike.low > _FLAGGED:
         steps.append(
