@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import re
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.classify import Classifier
+from scenelearn.classify import Classifier, Explanation, Neighbour, Prediction
 from scenelearn.data import Photos, Reason, Refused, Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.evaluate import evaluate, wilson
@@ -69,6 +71,22 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+class Explainer:
+    """In place of a classifier: it sees what it is asked in the left half of every photo."""
+
+    def explain(self, photo: bytes, *, label: str, n_nearest: int) -> Explanation:
+        assert photo.startswith(b"\xff\xd8")  # a JPEG file
+        heat = np.zeros((32, 32), np.float32)
+        heat[:, :16] = 1
+        return Explanation(
+            prediction=cast("Prediction", None),
+            label=label,
+            image=np.full((32, 32, 3), 200, np.uint8),
+            heat=heat,
+            nearest=(Neighbour(path=f"like/{label}.jpg", label=label, similarity=0.9),)[:n_nearest],
+        )
+
+
 def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street")) -> FitResult:
     """A fit on small drawn photos; every fourth test photo is taken for the next class."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +126,7 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
     table[np.arange(len(test)), said] = sure
     probabilities = table.astype(np.float32)
     return FitResult(
-        classifier=cast("Classifier", object()),  # the report does not touch it
+        classifier=cast("Classifier", Explainer()),  # the report asks it for nothing else
         kept="fine-tuned",
         evaluation=evaluate(labels[test], probabilities, names),
         validation=evaluate(labels[validation], np.eye(len(names))[labels[validation]], names),
@@ -142,6 +160,24 @@ def fit(tmp_path: Path) -> FitResult:
     return make_fit(tmp_path / "photos")
 
 
+def with_trust(fit: FitResult, column: str = "light") -> FitResult:
+    """The same fit, judged also by groups, sets and flags: its three mistakes are "dark"."""
+    labels = fit.splits.photos.labels[fit.test_indices]
+    said = fit.test_probabilities.argmax(axis=1)
+    names = fit.splits.photos.class_names
+    sets = np.eye(len(names), dtype=bool)[said]
+    sets[said != labels] = True  # on its mistakes it names every class
+    judged = evaluate(
+        labels,
+        fit.test_probabilities,
+        names,
+        columns={column: np.where(said == labels, "bright", "dark")},
+        sets=sets,
+        unlike=np.arange(len(labels)) < 1,
+    )
+    return dataclasses.replace(fit, evaluation=judged)
+
+
 def written(fit: FitResult, folder: Path) -> Page:
     return Page(report(fit, folder).read_text(encoding="utf-8"))
 
@@ -160,7 +196,7 @@ def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_pa
     report(fit, str(folder))
 
     assert index == folder / "index.html"
-    names = ["index.html", "result.json", "split.csv"]
+    names = ["index.html", "model-card.md", "result.json", "split.csv"]
     assert sorted(file.name for file in folder.iterdir()) == names
 
 
@@ -173,8 +209,6 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     assert f"of 12 test photos (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in page.text
     assert "after a fit of 8.2 s" in page.text
     assert f"Mean recall of the classes {100 * judged.balanced_accuracy.value:.1f} %" in page.text
-    assert f"Log loss {judged.log_loss:.3f}" in page.text
-    assert f"Calibration error {100 * judged.calibration_error:.1f} %" in page.text
     assert "Validation accuracy 100.0 %" in page.text
     assert "Chance level 33.3 %" in page.text
     assert "Mistaken photos 3 of 12" in page.text
@@ -197,6 +231,111 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     assert "everything else 1.2 s" in page.text
 
 
+def test_the_answer_comes_first(fit: FitResult, tmp_path: Path) -> None:
+    page = written(with_trust(fit), tmp_path / "report")
+    top = page.text[: page.text.index("Training")]
+
+    assert "forest taken for sea : 1 of its 4 test photos (25.0 %)." in top
+    assert "Of forest , 75.0 % (30.1 to 95.4 %) of 4 test photos recognised." in top  # Wilson
+    assert "Photos with light dark : 0.0 % (0.0 to 56.1 %) of 3 photos right" in top
+    assert "Of 2 groups of photos that were looked at, 1 does significantly worse." in top
+    assert "hold the true class of 95 % of photos, hold that of 100.0 % (75.8 to 100.0 %)" in top
+    assert "with 1.50 classes in a set" in top  # nine of one class, three of three
+    # one of the nine that have one class is flagged
+    assert "one single answer to 66.7 % (39.1 to 86.2 %) of the photos, of which 100.0 %" in top
+    assert "It flags 8.3 % (1.5 to 35.4 %) of the test photos" in top
+    assert "Have a person look at the 33.3 % of photos on which it abstains." in top
+    assert "Add training photos with light dark , where it does significantly worse." in top
+
+
+def test_every_group_is_tabled_with_its_p_value(fit: FitResult, tmp_path: Path) -> None:
+    page = written(with_trust(fit), tmp_path / "report")
+
+    # 3 of 12 photos are dark and they are the three mistakes: 1 / (12 over 3) = 1/220, twice
+    assert "light dark significantly worse 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 light" in page.text
+    assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 " in page.text
+    none = written(fit, tmp_path / "none")
+    assert "No groups of photos were looked at." in none.text
+
+
+def test_chance_is_named_as_such(fit: FitResult, tmp_path: Path) -> None:
+    labels = fit.splits.photos.labels[fit.test_indices]
+    blind = np.full((len(labels), 3), 1 / 3)
+    judged = evaluate(labels, blind, fit.splits.photos.class_names)
+    fit = dataclasses.replace(fit, evaluation=judged, test_probabilities=blind)
+
+    page = written(fit, tmp_path / "report")
+
+    assert "not distinguishable from chance: check that each photo lies in its own" in page.text
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_calibration_is_judged_against_what_chance_explains(shift: float) -> None:
+    """Answers right as often as they say are blamed in about 5 % of cases, others always."""
+    random, n = np.random.default_rng(0), 400
+    blamed = 0
+    for _ in range(100):
+        sure = random.uniform(0.55, 0.95, n)
+        right = random.random(n) < sure - shift
+        judged = evaluate(np.where(right, 0, 1), np.stack([sure, 1 - sure], axis=1), ["a", "b"])
+        blamed += judged.calibration_error > findings.calibration_limit(judged)
+    assert blamed == 100 if shift else blamed <= 12
+
+
+def test_probabilities_are_drawn_tabled_and_told(fit: FitResult, tmp_path: Path) -> None:
+    page = written(fit, tmp_path / "report")
+    judged = fit.evaluation
+
+    # answers of 60 to 71 %, 65.5 % on average; bins of 1/15: 60 to 66 % and 67 to 71 %
+    assert "Answers are on average 65.5 % sure, and 75.0 % are right." in page.text
+    assert "60.0 % to 66.7 % 7 63.0 % 85.7 % 48.7 to 97.4 %" in page.text
+    assert "66.7 % to 73.3 % 5 69.0 % 60.0 % 23.1 to 88.2 %" in page.text
+    error = (7 * abs(6 / 7 - 0.63) + 5 * abs(0.6 - 0.69)) / 12
+    assert f"Expected calibration error {100 * error:.1f} %; by chance alone" in page.text
+    assert "so this is no more than chance explains." in page.text
+    assert f"Log loss {judged.log_loss:.3f} nats; the same" in page.text
+    assert "every class would reach 1.099" in page.text  # ln 3
+    assert f"Brier score {judged.brier:.3f}; the same" in page.text
+    assert "every class would reach 0.667" in page.text  # 1 − 1/3
+    assert f"among the first two {100 * judged.top_k[1].value:.1f} %" in page.text
+    assert "among the first three" not in page.text  # all classes there are
+    (label,) = (
+        svg["aria-label"] or ""
+        for svg in page.all("svg")
+        if (svg.get("aria-label") or "").startswith("Reliability diagram")
+    )
+    assert "63.0 % sure, 85.7 % of 7 photos right" in label
+
+
+def test_coverage_is_judged_against_what_chance_explains() -> None:
+    """Sets made as promised, from 40 validation photos and seen on 60, are blamed rarely."""
+    random = np.random.default_rng(0)
+    k = math.ceil(0.95 * 41)  # the threshold is the k-th of the 40 scores
+    scores = np.sort(random.random((2000, 40)), axis=1)[:, k - 1]
+    covered = (random.random((2000, 60)) <= scores[:, None]).mean(axis=1)
+    blamed = (covered < findings.coverage_limit(0.95, 40, 60)).mean()
+    assert 0.005 < blamed < 0.08
+
+
+def test_next_steps_name_sets_that_miss_and_photos_that_are_strange(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    labels = fit.splits.photos.labels[fit.test_indices]
+    wrong = np.eye(3, dtype=bool)[(labels + 1) % 3]
+    judged = evaluate(
+        labels,
+        fit.test_probabilities,
+        fit.splits.photos.class_names,
+        sets=wrong,
+        unlike=np.arange(len(labels)) % 2 == 0,
+    )
+
+    page = written(dataclasses.replace(fit, evaluation=judged), tmp_path / "report")
+
+    assert "The sets hold the true class more rarely than the 95 % they were made for" in page.text
+    assert "Of the test photos 50.0 % are flagged as unlike the training photos: add" in page.text
+
+
 def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
     page = written(fit, tmp_path / "report")
 
@@ -209,7 +348,7 @@ def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None
 
 
 def test_names_from_the_disk_are_inert(tmp_path: Path) -> None:
-    fit = make_fit(tmp_path / "photos", names=HOSTILE)
+    fit = with_trust(make_fit(tmp_path / "photos", names=HOSTILE), column=HOSTILE[0])
     refused = tuple(
         Refused(path=f"{name}.jpg", reason=Reason.DAMAGED, detail=name) for name in HOSTILE
     )
@@ -263,13 +402,14 @@ def test_nothing_is_fetched_from_elsewhere(fit: FitResult, tmp_path: Path) -> No
 
 
 def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
-    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    source = report(with_trust(fit), tmp_path / "report").read_text(encoding="utf-8")
     page = Page(source)
 
     assert page.all("html") == [{"lang": "en"}]
     assert [m for m in page.all("meta") if m.get("name") == "viewport"]
     assert len(page.all("h1")) == 1
     for svg in page.all("svg"):
+        assert "\\x" not in (svg.get("aria-label") or "")
         assert svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
     assert all(image["alt"] for image in page.all("img"))
     scrolling = [box for box in page.all("div") if "scroll" in (box.get("class") or "").split()]
@@ -323,19 +463,14 @@ def test_result_is_strict_json_and_keeps_every_number(fit: FitResult, tmp_path: 
     assert result["settings"] == fit.settings.to_json()
 
 
-@pytest.mark.parametrize(
-    ("epochs", "why"), [(0, "epochs=0"), (None, "budget of 2 min 00 s left no time")]
-)
-def test_without_fine_tuning_it_says_so(
-    fit: FitResult, tmp_path: Path, epochs: int | None, why: str
-) -> None:
-    settings = dataclasses.replace(fit.settings, epochs=epochs)
-    fit = dataclasses.replace(fit, history=fit.history[:1], kept="solved head", settings=settings)
+@pytest.mark.parametrize("why", ["none asked for", "none: not one epoch fits into the time"])
+def test_without_fine_tuning_it_says_so(fit: FitResult, tmp_path: Path, why: str) -> None:
+    phases = (Phase(name="fine-tuning", seconds=0.0, note=why),)
+    fit = dataclasses.replace(fit, history=fit.history[:1], kept="solved head", phases=phases)
 
     page = written(fit, tmp_path / "report")
 
-    assert "No fine-tuning ran" in page.text
-    assert why in page.text
+    assert f"No fine-tuning ran: {why}." in page.text
     assert "The solved head reached 70.0 % of the validation photos" in page.text
     assert not [svg for svg in page.all("svg") if "by epoch" in (svg.get("aria-label") or "")]
 
@@ -356,13 +491,21 @@ def test_mistakes_come_with_their_photos_most_confident_first(
 ) -> None:
     page = written(fit, tmp_path / "report")
 
-    alts = [image["alt"] for image in page.all("img")]
-    assert alts == [
+    alts = [image["alt"] or "" for image in page.all("img")]
+    assert [alt for alt in alts if "taken for" in alt] == [
         "Test photo of class street, taken for forest",
         "Test photo of class sea, taken for street",
         "Test photo of class forest, taken for sea",
     ]
-    assert "taken for forest 71.0 % is street 14.5 % class 2/ photo '6'.jpg" in page.text
+    told = "taken for forest 71.0 % is street 14.5 % class 2/ photo '6'.jpg"
+    assert f"{told} nearest training photo: forest like/ forest.jpg" in page.text
+    heats = [image for image in page.all("img") if "orange where" in (image["alt"] or "")]
+    assert heats[0]["alt"] == "The same photo: orange where it speaks for forest"
+    content = base64.b64decode((heats[0]["src"] or "").partition(",")[2])
+    with Image.open(io.BytesIO(content)) as heat:
+        red, _, blue = np.asarray(heat, float)[80, 20]  # left: the heat
+        assert red - blue > 80
+        assert np.ptp(np.asarray(heat, float)[80, 140]) < 10  # right: grey
 
 
 @pytest.mark.parametrize(
@@ -382,7 +525,74 @@ def test_photo_lost_meanwhile_is_said_in_its_place(
     page = written(fit, tmp_path / "report")
 
     assert words in page.text
-    assert len(page.all("img")) == 2
+    # of 12 in cells, 3 mistakes and 3 with their heat, the one is missing everywhere
+    assert len(page.all("img")) == 15
+
+
+def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: Path) -> None:
+    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    page = Page(source)
+
+    cells = {
+        link["href"]: (link["aria-label"] or "").replace("\N{NO-BREAK SPACE}", " ")
+        for link in page.all("a")
+        if "aria-label" in link
+    }
+    assert cells == {
+        "#cell-0-0": "3 75.0 %: forest, recognised",
+        "#cell-0-1": "1 25.0 %: forest, taken for sea",
+        "#cell-1-1": "3 75.0 %: sea, recognised",
+        "#cell-1-2": "1 25.0 %: sea, taken for street",
+        "#cell-2-2": "3 75.0 %: street, recognised",
+        "#cell-2-0": "1 25.0 %: street, taken for forest",
+    }
+
+    def told(place: str) -> str:
+        start = source.index(f'<section class="cell" id="{place}"')
+        return Page(source[start : source.index("</section>", start) + 10]).text
+
+    assert told("cell-2-0") == (
+        "street , taken for forest 1 of the 4 test photos of street (25.0 %), and of the 4 said "
+        "to be forest (25.0 %); here all of them. Back to the table 71.0 % sure class 2/ "
+        "photo '6'.jpg"
+    )
+    assert re.findall(r"(\d+\.\d) % sure", told("cell-2-2")) == [
+        "68.0",
+        "69.0",
+        "70.0",
+    ]  # the least sure first
+
+
+def test_photos_of_cells_are_bounded(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenelearn.reporting import _confusion
+
+    monkeypatch.setattr(_confusion, "_MOST_PHOTOS", 4)
+    page = written(fit, tmp_path / "report")
+
+    places = [one.get("id") for one in page.all("section") if one.get("class") == "cell"]
+    assert places == ["cell-0-0", "cell-0-1", "cell-1-2", "cell-2-0"]  # mistakes before others
+    links = [link["href"] for link in page.all("a") if "aria-label" in link]
+    assert links == [f"#{place}" for place in places]
+    alts = [image["alt"] or "" for image in page.all("img")]
+    assert len([alt for alt in alts if "said to be" in alt]) == 4
+    assert "(75.0 %); here the 1 that it was least sure of." in page.text
+
+
+def test_with_many_classes_pairs_are_listed_instead_of_a_matrix(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenelearn.reporting import _confusion
+
+    monkeypatch.setattr(_confusion, "_MOST_CLASSES", 2)
+    monkeypatch.setattr(_confusion, "_MOST_PAIRS", 2)
+    page = written(fit, tmp_path / "report")
+
+    assert "3 pairs of classes, of 3 classes, were mistaken; here the 2 most frequent." in page.text
+    assert "forest taken for sea 1 4 25.0 %" in page.text
+    assert not [one for one in page.all("table") if "heat" in (one.get("class") or "")]
+    assert {"#cell-0-1", "#cell-1-2"} <= {link["href"] for link in page.all("a")}
 
 
 def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
@@ -397,7 +607,7 @@ def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
 
     assert "Every test photo was recognised." in page.text
     assert "No test photo was mistaken" in page.text
-    assert "Weakest class –" in page.text
+    assert "Where it fails On no test photo." in page.text
 
 
 def test_class_without_test_photos(fit: FitResult, tmp_path: Path) -> None:
@@ -435,6 +645,20 @@ def test_nothing_refused(fit: FitResult, tmp_path: Path) -> None:
     page = written(dataclasses.replace(fit, refused=()), tmp_path / "report")
 
     assert "Every file found was used." in page.text
+
+
+def test_files_that_are_there_twice_are_told(fit: FitResult, tmp_path: Path) -> None:
+    def told(like: dict[int, int], where: str) -> str:
+        photos = fit.splits.photos
+        hashes = tuple(photos.hashes[like.get(k, k)] for k in range(len(photos)))
+        splits = dataclasses.replace(fit.splits, photos=dataclasses.replace(photos, hashes=hashes))
+        return written(dataclasses.replace(fit, splits=splits), tmp_path / where).text
+
+    assert "No two photos are the same file." in told({}, "none")
+    assert "1 photo is there several times, as identical files." in told({1: 0, 2: 0}, "one")
+    both = told({1: 0, 9: 3}, "two")
+    assert "2 photos are there several times, as identical files; 1 of them under two" in both
+    assert "class 0/ photo '3'.jpg , class 1/ photo '1'.jpg" in both
 
 
 def test_advice_follows_from_the_numbers(fit: FitResult, tmp_path: Path) -> None:
@@ -482,8 +706,83 @@ def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
         report(fit, folder)
 
     assert (folder / "index.html").read_bytes() == before
-    names = ["index.html", "result.json", "split.csv"]
+    names = ["index.html", "model-card.md", "result.json", "split.csv"]
     assert sorted(file.name for file in folder.iterdir()) == names
+
+
+# The model card
+
+
+def card_of(fit: FitResult, folder: Path) -> str:
+    return report(fit, folder).with_name("model-card.md").read_text(encoding="utf-8")
+
+
+def test_card_states_use_data_figures_limits_and_the_way_back(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    fit = with_trust(dataclasses.replace(fit, environment={"photos": "ab12cd", "keras": "3.x"}))
+    card = card_of(fit, tmp_path / "report").replace("\N{NO-BREAK SPACE}", " ")
+
+    assert re.findall("^#+ .*", card, re.MULTILINE) == [
+        "# Model card: photos",
+        "## Intended use",
+        "## Data",
+        "## What it reaches",
+        "## Where it fails",
+        "## How far to trust one answer",
+        "## Limits",
+        "## How to repeat it",
+    ]
+    assert "The fine-tuned network recognises **75.0 %** of 12 test photos" in card
+    assert "The fingerprint of the photos is ab12cd;" in card
+    assert "Files that were not used: 1 not an image." in card
+    assert "| forest | 2 | 2 | 4 |" in card  # train, validation, test
+    assert "| accuracy | 75.0 % (46.8 to 91.1 %) |" in card  # Wilson's, 9 of 12
+    assert "- forest taken for sea: 1 of its 4 test photos (25.0 %)." in card
+    assert "- Photos with light dark: 0.0 % (0.0 to 56.1 %) of 3 photos right" in card
+    assert "For 3 classes there are fewer than 30 test photos" in card
+    assert "```python\nimport scenelearn as sl\n" in card
+    assert "fit = sl.fit(\n    splits,\n    backbone=" in card
+
+
+CRAFTED = (
+    "# heading | cell",
+    "- item",
+    "1. item",
+    "+ item 12:30 (mailto:a@b.test) 2. _x_y_",
+    "***bold*** _slanted_ `code` ~~gone~~",
+    "[link](http://x.test) <http://y.test> www.z.test",
+    "![picture](x.png)",
+    "\\* &lt;b&gt; $x^2$",
+    "    indented",
+    "```",
+    *HOSTILE,
+)
+
+
+def test_names_are_inert_in_the_card(tmp_path: Path) -> None:
+    markdown = pytest.importorskip("markdown", reason="renders the card; the docs need it too")
+    fit = with_trust(make_fit(tmp_path / "``` photos", names=CRAFTED), column="*light* | <b>")
+    fit = dataclasses.replace(
+        fit,
+        environment={"keras": CRAFTED[0], "photos": HOSTILE[1]},
+        settings=dataclasses.replace(fit.settings, weights=HOSTILE[0]),
+    )
+
+    shown = markdown.markdown(card_of(fit, tmp_path / "report"), extensions=["extra"])
+
+    page = Page(shown)
+    tags = {tag for tag, _ in page.elements}
+    assert tags == {
+        "h1", "h2", "p", "strong", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "pre",
+        "code",
+    }  # fmt: skip
+    assert len(page.all("strong")) == len(page.all("pre")) == len(page.all("h1")) == 1
+    assert len(page.all("ul")) == 3
+    for name in CRAFTED[:-1]:
+        assert page.text.count(" ".join(name.split())) >= 3  # in the list of classes and tables
+    rows = re.findall(r"<tr>.*?</tr>", shown, re.DOTALL)
+    assert {len(re.findall("<t[hd]", row)) for row in rows} == {2, 4, 5}
 
 
 def test_importing_the_room_loads_no_network() -> None:

@@ -21,7 +21,7 @@ from scenelearn.reporting._markup import (
     table,
     text,
 )
-from scenelearn.reporting._pictures import picture
+from scenelearn.reporting._pictures import inline, picture
 
 if TYPE_CHECKING:
     from scenelearn.data import Refused
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _N_MISTAKES = 12
 _N_REFUSED = 200
 _THUMBNAIL_PX = 160
+_MOST_GROUPS, _MOST_OF_A_GROUP = 20, 6  # of identical files under two classes
 
 
 def mistakes(fit: FitResult) -> str:
@@ -43,30 +44,73 @@ def mistakes(fit: FitResult) -> str:
     intro = (
         f"<p>{count(len(found), 'test photo')} of {fit.evaluation.n_photos:,} "
         f"{'was' if len(found) == 1 else 'were'} mistaken; here {which}. "
-        "The photos are shown as the network saw them, cut to their central square. "
-        "A wrong label shows here first.</p>"
+        "The photos are shown as the network saw them, cut to their central square; beside each, "
+        "in orange, what spoke for the wrong class (Grad-CAM), and below, the training photo that "
+        "is most alike to the network. A wrong label shows here first.</p>"
     )
     items = "".join(f"<li>{_mistake(fit, mistake)}</li>\n" for mistake in shown)
-    body = f'{intro}<ul class="gallery">\n{items}</ul>'
+    body = f'{intro}<ul class="gallery wide">\n{items}</ul>'
     return section("mistakes", "The most confident mistakes", body)
 
 
 def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
     photos = fit.splits.photos
     alt = f"Test photo of class {mistake.true}, taken for {mistake.predicted}"
+    shown = picture(photos, mistake.index, alt, _THUMBNAIL_PX)
     caption = (
         f"taken for <b>{name(mistake.predicted)}</b> {percent(mistake.probability)}<br>"
         f"is <strong>{name(mistake.true)}</strong> {percent(mistake.true_probability)}"
         f"{path(photos.paths[mistake.index])}"
     )
-    return figure(picture(photos, mistake.index, alt, _THUMBNAIL_PX), caption)
+    if not shown.startswith("<img"):
+        return figure(shown, caption)
+    explained = fit.classifier.explain(
+        photos.read(mistake.index), label=mistake.predicted, n_nearest=1
+    )
+    px = len(explained.heat)
+    heat = explained.picture().crop((px, 0, 2 * px, px)).resize((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    seen = inline(heat, f"The same photo: orange where it speaks for {mistake.predicted}")
+    near = "".join(
+        f"nearest training photo: {name(one.label)}{path(one.path)}" for one in explained.nearest
+    )
+    return figure(f'<div class="two">{shown}{seen}</div>', caption + near)
 
 
-def refused(files: Sequence[Refused]) -> str:
-    """Every file that was not used: counted by reason, and listed up to a limit."""
+def refused_and_copies(fit: FitResult) -> str:
+    """The files that were not used, and those that are there twice."""
+    photos = fit.splits.photos
+    groups = findings.copies(photos)
+    if not groups:
+        return refused(fit.refused, "<p>No two photos are the same file.</p>")
+    told = (
+        f"{count(len(groups), 'photo')} {'is' if len(groups) == 1 else 'are'} there several times"
+    )
+    two = [group for group in groups if len(set(photos.labels[group].tolist())) > 1]
+    if not two:
+        return refused(fit.refused, f"<h3>Copies</h3><p>{told}, as identical files.</p>")
+    items = "".join(
+        f"<li>{', '.join(path(photos.paths[index]) for index in group[:_MOST_OF_A_GROUP])}</li>\n"
+        for group in two[:_MOST_GROUPS]
+    )
+    more = f"<p>and {len(two) - _MOST_GROUPS:,} more</p>" if len(two) > _MOST_GROUPS else ""
+    return refused(
+        fit.refused,
+        f"<h3>Copies</h3><p>{told}, as identical files; {len(two):,} of them "
+        "under two classes, of which at most one is right. <code>scenelearn audit</code> shows "
+        f"them.</p><ul>\n{items}</ul>{more}",
+    )
+
+
+def refused(files: Sequence[Refused], after: str = "") -> str:
+    """Every file that was not used: counted by reason, and listed up to a limit.
+
+    Args:
+        files: what was refused, in any order.
+        after: HTML that ends the section.
+    """
     total = len(files)
     if not total:
-        return section("refused", "What was refused", "<p>Every file found was used.</p>")
+        return section("refused", "What was refused", f"<p>Every file found was used.</p>{after}")
     groups = findings.refused_groups(files, _N_REFUSED)
     n_listed = sum(len(group.listed) for group in groups)
     more = (
@@ -96,7 +140,9 @@ def refused(files: Sequence[Refused]) -> str:
         f"<tbody>\n{''.join(rows)}</tbody></table>",
         "tall",
     )
-    return section("refused", "What was refused", f"{intro}{reasons}<h3>File by file</h3>{listing}")
+    return section(
+        "refused", "What was refused", f"{intro}{reasons}<h3>File by file</h3>{listing}{after}"
+    )
 
 
 def time_and_photos(fit: FitResult) -> str:
@@ -144,16 +190,6 @@ def time_and_photos(fit: FitResult) -> str:
 
 def repeat(fit: FitResult) -> str:
     """The lines of Python that run this fit again, and what it ran on."""
-    photos = fit.splits.photos
-    settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
-    shares = f"validation={fit.splits.validation_share}, test={fit.splits.test_share}"
-    code = (
-        "import scenelearn as sl\n\n"
-        f"photos = sl.scan({str(photos.folder)!r}, 'report/split.csv')\n"
-        f"splits = sl.split(photos, {shares}, seed={fit.splits.seed})\n"
-        f"fit = sl.fit(\n    splits,\n{settings})\n"
-        'sl.report(fit, "report/")\n'
-    )
     sizes = [len(side) for side in (fit.splits.train, fit.splits.validation, fit.splits.test)]
     whole = sum(sizes) or 1
     note = (
@@ -163,7 +199,7 @@ def repeat(fit: FitResult) -> str:
         "a photo that is gone or has changed since is then refused by name.</p>"
     )
     # The code's strings went through repr, so nothing but markup is left to escape.
-    snippet = region("Python code", f"<pre><code>{html.escape(code)}</code></pre>")
+    snippet = region("Python code", f"<pre><code>{html.escape(findings.recipe(fit))}</code></pre>")
     ran_on = "".join(
         f"<dt>{text(key.replace('_', ' '))}</dt><dd>{text(value)}</dd>"
         for key, value in fit.environment.items()

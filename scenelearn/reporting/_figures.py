@@ -1,4 +1,4 @@
-"""The page's figures: SVG written by hand, and the confusion matrix as a coloured table."""
+"""The page's figures: SVG written by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scenelearn.evaluate import Evaluation, Interval
-from scenelearn.reporting._markup import count, name, percent, region, span, text
-from scenelearn.reporting._style import N_TINTS
+from scenelearn.evaluate import Interval
+from scenelearn.reporting._markup import count, percent, span, spoken, text
 
-_MANY_CLASSES = 12  # more columns than this get upright headings and narrower cells
+_APART = 10  # percentage points: the ruler's two labels do not touch, on a phone neither
 
-# The curves are drawn on this canvas, in px; on a phone it shrinks to about four fifths.
-_WIDTH, _HEIGHT = 420, 268
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 64, 46
+# Curves and diagrams are drawn on this canvas, in px; on a phone it shrinks to about four fifths.
+WIDTH, HEIGHT = 420, 268
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 46
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +33,15 @@ def ruler(accuracy: Interval, chance: float) -> str:
         for x in (0, 25, 50, 75, 100)
     )
     at, guess = 100 * accuracy.value, 100 * chance
+    top = 22 if abs(at - guess) > _APART else 40  # not through the figure above the dot
     label = (
         f"On a scale from 0 to 100 %: accuracy {percent(accuracy.value)}, 95 % interval "
         f"{span(accuracy.low, accuracy.high)}; chance level {percent(chance)}."
     )
     return (
-        f'<svg class="ruler" role="img" aria-label="{text(label)}" width="100%" height="84">{marks}'
-        '<rect class="track" x="0" y="49" width="100%" height="6" rx="3"/>'
-        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="22" y2="60"/>'
+        f'<svg class="ruler" role="img" aria-label="{spoken(label)}" width="100%" height="84">'
+        f'{marks}<rect class="track" x="0" y="49" width="100%" height="6" rx="3"/>'
+        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="{top}" y2="60"/>'
         f'<text x="{guess:.2f}%" y="14" text-anchor="{_anchor(guess)}">chance {percent(chance)}'
         "</text>"
         f'<rect class="band" x="{100 * accuracy.low:.2f}%" y="43" height="18" rx="4" '
@@ -89,77 +89,43 @@ def curves(
         step: the finest spacing of the axis' ticks.
     """
     finite = [value for line in lines for value in line.values if math.isfinite(value)]
-    ticks = _ticks(0.0 if from_zero else min(finite), max(finite), step)
-    low, high = ticks[0], ticks[-1]
+    marks = ticks(0.0 if from_zero else min(finite), max(finite), step)
+    low, high = marks[0], marks[-1]
     n_epochs = len(lines[0].values)
 
     def x(epoch: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epoch / max(n_epochs - 1, 1)
+        return LEFT + (WIDTH - LEFT - RIGHT) * epoch / max(n_epochs - 1, 1)
 
     def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
     parts = [f'<text class="strong" x="14" y="25">{text(title)}</text>']
-    for tick in ticks:
+    for tick in marks:
         parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" '
-            f'y2="{y(tick):.1f}"/><text x="{_LEFT - 8}" y="{y(tick) + 4.5:.1f}" '
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" '
+            f'y2="{y(tick):.1f}"/><text x="{LEFT - 8}" y="{y(tick) + 4.5:.1f}" '
             f'text-anchor="end">{show(tick)}</text>'
         )
     every = max(1, math.ceil((n_epochs - 1) / 8))
     for epoch in range(0, n_epochs, every):
         parts.append(
-            f'<text x="{x(epoch):.1f}" y="{_HEIGHT - _BOTTOM + 20}" '
+            f'<text x="{x(epoch):.1f}" y="{HEIGHT - BOTTOM + 20}" '
             f'text-anchor="middle">{epoch}</text>'
         )
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 9}" text-anchor="middle">epoch</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 9}" text-anchor="middle">epoch</text>')
     for place, line in enumerate(lines):
         if len(lines) > 1:
             parts.append(_legend(line, 14 + 118 * place))
         parts.append(_path(line, x, y, marks=n_epochs <= 40))
     told = "; ".join(f"{line.name}: {_in_words(line.values, show)}" for line in lines)
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{text(f"{title} by epoch. {told}.")}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{spoken(f"{title} by epoch. {told}.")}">{"".join(parts)}</svg>'
     )
 
 
-def confusion_table(evaluation: Evaluation) -> str:
-    """Rows the true classes, columns the predicted ones; each cell a count and its row's share."""
-    names = evaluation.class_names
-    kind = "heat many" if len(names) > _MANY_CLASSES else "heat"
-    columns = "".join(f'<th scope="col">{name(column)}</th>' for column in names)
-    rows = []
-    for k, (row, score) in enumerate(zip(evaluation.confusion, evaluation.per_class, strict=True)):
-        cells = "".join(_cell(n, score.n_photos, right=j == k) for j, n in enumerate(row))
-        rows.append(
-            f'<tr><th scope="row">{name(score.name)}</th>{cells}'
-            f'<td class="sum">{score.n_photos:,}</td></tr>\n'
-        )
-    return region(
-        "Confusion matrix",
-        f'<table class="{kind}"><thead><tr><th rowspan="2">true class</th>'
-        f'<th colspan="{len(names)}" scope="colgroup">predicted class</th>'
-        f'<th rowspan="2">photos</th></tr><tr>{columns}</tr></thead>\n'
-        f"<tbody>\n{''.join(rows)}</tbody></table>",
-    )
-
-
-def _cell(n: int, n_photos: int, *, right: bool) -> str:
-    if not n:
-        return '<td class="zero">0</td>'
-    share = n / n_photos
-    tint = max(1, round(N_TINTS * math.sqrt(share)))  # the root keeps rare mistakes in sight
-    kind = "right" if right else "wrong"
-    return f'<td class="{kind}{tint}">{n:,}<small>{percent(share)}</small></td>'
-
-
-def _anchor(at: float) -> str:
-    return "start" if at < 12 else "end" if at > 88 else "middle"
-
-
-def _ticks(low: float, high: float, finest: float) -> list[float]:
+def ticks(low: float, high: float, finest: float) -> list[float]:
     """Three to seven round numbers that enclose both ends, `finest` or more apart."""
     rough = max((high - low) / 4, finest)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -168,6 +134,10 @@ def _ticks(low: float, high: float, finest: float) -> list[float]:
     if last - first < 2:
         first, last = (first - 1, last) if first > 0 else (first, first + 2)
     return [k * step for k in range(first, last + 1)]
+
+
+def _anchor(at: float) -> str:
+    return "start" if at < 12 else "end" if at > 88 else "middle"
 
 
 def _legend(line: Line, x: int) -> str:

@@ -24,6 +24,11 @@ def text(value: object) -> str:
     return html.escape("".join(shown), quote=True)
 
 
+def spoken(value: object) -> str:
+    """A sentence of ours as the label of a figure; its no-break spaces become plain ones."""
+    return text(str(value).replace(_NBSP, " "))
+
+
 def name(value: object) -> str:
     """A name from the disk amid other text; right-to-left names do not reorder what follows."""
     return f"<bdi>{text(value)}</bdi>"

@@ -26,7 +26,12 @@ def picture(photos: Photos, index: int, alt: str, side_px: int) -> str:
         return '<div class="gone">This file is no longer there.</div>'
     except (OSError, RefusedPhoto):
         return '<div class="gone">This file can no longer be read.</div>'
+    return inline(Image.fromarray(pixels), alt)
+
+
+def inline(image: Image.Image, alt: str) -> str:
+    """An image as an element that holds its own pixels."""
     encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG", quality=80, optimize=True)
+    image.save(encoded, "JPEG", quality=80, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
-    return f'<img src="{uri}" width="{side_px}" height="{side_px}" alt="{text(alt)}">'
+    return f'<img src="{uri}" width="{image.width}" height="{image.height}" alt="{text(alt)}">'

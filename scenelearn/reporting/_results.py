@@ -1,4 +1,4 @@
-"""What the fit reached, part by part: the answer, the training, the confusions, the classes."""
+"""What the fit reached, part by part: the training, the classes, the groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _figures as figures
-from scenelearn.reporting import _findings as findings
+from scenelearn.reporting import _sentences as sentences
 from scenelearn.reporting._markup import (
     NONE,
-    count,
     duration,
     figure,
     name,
@@ -24,102 +23,20 @@ from scenelearn.reporting._markup import (
 if TYPE_CHECKING:
     from scenelearn.finetune import Epoch, FitResult
 
-_SUBJECT = {
-    "fine-tuned": "The fine-tuned network",
-    "solved head": "The solved head on the unchanged backbone",
-}
-
-
-def answer(fit: FitResult) -> str:
-    """What was reached, in one sentence, on one scale and as facts; then what to do next."""
-    judged = fit.evaluation
-    accuracy = judged.accuracy
-    largest = findings.chance(judged)
-    chance = largest.n_photos / judged.n_photos
-    subject = _SUBJECT.get(fit.kept, f"The {text(fit.kept)}")
-    lead = (
-        f'<p class="lead">{subject} recognises <strong>{percent(accuracy.value)}</strong> of '
-        f"{count(judged.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% interval "
-        f"{span(accuracy.low, accuracy.high)}) after a fit of {duration(fit.seconds)}.</p>"
-    )
-    scale = figure(
-        figures.ruler(accuracy, chance),
-        "The band is the 95\N{NO-BREAK SPACE}% interval of the accuracy. The chance level is "
-        f"what always answering {name(largest.name)}, the test photos' largest class, would reach.",
-    )
-    weakest, confusion = findings.weakest(judged), findings.main_confusion(judged)
-    n_wrong = judged.n_photos - sum(row[k] for k, row in enumerate(judged.confusion))
-    facts = (
-        (
-            "Weakest class",
-            f"{name(weakest.name)}, recall {percent(weakest.recall.value)}" if weakest else NONE,
-        ),
-        (
-            "Most frequent confusion",
-            f"{name(confusion.true)} taken for {name(confusion.predicted)}, "
-            f"{count(confusion.n, 'time')}"
-            if confusion
-            else NONE,
-        ),
-        ("Mistaken photos", f"{n_wrong:,} of {judged.n_photos:,}"),
-        ("Validation accuracy", percent(fit.validation.accuracy.value)),
-        ("Chance level", percent(chance)),
-        ("Mean recall of the classes", percent(judged.balanced_accuracy.value)),
-        ("Calibration error", percent(judged.calibration_error)),
-        ("Log loss", number(judged.log_loss)),
-    )
-    tiles = "".join(f"<div><dt>{term}</dt><dd>{value}</dd></div>" for term, value in facts)
-    advice = f"<p>{_next_step(fit, chance)}</p>"
-    return (
-        f'{lead}{scale}<dl class="facts">{tiles}</dl>'
-        f'<div class="next"><h2>What to do next</h2>{advice}</div>'
-    )
-
-
-def _next_step(fit: FitResult, chance: float) -> str:
-    """One or two sentences that follow from the numbers, as HTML."""
-    judged = fit.evaluation
-    weakest, confusion = findings.weakest(judged), findings.main_confusion(judged)
-    if judged.accuracy.low <= chance:
-        first = (
-            "This is not distinguishable from chance: check that each photo lies in its own "
-            "class's folder, then give the fit more photos or more minutes."
-        )
-    elif weakest is None or confusion is None:
-        first = "No test photo was mistaken: only harder or more test photos can show a weakness."
-    else:
-        label = fit.splits.photos.class_names.index(weakest.name)
-        trained = int((fit.splits.photos.labels[fit.splits.train] == label).sum())
-        first = (
-            f"Begin with {name(weakest.name)}, which has the lowest recall "
-            f"({percent(weakest.recall.value)}) and {count(trained, 'training photo')}: look below "
-            "for wrong labels among its mistakes, then add photos of it."
-        )
-    width = judged.accuracy.high - judged.accuracy.low
-    if width <= findings.WIDE:
-        return first
-    needed = findings.photos_needed(judged.accuracy.value)
-    return (
-        f"{first} The interval is {100 * width:.1f} points wide; about {needed:,} test photos, "
-        f"instead of {judged.n_photos:,}, would narrow it to {100 * findings.WIDE:.0f}."
-    )
+_MOST_GROUPS = 40  # on the page; all are in result.json
 
 
 def training(fit: FitResult) -> str:
     """Validation accuracy and losses by epoch; without fine-tuning, a sentence instead."""
     history = fit.history
     if len(history) < 2:
-        why = (
-            "none was asked for (<code>epochs=0</code>)"
-            if fit.settings.epochs == 0
-            else f"the budget of {duration(60 * fit.settings.minutes)} left no time for an epoch"
-        )
+        why = "".join(f": {text(p.note)}" for p in fit.phases if p.name == "fine-tuning" and p.note)
         reached = "".join(
             f" The solved head reached {percent(epoch.validation_accuracy)} of the validation "
             f"photos, with a loss of {number(epoch.validation_loss)}."
             for epoch in history
         )
-        return section("training", "Training", f"<p>No fine-tuning ran: {why}.{reached}</p>")
+        return section("training", "Training", f"<p>No fine-tuning ran{why}.{reached}</p>")
     accuracy = [
         figures.Line(
             name="validation", look="a", values=[epoch.validation_accuracy for epoch in history]
@@ -187,17 +104,6 @@ def _epoch_row(epoch: Epoch) -> tuple[str, ...]:
     )
 
 
-def confusions(fit: FitResult) -> str:
-    """The confusion matrix with counts and row shares."""
-    caption = (
-        "Each row holds the test photos of one true class: how many were given each class, and "
-        "which share of the row that is. Blue is right, orange is mistaken; the stronger, the "
-        "larger the share."
-    )
-    body = figure(figures.confusion_table(fit.evaluation), caption)
-    return section("confusion", "What is taken for what", body)
-
-
 def classes(fit: FitResult) -> str:
     """One row a class: photos, recall with its interval, precision, F1."""
     rows = [
@@ -218,3 +124,32 @@ def classes(fit: FitResult) -> str:
         "100\N{NO-BREAK SPACE}%.</p>"
     )
     return section("classes", "Class by class", intro + table("Classes", columns, rows, "lnnnnn"))
+
+
+def groups(fit: FitResult) -> str:
+    """One row a group of photos that was looked at, the worst first."""
+    judged = fit.evaluation
+    title, told = "Groups of photos", sentences.groups(judged)
+    if not judged.slices:
+        return section("groups", title, f"<p>{told}</p>")
+    rows = [
+        (
+            f"{name(one.column)} {name(one.group)}"
+            + ('<span class="rare">significantly worse</span>' if one.is_worse else ""),
+            f"{one.accuracy.n:,}",
+            percent(one.accuracy.value) + figures.interval_bar(one.accuracy),
+            span(one.accuracy.low, one.accuracy.high),
+            percent(one.rest.value),
+            f"{one.corrected:.2g}",
+        )
+        for one in judged.slices[:_MOST_GROUPS]
+    ]
+    rest = len(judged.slices) - len(rows)
+    more = f" The other {rest:,} are in <code>result.json</code>." if rest else ""
+    intro = (
+        f"<p>{told} The p-value is the chance that so low an accuracy comes by chance alone "
+        "(Fisher's exact test), corrected for the number of groups looked at (Holm); below 0.05 "
+        f"it counts as worse.{more}</p>"
+    )
+    columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value")
+    return section("groups", title, intro + table("Every group", columns, rows, "lnnnnn"))

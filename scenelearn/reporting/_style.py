@@ -71,9 +71,12 @@ pre{margin:0;padding:1rem 1.1rem;line-height:1.6;overflow-wrap:normal}
 .lead{font-size:clamp(1.45rem,4.2vw,2.3rem);line-height:1.25;font-weight:600;
  letter-spacing:-.02em;max-width:none;margin:1.1rem 0 1.4rem;text-wrap:balance}
 .lead strong{color:var(--right);font-weight:700}
-.next{border-left:3px solid var(--right);padding:.1rem 0 .1rem 1rem;margin:1.6rem 0 0}
-.next h2{font-size:1rem;margin:0 0 .25rem}
-.next p:last-child{margin:0}
+.blocks{display:grid;gap:1.6rem 2.5rem;margin:1.9rem 0 0;
+ grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
+.blocks h2{font-size:1rem;margin:0 0 .35rem}
+.blocks ul{margin:0;padding-left:1.15rem}
+.blocks li{margin:0 0 .35rem}
+.next{border-left:3px solid var(--right);padding:.1rem 0 .1rem 1rem;grid-column:1/-1}
 dl{margin:0;display:grid;gap:1.1rem 1.5rem;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
 dt{color:var(--muted);font-size:.85rem;line-height:1.35}
@@ -103,6 +106,8 @@ svg .strong{fill:var(--ink);font-weight:600}
 .b.line{stroke-dasharray:5 4.5}
 .a.mark{fill:var(--right)}
 .b.mark{fill:var(--card);stroke-width:1.75}
+.ideal{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:4 4}
+.whisker{stroke:var(--right);stroke-width:5;stroke-opacity:.38}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:8px;
  max-width:100%}
 .scroll.tall{max-height:26rem;overflow-y:auto}
@@ -131,6 +136,14 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .many thead th[scope=col]{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;
  max-height:11rem;vertical-align:top}
 .many td{min-width:3.4rem;padding:.25rem .3rem;font-size:.82rem}
+.many a{margin:-.25rem -.3rem;padding:.25rem .3rem}
+.heat a{display:block;margin:-.4rem -.55rem;padding:.4rem .55rem;border-radius:4px;color:inherit;
+ text-decoration-color:var(--muted)}
+.heat a:hover{outline:2px solid var(--right);outline-offset:-2px}
+.cell{display:none;border-top:0;margin-top:1.2rem;padding:1rem 1.2rem 1.2rem;
+ background:var(--card);border:1px solid var(--rule);border-radius:8px}
+.cell:target{display:block}
+.cell h3{margin-top:0}
 .gallery{list-style:none;margin:1.1rem 0 0;padding:0;display:grid;gap:1.6rem 1.4rem;
  grid-template-columns:repeat(auto-fill,minmax(11rem,1fr))}
 .gallery figure{margin:0}
@@ -141,6 +154,8 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .gallery figcaption{color:var(--ink);font-size:.9rem;line-height:1.4}
 .gallery b{color:var(--wrong)}
 .gallery code{display:block;color:var(--muted);margin-top:.25rem;font-size:.76rem}
+.gallery.wide{grid-template-columns:repeat(auto-fill,minmax(min(100%,16.5rem),1fr))}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:.5rem;margin-bottom:.4rem;max-width:330px}
 .gallery.small{gap:1rem;grid-template-columns:repeat(auto-fill,minmax(8rem,1fr));margin:0}
 .gallery.small img,.gallery.small .gone{max-width:112px}
 .findings{list-style:none;margin:0;padding:0}
@@ -158,9 +173,11 @@ footer p{border-top:1px solid var(--rule);margin:3.5rem 0 2.5rem;padding-top:1.1
  max-width:none;font-size:.85rem}
 @media (max-width:50rem){dl.facts{grid-template-columns:1fr 1fr}}
 @media (max-width:34rem){th,td{padding:.45rem .65rem}.gallery{gap:1.4rem .9rem;
- grid-template-columns:repeat(2,minmax(0,1fr))}dl.rows{grid-template-columns:1fr;gap:0}
- dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:5.5rem}
+ grid-template-columns:repeat(2,minmax(0,1fr))}.gallery.wide{grid-template-columns:1fr}dl.rows{grid-template-columns:1fr;gap:0}
+ dl.rows dd{margin-bottom:.6rem}.heat tbody bdi{max-width:7.5rem}th.l{min-width:7.5rem}
  .bar{display:block;width:88px;margin:.35rem 0 0 auto}}
+@page{margin:14mm}
+@media print{.heat a{text-decoration:none}}
 @media print{body{font-size:10.5pt;background:none;print-color-adjust:exact;
  -webkit-print-color-adjust:exact}main,footer{max-width:none;padding:0}nav,.controls{display:none}
  .scroll,.scroll.tall{overflow:visible;max-height:none}
