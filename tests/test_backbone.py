@@ -255,6 +255,13 @@ def test_width_that_was_never_trained() -> None:
         backbone.build("mobilenet_v2_0.33", weights="imagenet", image_px=96)
 
 
+@pytest.mark.parametrize("name", ["efficientnet_v2_b0", "convnext_tiny"])
+def test_networks_whose_name_keras_looks_up(name: str) -> None:
+    model = backbone.build(name, weights=None, image_px=64)
+    assert model.get_layer("backbone").name == "backbone"
+    assert model.output_shape[1] == {"efficientnet_v2_b0": 1280, "convnext_tiny": 768}[name]
+
+
 def test_image_size_that_the_network_cannot_have() -> None:
     with pytest.raises(ArgumentError, match=r"Keras cannot build 'xception'.*image_px=32"):
         backbone.build("xception", weights=None, image_px=32)

@@ -180,9 +180,11 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
                 weights=download,
                 input_shape=(image_px, image_px, 3),
                 pooling="avg",
-                name="backbone",
                 **width,
             )
+            # Only now: by the name that they are given, some of Keras's functions look up what to
+            # build (EfficientNetV2) or which weights (ConvNeXt).
+            network.name = "backbone"
     except ValueError as error:
         if file is not None and file_as_download:
             raise _unfitting(architecture, file, error) from None
