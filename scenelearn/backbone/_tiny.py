@@ -15,7 +15,6 @@ def scenelearn_tiny(
     weights: str | None,
     input_shape: tuple[int, int, int],
     pooling: str,
-    name: str,
 ) -> Any:
     """Five 3×3 convolutions of stride 2 with BatchNormalization, and a global average.
 
@@ -27,7 +26,6 @@ def scenelearn_tiny(
         weights: must be None: there are no stored weights for it yet.
         input_shape: (height, width, 3), in pixels.
         pooling: must be "avg".
-        name: of the model.
 
     Returns:
         A `keras.Model` to (batch, 192) features.
@@ -46,7 +44,7 @@ def scenelearn_tiny(
         )
         x = k.layers.BatchNormalization(name=f"bn_{n}")(convolution(x))
         x = k.layers.ReLU(name=f"relu_{n}")(x)
-    return k.Model(image, k.layers.GlobalAveragePooling2D(name="features")(x), name=name)
+    return k.Model(image, k.layers.GlobalAveragePooling2D(name="features")(x))
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:  # noqa: ARG001
