@@ -58,6 +58,12 @@ def output_length(
     return (length - reach) // stride + 1
 
 
+def same_pads(size: int, out: int, window: int, stride: int) -> tuple[int, int]:
+    """The padding of "same" at both ends of an axis; a dilated window counts with its gaps."""
+    total = max((out - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2
+
+
 def transposed_length(
     length: int,
     kernel_size: int,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ._arithmetic import same_pads
 from ._graph import Call, Graph
 from ._layers import Embedding, Shape
 
@@ -157,7 +158,7 @@ def _through(axis: _Axis, n: int, out: int, reach: tuple[int, int], padding: str
     further, stride = reach
     before = 0
     if padding == "same":
-        before = max((out - 1) * stride + further + 1 - n, 0) // 2
+        before, _ = same_pads(n, out, further + 1, stride)
     elif padding == "causal":
         before = further
     low = axis.low - before * axis.stride

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from scenelearn.errors import UnknownLayerError
+from scenelearn.sizing._arithmetic import same_pads
 
 from ._activations import ACTIVATIONS, activate, softmax
 from ._convolution import convolve, convolve_back, pool
@@ -16,7 +17,7 @@ from ._normalize import (
     rms_normalization,
 )
 from ._sequence import attention, bidirectional, embed, recurrent
-from ._site import Site, finish, same_pads, stretched
+from ._site import Site, finish, stretched
 
 
 def lower(site: Site) -> list[int]:

@@ -37,12 +37,6 @@ class Site:
     name: str = ""
 
 
-def same_pads(size: int, out: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """The padding of "same" at both ends of an axis."""
-    total = max((out - 1) * stride + (window - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
 def add_bias(trace: Trace, x: int, bias: int) -> int:
     """Add one number to each channel."""
     shape = trace.shape(x)
