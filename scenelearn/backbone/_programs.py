@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scenelearn._cache import cache_path
+
 _LIMIT_BYTES = 512 * 2**20  # some hundreds of programs
 _WORTH_S = 0.3  # programs that compile faster than this are not kept
 
@@ -39,7 +41,7 @@ def keep_programs() -> None:
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
-    folder = _cache() / "programs" / _machine()
+    folder = cache_path() / "programs" / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_oldest(folder)
@@ -53,15 +55,6 @@ def keep_programs() -> None:
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_S)
     compilation_cache.reset_cache()  # JAX may have looked for a folder before, and found none
-
-
-def _cache() -> Path:
-    """The folder of `scenelearn.data` for what can be made again."""
-    named = os.environ.get("SCENELEARN_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "scenelearn"
 
 
 def _machine() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scenelearn._cache import cache_path
 from scenelearn.errors import ArgumentError, DiskSpaceError
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
@@ -24,9 +25,7 @@ def cache_folder() -> Path:
     Raises:
         ArgumentError: if it cannot be created.
     """
-    named = os.environ.get("SCENELEARN_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(named).expanduser() if named else base / "scenelearn"
+    folder = cache_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
