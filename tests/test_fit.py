@@ -21,7 +21,7 @@ from scenelearn.errors import (
     UnknownBackboneError,
     WeightsUnavailableError,
 )
-from scenelearn.finetune import FitResult, FitSettings, _train
+from scenelearn.finetune import Epoch, FitResult, FitSettings, _train
 
 
 def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
@@ -47,11 +47,13 @@ def test_evaluation_is_that_of_the_test_probabilities(fitted: FitResult) -> None
     np.testing.assert_allclose(fitted.test_probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_better_of_head_and_network_by_validation_is_kept(fitted: FitResult) -> None:
-    first, last = fitted.history[0], fitted.history[-1]
-    key = lambda e: (e.validation_accuracy, -e.validation_loss)  # noqa: E731
-    assert fitted.kept == ("fine-tuned" if key(last) > key(first) else "solved head")
-    kept = last if fitted.kept == "fine-tuned" else first
+def best(fit: FitResult) -> Epoch:
+    return max(fit.history, key=lambda e: (e.validation_accuracy, -e.validation_loss))
+
+
+def test_best_of_head_and_epochs_by_validation_is_kept(fitted: FitResult) -> None:
+    kept = best(fitted)
+    assert fitted.kept == ("fine-tuned" if kept.number else "solved head")
     assert fitted.validation.accuracy.value == pytest.approx(kept.validation_accuracy)
 
 
@@ -117,7 +119,7 @@ def test_photos_in_place_of_splits(fitted: FitResult) -> None:
 
 
 def test_temperature_lowers_the_validation_loss(fitted: FitResult) -> None:
-    kept = fitted.history[-1] if fitted.kept == "fine-tuned" else fitted.history[0]
+    kept = best(fitted)
     assert fitted.validation.log_loss <= kept.validation_loss + 1e-4
 
 
@@ -357,7 +359,7 @@ def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
     order = batches.order(epoch=3)
     shown = np.concatenate([order, order[4:], order[4:5]])[:8]
     for name in ("none", "standard"):
-        made = list(_train._augmented(batches, augment.policy(name), epoch=3))
+        made = [batch for _, batch in _train._augmented(batches, augment.policy(name), epoch=3)]
         varied = np.concatenate([np.asarray(of) for of, _ in made])
         assert [len(labels) for _, labels in made] == [4, 4]
         assert np.array_equal(np.concatenate([labels for _, labels in made]), shown)

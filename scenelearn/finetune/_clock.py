@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from scenelearn.finetune._result import Phase
+from scenelearn.finetune._stop import Stop
 
 Progress = Callable[[str, int, int], None]
 
@@ -19,13 +20,14 @@ class Clock:
     """Runs from its making on.
 
     Attributes:
-        phases: those that have ended, in order.
+        phases: those that have ended, in order; first what an earlier process did of the run.
     """
 
-    def __init__(self, minutes: float, progress: Progress | None) -> None:
+    def __init__(self, minutes: float, progress: Progress | None, stop: Stop) -> None:
         self.phases: list[Phase] = []
         self._minutes = minutes
         self._progress = progress
+        self._stop = stop
         self._start = time.monotonic()
 
     @contextmanager
@@ -39,10 +41,16 @@ class Clock:
         yield note
         self.phases.append(Phase(name=name, seconds=time.monotonic() - begin, note=notes[0]))
         _log.info("%s: %.1f s, %s", name, self.phases[-1].seconds, notes[0])
+        self._stop.check()
 
-    def report(self, what: str) -> Callable[[int, int], None] | None:
-        """The caller's progress function for one kind of work."""
-        return None if self._progress is None else partial(self._progress, what)
+    def report(self, what: str) -> Callable[[int, int], None]:
+        """The caller's progress function for one kind of work, which also heeds a signal."""
+        return self._stop.checked(partial(self._progress, what) if self._progress else None)
+
+    def count(self, seconds: float, note: str) -> None:
+        """Count what an earlier process has done of the same run: it is a phase of its own."""
+        self._start -= seconds
+        self.phases.insert(0, Phase(name="before", seconds=seconds, note=note))
 
     def elapsed_s(self) -> float:
         """Seconds since the start."""

@@ -15,16 +15,21 @@ from scenelearn.data import Photos
 def environment() -> dict[str, str]:
     """Versions, backend, device, cores and date of this run, as words."""
     backend = keras().backend.backend()
-    packages = ["scenelearn", "keras", backend, "numpy", "pillow"]
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
-        **{package: _version(package) for package in packages},
-        "backend": backend,
+        **versions(),
         "device": _device(backend),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what comes out, and the backend's name."""
+    backend = keras().backend.backend()
+    packages = ["scenelearn", "keras", backend, "numpy", "pillow"]
+    return {**{package: _version(package) for package in packages}, "backend": backend}
 
 
 def fingerprint(photos: Photos) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,26 +15,37 @@ import numpy.typing as npt
 from scenelearn import backbone as backbones
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as policy_of
-from scenelearn.classify import COVERAGE, Classifier, see_photos, sight_model, softmax, temperature
-from scenelearn.data import HARMLESS, Splits, broken_photos, check_broken, decode
+from scenelearn.classify import (
+    COVERAGE,
+    Classifier,
+    Labelled,
+    Trust,
+    see_photos,
+    sight_model,
+    softmax,
+    temperature,
+)
+from scenelearn.data import HARMLESS, Pixels, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import evaluate
+from scenelearn.evaluate import Evaluation, evaluate
 from scenelearn.finetune import _network, _train
+from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._head import choose, cross_entropy
+from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
+from scenelearn.finetune._start import planned, restored
+from scenelearn.finetune._state import State, unpack
+from scenelearn.finetune._stop import stoppable
 from scenelearn.finetune._trust import sample_of, trust_from
-
-_log = logging.getLogger(__name__)
 
 # Stored weights: the best of 3e-5 … 2e-3, and 8 epochs better than 4, on validation photos of
 # three splits of the Intel photos. Random weights have further to go.
-_PEAK_STORED, _MOST_EPOCHS_STORED = 1e-3, 12
-_PEAK_RANDOM, _MOST_EPOCHS_RANDOM = 3e-3, 60
+_PEAK_STORED, _PEAK_RANDOM = 1e-3, 3e-3
 
 
 def fit(
@@ -52,18 +61,28 @@ def fit(
     augmentation: str | Policy | Mapping[str, Any] = "standard",
     seed: int = 0,
     broken: str = "skip",
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> FitResult:
     """Train a classifier on split photos, and measure what it reaches.
 
     1. Decode every photo once. 2. Run the frozen backbone once over each, and solve the best
     head on these features. 3. Fine-tune from that head, for as many epochs as fit into the time.
-    4. Keep whichever of the two is better on the validation photos, calibrate its probabilities
-    there, learn from them how far to trust an answer, and judge it on the test photos, which
-    nothing has seen so far.
+    4. Keep what was best on the validation photos, the solved head or the network after one of
+    the epochs, calibrate its probabilities there, learn from them how far to trust an answer, and
+    judge it on the test photos, which nothing has seen so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
     its stored statistics. With random weights everything trains, and from a head of zeros.
+
+    Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
+    the same call with `resume` goes on from it, after a kill at any moment, and ends with the same
+    weights and history as without the break (on a CPU; to the bit). Ctrl-C and SIGTERM end
+    fine-tuning after the step that is running: the result is then what was best so far, and the
+    checkpoint stays. Before the head is solved there is nothing to return yet, and they raise
+    `KeyboardInterrupt`; a second one does so at once, whenever it comes. They are taken over only
+    in the main thread, and only where the program has no handlers of its own for them. A loss
+    that is no finite number ends fine-tuning as well, with a warning in the log.
 
     Args:
         splits: from `split`.
@@ -83,6 +102,10 @@ def fit(
         seed: of everything random.
         broken: "skip" goes on without photos that are broken and names them in the result;
             "raise" stops before the first step, naming the first.
+        resume: go on with a run of the same settings (but for `minutes`), photos, weights and
+            versions that has not come to its end. The time that it has used counts. Where there
+            is none, a warning is logged, and the run begins. Without `resume`, a run begins anew,
+            and such a checkpoint is removed.
         progress: called with (what, done, in all) as the work goes on.
 
     Returns:
@@ -101,6 +124,7 @@ def fit(
         TooFewPhotosError: if, of some side, no photo can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
         BackendError: if no backend of Keras is installed.
+        KeyboardInterrupt: at Ctrl-C or SIGTERM, see above; its argument names the signal.
 
     References:
         Solving the head before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
@@ -113,7 +137,7 @@ def fit(
         )
     peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
     settings = FitSettings(
-        backbone=backbone,
+        backbone=backbones.find(backbone).name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         image_px=image_px,
         minutes=minutes,
@@ -127,49 +151,118 @@ def fit(
     refused = tuple(one for one in splits.photos.refused if one.reason not in HARMLESS)
     if refused and broken == "raise":
         raise broken_photos(refused)
-    clock = Clock(minutes, progress)
 
+    with stoppable() as stop:
+        clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
+        features, pixels = _opened(splits, settings, broken, clock)
+        checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
+        saved = checkpoint.read() if resume else None
+        if saved is None:
+            checkpoint.remove()
+            settings = replace(settings, batch_size=fitting_batch(features, batch_size))
+            sides = sides_of(splits, pixels, settings.batch_size, seed)
+            to_logits, model, solved, photo_s = _solved(features, sides, n_classes, clock)
+        else:
+            state = unpack(saved.about["state"], saved.arrays)
+            settings = replace(settings, batch_size=state.plan.batch_size)
+            sides = sides_of(splits, pixels, settings.batch_size, seed)
+            to_logits, model = restored(features, n_classes, saved.arrays, settings)
+            clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
+        stop.gently()  # there is a classifier to keep
+
+        with clock.phase("fine-tuning") as note:
+            if saved is None:
+                state = planned(
+                    features, to_logits, sides, settings,
+                    solved=solved, photo_s=photo_s, clock=clock, stop=stop,
+                )  # fmt: skip
+            settings = replace(settings, epochs=state.plan.n_epochs)
+            watch = _train.Watch(
+                deadline=clock.deadline(keep_s=state.plan.keep_s) if epochs is None else math.inf,
+                stop=stop,
+                checkpoint=checkpoint,
+                elapsed_s=clock.elapsed_s,
+                progress=clock.report("fine-tuning"),
+            )
+            stopped = _train.run(to_logits, sides, state, policy_of(settings.augmentation), watch)
+            note(_said_of(state, stopped, asked=epochs))
+
+        trust, on_validation, on_test, tested = _judged(model, splits, sides, clock)
+    if not stopped or stopped != stop.requested:
+        checkpoint.remove()
+
+    facts = {
+        **environment(),
+        "photos": fingerprint(splits.photos),
+        "backbone": settings.backbone,
+        "weights": "random" if settings.weights is None else Path(settings.weights).name,
+        "test accuracy": str(on_test.accuracy),
+    }
+    return FitResult(
+        classifier=Classifier(
+            model=model,
+            class_names=splits.photos.class_names,
+            image_px=image_px,
+            facts=facts,
+            trust=trust,
+        ),
+        kept="fine-tuned" if state.best else "solved head",
+        evaluation=on_test,
+        validation=on_validation,
+        history=tuple(state.history),
+        phases=tuple(clock.phases),
+        splits=splits,
+        test_indices=tested.indices,
+        test_probabilities=tested.seen.probabilities,
+        refused=splits.photos.refused + pixels.refused,
+        settings=settings,
+        environment=facts,
+        seconds=clock.elapsed_s(),
+        stopped=stopped,
+    )
+
+
+def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) -> tuple[Any, Pixels]:
+    """The network of features, and the photos' pixels."""
     with clock.phase("network") as note:
-        features = backbones.build(backbone, weights=weights, image_px=image_px, seed=seed)
+        features = backbones.build(
+            settings.backbone,
+            weights=settings.weights,
+            image_px=settings.image_px,
+            seed=settings.seed,
+        )
         backbones.fast_on_cpu(features)
-        settings = replace(settings, backbone=backbones.find(backbone).name)
         note(f"{settings.backbone}, {features.count_params():,} parameters")
 
-    fitting = fitting_batch(features, batch_size)
-    if fitting != batch_size:
-        settings, batch_size = replace(settings, batch_size=fitting), fitting
-
     with clock.phase("photos") as note:
-        report = clock.report("decoding photos")
-        pixels = decode(splits.photos, image_px, broken=broken, progress=report)
-        sides = sides_of(splits, pixels, batch_size, seed)
-        note(f"{int(pixels.usable.sum()):,} photos decoded to {image_px}×{image_px} px")
+        px, report = settings.image_px, clock.report("decoding photos")
+        pixels = decode(splits.photos, px, broken=broken, progress=report)
+        note(f"{int(pixels.usable.sum()):,} photos decoded to {px}×{px} px")
+    return features, pixels
 
+
+def _solved(
+    features: Any, sides: Sides, n_classes: int, clock: Clock
+) -> tuple[Any, Any, Epoch, float]:
+    """The networks with the head solved, what it reaches, and the seconds that a photo took."""
     with clock.phase("features") as note:
         train, validation = features_of(features, sides, clock.report("features"))
         note(f"{train[0].shape[1]:,} features of each photo, training photos also mirrored")
     photo_s = clock.phases[-1].seconds / (len(train[0]) + len(validation[0]))
 
     with clock.phase("head") as note:
-        head = choose(
-            train, validation, splits.photos.n_classes, progress=clock.report("solving the head")
-        )
+        head = choose(train, validation, n_classes, progress=clock.report("solving the head"))
         to_logits, model = _network.with_head(features, head)
         solved = _epoch_0(head.logits(validation[0]), validation[1])
         right = solved.validation_accuracy
         note(f"solved with penalty {head.strength:g}: {right:.1%} on validation")
+    return to_logits, model, solved, photo_s
 
-    with clock.phase("fine-tuning") as note:
-        solved_weights = to_logits.get_weights()
-        plan = _plan(features, to_logits, sides, settings, clock=clock, photo_s=photo_s)
-        settings = replace(settings, epochs=plan.n_epochs)
-        report = clock.report("fine-tuning")
-        history = _train.run(to_logits, sides.train, sides.validation, plan, progress=report)
-        fine_tuned = bool(history) and _better(history[-1], solved)
-        if not fine_tuned:
-            to_logits.set_weights(solved_weights)
-        note(_said_of(plan, history, settings, asked=epochs))
 
+def _judged(
+    model: Any, splits: Splits, sides: Sides, clock: Clock
+) -> tuple[Trust, Evaluation, Evaluation, Labelled]:
+    """Calibrate the network and judge it: validation photos first, then, once, the test photos."""
     with clock.phase("test") as note:
         names = splits.photos.class_names
         network = sight_model(model)
@@ -191,79 +284,18 @@ def fit(
             unlike=tested.unlike,
         )
         note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
-
-    facts = {
-        **environment(),
-        "photos": fingerprint(splits.photos),
-        "backbone": settings.backbone,
-        "weights": "random" if settings.weights is None else Path(settings.weights).name,
-        "test accuracy": str(on_test.accuracy),
-    }
-    return FitResult(
-        classifier=Classifier(
-            model=model, class_names=names, image_px=image_px, facts=facts, trust=trust
-        ),
-        kept="fine-tuned" if fine_tuned else "solved head",
-        evaluation=on_test,
-        validation=on_validation,
-        history=(solved, *history),
-        phases=tuple(clock.phases),
-        splits=splits,
-        test_indices=tested.indices,
-        test_probabilities=table,
-        refused=splits.photos.refused + pixels.refused,
-        settings=settings,
-        environment=facts,
-        seconds=clock.elapsed_s(),
-    )
+    return trust, on_validation, on_test, tested
 
 
-def _plan(
-    features: Any,
-    to_logits: Any,
-    sides: Sides,
-    settings: FitSettings,
-    *,
-    clock: Clock,
-    photo_s: float,
-) -> _train.Plan:
-    """Settle what trains and for how many epochs, at `photo_s` seconds a photo judged."""
-    # After fine-tuning, validation, test and some training photos are seen once more.
-    n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
-    keep_s = 1.5 * photo_s * n_seen + 5
-    deadline = clock.deadline(keep_s=keep_s) if settings.epochs is None else math.inf
-    peak, policy = settings.learning_rate, policy_of(settings.augmentation)
-    late_s = time.monotonic() - deadline
-    if late_s > 0:
-        _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
-    if settings.epochs == 0 or late_s > 0:
-        return _train.Plan(n_epochs=0, peak=peak, step_s=0.0, deadline=deadline, policy=policy)
-    if settings.weights is None:
-        _network.start_afresh(features, to_logits)
-        most = _MOST_EPOCHS_RANDOM
-    else:
-        _network.train_upper_layers(features, settings.image_px)
-        most = _MOST_EPOCHS_STORED
-    _train.compile_(to_logits)
-    step_s = _train.time_step(to_logits, sides.train, policy, clock.report("compiling and timing"))
-    n_epochs = settings.epochs
-    if n_epochs is None:
-        epoch_s = len(sides.train) * step_s + sides.validation.n_photos * photo_s
-        n_epochs = _train.fitting(deadline - time.monotonic(), epoch_s, most)
-    return _train.Plan(
-        n_epochs=n_epochs, peak=peak, step_s=step_s, deadline=deadline, policy=policy
-    )
-
-
-def _said_of(
-    plan: _train.Plan, history: list[Epoch], settings: FitSettings, *, asked: int | None
-) -> str:
+def _said_of(state: State, stopped: str, *, asked: int | None) -> str:
+    plan, n_done = state.plan, len(state.history) - 1
+    early = f"; stopped: {stopped}" if stopped else ""
     if asked == 0:
-        return "none asked for"
-    if not history:
-        return "none: not one epoch fits into the time"
-    step = f"{plan.step_s * 1e3:.0f} ms a step of {settings.batch_size} photos"
-    return f"{len(history)} of {plan.n_epochs} planned epochs, {step}"
+        return "none asked for" + early
+    if not plan.n_epochs:
+        return "none" + (early or ": not one epoch fits into the time")
+    step = f"{plan.step_s * 1e3:.0f} ms a step of {plan.batch_size} photos"
+    return f"{n_done} of {plan.n_epochs} planned epochs, {step}{early}"
 
 
 def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Epoch:
@@ -275,8 +307,3 @@ def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> 
         learning_rate=0.0,
         seconds=0.0,
     )
-
-
-def _better(a: Epoch, b: Epoch) -> bool:
-    """By validation accuracy, then by loss."""
-    return (a.validation_accuracy, -a.validation_loss) > (b.validation_accuracy, -b.validation_loss)

@@ -44,7 +44,8 @@ class Phase:
     """One stretch of a fit.
 
     Attributes:
-        name: "photos", "network", "features", "head", "fine-tuning" or "test".
+        name: "network", "photos", "features", "head", "fine-tuning" or "test"; "before" for all
+            that a process did which `fit(resume=True)` has gone on from.
         seconds: wall-clock time.
         note: one line of what was done, for people.
     """
@@ -71,7 +72,9 @@ class FitResult:
         refused: every file that was not used, from the scan and from decoding.
         settings: the arguments of the fit, defaults filled in.
         environment: versions, device, number of cores, date, photo fingerprint.
-        seconds: wall-clock time of the whole fit.
+        seconds: wall-clock time of the whole fit, that of an interrupted process included.
+        stopped: why fine-tuning ended before it was through: "SIGINT" (Ctrl-C), "SIGTERM", "not
+            finite" (a loss of NaN or infinity) or "time"; empty if it was not stopped.
     """
 
     classifier: Classifier
@@ -87,6 +90,7 @@ class FitResult:
     settings: FitSettings
     environment: dict[str, str]
     seconds: float
+    stopped: str = ""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the classifier as one bundle; see `Classifier.save`, whose errors apply."""
@@ -130,6 +134,7 @@ class FitResult:
             "settings": self.settings.to_json(),
             "environment": dict(self.environment),
             "seconds": self.seconds,
+            "stopped": self.stopped,
         }
 
     def _repr_html_(self) -> str:

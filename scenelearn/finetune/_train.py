@@ -17,8 +17,12 @@ from scenelearn.augment import Policy, apply, draw
 from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import judge
 from scenelearn.data import Batches, made_ahead
+from scenelearn.finetune._checkpoint import Checkpoint
+from scenelearn.finetune._features import Sides
 from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch
+from scenelearn.finetune._state import State, pack
+from scenelearn.finetune._stop import Stop
 
 _WARM_UP = 0.1  # share of the steps in which the rate rises
 _WEIGHT_DECAY = 0.01  # AdamW: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR
@@ -26,25 +30,6 @@ _TIMED_STEPS = 5
 _TIME_SPARE = 1.1  # a machine that others use too is not always as fast as when it was timed
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How to fine-tune.
-
-    Attributes:
-        n_epochs: passes over the training photos; 0 for none.
-        peak: the highest learning rate.
-        step_s: seconds a step took when timed.
-        deadline: when to stop in any case, on `time.monotonic`'s clock.
-        policy: how the training photos are varied.
-    """
-
-    n_epochs: int
-    peak: float
-    step_s: float
-    deadline: float
-    policy: Policy
 
 
 def compile_(model: Any) -> None:
@@ -61,7 +46,8 @@ def time_step(
     model: Any,
     train: Batches,
     policy: Policy,
-    progress: Callable[[int, int], None] | None = None,
+    stop: Stop,
+    progress: Callable[[int, int], None],
 ) -> float:
     """Seconds a training step takes, after compilation.
 
@@ -71,21 +57,22 @@ def time_step(
         model: compiled, not trained yet.
         train: the training photos.
         policy: how they are varied.
+        stop: whether a signal asks for the end.
         progress: called with (steps done, steps in all).
 
     Returns:
-        The median of five steps, the making of their batches included.
+        The median of five steps, the making of their batches included; NaN after a signal.
     """
     batches = itertools.cycle(_augmented(train, policy, epoch=0))
     seconds = []
     for n_done in range(1 + _TIMED_STEPS):
-        if progress:
-            progress(n_done, 1 + _TIMED_STEPS)
+        progress(n_done, 1 + _TIMED_STEPS)
+        if stop.requested:
+            return math.nan
         start = time.monotonic()
-        model.train_on_batch(*next(batches))
+        model.train_on_batch(*next(batches)[1])
         seconds.append(time.monotonic() - start)
-    if progress:
-        progress(1 + _TIMED_STEPS, 1 + _TIMED_STEPS)
+    progress(1 + _TIMED_STEPS, 1 + _TIMED_STEPS)
     return sorted(seconds[1:])[_TIMED_STEPS // 2]  # the first one compiles
 
 
@@ -99,64 +86,152 @@ def fitting(time_s: float, epoch_s: float, most: int) -> int:
     return max(0, min(most, int(time_s / (_TIME_SPARE * epoch_s))))
 
 
-def run(
-    model: Any,
-    train: Batches,
-    validation: Batches,
-    plan: Plan,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Epoch]:
-    """Fine-tune the model in place.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is heeded between two steps.
+
+    Attributes:
+        deadline: when to stop in any case, on `time.monotonic`'s clock.
+        stop: whether a signal asks for the end.
+        checkpoint: where the state is kept now and then.
+        elapsed_s: gives the seconds since the run began, to be kept with it.
+        progress: called with (steps done, steps in all).
+    """
+
+    deadline: float
+    stop: Stop
+    checkpoint: Checkpoint
+    elapsed_s: Callable[[], float]
+    progress: Callable[[int, int], None]
+
+    def keep(self, state: State, model: Any) -> None:
+        """Write a checkpoint now."""
+        about, arrays = pack(state, model)
+        self.checkpoint.write({"state": about, "elapsed_s": self.elapsed_s()}, arrays)
+
+
+def run(model: Any, sides: Sides, state: State, policy: Policy, watch: Watch) -> str:
+    """Fine-tune the model in place, from where the state stands.
 
     The rate rises to its peak over the first tenth of the steps and falls to 0 along a half
-    cosine.
+    cosine. At the end the model has the weights of the epoch that was best on the validation
+    photos; the solved head is epoch 0.
 
     Args:
         model: compiled; from raw pixels to logits.
-        train: the training photos.
-        validation: the photos judged after each epoch.
-        plan: how many epochs, and when to stop in any case.
-        progress: called with (steps done, steps in all).
+        sides: the photos to train on, and those judged after each epoch.
+        state: where to begin; it is moved on.
+        policy: how the training photos are varied.
+        watch: what is heeded between two steps.
 
     Returns:
-        One record an epoch, from number 1 on.
+        Why it ended early, see `FitResult.stopped`; empty if it did not.
     """
-    n_steps = plan.n_epochs * len(train)
-    history: list[Epoch] = []
-    step = 0
-    for number in range(1, plan.n_epochs + 1):
-        start, losses, rate = time.monotonic(), [], 0.0
-        for batch in _augmented(train, plan.policy, epoch=number):
-            rate = plan.peak * _share_of_peak((step + 0.5) / n_steps)
-            model.optimizer.learning_rate.assign(rate)
-            losses.append(float(np.asarray(model.train_on_batch(*batch))))
-            step += 1
-            if progress:
-                progress(step, n_steps)
-            if time.monotonic() > plan.deadline:
-                break
-        logits, judged = judge(model, validation)
-        labels = validation.labels[judged]
-        history.append(
-            Epoch(
-                number=number,
-                train_loss=float(np.mean(losses)),
-                validation_loss=cross_entropy(logits, labels),
-                validation_accuracy=float((logits.argmax(axis=1) == labels).mean()),
-                learning_rate=rate,
-                seconds=time.monotonic() - start,
-            )
-        )
-        _log.info("epoch %d of %d: %s", number, plan.n_epochs, history[-1])
-        if time.monotonic() > plan.deadline and number < plan.n_epochs:
-            _log.warning("Stopped after epoch %d of %d: out of time.", number, plan.n_epochs)
+    n_epochs, stopped = state.plan.n_epochs, watch.stop.requested
+    if n_epochs and not stopped and watch.checkpoint.is_due():
+        watch.keep(state, model)  # what was done before the first step counts, too
+    while not stopped and state.epoch <= n_epochs:
+        if time.monotonic() > watch.deadline:
+            stopped = "time"
             break
-    return history
+        stopped = _rest_of_epoch(model, sides, state, policy, watch)
+    if n_epochs and stopped == watch.stop.requested != "":
+        watch.keep(state, model)
+    if stopped:
+        _log.warning(_why(stopped, state))
+    model.set_weights(state.best_weights)
+    return stopped
 
 
-def _augmented(train: Batches, policy: Policy, epoch: int) -> Iterator[tuple[Any, Any]]:
-    """The epoch's varied batches, each made in a thread while the one before is trained on."""
+def _why(stopped: str, state: State) -> str:
+    """What to tell people about an early end."""
+    n_epochs, number = state.plan.n_epochs, state.epoch
+    best = f"epoch {state.best}" if state.best else "the solved head"
+    if stopped == "time":
+        return f"Out of time after epoch {number - 1} of {n_epochs}: {best} is kept."
+    if stopped == "not finite":
+        return (
+            f"In epoch {number} of {n_epochs} the loss was no finite number any more: {best} is "
+            f"kept. Pass a lower learning_rate than {state.plan.peak:g}, a third of it for a start."
+        )
+    if not n_epochs:
+        return f"Stopped by {stopped} before fine-tuning: {best} is kept."
+    return (
+        f"Stopped by {stopped} in epoch {number} of {n_epochs}: {best}, the best so far, is kept. "
+        "The same call with resume=True goes on from here."
+    )
+
+
+def _rest_of_epoch(model: Any, sides: Sides, state: State, policy: Policy, watch: Watch) -> str:
+    """Train on what is left of the running epoch, and judge it; or say why not."""
+    plan, number, stopped = state.plan, state.epoch, ""
+    before, n_steps = (number - 1) * len(sides.train), plan.n_epochs * len(sides.train)
+    start = time.monotonic() - state.epoch_s
+    for step, batch in _augmented(sides.train, policy, epoch=number, start=state.step):
+        rate = plan.peak * _share_of_peak((before + step + 0.5) / n_steps)
+        model.optimizer.learning_rate.assign(rate)
+        loss = float(np.asarray(model.train_on_batch(*batch)))
+        if not math.isfinite(loss):
+            return "not finite"
+        state.losses.append(loss)
+        state.step, state.epoch_s = step + 1, time.monotonic() - start
+        watch.progress(before + state.step, n_steps)
+        if watch.stop.requested:
+            return watch.stop.requested
+        if time.monotonic() > watch.deadline:
+            stopped = "time"
+            break
+        if watch.checkpoint.is_due():
+            watch.keep(state, model)
+    judged = _judged(model, sides.validation, watch.stop)
+    if judged is None:
+        return watch.stop.requested
+    loss, accuracy = judged
+    epoch = Epoch(
+        number=number,
+        train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        learning_rate=plan.peak * _share_of_peak((before + state.step - 0.5) / n_steps),
+        seconds=time.monotonic() - start,
+    )
+    state.close_epoch(epoch, model)
+    _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
+    if not math.isfinite(loss):
+        return "not finite"
+    if watch.checkpoint.is_due(epoch_ended=True):
+        watch.keep(state, model)
+    return stopped
+
+
+def _judged(model: Any, validation: Batches, stop: Stop) -> tuple[float, float] | None:
+    """Validation loss and accuracy; None if a signal came meanwhile."""
+
+    def heed(_done: int, _total: int) -> None:
+        if stop.requested:
+            raise _SignalCameError
+
+    try:
+        logits, indices = judge(model, validation, progress=heed)
+    except _SignalCameError:
+        return None
+    labels = validation.labels[indices]
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    finite = bool(np.isfinite(logits).all())
+    return cross_entropy(logits, labels) if finite else math.nan, accuracy
+
+
+class _SignalCameError(Exception):
+    """Leaves the judging of an epoch, between two batches."""
+
+
+def _augmented(
+    train: Batches, policy: Policy, *, epoch: int, start: int = 0
+) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """The epoch's varied batches from a step on, each with the number of its step.
+
+    Each is made in a thread while the one before is trained on.
+    """
     order = train.order(epoch)
 
     def vary(step: int) -> tuple[Any, Any]:
@@ -169,8 +244,9 @@ def _augmented(train: Batches, policy: Policy, epoch: int) -> Iterator[tuple[Any
         draws = draw(policy, train.seed, np.resize(indices, n), epoch=epoch)
         return apply(images, draws), np.resize(labels, n)
 
-    made = made_ahead(vary, range(len(train)), workers=1)
-    return (batch for batch in made if len(batch[1]))
+    steps = range(start, len(train))
+    made = made_ahead(vary, steps, workers=1)
+    return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))
 
 
 def _share_of_peak(done: float) -> float:
