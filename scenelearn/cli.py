@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: as typed after ``scenelearn``; None for those of the process.
 
     Returns:
-        The exit code: 0, 1 for a run that failed, 2 for wrong usage.
+        The exit code: 0, 1 for a run that failed, 2 for wrong usage, 130 or 143 for one that
+        Ctrl-C or SIGTERM ended before there was anything to keep.
     """
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints while it downloads
             answer = options.run(options)
         print(json.dumps(answer.value, allow_nan=False) if options.json else answer.text)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("scenelearn: stopped", file=sys.stderr)
-        return 1
+        return 143 if "SIGTERM" in error.args else 130
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stdout = None  # or Python would complain at the end that it cannot flush it
         return 0
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--broken", choices=("skip", "raise"), default="skip", help="broken photos [%(default)s]"
     )
+    fit.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     fit.add_argument("--no-audit", action="store_true", help="do not look for copies first")
 
     predict = _command(commands, "predict", _predict, "say what photos show")
@@ -184,6 +186,7 @@ def _fit(options: argparse.Namespace) -> _Answer:
             epochs=options.epochs,
             seed=options.seed,
             broken=options.broken,
+            resume=options.resume,
             progress=bars.show,
             **settings,
         )

@@ -314,15 +314,20 @@ def test_error_of_our_own_making_asks_for_a_report(
     assert "KeyError: 'oops' This should not happen" in err
 
 
+@pytest.mark.parametrize(("told", "expected"), [((), 130), (("SIGTERM",), 143)])
 def test_interrupt_ends_without_a_traceback(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    told: tuple[str, ...],
+    expected: int,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*told)
 
     monkeypatch.setattr("scenelearn.scan", interrupt)
     code, _, err = run(capsys, "fit", str(tmp_path))
-    assert code == 1
+    assert code == expected
     assert err.strip() == "scenelearn: stopped"
 
 

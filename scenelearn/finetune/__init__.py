@@ -4,6 +4,7 @@ from scenelearn.finetune._environment import fingerprint
 from scenelearn.finetune._features import features
 from scenelearn.finetune._fit import fit
 from scenelearn.finetune._head import Head, choose, cross_entropy, solve
+from scenelearn.finetune._repeat import repeat
 from scenelearn.finetune._result import Epoch, FitResult, Phase
 from scenelearn.finetune._settings import FitSettings
 
@@ -18,5 +19,6 @@ __all__ = [
     "features",
     "fingerprint",
     "fit",
+    "repeat",
     "solve",
 ]

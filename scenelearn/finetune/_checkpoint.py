@@ -108,7 +108,7 @@ class Checkpoint:
 
 def bytes_of(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of an array in C order, of any dtype, not copied where it has that order."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def write(file: Path, about: Mapping[str, Any], arrays: Arrays) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
     Returns:
         Two dictionaries for `unpack` and `restore`.
     """
-    about = asdict(state)
+    about = asdict(replace(state, best_weights=[]))  # which copies what it is given
     del about["best_weights"]
     groups = {
         "model": model.variables,

@@ -1,0 +1,514 @@
+"""Nothing is lost: checkpoints, going on after a break, orderly stops, NaN, full disks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn.errors import ManifestError
+from scenelearn.finetune import Epoch, FitResult, FitSettings, _checkpoint, _key, _stop, _train
+from scenelearn.finetune._checkpoint import Checkpoint, read, write
+from scenelearn.finetune._clock import Clock
+from scenelearn.finetune._state import State, pack
+
+# What a fit has come to after each epoch
+
+
+def digest(state: State, model: Any) -> str:
+    """SHA-256 of weights, optimizer, best weights and history, but for the times."""
+    about, arrays = pack(state, model)
+    for epoch in about["history"]:
+        del epoch["seconds"]
+    about["plan"].pop("step_s"), about["plan"].pop("keep_s")
+    found = hashlib.sha256(json.dumps(about).encode())
+    for array in arrays.values():
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+@pytest.fixture
+def digests(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """Filled by each fit: the digest after each epoch. Meanwhile each step is kept."""
+    monkeypatch.setattr(_checkpoint, "EVERY_S", 0.0)
+    monkeypatch.setattr(_checkpoint, "MOST_SHARE", math.inf)
+    return _recorded(monkeypatch)
+
+
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    found: dict[int, str] = {}
+    plain = State.close_epoch
+
+    def close(state: State, epoch: Epoch, model: Any) -> None:
+        plain(state, epoch, model)
+        found[epoch.number] = digest(state, model)
+
+    monkeypatch.setattr(State, "close_epoch", close)
+    return found
+
+
+@pytest.fixture(scope="module")
+def settings(fit_settings: dict[str, Any]) -> dict[str, Any]:
+    return fit_settings | {"batch_size": 16}  # four steps an epoch
+
+
+@pytest.fixture(scope="module")
+def whole(fitted: FitResult, settings: dict[str, Any]) -> tuple[FitResult, dict[int, str]]:
+    """A fit that nothing interrupts, and its digests."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        found = _recorded(monkeypatch)
+        fit = sl.fit(fitted.splits, **settings)
+    return fit, found
+
+
+class CrashError(Exception):
+    """Stands for the end of the process."""
+
+
+def at(what: str, n_done: int, act: Callable[[], Any]) -> Callable[[str, int, int], None]:
+    """A progress function that acts once, when so much of one kind of work is done."""
+
+    def progress(name: str, done: int, _: int) -> None:
+        if (name, done) == (what, n_done):
+            act()
+
+    return progress
+
+
+def crash() -> None:
+    raise CrashError
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def runs() -> list[Path]:
+    return sorted(Path(os.environ["SCENELEARN_CACHE"]).glob("runs/*/*"))
+
+
+def same(fit: FitResult, other: FitResult) -> bool:
+    """Whether two fits give the same answers to the bit, after the same history."""
+
+    def told(of: FitResult) -> str:
+        return str([replace(epoch, seconds=0.0) for epoch in of.history])  # NaN is not itself
+
+    return np.array_equal(fit.test_probabilities, other.test_probabilities) and (
+        told(fit) == told(other)
+    )
+
+
+def test_resumed_fit_is_the_same_to_the_bit(
+    whole: tuple[FitResult, dict[int, str]], settings: dict[str, Any], digests: dict[int, str]
+) -> None:
+    fit, expected = whole
+    # In the first epoch, at its end, in the second, and when everything is trained.
+    for what, n_done in [("fine-tuning", 2), ("fine-tuning", 4), ("fine-tuning", 7)]:
+        with pytest.raises(CrashError):
+            sl.fit(fit.splits, **settings, resume=True, progress=at(what, n_done, crash))
+    with pytest.raises(CrashError):
+        sl.fit(fit.splits, **settings, resume=True, progress=at("testing", 0, crash))
+    again = sl.fit(fit.splits, **settings, resume=True)
+    assert digests == expected
+    assert same(again, fit)
+    assert again.phases[0].name == "before"
+    assert again.seconds == pytest.approx(sum(one.seconds for one in again.phases), abs=1)
+    assert runs() == []
+
+
+def test_stop_in_a_step_gives_the_best_so_far_and_can_go_on(
+    whole: tuple[FitResult, dict[int, str]],
+    settings: dict[str, Any],
+    digests: dict[int, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fit, expected = whole
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    seen: list[int] = []
+
+    def terminate(what: str, done: int, _: int) -> None:
+        if what == "fine-tuning":
+            seen.append(done)
+            if done == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = sl.fit(fit.splits, **settings, progress=terminate)
+    assert seen[-1] <= 7
+    assert stopped.stopped == stopped.to_json()["stopped"] == "SIGTERM"
+    assert [epoch.number for epoch in stopped.history] == [0, 1]
+    assert "Stopped by SIGTERM in epoch 2 of 2" in caplog.text
+    assert "stopped: SIGTERM" in stopped.phases[4].note
+    assert stopped.evaluation.n_photos == fit.evaluation.n_photos
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert len(runs()) == 1
+
+    again = sl.fit(fit.splits, **settings, resume=True)
+    assert digests == expected
+    assert same(again, fit)
+    assert not again.stopped
+    assert runs() == []
+
+
+def test_signal_while_an_epoch_is_judged(
+    fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = _train.judge
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        interrupt()
+        return judge(*arguments, **named)
+
+    monkeypatch.setattr(_train, "judge", interrupted)
+    stopped = sl.fit(fitted.splits, **settings)
+    assert (stopped.stopped, len(stopped.history)) == ("SIGINT", 1)
+    state = read(runs()[0]).about["state"]
+    assert (state["step"], len(state["losses"]), len(state["history"])) == (4, 4, 1)
+
+
+def test_signal_while_steps_are_timed_keeps_the_solved_head(
+    fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    early = at("compiling and timing", 1, interrupt)
+    fit = sl.fit(fitted.splits, **settings, progress=early)
+    assert (fit.stopped, fit.kept, len(fit.history)) == ("SIGINT", "solved head", 1)
+    assert "Stopped by SIGINT before fine-tuning: the solved head is kept" in caplog.text
+    assert runs() == []  # there is nothing that a run from the beginning would not do as well
+
+
+def test_second_ctrl_c_leaves_at_once_and_the_first_before_there_is_a_head(
+    fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def twice() -> None:
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        sl.fit(fitted.splits, **settings, progress=at("fine-tuning", 2, twice))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(runs()) == 1  # what was kept before is still there
+
+    def terminate() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        sl.fit(fitted.splits, **settings, progress=at("features", 0, terminate))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert runs() == []  # without resume a fit begins anew
+
+
+# Signals
+
+
+def test_interrupt_that_got_lost_or_changed_is_raised_again() -> None:
+    def lost() -> None:
+        with _stop.stoppable() as stop:
+            with suppress(KeyboardInterrupt):  # as in a callback whose errors are only printed
+                interrupt()
+            stop.checked(None)(0, 1)
+
+    def changed() -> None:
+        with _stop.stoppable():
+            try:
+                interrupt()
+            except KeyboardInterrupt as error:
+                raise CrashError from error
+
+    def another() -> None:
+        with _stop.stoppable() as stop:
+            stop.gently()
+            interrupt()
+            raise CrashError
+
+    for interrupted in (lost, changed):
+        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+            interrupted()
+    with pytest.raises(CrashError):
+        another()
+
+
+def test_other_handlers_and_threads_are_left_alone() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _stop.stoppable() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert (came, stop.requested) == ([signal.SIGTERM], "")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, ignored)
+
+    handlers: list[Any] = []
+
+    def elsewhere() -> None:
+        with _stop.stoppable():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
+
+
+def test_fit_within_a_fit_leaves_signals_to_the_outer_one() -> None:
+    with _stop.stoppable() as outer:
+        outer.gently()
+        with _stop.stoppable() as inner:
+            interrupt()
+        assert (outer.requested, inner.requested) == ("SIGINT", "")
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+
+
+# The file
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "model/0": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1],
+        "model/1": np.array(3, np.int64),
+        "best/0": np.zeros((0, 4), np.uint8),
+    }
+
+
+def test_file_gives_back_what_was_written(
+    tmp_path: Path, arrays: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    about = {"losses": [0.1, 1 / 3, math.inf], "elapsed_s": 1e-300}
+    write(tmp_path / "new" / "state", about, arrays)
+    found = read(tmp_path / "new" / "state")
+    assert found.about == about
+    assert list(found.arrays) == list(arrays)
+    for name, array in arrays.items():
+        assert found.arrays[name].dtype == array.dtype
+        assert np.array_equal(found.arrays[name], array)
+
+
+def test_bfloat16_is_kept(tmp_path: Path) -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    write(tmp_path / "state", {}, {"a": np.array([1.5, -2], bfloat16)})
+    found = read(tmp_path / "state").arrays["a"]
+    assert found.dtype == bfloat16
+    assert found.astype(float).tolist() == [1.5, -2]
+
+
+def test_damaged_file_is_refused_and_named(
+    tmp_path: Path, arrays: dict[str, np.ndarray[Any, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "state"
+    write(file, {"n": 1}, arrays)
+    content = file.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"not a checkpoint|damaged"):
+            read(file)
+    for torn in (b"", content[:10], content[:-1], content + b"\0"):
+        file.write_bytes(torn)
+        assert Checkpoint(file).read() is None
+    assert caplog.text.count(f"{file}: damaged") == 2
+    assert caplog.text.count(f"{file}: not a checkpoint") == 2
+    file.unlink()
+    assert Checkpoint(file).read() is None
+    assert "this one starts from the beginning" in caplog.text
+
+
+def test_full_disk_spares_the_old_file_and_is_named_once(
+    tmp_path: Path,
+    arrays: dict[str, np.ndarray[Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "run" / "state")
+    checkpoint.write({"n": 1}, arrays)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    checkpoint.write({"n": 2}, arrays)
+    checkpoint.write({"n": 3}, arrays)
+    assert caplog.text.count(f"No checkpoint could be written to {checkpoint.file}") == 1
+    assert "No space left on device" in caplog.text
+    assert [path.name for path in checkpoint.file.parent.iterdir()] == ["state"]
+    saved = checkpoint.read()
+    assert saved is not None
+    assert saved.about == {"n": 1}
+    assert checkpoint.n_written == 1
+
+
+def test_cache_that_cannot_be_written_does_not_stop_a_fit(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    Checkpoint(tmp_path / "file" / "state").write({}, {})  # logs, and that is all
+    Checkpoint(tmp_path / "file" / "state").remove()
+
+
+def test_removing_takes_half_written_files_along(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run" / "state")
+    checkpoint.write({}, {})
+    (tmp_path / "run" / ".state.x1y2").touch()
+    checkpoint.remove()
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_takes_a_small_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path / "state")
+    assert checkpoint.is_due()
+
+    def slow(*_: Any) -> None:
+        now[0] += 2
+
+    monkeypatch.setattr(_checkpoint, "write", slow)
+    checkpoint.write({}, {})
+    for later, within, at_end in [(99, False, False), (101, True, True)]:
+        now[0] = 102.0 + later
+        assert (checkpoint.is_due(), checkpoint.is_due(epoch_ended=True)) == (within, at_end)
+    checkpoint._last_s = 0.01  # a fast disk
+    for later, within, at_end in [(0.4, False, False), (1, False, True), (31, True, True)]:
+        now[0] = 102.0 + later
+        assert (checkpoint.is_due(), checkpoint.is_due(epoch_ended=True)) == (within, at_end)
+
+
+# Which run is which
+
+
+def test_runs_that_differ_have_checkpoints_of_their_own(
+    fitted: FitResult, settings: dict[str, Any]
+) -> None:
+    splits = fitted.splits
+    pixels = sl.data.decode(splits.photos, 32)
+    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=0)
+    asked = FitSettings(**settings)
+    first = _key.checkpoint_file(asked, splits, pixels, network)
+    other = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=1)
+    files = {
+        first,
+        *(
+            _key.checkpoint_file(replace(asked, **{name: value}), splits, pixels, network)
+            for name, value in [("seed", 1), ("learning_rate", 1e-5), ("augmentation", "none")]
+        ),
+        _key.checkpoint_file(asked, replace(splits, test=splits.test[1:]), pixels, network),
+        _key.checkpoint_file(asked, splits, pixels, other),
+    }
+    assert len(files) == 6
+    assert _key.checkpoint_file(replace(asked, minutes=99), splits, pixels, network) == first
+
+
+def test_time_that_was_used_before_counts() -> None:
+    clock = Clock(1.0, None, _stop.Stop())
+    deadline = clock.deadline(keep_s=5)
+    clock.count(40.0, "up to step 3 of epoch 2")
+    assert clock.deadline(keep_s=5) == deadline - 40
+    assert clock.elapsed_s() == pytest.approx(40, abs=1)
+    assert clock.phases[0].seconds == 40
+
+
+def test_resumed_fit_without_time_left_keeps_the_best(
+    fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
+) -> None:
+    timed = settings | {"epochs": None, "minutes": 5.0}
+    with pytest.raises(CrashError):
+        sl.fit(fitted.splits, **timed, progress=at("fine-tuning", 6, crash))
+    late = sl.fit(fitted.splits, **timed | {"minutes": 0.05}, resume=True)
+    assert late.stopped == "time"
+    assert [epoch.number for epoch in late.history] == [0, 1]
+    assert runs() == []
+
+
+# Losses that are no numbers
+
+
+def test_loss_of_nan_goes_back_to_the_best(
+    fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = sl.fit(fitted.splits, **settings | {"learning_rate": 1e38})
+    assert fit.stopped == "not finite"
+    assert "Pass a lower learning_rate than 1e+38" in caplog.text
+    assert fit.kept == "solved head"
+    assert all(np.isfinite(one).all() for one in fit.classifier.model.get_weights())
+    assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
+    assert runs() == []
+
+
+def test_weights_that_are_not_finite_are_never_the_best() -> None:
+    class Model:
+        output_shape = (None, 2)
+
+        def __init__(self, weight: float) -> None:
+            self.weights = [np.array([weight])]
+
+        def get_weights(self) -> list[np.ndarray[Any, Any]]:
+            return self.weights
+
+    def epoch(number: int, accuracy: float, loss: float) -> Epoch:
+        return Epoch(
+            number=number, train_loss=0, validation_loss=loss, validation_accuracy=accuracy,
+            learning_rate=0, seconds=0,
+        )  # fmt: skip
+
+    state = State(plan=None, history=[epoch(0, 0.5, 0.6)], best_weights=[])  # type: ignore[arg-type]
+    state.close_epoch(epoch(1, 0.9, 0.5), Model(math.nan))
+    state.close_epoch(epoch(2, 0.9, 1e30), Model(2.0))
+    state.close_epoch(epoch(3, 0.9, math.nan), Model(3.0))
+    assert state.best == 0
+    state.close_epoch(epoch(4, 0.7, 0.55), Model(4.0))
+    state.close_epoch(epoch(5, 0.6, 0.1), Model(5.0))
+    assert (state.best, state.best_weights[0].item()) == (4, 4.0)
+
+
+# Once more, from the JSON
+
+
+def test_fit_is_repeated_from_its_json(
+    fitted: FitResult, scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = json.loads(json.dumps(fitted.to_json(), allow_nan=False))
+    folder = Path(shutil.copytree(scenes, tmp_path / "elsewhere"))
+    shutil.copy(next((scenes / "sea").iterdir()), folder / "sea" / "added later.jpg")
+    again = sl.finetune.repeat(value, folder)
+    assert np.array_equal(again.test_probabilities, fitted.test_probabilities)
+    assert same(again, fitted)
+    assert again.settings == fitted.settings
+    assert "ran with" not in caplog.text
+
+    value["environment"]["keras"] = "2.0"
+    with pytest.raises(CrashError):
+        sl.finetune.repeat(value, folder, progress=at("features", 0, crash))
+    assert "ran with keras 2.0 (now 3" in caplog.text
+
+    moved = next((folder / "sea").glob("*_*.jpg"), next((folder / "sea").iterdir()))
+    content = moved.read_bytes()
+    moved.write_bytes(content + b"\0")
+    with pytest.raises(ManifestError, match=r"must hold the photos of the fit.*another content"):
+        sl.finetune.repeat(value, folder)
+    moved.unlink()
+    with pytest.raises(ManifestError, match=r"must hold the photos of the fit.*no such photo"):
+        sl.finetune.repeat(value, folder)
+    moved.write_bytes(content)
+    value["environment"]["photos"] = "0" * 16
+    with pytest.raises(ManifestError, match=r"in the classes that they had.*fingerprint"):
+        sl.finetune.repeat(value, folder)
