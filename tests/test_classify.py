@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -171,6 +173,23 @@ def test_save_that_fails_spares_the_old_file(
         fitted.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_disk_that_fills_up_during_a_save_is_named(
+    fitted: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fitted.save(tmp_path / "scenes.keras")
+    before = path.read_bytes()
+    for number, expected in [(errno.ENOSPC, DiskSpaceError), (errno.EIO, OSError)]:
+
+        def fail(_: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(expected, match=r"scenes\.keras.*No space left|Input/output"):
+            fitted.save(path)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["scenes", "scenes.h5"])

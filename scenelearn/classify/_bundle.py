@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ import numpy.typing as npt
 from scenelearn._backend import keras
 from scenelearn.backbone import filled
 from scenelearn.data import need_space, written_whole
-from scenelearn.errors import ArgumentError, BundleError, PathMissingError
+from scenelearn.errors import ArgumentError, BundleError, DiskSpaceError, PathMissingError
 
 _ENTRY = "scenelearn.json"
 _ARRAYS = "scenelearn/"  # one entry an array: its bytes, little-endian, and nothing else
 _DTYPES = ("<f2", "<f4", "<i4")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, a file's limit
 _FORMAT = 2  # since 2 with arrays; 1 is still read
 _MAX_TEXT_BYTES = 16 * 2**20  # of config.json and ours; the largest of keras.applications has 1 MiB
 _MAX_BYTES = 4 * 2**30  # unpacked; ConvNeXtXLarge, the largest of keras.applications, has 1.4 GB
@@ -47,7 +51,7 @@ def write(
             f"`path` must end in '.keras'. Received: {str(path)!r}. "
             f"Pass e.g. {str(path.with_suffix('.keras'))!r}."
         )
-    with written_whole(path) as temporary:
+    with _disk_named(path), written_whole(path) as temporary:
         need_space(
             temporary.parent,
             # float32, and once more while the archive is made
@@ -65,6 +69,20 @@ def write(
             for name, array in arrays.items():
                 archive.writestr(_ARRAYS + name, array.tobytes())
     return path
+
+
+@contextmanager
+def _disk_named(path: Path) -> Iterator[None]:
+    """Say which file was being written when a disk that had room is full after all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskSpaceError(
+            f"{str(path)!r} could not be written to its end. Received: {error.strerror or error}. "
+            "An older file is as it was. Free some space, or save to a folder on a larger disk."
+        ) from None
 
 
 def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
