@@ -161,7 +161,7 @@ def test_too_little_time_keeps_the_solved_head_and_says_so(
 ) -> None:
     fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 0.001})
     assert fit.kept == "solved head"
-    assert "not one epoch fits" in fit.phases[4].note
+    assert "not a tenth of an epoch fits" in fit.phases[4].note
 
 
 def test_photo_that_breaks_after_the_scan_is_reported_and_the_rest_goes_on(
@@ -359,7 +359,12 @@ def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
     order = batches.order(epoch=3)
     shown = np.concatenate([order, order[4:], order[4:5]])[:8]
     for name in ("none", "standard"):
-        made = [batch for _, batch in _train._augmented(batches, augment.policy(name), epoch=3)]
+        made = [
+            batch
+            for _, batch in _train._augmented(
+                batches, augment.policy(name), epoch=3, steps=range(len(batches))
+            )
+        ]
         varied = np.concatenate([np.asarray(of) for of, _ in made])
         assert [len(labels) for _, labels in made] == [4, 4]
         assert np.array_equal(np.concatenate([labels for _, labels in made]), shown)

@@ -34,7 +34,8 @@ def digest(state: State, model: Any) -> str:
     about, arrays = pack(state, model)
     for epoch in about["history"]:
         del epoch["seconds"]
-    about["plan"].pop("step_s"), about["plan"].pop("keep_s")
+    for key in ("step_s", "judging_s", "keep_s"):
+        del about["schedule"][key]
     found = hashlib.sha256(json.dumps(about).encode())
     for array in arrays.values():
         found.update(array.tobytes())
@@ -470,7 +471,7 @@ def test_weights_that_are_not_finite_are_never_the_best() -> None:
             learning_rate=0, seconds=0,
         )  # fmt: skip
 
-    state = State(plan=None, history=[epoch(0, 0.5, 0.6)], best_weights=[])  # type: ignore[arg-type]
+    state = State(schedule=None, history=[epoch(0, 0.5, 0.6)], best_weights=[])  # type: ignore[arg-type]
     state.close_epoch(epoch(1, 0.9, 0.5), Model(math.nan))
     state.close_epoch(epoch(2, 0.9, 1e30), Model(2.0))
     state.close_epoch(epoch(3, 0.9, math.nan), Model(3.0))

@@ -35,6 +35,7 @@ def build(
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     seed: int = 0,
+    batch_statistics: bool = False,
 ) -> Any:
     """A model from raw pixels to features: preprocessing, backbone, global average.
 
@@ -45,11 +46,14 @@ def build(
             random weights.
         image_px: width and height of the images, in pixels.
         seed: of random weights.
+        batch_statistics: whether stored weights normalize by the batch while training, as random
+            ones do.
 
     Returns:
         A functional `keras.Model`, (batch, image_px, image_px, 3) values in 0-255, uint8 or
         float, to (batch, n_features) float32. The network is its layer "backbone". With stored
-        weights, BatchNormalization keeps its stored statistics even while training.
+        weights, BatchNormalization keeps its stored statistics even while training, unless
+        `batch_statistics`.
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.
@@ -71,7 +75,7 @@ def build(
         return k.Model(image, network(x), name="features")
 
     model = filled(make, seed)
-    return model if source is None else keep_statistics(model)
+    return model if source is None or batch_statistics else keep_statistics(model)
 
 
 def keep_statistics(model: Any) -> Any:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from scenelearn import backbone as backbones
 from scenelearn.augment import Policy
-from scenelearn.augment import policy as policy_of
 from scenelearn.classify import (
     COVERAGE,
     Classifier,
@@ -31,14 +30,16 @@ from scenelearn.evaluate import Evaluation, evaluate
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._clock import Clock, Progress
+from scenelearn.finetune._course import Course
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._head import choose, cross_entropy
 from scenelearn.finetune._key import checkpoint_file
+from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._start import planned, restored
+from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
 from scenelearn.finetune._state import State, unpack
 from scenelearn.finetune._stop import stoppable
 from scenelearn.finetune._trust import sample_of, trust_from
@@ -46,6 +47,7 @@ from scenelearn.finetune._trust import sample_of, trust_from
 # Stored weights: the best of 3e-5 … 2e-3, and 8 epochs better than 4, on validation photos of
 # three splits of the Intel photos. Random weights have further to go.
 _PEAK_STORED, _PEAK_RANDOM = 1e-3, 3e-3
+_SPARE = 0.03  # of the time: what the last epoch may take longer than planned
 
 
 def fit(
@@ -55,10 +57,11 @@ def fit(
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     minutes: float = 5.0,
-    epochs: int | None = None,
+    epochs: int | Course | None = None,
     batch_size: int = 32,
     learning_rate: float | None = None,
     augmentation: str | Policy | Mapping[str, Any] = "standard",
+    recipe: Recipe | Mapping[str, Any] | None = None,
     seed: int = 0,
     broken: str = "skip",
     resume: bool = False,
@@ -93,12 +96,15 @@ def fit(
         minutes: wall-clock budget of all of it. What must be done in any case (decoding,
             features, the head, the test) is done even if it takes longer, with a logged warning.
         epochs: exactly so many epochs of fine-tuning, whatever time they take; 0: none; None: as
-            many as fit into the time, at most 12 from stored weights and 60 from random ones.
+            many as fit into the time, the last one shorter where needed, at most 40 from stored
+            weights and 120 from random ones. Or the course of an earlier result's settings.
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning; None for the default: 0.001 from stored weights,
             0.003 from random ones.
         augmentation: how training photos are varied while fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" leaves them as they are.
+        recipe: the finer points: which layers train, label smoothing, MixUp and so on; None for
+            the defaults of `Recipe`.
         seed: of everything random.
         broken: "skip" goes on without photos that are broken and names them in the result;
             "raise" stops before the first step, naming the first.
@@ -145,6 +151,7 @@ def fit(
         batch_size=batch_size,
         learning_rate=peak if learning_rate is None else learning_rate,
         augmentation=augmentation,
+        recipe=Recipe() if recipe is None else recipe,  # type: ignore[arg-type]
         seed=seed,
     )
     check_broken(broken)
@@ -164,7 +171,7 @@ def fit(
             to_logits, model, solved, photo_s = _solved(features, sides, n_classes, clock)
         else:
             state = unpack(saved.about["state"], saved.arrays)
-            settings = replace(settings, batch_size=state.plan.batch_size)
+            settings = replace(settings, batch_size=state.schedule.batch_size)
             sides = sides_of(splits, pixels, settings.batch_size, seed)
             to_logits, model = restored(features, n_classes, saved.arrays, settings)
             clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
@@ -176,15 +183,21 @@ def fit(
                     features, to_logits, sides, settings,
                     solved=solved, photo_s=photo_s, clock=clock, stop=stop,
                 )  # fmt: skip
-            settings = replace(settings, epochs=state.plan.n_epochs)
+            keep_s = state.schedule.keep_s
+            deadline = clock.deadline(keep_s=keep_s) if epochs is None else math.inf
             watch = _train.Watch(
-                deadline=clock.deadline(keep_s=state.plan.keep_s) if epochs is None else math.inf,
+                deadline=deadline,
+                spare_s=_SPARE * 60 * minutes,
+                most_epochs=most_epochs(settings),
                 stop=stop,
                 checkpoint=checkpoint,
                 elapsed_s=clock.elapsed_s,
                 progress=clock.report("fine-tuning"),
             )
-            stopped = _train.run(to_logits, sides, state, policy_of(settings.augmentation), watch)
+            variation = variation_of(settings, to_logits)
+            stopped = _train.run(to_logits, sides, state, variation, watch)
+            if epochs is None:
+                settings = replace(settings, epochs=state.schedule.course or 0)
             note(_said_of(state, stopped, asked=epochs))
 
         trust, on_validation, on_test, tested = _judged(model, splits, sides, clock)
@@ -207,6 +220,7 @@ def fit(
             trust=trust,
         ),
         kept="fine-tuned" if state.best else "solved head",
+        share=state.share if state.best else 0.0,
         evaluation=on_test,
         validation=on_validation,
         history=tuple(state.history),
@@ -230,6 +244,7 @@ def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) ->
             weights=settings.weights,
             image_px=settings.image_px,
             seed=settings.seed,
+            batch_statistics=settings.recipe.batch_statistics,
         )
         backbones.fast_on_cpu(features)
         note(f"{settings.backbone}, {features.count_params():,} parameters")
@@ -287,13 +302,13 @@ def _judged(
     return trust, on_validation, on_test, tested
 
 
-def _said_of(state: State, stopped: str, *, asked: int | None) -> str:
-    plan, n_done = state.plan, len(state.history) - 1
+def _said_of(state: State, stopped: str, *, asked: object) -> str:
+    plan, n_done = state.schedule, len(state.history) - 1
     early = f"; stopped: {stopped}" if stopped else ""
     if asked == 0:
         return "none asked for" + early
-    if not plan.n_epochs:
-        return "none" + (early or ": not one epoch fits into the time")
+    if not plan.course:
+        return "none" + (early or ": not a tenth of an epoch fits into the time")
     step = f"{plan.step_s * 1e3:.0f} ms a step of {plan.batch_size} photos"
     return f"{n_done} of {plan.n_epochs} planned epochs, {step}{early}"
 

@@ -33,20 +33,19 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
 
 
-def train_upper_layers(features: Any, image_px: int) -> None:
-    """Freeze the layers that see fine detail, and let those with coarse maps train.
-
-    Edges and textures carry over from ImageNet as they are; and since their maps are large,
-    their gradients would take most of the time.
+def choose_trained(features: Any, image_px: int, trained: str) -> None:
+    """Freeze layers of the backbone, and let the others train.
 
     Args:
         features: from `backbone.build`.
         image_px: its image size.
+        trained: "coarse", "all" or "head", see `Recipe`.
     """
-    largest = np.ceil(image_px / _COARSE)
+    largest = {"coarse": np.ceil(image_px / _COARSE), "all": np.inf, "head": -1}[trained]
     for layer in features.get_layer("backbone").layers:
         shape = tuple(getattr(layer.output, "shape", ()))
-        layer.trainable = len(shape) != 4 or shape[1] is None or shape[1] <= largest
+        size = 0 if len(shape) != 4 else np.inf if shape[1] is None else shape[1]
+        layer.trainable = bool(size <= largest)
 
 
 def start_afresh(features: Any, to_logits: Any) -> None:

@@ -62,6 +62,8 @@ class FitResult:
     Attributes:
         classifier: the better of the solved head and the fine-tuned network, by validation.
         kept: which of the two it is: "solved head" or "fine-tuned".
+        share: how far it lies on the way from the solved head's network (0) to that of the epoch
+            (1): networks between the two are judged as well.
         evaluation: what it reaches on the test photos, which nothing else has seen.
         validation: what it reaches on the validation photos, which chose it.
         history: epoch 0 (the solved head) and each epoch of fine-tuning.
@@ -79,6 +81,7 @@ class FitResult:
 
     classifier: Classifier
     kept: str
+    share: float
     evaluation: Evaluation
     validation: Evaluation
     history: tuple[Epoch, ...]
@@ -108,6 +111,7 @@ class FitResult:
         photos = self.splits.photos
         return {
             "kept": self.kept,
+            "share": self.share,
             "evaluation": self.evaluation.to_json(),
             "validation": self.validation.to_json(),
             "history": [

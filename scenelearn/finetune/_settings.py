@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as policy_of
 from scenelearn.errors import ArgumentError
+from scenelearn.finetune._course import Course, course_of
+from scenelearn.finetune._recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +23,14 @@ class FitSettings:
         weights: "imagenet", a path to a weights file, or None for random weights.
         image_px: width and height at which the network sees a photo, in pixels, at least 32.
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
-        epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none.
+        epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none. The
+            settings of a result of which the budget decided hold its course instead: for each epoch
+            its steps and the share of the schedule that was done after it.
         batch_size: photos a training step, at least 1.
         learning_rate: peak rate of fine-tuning, above 0.
         augmentation: how training photos are varied while fine-tuning: the name of a policy, or a
             policy; its values by name become one. "none" leaves them as they are.
+        recipe: the finer points of fine-tuning, or its values by name.
         seed: of everything random.
     """
 
@@ -33,10 +38,11 @@ class FitSettings:
     weights: str | None = "imagenet"
     image_px: int = 160
     minutes: float = 5.0
-    epochs: int | None = None
+    epochs: int | Course | None = None
     batch_size: int = 32
     learning_rate: float = 1e-3  # the default from stored weights, see `fit`
     augmentation: str | Policy | Mapping[str, Any] = "standard"
+    recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,10 +54,19 @@ class FitSettings:
         bounds = policy_of(self.augmentation)
         if not isinstance(self.augmentation, str):
             object.__setattr__(self, "augmentation", bounds)
+        if isinstance(self.recipe, Mapping):
+            object.__setattr__(self, "recipe", _recipe(self.recipe))
+        elif not isinstance(self.recipe, Recipe):
+            raise ArgumentError(
+                f"`recipe` must be a Recipe. Received: recipe={self.recipe!r}. "
+                "Pass e.g. sl.finetune.Recipe(label_smoothing=0.1)."
+            )
         _whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
         _whole("batch_size", self.batch_size, 1, "32 is usual.")
         _whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
-        if self.epochs is not None:
+        if isinstance(self.epochs, list | tuple):
+            object.__setattr__(self, "epochs", _course(self.epochs))
+        elif self.epochs is not None:
             _whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
         _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
         _above_zero("learning_rate", self.learning_rate, "0.001 is usual.")
@@ -62,6 +77,28 @@ class FitSettings:
         if isinstance(self.augmentation, Policy):
             plain["augmentation"] = self.augmentation.to_json()
         return plain
+
+
+def _recipe(values: Mapping[str, Any]) -> Recipe:
+    known = {one.name for one in fields(Recipe)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ArgumentError(
+            f"`recipe` must have the names of a Recipe: {', '.join(sorted(known))}. "
+            f"Received: {', '.join(map(str, unknown))}."
+        )
+    return Recipe(**values)
+
+
+def _course(value: Sequence[Sequence[float]]) -> Course:
+    course = course_of(value)
+    if course is None:
+        raise ArgumentError(
+            "`epochs` must be a whole number of at least 0, None, or the course of a result: pairs "
+            "of steps and a share that rises to at most 1. "
+            f"Received: epochs={value!r}. Pass None to let `minutes` decide."
+        )
+    return course
 
 
 def _whole(name: str, value: object, lowest: int, advice: str) -> None:

@@ -12,18 +12,21 @@ import numpy as np
 from scenelearn.augment import policy as policy_of
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock
+from scenelearn.finetune._course import Course, even, fitting
 from scenelearn.finetune._features import Sides
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._state import Arrays, Plan, State, restore
+from scenelearn.finetune._state import Arrays, Schedule, State, begun, restore
 from scenelearn.finetune._stop import Stop
 from scenelearn.finetune._trust import sample_of
+from scenelearn.finetune._vary import Variation
 
 _log = logging.getLogger(__name__)
 
 # Random weights have further to go.
-_MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 12, 60
+_MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
+_JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
 
 
 def planned(
@@ -52,33 +55,55 @@ def planned(
     Returns:
         The state, with 0 epochs where none is asked for or fits.
     """
+    best_weights = to_logits.get_weights()
     # After fine-tuning, validation, test and some training photos are seen once more.
     n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
-    keep_s = 1.5 * photo_s * n_seen + 5
-    best_weights = to_logits.get_weights()
-    n_epochs, step_s = settings.epochs, 0.0
-    deadline = math.inf if n_epochs is not None else clock.deadline(keep_s=keep_s)
-    if time.monotonic() > deadline:
+    keep_s = 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+    judging_s = 1.3 * photo_s * sides.validation.n_photos
+    timed, step_s = settings.epochs is None, 0.0
+    deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
+    train = settings.epochs != 0 and not stop.requested
+    if train and time.monotonic() > deadline:
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
-        n_epochs = 0
-    if n_epochs != 0 and not stop.requested:
+        train = False
+    if train:
         _prepare(features, to_logits, settings)
-        policy, report = policy_of(settings.augmentation), clock.report("compiling and timing")
-        step_s = _train.time_step(to_logits, sides.train, policy, stop, report)
-    if stop.requested:
-        n_epochs = 0
-    elif n_epochs is None:
-        epoch_s = len(sides.train) * step_s + sides.validation.n_photos * photo_s
-        most = _MOST_EPOCHS_RANDOM if settings.weights is None else _MOST_EPOCHS_STORED
-        n_epochs = _train.fitting(deadline - time.monotonic(), epoch_s, most)
-    plan = Plan(
-        n_epochs=n_epochs,
+        report = clock.report("compiling and timing")
+        step_s = _train.time_step(
+            to_logits, sides.train, variation_of(settings, to_logits), stop, report
+        )
+    course: Course = ()
+    if train and not stop.requested:
+        n_steps = len(sides.train)
+        if isinstance(settings.epochs, int):
+            course = even(settings.epochs, n_steps)
+        elif settings.epochs is not None:
+            course = settings.epochs
+        else:
+            course = fitting(
+                deadline - time.monotonic(),
+                n_steps=n_steps,
+                step_s=step_s,
+                judging_s=judging_s,
+                most=most_epochs(settings),
+            )
+    schedule = Schedule(
+        course=course,
+        timed=timed,
         peak=settings.learning_rate,
         step_s=step_s,
+        judging_s=judging_s,
         keep_s=keep_s,
         batch_size=settings.batch_size,
     )
-    return State(plan=plan, history=[solved], best_weights=best_weights)
+    recipe = settings.recipe
+    between = recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
+    return begun(schedule, solved, best_weights, to_logits if between and course else None)
+
+
+def most_epochs(settings: FitSettings) -> int:
+    """The most epochs that a fit makes however much time it has."""
+    return _MOST_EPOCHS_RANDOM if settings.weights is None else _MOST_EPOCHS_STORED
 
 
 def restored(
@@ -105,9 +130,18 @@ def restored(
     return to_logits, model
 
 
+def variation_of(settings: FitSettings, to_logits: Any) -> Variation:
+    """How the photos of a fit are varied."""
+    return Variation(
+        policy=policy_of(settings.augmentation),
+        recipe=settings.recipe,
+        n_classes=to_logits.output_shape[-1],
+    )
+
+
 def _prepare(features: Any, to_logits: Any, settings: FitSettings) -> None:
     if settings.weights is None:
         _network.start_afresh(features, to_logits)
     else:
-        _network.train_upper_layers(features, settings.image_px)
-    _train.compile_(to_logits)
+        _network.choose_trained(features, settings.image_px, settings.recipe.trained)
+    _train.compile_(to_logits, settings.recipe)

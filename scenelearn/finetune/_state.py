@@ -5,34 +5,60 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn.finetune._course import Course, course_of, share_done, share_of_peak
 from scenelearn.finetune._result import Epoch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Schedule:
     """How to fine-tune.
 
     Attributes:
-        n_epochs: passes over the training photos; 0 for none.
+        course: the steps of each epoch, see `_course`; empty for no epoch.
+        timed: whether the time decides how many; then the course is planned anew after each.
         peak: the highest learning rate.
         step_s: seconds a step took when timed.
+        judging_s: seconds for judging the validation photos.
         keep_s: seconds of the budget to leave for what comes after.
         batch_size: photos a step.
     """
 
-    n_epochs: int
+    course: Course
+    timed: bool
     peak: float
     step_s: float
+    judging_s: float
     keep_s: float
     batch_size: int
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs are planned."""
+        return len(self.course)
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps are planned."""
+        return sum(size for size, _ in self.course)
+
+    def rate(self, epoch: int, step: float) -> float:
+        """The learning rate after some steps of an epoch, from number 1 on."""
+        return self.peak * share_of_peak(share_done(self.course, epoch, step))
+
+
+class Judged(NamedTuple):
+    """What a network reaches on the validation photos."""
+
+    accuracy: float
+    loss: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,19 +68,28 @@ class State:
     There is no random state: every draw is a function of (seed, epoch, index).
 
     Attributes:
-        plan: how to go on.
+        schedule: how to go on.
         history: epoch 0, the solved head, and each whole epoch.
         best: the number of the epoch that was best on the validation photos.
-        best_weights: the network's weights after it.
+        best_accuracy: what it reached there.
+        best_loss: likewise.
+        best_weights: the network's weights then.
+        first_weights: of what trains, before the first step; empty if nothing between them and
+            the fine-tuned ones will be judged.
+        share: how far the best network lies from the solved head's (0) to its epoch's (1).
         step: steps of the running epoch that are done.
         losses: of each of them.
         epoch_s: seconds that they took.
     """
 
-    plan: Plan
+    schedule: Schedule
     history: list[Epoch]
+    best_accuracy: float
+    best_loss: float
     best_weights: list[npt.NDArray[Any]]
+    first_weights: list[npt.NDArray[Any]]
     best: int = 0
+    share: float = 1.0
     step: int = 0
     losses: list[float] = field(default_factory=list)
     epoch_s: float = 0.0
@@ -64,20 +99,50 @@ class State:
         """The number of the running epoch, from 1 on."""
         return len(self.history)
 
-    def close_epoch(self, epoch: Epoch, model: Any) -> None:
-        """Note an epoch that is done and judged, and the network if it is the best so far.
+    @property
+    def best_score(self) -> tuple[float, float]:
+        """By which the best is told: accuracy on the validation photos, then the loss there."""
+        return self.best_accuracy, -self.best_loss
+
+    def consider(self, model: Any, judged: Judged, *, epoch: int, share: float = 1.0) -> None:
+        """Keep the network's weights if it is the best so far.
 
         One whose loss is above that of guessing (and of the solved head) has diverged: a few
         right answers more on the validation photos are luck then.
         """
         guessing = math.log(model.output_shape[-1])
         bound = max(guessing, self.history[0].validation_loss)
-        if epoch.validation_loss <= bound and _better(epoch, self.history[self.best]):
+        if judged.loss <= bound and (judged.accuracy, -judged.loss) > self.best_score:
             weights = model.get_weights()
             if all(np.isfinite(one).all() for one in weights):
-                self.best, self.best_weights = epoch.number, weights
+                self.best, self.share, self.best_weights = epoch, share, weights
+                self.best_accuracy, self.best_loss = judged
+
+    def close_epoch(self, epoch: Epoch) -> None:
+        """Note an epoch that is done and judged."""
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
+
+
+def begun(
+    schedule: Schedule, solved: Epoch, weights: list[npt.NDArray[Any]], model: Any = None
+) -> State:
+    """The state before the first step.
+
+    Args:
+        schedule: how to go on.
+        solved: what the solved head reaches.
+        weights: the network's, with the solved head.
+        model: it, ready to train, if networks between it and the fine-tuned one will be judged.
+    """
+    return State(
+        schedule=schedule,
+        history=[solved],
+        best_weights=weights,
+        best_accuracy=solved.validation_accuracy,
+        best_loss=solved.validation_loss,
+        first_weights=[] if model is None else [_array(v) for v in model.trainable_variables],
+    )
 
 
 def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
@@ -90,12 +155,14 @@ def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
     Returns:
         Two dictionaries for `unpack` and `restore`.
     """
-    about = asdict(replace(state, best_weights=[]))  # which copies what it is given
-    del about["best_weights"]
+    bare = replace(state, best_weights=[], first_weights=[])  # for `asdict` copies all it is given
+    about = asdict(bare)
+    del about["best_weights"], about["first_weights"]
     groups = {
         "model": model.variables,
         "optimizer": model.optimizer.variables,
         "best": state.best_weights,
+        "first": state.first_weights,
     }
     arrays = {
         f"{group}/{k}": _array(value) for group, of in groups.items() for k, value in enumerate(of)
@@ -106,10 +173,12 @@ def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
 def unpack(about: Mapping[str, Any], arrays: Arrays) -> State:
     """The state that `pack` took apart."""
     plain = dict(about)
+    schedule = plain.pop("schedule")
     return State(
-        plan=Plan(**plain.pop("plan")),
+        schedule=Schedule(**schedule | {"course": course_of(schedule["course"]) or ()}),
         history=[Epoch(**epoch) for epoch in plain.pop("history")],
         best_weights=_group(arrays, "best"),
+        first_weights=_group(arrays, "first"),
         **plain,
     )
 
@@ -133,8 +202,3 @@ def _group(arrays: Arrays, name: str) -> list[npt.NDArray[Any]]:
 
 def _array(value: Any) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else keras().ops.convert_to_numpy(value)
-
-
-def _better(a: Epoch, b: Epoch) -> bool:
-    """By validation accuracy, then by loss."""
-    return (a.validation_accuracy, -a.validation_loss) > (b.validation_accuracy, -b.validation_loss)

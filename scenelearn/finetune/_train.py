@@ -6,46 +6,46 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from scenelearn._backend import keras
-from scenelearn.augment import Policy, apply, draw
 from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import judge
-from scenelearn.data import Batches, made_ahead
+from scenelearn.data import Batches
 from scenelearn.finetune._checkpoint import Checkpoint
+from scenelearn.finetune._course import fitting, share_done
 from scenelearn.finetune._features import Sides
 from scenelearn.finetune._head import cross_entropy
+from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._state import State, pack
+from scenelearn.finetune._state import Judged, Schedule, State, pack
 from scenelearn.finetune._stop import Stop
+from scenelearn.finetune._vary import Variation, varied
 
-_WARM_UP = 0.1  # share of the steps in which the rate rises
-_WEIGHT_DECAY = 0.01  # AdamW: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR
 _TIMED_STEPS = 5
-_TIME_SPARE = 1.1  # a machine that others use too is not always as fast as when it was timed
+_BETWEEN = (0.25, 0.5, 0.75)  # shares of the way from the solved head's network to the last
 
 _log = logging.getLogger(__name__)
 
 
-def compile_(model: Any) -> None:
+def compile_(model: Any, recipe: Recipe) -> None:
     """Give the model its loss and optimizer; the rate is set before each step."""
-    k = keras()
     fast_on_cpu(model)
-    model.compile(
-        optimizer=k.optimizers.AdamW(learning_rate=0.0, weight_decay=_WEIGHT_DECAY),
-        loss=k.losses.SparseCategoricalCrossentropy(from_logits=True),
+    loss = keras().losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=recipe.label_smoothing
     )
+    model.compile(optimizer=optimizer_of(model, recipe), loss=loss)
 
 
 def time_step(
     model: Any,
     train: Batches,
-    policy: Policy,
+    variation: Variation,
     stop: Stop,
     progress: Callable[[int, int], None],
 ) -> float:
@@ -56,14 +56,14 @@ def time_step(
     Args:
         model: compiled, not trained yet.
         train: the training photos.
-        policy: how they are varied.
+        variation: how they are varied and mixed.
         stop: whether a signal asks for the end.
         progress: called with (steps done, steps in all).
 
     Returns:
         The median of five steps, the making of their batches included; NaN after a signal.
     """
-    batches = itertools.cycle(_augmented(train, policy, epoch=0))
+    batches = itertools.cycle(varied(train, variation, epoch=0, steps=range(len(train))))
     seconds = []
     for n_done in range(1 + _TIMED_STEPS):
         progress(n_done, 1 + _TIMED_STEPS)
@@ -76,22 +76,15 @@ def time_step(
     return sorted(seconds[1:])[_TIMED_STEPS // 2]  # the first one compiles
 
 
-def fitting(time_s: float, epoch_s: float, most: int) -> int:
-    """How many epochs of `epoch_s` seconds fit into `time_s`, at most `most`.
-
-    Example:
-        >>> fitting(100.0, 20.0, 12)
-        4
-    """
-    return max(0, min(most, int(time_s / (_TIME_SPARE * epoch_s))))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
     """What is heeded between two steps.
 
     Attributes:
-        deadline: when to stop in any case, on `time.monotonic`'s clock.
+        deadline: when fine-tuning should end, on `time.monotonic`'s clock. An epoch that takes
+            longer than planned is left a little later.
+        most_epochs: how many there may be.
+        spare_s: how much later.
         stop: whether a signal asks for the end.
         checkpoint: where the state is kept now and then.
         elapsed_s: gives the seconds since the run began, to be kept with it.
@@ -99,10 +92,17 @@ class Watch:
     """
 
     deadline: float
+    spare_s: float
+    most_epochs: int
     stop: Stop
     checkpoint: Checkpoint
     elapsed_s: Callable[[], float]
     progress: Callable[[int, int], None]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no time left, not even the spare seconds."""
+        return time.monotonic() > self.deadline + self.spare_s
 
     def keep(self, state: State, model: Any) -> None:
         """Write a checkpoint now."""
@@ -110,32 +110,36 @@ class Watch:
         self.checkpoint.write({"state": about, "elapsed_s": self.elapsed_s()}, arrays)
 
 
-def run(model: Any, sides: Sides, state: State, policy: Policy, watch: Watch) -> str:
+def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Watch) -> str:
     """Fine-tune the model in place, from where the state stands.
 
-    The rate rises to its peak over the first tenth of the steps and falls to 0 along a half
-    cosine. At the end the model has the weights of the epoch that was best on the validation
-    photos; the solved head is epoch 0.
+    The rate rises to its peak over the first tenth of the course and falls to 0 along a half
+    cosine. Where the time decides, the rest of the course is planned anew after each epoch by how
+    long it took: so the rate comes to 0 just when the time is over. After the last epoch, networks
+    between the first one and the last are judged as well (`_judge_between`). At the end the model
+    has the weights that were best on the validation photos; those of the solved head are epoch 0's.
 
     Args:
         model: compiled; from raw pixels to logits.
         sides: the photos to train on, and those judged after each epoch.
         state: where to begin; it is moved on.
-        policy: how the training photos are varied.
+        variation: how the training photos are varied and mixed.
         watch: what is heeded between two steps.
 
     Returns:
         Why it ended early, see `FitResult.stopped`; empty if it did not.
     """
-    n_epochs, stopped = state.plan.n_epochs, watch.stop.requested
-    if n_epochs and not stopped and watch.checkpoint.is_due():
+    stopped = watch.stop.requested
+    if state.schedule.course and not stopped and watch.checkpoint.is_due():
         watch.keep(state, model)  # what was done before the first step counts, too
-    while not stopped and state.epoch <= n_epochs:
-        if time.monotonic() > watch.deadline:
+    while not stopped and state.epoch <= state.schedule.n_epochs:
+        if watch.is_over:
             stopped = "time"
             break
-        stopped = _rest_of_epoch(model, sides, state, policy, watch)
-    if n_epochs and stopped == watch.stop.requested != "":
+        stopped = _rest_of_epoch(model, sides, state, variation, watch)
+    if stopped in ("", "time"):
+        _judge_between(model, sides.validation, state, watch)
+    if state.schedule.course and stopped == watch.stop.requested != "":
         watch.keep(state, model)
     if stopped:
         _log.warning(_why(stopped, state))
@@ -145,14 +149,15 @@ def run(model: Any, sides: Sides, state: State, policy: Policy, watch: Watch) ->
 
 def _why(stopped: str, state: State) -> str:
     """What to tell people about an early end."""
-    n_epochs, number = state.plan.n_epochs, state.epoch
+    n_epochs, number = state.schedule.n_epochs, state.epoch
     best = f"epoch {state.best}" if state.best else "the solved head"
     if stopped == "time":
         return f"Out of time after epoch {number - 1} of {n_epochs}: {best} is kept."
     if stopped == "not finite":
         return (
             f"In epoch {number} of {n_epochs} the loss was no finite number any more: {best} is "
-            f"kept. Pass a lower learning_rate than {state.plan.peak:g}, a third of it for a start."
+            f"kept. Pass a lower learning_rate than {state.schedule.peak:g}, a third of it for a "
+            "start."
         )
     if not n_epochs:
         return f"Stopped by {stopped} before fine-tuning: {best} is kept."
@@ -162,50 +167,97 @@ def _why(stopped: str, state: State) -> str:
     )
 
 
-def _rest_of_epoch(model: Any, sides: Sides, state: State, policy: Policy, watch: Watch) -> str:
+def _rest_of_epoch(
+    model: Any, sides: Sides, state: State, variation: Variation, watch: Watch
+) -> str:
     """Train on what is left of the running epoch, and judge it; or say why not."""
-    plan, number, stopped = state.plan, state.epoch, ""
-    before, n_steps = (number - 1) * len(sides.train), plan.n_epochs * len(sides.train)
+    plan, number, stopped = state.schedule, state.epoch, ""
+    before = sum(size for size, _ in plan.course[: number - 1])
+    steps = range(state.step, plan.course[number - 1][0])
     start = time.monotonic() - state.epoch_s
-    for step, batch in _augmented(sides.train, policy, epoch=number, start=state.step):
-        rate = plan.peak * _share_of_peak((before + step + 0.5) / n_steps)
-        model.optimizer.learning_rate.assign(rate)
+    for step, batch in varied(sides.train, variation, epoch=number, steps=steps):
+        model.optimizer.learning_rate.assign(plan.rate(number, step + 0.5))
         loss = float(np.asarray(model.train_on_batch(*batch)))
         if not math.isfinite(loss):
             return "not finite"
         state.losses.append(loss)
         state.step, state.epoch_s = step + 1, time.monotonic() - start
-        watch.progress(before + state.step, n_steps)
+        watch.progress(before + state.step, plan.n_steps)
         if watch.stop.requested:
             return watch.stop.requested
-        if time.monotonic() > watch.deadline:
+        if watch.is_over:
             stopped = "time"
             break
         if watch.checkpoint.is_due():
             watch.keep(state, model)
-    judged = _judged(model, sides.validation, watch.stop)
-    if judged is None:
-        return watch.stop.requested
-    loss, accuracy = judged
-    epoch = Epoch(
-        number=number,
-        train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
-        validation_loss=loss,
-        validation_accuracy=accuracy,
-        learning_rate=plan.peak * _share_of_peak((before + state.step - 0.5) / n_steps),
-        seconds=time.monotonic() - start,
-    )
-    state.close_epoch(epoch, model)
+    steps_s, n_done = time.monotonic() - start, state.step
+    with averaged(model):
+        judged = _judged(model, sides.validation, watch.stop)
+        if judged is None:
+            return watch.stop.requested
+        epoch = Epoch(
+            number=number,
+            train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
+            validation_loss=judged.loss,
+            validation_accuracy=judged.accuracy,
+            learning_rate=plan.rate(number, max(0.0, n_done - 0.5)),
+            seconds=time.monotonic() - start,
+        )
+        state.consider(model, judged, epoch=number)
+        state.close_epoch(epoch)
+    if plan.timed and n_done:
+        state.schedule = _planned_anew(state, n_done, len(sides.train), steps_s, watch)
     _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
-    if not math.isfinite(loss):
+    if not math.isfinite(judged.loss):
         return "not finite"
     if watch.checkpoint.is_due(epoch_ended=True):
         watch.keep(state, model)
     return stopped
 
 
-def _judged(model: Any, validation: Batches, stop: Stop) -> tuple[float, float] | None:
-    """Validation loss and accuracy; None if a signal came meanwhile."""
+def _planned_anew(
+    state: State, n_done: int, n_steps: int, steps_s: float, watch: Watch
+) -> Schedule:
+    """The schedule after an epoch of `n_done` steps: its rest as the time that is left has it."""
+    plan, number = state.schedule, len(state.history) - 1
+    ended = n_done, share_done(plan.course, number, n_done)
+    course = fitting(
+        watch.deadline - time.monotonic(),
+        n_steps=n_steps,
+        step_s=steps_s / n_done,
+        judging_s=max(0.0, state.history[-1].seconds - steps_s),
+        most=watch.most_epochs,
+        done=(*plan.course[: number - 1], ended),
+    )
+    return replace(plan, course=course)
+
+
+def _judge_between(model: Any, validation: Batches, state: State, watch: Watch) -> None:
+    """Judge networks on the straight way from the first weights to the last.
+
+    Where there are few photos, fine-tuning fits them and forgets some of what was known before.
+    Between the two networks there is often one that is better than both.
+    """
+    k, variables = keras(), model.trainable_variables
+    if not state.first_weights or len(state.history) == 1:
+        return
+    with averaged(model):
+        last = [k.ops.convert_to_numpy(variable) for variable in variables]
+    own = [k.ops.convert_to_numpy(variable) for variable in variables]
+    for share in _BETWEEN:
+        for variable, a, b in zip(variables, state.first_weights, last, strict=True):
+            variable.assign(a + np.float32(share) * (b - a))
+        judged = _judged(model, validation, watch.stop)
+        if judged is None:
+            break
+        _log.info("%g of the way to fine-tuned: %s", share, judged)
+        state.consider(model, judged, epoch=len(state.history) - 1, share=share)
+    for variable, value in zip(variables, own, strict=True):
+        variable.assign(value)
+
+
+def _judged(model: Any, validation: Batches, stop: Stop) -> Judged | None:
+    """What the network reaches on the validation photos; None if a signal came meanwhile."""
 
     def heed(_done: int, _total: int) -> None:
         if stop.requested:
@@ -218,37 +270,8 @@ def _judged(model: Any, validation: Batches, stop: Stop) -> tuple[float, float] 
     labels = validation.labels[indices]
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     finite = bool(np.isfinite(logits).all())
-    return cross_entropy(logits, labels) if finite else math.nan, accuracy
+    return Judged(accuracy, cross_entropy(logits, labels) if finite else math.nan)
 
 
 class _SignalCameError(Exception):
     """Leaves the judging of an epoch, between two batches."""
-
-
-def _augmented(
-    train: Batches, policy: Policy, *, epoch: int, start: int = 0
-) -> Iterator[tuple[int, tuple[Any, Any]]]:
-    """The epoch's varied batches from a step on, each with the number of its step.
-
-    Each is made in a thread while the one before is trained on.
-    """
-    order = train.order(epoch)
-
-    def vary(step: int) -> tuple[Any, Any]:
-        images, labels, indices = train.at(order, step)
-        if not len(indices):  # all of them gone since they were decoded
-            return images, labels
-        # A partial last batch is filled up by repeating it: one compiled program serves all.
-        n = train.batch_size
-        images = np.resize(images, (n, *images.shape[1:]))
-        draws = draw(policy, train.seed, np.resize(indices, n), epoch=epoch)
-        return apply(images, draws), np.resize(labels, n)
-
-    steps = range(start, len(train))
-    made = made_ahead(vary, steps, workers=1)
-    return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))
-
-
-def _share_of_peak(done: float) -> float:
-    """The learning rate after a share of the steps, as a share of its peak."""
-    return min(1.0, done / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2

@@ -246,7 +246,8 @@ def _fit() -> None:
         about, arrays = pack(state, model)
         for one in about["history"]:
             del one["seconds"]
-        del about["plan"]["step_s"], about["plan"]["keep_s"]
+        for key in ("step_s", "judging_s", "keep_s"):
+            del about["schedule"][key]
         digest = hashlib.sha256(json.dumps(about).encode())
         for array in arrays.values():
             digest.update(array.tobytes())

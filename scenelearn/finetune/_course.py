@@ -1,0 +1,108 @@
+"""The course of fine-tuning: the steps of each epoch, and how far the schedule is after it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+Course = tuple[tuple[int, float], ...]
+
+WARM_UP = 0.1  # share of the schedule in which the rate rises
+_SHORTEST = 0.1  # of an epoch: less is not worth judging
+
+
+def even(n_epochs: int, n_steps: int) -> Course:
+    """So many epochs of so many steps, the schedule going on by the same share in each.
+
+    Args:
+        n_epochs: at least 0.
+        n_steps: of an epoch.
+
+    Returns:
+        For each epoch its steps and the share of the schedule that is done after it, in (0, 1].
+
+    Example:
+        >>> even(2, 10)
+        ((10, 0.5), (10, 1.0))
+    """
+    return tuple((n_steps, (k + 1) / n_epochs) for k in range(n_epochs))
+
+
+def fitting(
+    time_s: float, *, n_steps: int, step_s: float, judging_s: float, most: int, done: Course = ()
+) -> Course:
+    """The course that ends when the time does, going on from what is done of it.
+
+    Whole epochs as long as they fit, then a shorter one if a tenth of an epoch fits. The schedule
+    stretches or shrinks with them: its rate falls to 0 just at the end.
+
+    Args:
+        time_s: seconds from now on.
+        n_steps: of a whole epoch.
+        step_s: seconds a step.
+        judging_s: seconds for judging the validation photos after an epoch.
+        most: the most epochs, those that are done included.
+        done: the epochs behind.
+
+    Returns:
+        `done`, and what fits. Only `done` if that is nothing.
+
+    Example:
+        Twenty steps fit into the first epochs, and ten more are worth one of their own:
+
+        >>> fitting(36.0, n_steps=10, step_s=1.0, judging_s=1.0, most=9)
+        ((10, 0.3125), (10, 0.625), (10, 0.9375), (2, 1.0))
+    """
+    n_whole = max(0, int(time_s / (n_steps * step_s + judging_s)))
+    left_s = time_s - n_whole * (n_steps * step_s + judging_s) - judging_s
+    n_rest = min(n_steps, max(0, int(left_s / step_s)))
+    sizes = [n_steps] * n_whole
+    if n_rest >= max(1, _SHORTEST * n_steps):
+        sizes.append(n_rest)
+    sizes = sizes[: max(0, most - len(done))]
+    total, begun, gone = sum(sizes), done[-1][1] if done else 0.0, 0
+    ahead = []
+    for size in sizes:
+        gone += size
+        ahead.append((size, 1.0 if gone == total else begun + (1 - begun) * gone / total))
+    return (*done, *ahead)
+
+
+def share_done(course: Course, epoch: int, step: float) -> float:
+    """How far the schedule is after some steps of an epoch, from 0 to 1.
+
+    Args:
+        course: of the run.
+        epoch: its number, from 1 on.
+        step: done in it; halves are in the middle of a step.
+
+    Example:
+        >>> share_done(((10, 0.5), (5, 1.0)), 2, 2.5)
+        0.75
+    """
+    size, after = course[epoch - 1]
+    before = course[epoch - 2][1] if epoch > 1 else 0.0
+    return before + (after - before) * step / size
+
+
+def share_of_peak(done: float) -> float:
+    """The learning rate after a share of the schedule, as a share of its peak.
+
+    It rises over the first tenth and falls to 0 along a half cosine.
+
+    References:
+        I. Loshchilov, F. Hutter (2017), SGDR: stochastic gradient descent with warm restarts. ICLR.
+    """
+    return min(1.0, done / WARM_UP) * (1 + math.cos(math.pi * done)) / 2
+
+
+def course_of(value: Sequence[Sequence[float]]) -> Course | None:
+    """A course from plain lists, as JSON has it; None if it is none."""
+    try:
+        course = tuple((int(size), float(after)) for size, after in value)
+    except (TypeError, ValueError):
+        return None
+    shares = [0.0, *(after for _, after in course)]
+    rising = all(a < b <= 1 for a, b in itertools.pairwise(shares))
+    return course if rising and all(size >= 1 for size, _ in course) else None

@@ -1,0 +1,70 @@
+"""The optimizer: AdamW, with a rate of its own for each layer, and a running average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from scenelearn._backend import keras
+from scenelearn.finetune._recipe import Recipe
+
+
+def optimizer_of(model: Any, recipe: Recipe) -> Any:
+    """AdamW for what trains of a model; its learning rate is set before each step.
+
+    Args:
+        model: from raw pixels to logits; its layers are frozen or not already.
+        recipe: `weight_decay`, `average` and `layer_decay` of it.
+
+    Returns:
+        A Keras optimizer, not built yet.
+    """
+    adamw = keras().optimizers.AdamW
+    shares = _shares(model, recipe.layer_decay)
+
+    class LayerwiseAdamW(adamw):  # type: ignore[misc, valid-type]
+        """Each variable learns at its share of the rate."""
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient, variable, learning_rate * shares[variable.path])
+
+    return (LayerwiseAdamW if shares else adamw)(
+        learning_rate=0.0,
+        weight_decay=recipe.weight_decay,
+        use_ema=recipe.average > 0,
+        ema_momentum=recipe.average or 0.99,
+    )
+
+
+@contextmanager
+def averaged(model: Any) -> Iterator[None]:
+    """Inside, the model has the running average of its weights, if its optimizer keeps one."""
+    if not model.optimizer.use_ema:
+        yield
+        return
+    k, variables = keras(), model.trainable_variables
+    own = [k.ops.convert_to_numpy(variable) for variable in variables]
+    model.optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
+
+
+def _shares(model: Any, decay: float) -> dict[str, float]:
+    """Each trainable variable's share of the rate; nothing if all have the whole."""
+    if decay == 1:
+        return {}
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False, recursive=True)
+        if layer.trainable and layer._trainable_variables
+    ]
+    last = max(1, len(layers) - 1)
+    return {
+        variable.path: decay ** ((last - k) / last)
+        for k, layer in enumerate(layers)
+        for variable in layer._trainable_variables
+    }

@@ -1,0 +1,90 @@
+"""The finer points of fine-tuning, each with a default that has proved itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scenelearn.errors import ArgumentError
+
+TRAINED = ("coarse", "all", "head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is fine-tuned, beside its learning rate and the variation of its photos.
+
+    Attributes:
+        trained: which layers train. "coarse": those whose maps are at least 16 times smaller than
+            the image; edges and textures carry over as they are, and their gradients would take
+            most of the time. "all"; or "head": none but the last. Random weights train all.
+        layer_decay: the rate of the first layer that trains, as a share of the last one's, in
+            (0, 1]; between them it grows geometrically.
+        label_smoothing: share of each label that is spread over all classes, in [0, 1).
+        mixup: both parameters of the Beta distribution for MixUp; 0 for none.
+        cutmix: the same for CutMix; with both, each photo gets one or the other.
+        average: decay of the running average of the weights that is judged and kept in place of
+            the weights, in [0, 1); 0 for none.
+        interpolate: whether networks between the solved head's and the fine-tuned one are judged
+            too, and the best kept. With stored weights only.
+        weight_decay: of AdamW, at least 0.
+        batch_statistics: whether BatchNormalization normalizes by the batch and moves its stored
+            statistics, as in training from scratch. With stored weights only; random ones do.
+
+    Raises:
+        ArgumentError: if a value is out of range.
+
+    Example:
+        >>> Recipe(mixup=0.2, label_smoothing=0.1).to_json()["mixup"]
+        0.2
+
+    References:
+        Layer-wise rates: J. Howard, S. Ruder (2018), Universal language model fine-tuning for text
+        classification. ACL.
+        Label smoothing: C. Szegedy et al. (2016), Rethinking the Inception architecture. CVPR.
+        Averaging: B. Polyak, A. Juditsky (1992), Acceleration of stochastic approximation by
+        averaging. SIAM J. Control Optim. 30.
+        Interpolation: M. Wortsman et al. (2022), Robust fine-tuning of zero-shot models. CVPR.
+        Weight decay: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR.
+    """
+
+    trained: str = "coarse"
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    average: float = 0.0
+    interpolate: bool = True
+    weight_decay: float = 0.01
+    batch_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trained not in TRAINED:
+            raise ArgumentError(
+                f"`trained` must be 'coarse', 'all' or 'head'. Received: trained={self.trained!r}."
+            )
+        for name in ("interpolate", "batch_statistics"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(
+                    f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}."
+                )
+        _between("layer_decay", self.layer_decay, 1e-6, 1.0, "1 gives all layers the same rate.")
+        _between("label_smoothing", self.label_smoothing, 0.0, 0.999, "0.1 is usual.")
+        _between("average", self.average, 0.0, 0.99999, "0.99 is usual.")
+        _between("mixup", self.mixup, 0.0, 100.0, "0.2 is usual.")
+        _between("cutmix", self.cutmix, 0.0, 100.0, "1 is usual.")
+        _between("weight_decay", self.weight_decay, 0.0, 10.0, "0.01 is usual.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The values by name."""
+        return asdict(self)
+
+
+def _between(name: str, value: object, low: float, high: float, advice: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        raise ArgumentError(
+            f"`{name}` must be a number from {low:g} to {high:g}. Received: {name}={value!r}. "
+            + advice
+        )

@@ -1,0 +1,166 @@
+"""The course of fine-tuning and its finer points: rates, budgets, labels, averages, blends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn._backend import keras
+from scenelearn.augment import policy
+from scenelearn.data import Batches, in_memory
+from scenelearn.errors import ArgumentError
+from scenelearn.finetune import FitResult, FitSettings, Recipe, _start
+from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
+from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._vary import Variation, varied
+
+# The course
+
+
+def test_rate_rises_over_a_tenth_and_falls_to_nothing_along_a_cosine() -> None:
+    assert share_of_peak(0.0) == 0.0
+    assert share_of_peak(0.05) == pytest.approx(0.5 * (1 + math.cos(0.05 * math.pi)) / 2)
+    assert share_of_peak(0.5) == pytest.approx(0.5)
+    assert share_of_peak(1.0) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_even_course_is_a_straight_line() -> None:
+    course = even(3, 8)
+    shares = [share_done(course, epoch, step) for epoch in (1, 2, 3) for step in range(8)]
+    np.testing.assert_allclose(shares, np.arange(24) / 24, atol=1e-12)
+    assert even(0, 8) == ()
+
+
+@pytest.mark.parametrize("time_s", [1.0, 5.0, 12.0, 13.9, 50.0, 333.3, 1e4])
+def test_course_takes_the_time_that_there_is(time_s: float) -> None:
+    course = fitting(time_s, n_steps=10, step_s=1.0, judging_s=2.0, most=1000)
+    taken = sum(size * 1.0 + 2.0 for size, _ in course)
+    assert taken <= time_s
+    assert time_s - taken < 1.0 + 2.0 + 1.0  # a tenth of an epoch, judging it, and a step
+    if course:
+        assert course[-1][1] == 1.0
+        gone = np.cumsum([size for size, _ in course])
+        np.testing.assert_allclose([share for _, share in course], gone / gone[-1])
+
+
+def test_course_that_goes_on_ends_at_one_again_and_keeps_what_is_done() -> None:
+    done = ((10, 0.4),)
+    course = fitting(25.0, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done)
+    assert course[0] == (10, 0.4)
+    np.testing.assert_allclose([share for _, share in course], [0.4, 0.64, 0.88, 1.0])
+    assert fitting(-3.0, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done) == done
+    assert len(fitting(1e6, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done)) == 9
+
+
+@pytest.mark.parametrize("value", ["abc", [[1, 2, 3]], [[0, 1.0]], [[5, 0.6], [5, 0.5]], [[5, 1.2]]])
+def test_what_is_no_course(value: Any) -> None:
+    assert course_of(value) is None
+    with pytest.raises(ArgumentError, match="`epochs` must be a whole number"):
+        FitSettings(epochs=value)
+
+
+def test_result_of_a_budget_is_repeated_by_its_course(
+    fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_start, "_MOST_EPOCHS_RANDOM", 3)
+    timed = fit_settings | {"epochs": None, "minutes": 5.0, "batch_size": 16}
+    fit = sl.fit(fitted.splits, **timed)
+    course = fit.settings.epochs
+    assert isinstance(course, tuple)
+    assert len(course) == len(fit.history) - 1 == 3
+    assert course[-1][1] == 1.0 or fit.stopped == "time"
+    again = sl.fit(fitted.splits, **fit.settings.to_json())
+    assert again.settings.epochs == course
+    np.testing.assert_array_equal(again.test_probabilities, fit.test_probabilities)
+
+
+# The recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trained", "most"), ("layer_decay", 0.0), ("layer_decay", 1.5), ("label_smoothing", 1.0),
+        ("average", 1.0), ("mixup", -0.1), ("cutmix", "1"), ("weight_decay", -1.0),
+        ("interpolate", 1), ("batch_statistics", "no"), ("weight_decay", float("nan")),
+    ],
+)  # fmt: skip
+def test_recipe_refuses_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"`{name}` must be .* Received: {name}="):
+        Recipe(**{name: value})
+
+
+def test_recipe_by_names() -> None:
+    assert FitSettings(recipe={"mixup": 0.2}).recipe == Recipe(mixup=0.2)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"`recipe` must have the names .* Received: mixed"):
+        FitSettings(recipe={"mixed": 0.2})  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="`recipe` must be a Recipe"):
+        FitSettings(recipe="usual")  # type: ignore[arg-type]
+
+
+def small_model() -> Any:
+    k = keras()
+    inputs = k.Input((4,))
+    x = k.layers.Dense(4, name="first")(inputs)
+    x = k.layers.Dense(4, name="second")(x)
+    return k.Model(inputs, k.layers.Dense(2, name="third")(x))
+
+
+def step_sizes(recipe: Recipe) -> list[float]:
+    """How far one step moves each layer's bias: with Adam, its own rate."""
+    k, model = keras(), small_model()
+    optimizer = optimizer_of(model, recipe)
+    optimizer.learning_rate = 1e-3
+    before = [np.asarray(layer.bias) for layer in model.layers[1:]]
+    gradients = [k.ops.ones(v.shape) for v in model.trainable_variables]
+    optimizer.apply(gradients, model.trainable_variables)
+    after = [np.asarray(layer.bias) for layer in model.layers[1:]]
+    return [float(np.abs(b - a).max()) for a, b in zip(before, after, strict=True)]
+
+
+def test_rates_of_layers_grow_geometrically_to_the_last() -> None:
+    np.testing.assert_allclose(step_sizes(Recipe()), 1e-3, rtol=1e-4)
+    by_layer = step_sizes(Recipe(layer_decay=0.01))
+    np.testing.assert_allclose(by_layer, [1e-5, 1e-4, 1e-3], rtol=1e-4)
+
+
+def test_average_is_there_inside_only() -> None:
+    k, model = keras(), small_model()
+    optimizer = optimizer_of(model, Recipe(average=0.5))
+    model.compile(optimizer, "mse")
+    kernel, seen = model.layers[-1].kernel, []
+    optimizer.learning_rate = 0.1
+    for _ in range(3):
+        gradients = [k.ops.ones(v.shape) for v in model.trainable_variables]
+        optimizer.apply(gradients, model.trainable_variables)
+        seen.append(np.asarray(kernel))
+    # After the first step the average is the weights; then half old, half new.
+    expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]
+    with averaged(model):
+        np.testing.assert_allclose(np.asarray(kernel), expected, rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(kernel), seen[2])
+
+
+def test_mixed_batches_have_shared_labels_and_are_the_same_again() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8)
+    batches = Batches(
+        pixels=in_memory(images), labels=np.arange(10, dtype=np.int32) % 3,
+        indices=np.arange(10), batch_size=4, seed=1,
+    )  # fmt: skip
+    variation = Variation(policy=policy("none"), recipe=Recipe(mixup=0.4), n_classes=3)
+    steps = range(len(batches))
+    made = list(varied(batches, variation, epoch=2, steps=steps))
+    later = list(varied(batches, variation, epoch=2, steps=range(1, 3)))
+    assert [step for step, _ in made] == [0, 1, 2]
+    for _, (x, y) in made:
+        assert x.shape == (4, 8, 8, 3)
+        assert y.shape == (4, 3)
+        np.testing.assert_allclose(np.asarray(y).sum(axis=1), 1, atol=1e-6)
+    assert any(((np.asarray(y) > 0) & (np.asarray(y) < 1)).any() for _, (_, y) in made)
+    for (_, (x, y)), (_, (again_x, again_y)) in zip(made[1:], later, strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(again_x))
+        np.testing.assert_array_equal(np.asarray(y), np.asarray(again_y))
