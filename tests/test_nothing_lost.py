@@ -152,6 +152,7 @@ def test_stop_in_a_step_gives_the_best_so_far_and_can_go_on(
     assert [epoch.number for epoch in stopped.history] == [0, 1]
     assert "Stopped by SIGTERM in epoch 2 of 2" in caplog.text
     assert "stopped: SIGTERM" in stopped.phases[4].note
+    assert str(stopped).endswith("stopped early: SIGTERM")
     assert stopped.evaluation.n_photos == fit.evaluation.n_photos
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert len(runs()) == 1
