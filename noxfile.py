@@ -104,6 +104,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def lost(session: nox.Session) -> None:
+    """Kill, interrupt and terminate fits, and see what is lost; takes about half an hour.
+
+    Writes docs/results/nothing_lost.json.
+    """
+    session.install("-e", ".", *group("test"))
+    out = str(Path("docs", "results", "nothing_lost.json"))
+    session.run("python", "-m", "tests.bench.nothing_lost", "--out", out, *session.posargs)
+
+
+@nox.session
 def photos(session: nox.Session) -> None:
     """Measure growth up to 200,000 photos, and loaders: `nox -s photos -- --photos FOLDER`.
 

@@ -9,7 +9,10 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -153,6 +156,7 @@ def test_stop_in_a_step_gives_the_best_so_far_and_can_go_on(
     assert [epoch.number for epoch in stopped.history] == [0, 1]
     assert "Stopped by SIGTERM in epoch 2 of 2" in caplog.text
     assert "stopped: SIGTERM" in stopped.phases[4].note
+    assert str(stopped).endswith("stopped early: SIGTERM")
     assert stopped.evaluation.n_photos == fit.evaluation.n_photos
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert len(runs()) == 1
@@ -513,3 +517,56 @@ def test_fit_is_repeated_from_its_json(
     value["environment"]["photos"] = "0" * 16
     with pytest.raises(ManifestError, match=r"in the classes that they had.*fingerprint"):
         sl.finetune.repeat(value, folder)
+
+
+# In processes of their own
+
+
+@pytest.mark.slow
+def test_command_that_is_interrupted_saves_what_was_best(scenes: Path, tmp_path: Path) -> None:
+    words = ["fit", str(scenes), "--out", str(tmp_path / "out"), "--epochs", "500", "--json"]
+    words += ["--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "scenelearn", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SCENELEARN_CACHE": str(tmp_path / "cache")},
+    )
+    state = tmp_path / "cache" / "runs"
+    while command.poll() is None and not list(state.glob("*/state")):
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=300)
+    assert command.returncode == 0, err
+    assert "Stopped by SIGINT in epoch" in err
+    assert json.loads(out)["stopped"] == "SIGINT"
+    assert len(list(state.glob("*/state"))) == 1
+    photo = next(scenes.rglob("*.jpg"))
+    assert sl.load(tmp_path / "out" / "scenes.keras").predict(photo)
+
+
+@pytest.mark.slow
+def test_bench_finds_nothing_lost(tmp_path: Path) -> None:
+    from tests.bench import nothing_lost
+
+    file = tmp_path / "found.json"
+    few = ["--kills", "1", "--saves", "1", "--interrupts", "1", "--terms", "1"]
+    nothing_lost.main([*few, "--out", str(file)])
+    found = json.loads(file.read_text())
+    assert found["without_a_break"]["same_twice"]
+    assert (found["kills"]["same"], found["kills"]["chain"]["same"]) == (1, True)
+    assert found["stops"]["clean"] == 2
+    assert found["saves_of_checkpoints"]["loaded"] == found["saves_of_classifiers"]["loaded"] == 1
+
+
+def test_what_was_measured_says_that_nothing_is_lost() -> None:
+    file = Path(__file__).parent.parent / "docs" / "results" / "nothing_lost.json"
+    found = json.loads(file.read_text())
+    assert found["kills"]["same"] == found["kills"]["of"] >= 10
+    assert found["kills"]["chain"]["same"]
+    assert found["stops"]["clean"] == found["stops"]["of"] >= 36
+    assert found["stops"]["most_steps_after"] <= 1
+    for what in ("saves_of_checkpoints", "saves_of_classifiers"):
+        assert found[what]["loaded"] == found[what]["of"] >= 20
+    assert found["time_for_checkpoints"]["share"] <= _checkpoint.MOST_SHARE

@@ -100,7 +100,9 @@ class FitResult:
         return self.classifier.save(path)
 
     def __str__(self) -> str:
-        return f"{self.kept}: {self.evaluation} of its own test split, after {self.seconds:.0f} s"
+        early = f", stopped early: {self.stopped}" if self.stopped else ""
+        after = f"of its own test split, after {self.seconds:.0f} s"
+        return f"{self.kept}: {self.evaluation} {after}{early}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the network itself, as plain values; losses that are not finite as None.

@@ -26,11 +26,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 SETTINGS: dict[str, Any] = {
-    "backbone": "scenelearn_tiny", "weights": None, "image_px": 48, "epochs": 24, "batch_size": 8,
+    "backbone": "scenelearn_tiny", "weights": None, "image_px": 48, "epochs": 12, "batch_size": 8,
 }  # fmt: skip
 EVERY_S = 0.2  # between two checkpoints within an epoch; so short that each kill meets others
 
@@ -47,21 +48,24 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.worker:
         return _WORKERS[options.worker]()
-    draw = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="scenelearn-lost-") as folder:
-        bench = Bench(Path(folder), draw)
-        table = bench.prepared() | {
-            "kills": bench.kills(options.kills),
-            "saves": {what: bench.saves(what, options.saves) for what in ("checkpoint", "bundle")},
-            "stops": bench.stops(options.interrupts, options.terms),
-            "checkpoint_time": bench.share(),
-        }
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m tests.bench.nothing_lost", *(Path(a).name for a in given)])
-    table = {"command": command, "seed": options.seed, "settings": SETTINGS, **table}
+    table: dict[str, Any] = {"command": command, "seed": options.seed, "settings": SETTINGS}
+    with tempfile.TemporaryDirectory(prefix="scenelearn-lost-") as folder:
+        bench = Bench(Path(folder), random.Random(options.seed))
+        stages: dict[str, Callable[[], Any]] = {
+            "without_a_break": bench.whole,
+            "kills": lambda: bench.kills(options.kills),
+            "stops": lambda: bench.stops(options.interrupts, options.terms),
+            "saves_of_checkpoints": lambda: bench.saves("checkpoint", options.saves),
+            "saves_of_classifiers": lambda: bench.saves("bundle", options.saves),
+            "time_for_checkpoints": bench.share,
+        }
+        for name, stage in stages.items():
+            table[name] = stage()
+            if options.out:  # what there is so far, in case that somebody kills this, too
+                Path(options.out).write_text(json.dumps(table, indent=1) + "\n")
     print(json.dumps(table, indent=1))
-    if options.out:
-        Path(options.out).write_text(json.dumps(table, indent=1) + "\n")
     return None
 
 
@@ -73,23 +77,27 @@ class Bench:
         self.expected: dict[str, Any] = {}
         self.whole_s = 0.0
 
-    def prepared(self) -> dict[str, Any]:
-        """Runs without a break: what is to come out, and how long it takes from start to end."""
-        self._run("fit", "prepare")
+    def whole(self) -> dict[str, Any]:
+        """A run without a break: what is to come out, and how long it takes from start to end."""
+        first = self._run("fit", "prepare")  # compiles its programs, which others then find
         started = time.monotonic()
         self.expected = self._run("fit", "whole")
         self.whole_s = time.monotonic() - started
         return {
+            "same_twice": first["digests"] == self.expected["digests"],
             "environment": self.expected["environment"],
-            "n_epochs": len(self.expected["digests"]),
-            "seconds_without_a_break": round(self.whole_s, 2),
+            "n_epochs": SETTINGS["epochs"],
+            "seconds": round(self.whole_s, 2),
         }
 
     def kills(self, n: int) -> dict[str, Any]:
-        runs = []
-        for number in range(n):
-            name = f"kill {number}"
+        runs: list[dict[str, Any]] = []
+        while len(runs) < n:
+            name = f"kill {len(runs)}"
             state = self._killed(name, self.draw.uniform(0.05, 0.95) * self.whole_s)
+            if "outcome" in state:  # it was through before
+                self._file(name).with_suffix(".json").unlink()
+                continue
             runs.append(self._compared(state, self._run("fit", name, resume=True)))
             print(json.dumps(runs[-1]), flush=True)
         n_kills, name = 0, "chain"
@@ -128,11 +136,15 @@ class Bench:
         return {"loaded": n_loaded, "of": n_inside, "kills": n_tries}
 
     def stops(self, n_interrupts: int, n_terms: int) -> dict[str, Any]:
-        runs = []
-        for number, kind in enumerate(["SIGINT"] * n_interrupts + ["SIGTERM"] * n_terms):
-            name = f"stop {number}"
+        runs: list[dict[str, Any]] = []
+        kinds = ["SIGINT"] * n_interrupts + ["SIGTERM"] * n_terms
+        while kinds:
+            kind, name = kinds[0], f"stop {len(kinds)}"
             worker = self._start("fit", name, resume=False)
             time.sleep(self.draw.uniform(0.25, 0.95) * self.whole_s)
+            if worker.poll() is not None:  # it was through before
+                continue
+            del kinds[0]
             sent = time.monotonic()
             worker.send_signal(getattr(signal, kind))
             out, err = worker.communicate(timeout=300)
@@ -176,10 +188,12 @@ class Bench:
         return {"at": round(after_s, 2), **self._read(name)}
 
     def _compared(self, state: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-        first = min(map(int, found["digests"]), default=0)
-        expected = {k: v for k, v in self.expected["digests"].items() if int(k) >= first}
-        same = found["digests"] == expected and found["answers"] == self.expected["answers"]
-        return {"killed_at_s": state["at"], "resumed_in_epoch": first, "same": same}
+        """Whether each epoch from the break on, the end and the answers are as without it."""
+        theirs = {key: self.expected["digests"][key] for key in found["digests"]}
+        same = found["digests"] == theirs and found["answers"] == self.expected["answers"]
+        epochs = [int(key) for key in found["digests"] if key != "end"]
+        resumed = f"epoch {min(epochs)}" if epochs else "the test"
+        return {"killed_at_s": state["at"], "resumed_in": resumed, "same": same}
 
     def _file(self, name: str) -> Path:
         return self.folder / name.replace(" ", "-")
@@ -231,18 +245,17 @@ def _fit() -> None:
     import numpy as np
 
     import scenelearn as sl
-    from scenelearn.finetune import _checkpoint
+    from scenelearn.finetune import _checkpoint, _train
     from scenelearn.finetune._state import State, pack
 
     _checkpoint.EVERY_S, _checkpoint.MOST_SHARE = EVERY_S, 1.0
     file = Path(os.environ["LOST_FILE"])
-    digests: dict[int, str] = {}
+    digests: dict[str, str] = {}
     steps: list[float] = []
     phases: list[tuple[float, str]] = []
-    close = State.close_epoch
+    close, run = State.close_epoch, _train.run
 
-    def closed(state: State, epoch: Any, model: Any) -> None:
-        close(state, epoch, model)
+    def digest_of(state: State, model: Any) -> str:
         about, arrays = pack(state, model)
         for one in about["history"]:
             del one["seconds"]
@@ -251,7 +264,16 @@ def _fit() -> None:
         digest = hashlib.sha256(json.dumps(about).encode())
         for array in arrays.values():
             digest.update(array.tobytes())
-        digests[epoch.number] = digest.hexdigest()
+        return digest.hexdigest()
+
+    def closed(state: State, epoch: Any, model: Any) -> None:
+        close(state, epoch, model)
+        digests[str(epoch.number)] = digest_of(state, model)
+
+    def ran(model: Any, sides: Any, state: State, policy: Any, watch: Any) -> str:
+        stopped = run(model, sides, state, policy, watch)
+        digests["end"] = digest_of(state, model)
+        return stopped
 
     def progress(what: str, _done: int, _total: int) -> None:
         if not phases or phases[-1][1] != what:
@@ -259,7 +281,7 @@ def _fit() -> None:
         if what == "fine-tuning":
             steps.append(time.monotonic())
 
-    State.close_epoch = closed  # type: ignore[method-assign]
+    State.close_epoch, _train.run = closed, ran  # type: ignore[method-assign]
     splits = _scenes()
     found: dict[str, Any] = {}
     try:
