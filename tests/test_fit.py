@@ -21,7 +21,8 @@ from scenelearn.errors import (
     UnknownBackboneError,
     WeightsUnavailableError,
 )
-from scenelearn.finetune import Epoch, FitResult, FitSettings, _train
+from scenelearn.finetune import Epoch, FitResult, FitSettings, Recipe
+from scenelearn.finetune._vary import Variation, varied
 
 
 def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
@@ -48,7 +49,7 @@ def test_evaluation_is_that_of_the_test_probabilities(fitted: FitResult) -> None
 
 
 def best(fit: FitResult) -> Epoch:
-    return max(fit.history, key=lambda e: (e.validation_accuracy, -e.validation_loss))
+    return min(fit.history, key=lambda e: e.calibrated_loss)
 
 
 def test_best_of_head_and_epochs_by_validation_is_kept(fitted: FitResult) -> None:
@@ -97,10 +98,10 @@ def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
 
 
 def test_upper_layers_are_those_with_coarse_maps() -> None:
-    from scenelearn.finetune._network import train_upper_layers
+    from scenelearn.finetune._network import choose_trained
 
     features = sl.backbone.build("mobilenet_0.25", weights=None, image_px=160)
-    train_upper_layers(features, 160)
+    choose_trained(features, 160, "coarse")
     for layer in features.get_layer("backbone").layers:
         shape = layer.output.shape
         assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
@@ -359,15 +360,12 @@ def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
     order = batches.order(epoch=3)
     shown = np.concatenate([order, order[4:], order[4:5]])[:8]
     for name in ("none", "standard"):
-        made = [
-            batch
-            for _, batch in _train._augmented(
-                batches, augment.policy(name), epoch=3, steps=range(len(batches))
-            )
-        ]
-        varied = np.concatenate([np.asarray(of) for of, _ in made])
+        variation = Variation(policy=augment.policy(name), recipe=Recipe(), n_classes=7)
+        steps = varied(batches, variation, epoch=3, steps=range(len(batches)))
+        made = [batch for _, batch in steps]
+        images_made = np.concatenate([np.asarray(of) for of, _ in made])
         assert [len(labels) for _, labels in made] == [4, 4]
-        assert np.array_equal(np.concatenate([labels for _, labels in made]), shown)
+        assert np.array_equal(np.concatenate([labels for _, labels in made]), np.eye(7)[shown])
         expected = augment.apply(images[shown], augment.draw(name, 5, shown, epoch=3))
-        assert np.array_equal(varied, np.asarray(expected))
-        assert np.array_equal(varied, images[shown]) == (name == "none")
+        assert np.array_equal(images_made, np.asarray(expected))
+        assert np.array_equal(images_made, images[shown]) == (name == "none")

@@ -56,7 +56,9 @@ def test_course_that_goes_on_ends_at_one_again_and_keeps_what_is_done() -> None:
     assert len(fitting(1e6, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done)) == 9
 
 
-@pytest.mark.parametrize("value", ["abc", [[1, 2, 3]], [[0, 1.0]], [[5, 0.6], [5, 0.5]], [[5, 1.2]]])
+@pytest.mark.parametrize(
+    "value", ["abc", [[1, 2, 3]], [[0, 1.0]], [[5, 0.6], [5, 0.5]], [[5, 1.2]]]
+)
 def test_what_is_no_course(value: Any) -> None:
     assert course_of(value) is None
     with pytest.raises(ArgumentError, match="`epochs` must be a whole number"):

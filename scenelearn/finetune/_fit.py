@@ -34,13 +34,13 @@ from scenelearn.finetune._course import Course
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
-from scenelearn.finetune._head import choose, cross_entropy
+from scenelearn.finetune._head import choose
 from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
-from scenelearn.finetune._state import State, unpack
+from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import stoppable
 from scenelearn.finetune._trust import sample_of, trust_from
 
@@ -314,11 +314,13 @@ def _said_of(state: State, stopped: str, *, asked: object) -> str:
 
 
 def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Epoch:
+    found = judged(logits, labels)
     return Epoch(
         number=0,
         train_loss=float("nan"),
-        validation_loss=cross_entropy(logits, labels),
-        validation_accuracy=float((logits.argmax(axis=1) == labels).mean()),
+        validation_loss=found.loss,
+        calibrated_loss=found.calibrated_loss,
+        validation_accuracy=found.accuracy,
         learning_rate=0.0,
         seconds=0.0,
     )

@@ -26,6 +26,8 @@ class Epoch:
         train_loss: mean cross-entropy over the epoch's augmented training photos, in nats;
             NaN for epoch 0.
         validation_loss: mean cross-entropy on the validation photos after the epoch, in nats.
+        calibrated_loss: the same after calibration, by which the best is told: a network that is
+            too sure of itself can be better than it looks.
         validation_accuracy: share of right answers on the validation photos, in [0, 1].
         learning_rate: the rate at the end of the epoch.
         seconds: how long the epoch took, validation included.
@@ -34,6 +36,7 @@ class Epoch:
     number: int
     train_loss: float
     validation_loss: float
+    calibrated_loss: float
     validation_accuracy: float
     learning_rate: float
     seconds: float
@@ -121,6 +124,7 @@ class FitResult:
                     "number": epoch.number,
                     "train_loss": _finite(epoch.train_loss),
                     "validation_loss": _finite(epoch.validation_loss),
+                    "calibrated_loss": _finite(epoch.calibrated_loss),
                     "validation_accuracy": epoch.validation_accuracy,
                     "learning_rate": epoch.learning_rate,
                     "seconds": epoch.seconds,

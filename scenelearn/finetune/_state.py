@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn.classify import temperature
 from scenelearn.finetune._course import Course, course_of, share_done, share_of_peak
+from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -55,10 +57,29 @@ class Schedule:
 
 
 class Judged(NamedTuple):
-    """What a network reaches on the validation photos."""
+    """What a network reaches on the validation photos, as in `Epoch`."""
 
     accuracy: float
     loss: float
+    calibrated_loss: float
+
+
+def judged(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Judged:
+    """What logits are worth.
+
+    Args:
+        logits: (n, n_classes), of the validation photos.
+        labels: (n,) integers in [0, n_classes).
+
+    Returns:
+        The share of right answers, and the mean cross-entropy before and after calibration, in
+        nats; NaN where a logit is not finite.
+    """
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    if not np.isfinite(logits).all():
+        return Judged(accuracy, math.nan, math.nan)
+    calibrated = cross_entropy(logits / np.float32(temperature(logits, labels)), labels)
+    return Judged(accuracy, cross_entropy(logits, labels), calibrated)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -70,9 +91,9 @@ class State:
     Attributes:
         schedule: how to go on.
         history: epoch 0, the solved head, and each whole epoch.
-        best: the number of the epoch that was best on the validation photos.
-        best_accuracy: what it reached there.
-        best_loss: likewise.
+        best: the number of the epoch that was best on the validation photos: of the least
+            calibrated loss, which tells networks apart with fewer photos than the accuracy needs.
+        best_loss: its calibrated loss there.
         best_weights: the network's weights then.
         first_weights: of what trains, before the first step; empty if nothing between them and
             the fine-tuned ones will be judged.
@@ -84,7 +105,6 @@ class State:
 
     schedule: Schedule
     history: list[Epoch]
-    best_accuracy: float
     best_loss: float
     best_weights: list[npt.NDArray[Any]]
     first_weights: list[npt.NDArray[Any]]
@@ -99,27 +119,17 @@ class State:
         """The number of the running epoch, from 1 on."""
         return len(self.history)
 
-    @property
-    def best_score(self) -> tuple[float, float]:
-        """By which the best is told: accuracy on the validation photos, then the loss there."""
-        return self.best_accuracy, -self.best_loss
-
-    def consider(self, model: Any, judged: Judged, *, epoch: int, share: float = 1.0) -> None:
-        """Keep the network's weights if it is the best so far.
-
-        One whose loss is above that of guessing (and of the solved head) has diverged: a few
-        right answers more on the validation photos are luck then.
-        """
-        guessing = math.log(model.output_shape[-1])
-        bound = max(guessing, self.history[0].validation_loss)
-        if judged.loss <= bound and (judged.accuracy, -judged.loss) > self.best_score:
+    def consider(self, model: Any, loss: float, *, epoch: int, share: float = 1.0) -> None:
+        """Keep the network's weights if its calibrated loss is the least so far."""
+        if loss < self.best_loss:  # never true of NaN
             weights = model.get_weights()
             if all(np.isfinite(one).all() for one in weights):
                 self.best, self.share, self.best_weights = epoch, share, weights
-                self.best_accuracy, self.best_loss = judged
+                self.best_loss = loss
 
-    def close_epoch(self, epoch: Epoch) -> None:
-        """Note an epoch that is done and judged."""
+    def close_epoch(self, epoch: Epoch, model: Any) -> None:
+        """Note an epoch that is done and judged, and the network if it is the best so far."""
+        self.consider(model, epoch.calibrated_loss, epoch=epoch.number)
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
 
@@ -139,8 +149,7 @@ def begun(
         schedule=schedule,
         history=[solved],
         best_weights=weights,
-        best_accuracy=solved.validation_accuracy,
-        best_loss=solved.validation_loss,
+        best_loss=solved.calibrated_loss,
         first_weights=[] if model is None else [_array(v) for v in model.trainable_variables],
     )
 

@@ -19,11 +19,10 @@ from scenelearn.data import Batches
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._course import fitting, share_done
 from scenelearn.finetune._features import Sides
-from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._state import Judged, Schedule, State, pack
+from scenelearn.finetune._state import Judged, Schedule, State, judged, pack
 from scenelearn.finetune._stop import Stop
 from scenelearn.finetune._vary import Variation, varied
 
@@ -192,23 +191,23 @@ def _rest_of_epoch(
             watch.keep(state, model)
     steps_s, n_done = time.monotonic() - start, state.step
     with averaged(model):
-        judged = _judged(model, sides.validation, watch.stop)
-        if judged is None:
+        found = _judged(model, sides.validation, watch.stop)
+        if found is None:
             return watch.stop.requested
         epoch = Epoch(
             number=number,
             train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
-            validation_loss=judged.loss,
-            validation_accuracy=judged.accuracy,
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
+            calibrated_loss=found.calibrated_loss,
             learning_rate=plan.rate(number, max(0.0, n_done - 0.5)),
             seconds=time.monotonic() - start,
         )
-        state.consider(model, judged, epoch=number)
-        state.close_epoch(epoch)
+        state.close_epoch(epoch, model)
     if plan.timed and n_done:
         state.schedule = _planned_anew(state, n_done, len(sides.train), steps_s, watch)
     _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
-    if not math.isfinite(judged.loss):
+    if not math.isfinite(found.loss):
         return "not finite"
     if watch.checkpoint.is_due(epoch_ended=True):
         watch.keep(state, model)
@@ -247,11 +246,11 @@ def _judge_between(model: Any, validation: Batches, state: State, watch: Watch) 
     for share in _BETWEEN:
         for variable, a, b in zip(variables, state.first_weights, last, strict=True):
             variable.assign(a + np.float32(share) * (b - a))
-        judged = _judged(model, validation, watch.stop)
-        if judged is None:
+        found = _judged(model, validation, watch.stop)
+        if found is None:
             break
-        _log.info("%g of the way to fine-tuned: %s", share, judged)
-        state.consider(model, judged, epoch=len(state.history) - 1, share=share)
+        _log.info("%g of the way to fine-tuned: %s", share, found)
+        state.consider(model, found.calibrated_loss, epoch=len(state.history) - 1, share=share)
     for variable, value in zip(variables, own, strict=True):
         variable.assign(value)
 
@@ -267,10 +266,7 @@ def _judged(model: Any, validation: Batches, stop: Stop) -> Judged | None:
         logits, indices = judge(model, validation, progress=heed)
     except _SignalCameError:
         return None
-    labels = validation.labels[indices]
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    finite = bool(np.isfinite(logits).all())
-    return Judged(accuracy, cross_entropy(logits, labels) if finite else math.nan)
+    return judged(logits, validation.labels[indices])
 
 
 class _SignalCameError(Exception):
