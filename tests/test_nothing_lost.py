@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,17 @@ from scenelearn.finetune import Epoch, FitResult, FitSettings, _checkpoint, _key
 from scenelearn.finetune._checkpoint import Checkpoint, read, write
 from scenelearn.finetune._clock import Clock
 from scenelearn.finetune._state import State, pack
+
+
+@pytest.fixture(autouse=True)
+def _usual_handlers() -> Iterator[None]:
+    """As in a shell's foreground: in its background SIGINT is ignored, and a fit leaves it so."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 # What a fit has come to after each epoch
 

@@ -1,7 +1,7 @@
 """Kill, interrupt and terminate fits: what is lost? Nothing, or this says so.
 
 python -m tests.bench.nothing_lost [--kills 10] [--saves 20] [--interrupts 24] [--terms 12]
-    [--seed 0] [--out FILE.json]
+    [--seed 0] [--out FILE.json [--resume]]
 
 Each fit is a process of its own, on 72 sample scenes, with a small network from random weights.
 
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--terms", type=int, default=12, help="SIGTERM during a fit")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", help="a JSON file to write")
+    parser.add_argument("--resume", action="store_true", help="keep the stages that FILE has")
     parser.add_argument("--worker", choices=list(_WORKERS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -51,8 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m tests.bench.nothing_lost", *(Path(a).name for a in given)])
     table: dict[str, Any] = {"command": command, "seed": options.seed, "settings": SETTINGS}
+    before = json.loads(Path(options.out).read_text()) if options.resume else {}
+    # In a shell's background SIGINT is ignored, by children as well: a fit would leave it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="scenelearn-lost-") as folder:
-        bench = Bench(Path(folder), random.Random(options.seed))
+        bench = Bench(Path(folder), options.seed)
         stages: dict[str, Callable[[], Any]] = {
             "without_a_break": bench.whole,
             "kills": lambda: bench.kills(options.kills),
@@ -62,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
             "time_for_checkpoints": bench.share,
         }
         for name, stage in stages.items():
-            table[name] = stage()
+            done = name in before and name != "without_a_break"  # which others build on
+            table[name] = before[name] if done else stage()
             if options.out:  # what there is so far, in case that somebody kills this, too
                 Path(options.out).write_text(json.dumps(table, indent=1) + "\n")
     print(json.dumps(table, indent=1))
@@ -72,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
 class Bench:
     """Starts workers and ends them."""
 
-    def __init__(self, folder: Path, draw: random.Random) -> None:
-        self.folder, self.draw = folder, draw
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.draw = folder, random.Random(seed)
         self.expected: dict[str, Any] = {}
         self.whole_s = 0.0
 
