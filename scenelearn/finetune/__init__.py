@@ -3,11 +3,13 @@
 from scenelearn.finetune._environment import fingerprint
 from scenelearn.finetune._features import features
 from scenelearn.finetune._fit import fit
-from scenelearn.finetune._head import Head, choose, cross_entropy, solve
+from scenelearn.finetune._head import Head, cross_entropy, solve
 from scenelearn.finetune._result import Epoch, FitResult, Phase
 from scenelearn.finetune._settings import FitSettings
+from scenelearn.finetune._strength import Choice, choose
 
 __all__ = [
+    "Choice",
     "Epoch",
     "FitResult",
     "FitSettings",

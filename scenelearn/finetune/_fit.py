@@ -24,11 +24,13 @@ from scenelearn.evaluate import evaluate
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._environment import environment, fingerprint
+from scenelearn.finetune._feature_rows import seconds_a_photo
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
-from scenelearn.finetune._head import choose, cross_entropy
+from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
+from scenelearn.finetune._strength import choose
 from scenelearn.finetune._trust import sample_of, trust_from
 
 _log = logging.getLogger(__name__)
@@ -146,22 +148,25 @@ def fit(
         note(f"{int(pixels.usable.sum()):,} photos decoded to {image_px}×{image_px} px")
 
     with clock.phase("features") as note:
-        train, validation = features_of(features, sides, clock.report("features"))
-        note(f"{train[0].shape[1]:,} features of each photo, training photos also mirrored")
-    photo_s = clock.phases[-1].seconds / (len(train[0]) + len(validation[0]))
+        found = features_of(features, sides, splits, settings, clock.report("features"))
+        note(f"{found.train.shape[1]:,} features of each photo, training photos also mirrored")
 
     with clock.phase("head") as note:
         head = choose(
-            train, validation, splits.photos.n_classes, progress=clock.report("solving the head")
-        )
+            found.train,
+            found.labels,
+            splits.photos.n_classes,
+            groups=found.groups,
+            progress=clock.report("solving the head"),
+        ).head
         to_logits, model = _network.with_head(features, head)
-        solved = _epoch_0(head.logits(validation[0]), validation[1])
+        solved = _epoch_0(head.logits(found.validation), found.validation_labels)
         right = solved.validation_accuracy
-        note(f"solved with penalty {head.strength:g}: {right:.1%} on validation")
+        note(f"solved with penalty {head.strength:.2g}: {right:.1%} on validation")
 
     with clock.phase("fine-tuning") as note:
         solved_weights = to_logits.get_weights()
-        plan = _plan(features, to_logits, sides, settings, clock=clock, photo_s=photo_s)
+        plan = _plan(features, to_logits, sides, settings, clock=clock)
         settings = replace(settings, epochs=plan.n_epochs)
         report = clock.report("fine-tuning")
         history = _train.run(to_logits, sides.train, sides.validation, plan, progress=report)
@@ -225,9 +230,12 @@ def _plan(
     settings: FitSettings,
     *,
     clock: Clock,
-    photo_s: float,
 ) -> _train.Plan:
-    """Settle what trains and for how many epochs, at `photo_s` seconds a photo judged."""
+    """Settle what trains and for how many epochs."""
+    # Timed here and not where the features were made: most of them may have been kept.
+    photo_s = 0.0
+    if settings.epochs is None:
+        photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
     # After fine-tuning, validation, test and some training photos are seen once more.
     n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
     keep_s = 1.5 * photo_s * n_seen + 5
