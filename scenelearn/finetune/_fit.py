@@ -20,7 +20,7 @@ from scenelearn.augment import policy as policy_of
 from scenelearn.classify import COVERAGE, Classifier, see_photos, sight_model, softmax, temperature
 from scenelearn.data import HARMLESS, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import evaluate
+from scenelearn.evaluate import evaluate, wilson
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._environment import environment, fingerprint
@@ -58,11 +58,12 @@ def fit(
 ) -> FitResult:
     """Train a classifier on split photos, and measure what it reaches.
 
-    1. Decode every photo once. 2. Run the frozen backbone once over each, and solve the best
-    head on these features. 3. Fine-tune from that head, for as many epochs as fit into the time.
-    4. Keep whichever of the two is better on the validation photos, calibrate its probabilities
-    there, learn from them how far to trust an answer, and judge it on the test photos, which
-    nothing has seen so far.
+    1. Decode every photo once. 2. Run the frozen backbone once over each, ever (see `features`),
+    and solve the best head on these features, the strength of its penalty chosen by
+    cross-validation on the training photos. 3. Fine-tune from that head, for as many epochs as fit
+    into the time. 4. Keep whichever of the two is better on the validation photos, calibrate its
+    probabilities there, learn from them how far to trust an answer, and judge it on the test
+    photos, which nothing has seen so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
     its stored statistics. With random weights everything trains, and from a head of zeros.
@@ -161,8 +162,9 @@ def fit(
         ).head
         to_logits, model = _network.with_head(features, head)
         solved = _epoch_0(head.logits(found.validation), found.validation_labels)
-        right = solved.validation_accuracy
-        note(f"solved with penalty {head.strength:.2g}: {right:.1%} on validation")
+        n = len(found.validation)
+        right = wilson(round(solved.validation_accuracy * n), n)
+        note(f"solved with penalty {head.strength:.2g}: {right} on {n:,} validation photos")
 
     with clock.phase("fine-tuning") as note:
         solved_weights = to_logits.get_weights()

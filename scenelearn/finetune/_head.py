@@ -11,7 +11,7 @@ from scenelearn.errors import ArgumentError
 from scenelearn.finetune._descent import Floats
 from scenelearn.finetune._solver import Space, solve_all, space_of
 
-_TOLERANCE = 1e-7  # nats that a further step would gain
+_TOLERANCE = 1e-8  # nats that a further step would gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
