@@ -27,7 +27,7 @@ small = {"backbone": "mobilenet_0.25", "weights": weights, "image_px": 64}
 np.save(out + ".npy", sl.finetune.features(photos, **small))
 head = sl.fit(sl.split(photos), **small, epochs=0)
 tuned = sl.fit(
-    sl.split(photos), backbone="scenelearn_tiny", weights=None, image_px=64, epochs=12
+    sl.split(photos), backbone="scenelearn_tiny", weights=None, image_px=32, epochs=6
 )
 answer = {
     "backend": head.environment["backend"],
@@ -58,9 +58,9 @@ def answer_of(backend: str, folder: Path, weights: Path, out: Path) -> dict[str,
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 sample scenes."""
+    """120 sample scenes."""
     path = tmp_path_factory.mktemp("scenes")
-    sl.sample_scenes(path, per_class=40, seed=0)
+    sl.sample_scenes(path, per_class=20, seed=0)
     return path
 
 
