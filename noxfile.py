@@ -115,6 +115,18 @@ def lost(session: nox.Session) -> None:
 
 
 @nox.session
+def head(session: nox.Session) -> None:
+    """Time the solved head against scikit-learn; `nox -s head -- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/head.json.
+    """
+    session.install("-e", ".", *group("test"))
+    out = str(Path("docs", "results", "head.json"))
+    env = {"KERAS_BACKEND": "jax"}
+    session.run("python", "-m", "tests.bench.head", "--out", out, *session.posargs, env=env)
+
+
+@nox.session
 def photos(session: nox.Session) -> None:
     """Measure growth up to 200,000 photos, and loaders: `nox -s photos -- --photos FOLDER`.
 

@@ -4,7 +4,13 @@ from scenelearn.data._ahead import made_ahead
 from scenelearn.data._audit import Audit, audit
 from scenelearn.data._batches import Batches, in_memory
 from scenelearn.data._decode import square, to_square
-from scenelearn.data._files import cache_folder, made_folder, need_space, written_whole
+from scenelearn.data._files import (
+    cache_folder,
+    has_room,
+    made_folder,
+    need_space,
+    written_whole,
+)
 from scenelearn.data._folds import folds
 from scenelearn.data._labels import Suspect
 from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
@@ -12,10 +18,12 @@ from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode
 from scenelearn.data._refusals import RefusedPhoto
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
+from scenelearn.data._shards import DECODING
 from scenelearn.data._split import split
 from scenelearn.data._splits import Splits
 
 __all__ = [
+    "DECODING",
     "HARMLESS",
     "Audit",
     "Batches",
@@ -33,6 +41,7 @@ __all__ = [
     "content_hash",
     "decode",
     "folds",
+    "has_room",
     "in_memory",
     "made_ahead",
     "made_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from scenelearn._cache import cache_path
 from scenelearn.errors import ArgumentError, DiskSpaceError
+
+_log = logging.getLogger(__name__)
 
 SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
 
@@ -37,7 +40,9 @@ def cache_folder() -> Path:
 
 
 def cache_limit_bytes() -> int:
-    """How much the pixels of one size may take: ``SCENELEARN_CACHE_GIB`` gibibytes, else 64.
+    """How much the pixels of one size, or the features of one network, may take.
+
+    That is ``SCENELEARN_CACHE_GIB`` gibibytes, else 64.
 
     Raises:
         ArgumentError: if that is not a number of at least 0.
@@ -53,6 +58,34 @@ def cache_limit_bytes() -> int:
             f"Received: {text!r}. Set this environment variable to e.g. 64; 0 keeps nothing."
         )
     return int(gib * 2**30)
+
+
+def has_room(folder: Path, held_bytes: int, more_bytes: int, *, what: str) -> bool:
+    """Whether a part of the cache may grow; where it may not, that is logged as a warning.
+
+    Args:
+        folder: the part, an existing folder.
+        held_bytes: what it holds.
+        more_bytes: what it would hold beside that.
+        what: a sentence on what is not kept then, without its end.
+
+    Raises:
+        ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
+    """
+    limit = cache_limit_bytes()
+    free = shutil.disk_usage(folder).free - SPARE_BYTES
+    if held_bytes + more_bytes <= limit and more_bytes <= free:
+        return True
+    _log.warning(
+        "%s, %d MiB: the cache %s may hold %d MiB, and its disk has %d MiB free. Set "
+        "SCENELEARN_CACHE to a folder on a larger disk, or SCENELEARN_CACHE_GIB to a higher limit.",
+        what,
+        more_bytes / 2**20,
+        folder,
+        limit / 2**20,
+        free / 2**20,
+    )
+    return False
 
 
 def need_space(folder: Path, n_bytes: int, *, advice: str) -> None:

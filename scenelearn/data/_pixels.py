@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from scenelearn.data._ahead import made_ahead
 from scenelearn.data._decode import STRICT, of_photo, to_square
-from scenelearn.data._files import SPARE_BYTES, cache_folder, cache_limit_bytes
+from scenelearn.data._files import cache_folder, has_room
 from scenelearn.data._photos import Photos, Reason, Refused
 from scenelearn.data._shards import Failure, Shards, add, opened, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
@@ -117,7 +116,9 @@ def decode(
         if content not in shards.places and content not in shards.failures:
             missing[content].append(index)
     unread: dict[bytes, Failure] = {}
-    if missing and _has_room(shards, len(missing)):
+    n_bytes = len(missing) * image_px**2 * 3
+    what = f"The pixels of {len(missing):,} photos are not kept but decoded each time"
+    if missing and has_room(shards.folder, shards.n_bytes, n_bytes, what=what):
         unread = _fill(shards, photos, missing, progress)
     pixels = _pixels(photos, shards, unread, broken)
     if not pixels.usable.any():
@@ -150,26 +151,6 @@ def broken_photos(refused: tuple[Refused, ...]) -> PhotoError:
         f"Every photo must be whole, since broken='raise'. Received: {refused[0]}{more}. "
         "Mend or remove it, or pass broken='skip'."
     )
-
-
-def _has_room(shards: Shards, n_photos: int) -> bool:
-    """Whether the cache may grow by so many photos. If not, it is said why."""
-    n_bytes = n_photos * shards.image_px**2 * 3
-    limit = cache_limit_bytes()
-    free = shutil.disk_usage(shards.folder).free - SPARE_BYTES
-    if shards.n_bytes + n_bytes <= limit and n_bytes <= free:
-        return True
-    _log.warning(
-        "The pixels of %d photos, %d MiB, are not kept but decoded each time: the cache %s may "
-        "hold %d MiB, and its disk has %d MiB free. Set SCENELEARN_CACHE to a folder on a larger "
-        "disk, or SCENELEARN_CACHE_GIB to a higher limit.",
-        n_photos,
-        n_bytes / 2**20,
-        shards.folder,
-        limit / 2**20,
-        free / 2**20,
-    )
-    return False
 
 
 def _fill(

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from scenelearn.data._files import written_whole
 from scenelearn.data._photos import Reason
 
-_RECIPE = "3-upright-central-square-bicubic"  # change it whenever decoding gives other pixels
+DECODING = "3-upright-central-square-bicubic"
+"""How photos are decoded, in one word: changed whenever the same file gives other pixels."""
 
 Images = npt.NDArray[np.uint8]
 
@@ -64,7 +65,7 @@ def opened(cache: Path, image_px: int) -> Shards:
     Returns:
         What is there, maybe nothing.
     """
-    folder = cache / f"pixels-{_RECIPE}-{image_px}"
+    folder = cache / f"pixels-{DECODING}-{image_px}"
     folder.mkdir(parents=True, exist_ok=True)
     shards = Shards(folder=folder, image_px=image_px, arrays=[], places={}, failures={})
     for notes in sorted(folder.glob("[!.]*.json")):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
-from scenelearn.classify import judge, outputs
 from scenelearn.data import Batches, Photos, Pixels, Splits, decode
 from scenelearn.errors import TooFewPhotosError
+from scenelearn.finetune._feature_rows import kept, rows_of
+from scenelearn.finetune._settings import FitSettings
 
 _BATCH = 32
-Labelled = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,25 @@ class Sides:
     train: Batches
     validation: Batches
     test: Batches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """What a head is solved and judged on.
+
+    Attributes:
+        train: (n, n_features) float32, the training photos as they are and then mirrored.
+        labels: (n,) int32, their classes.
+        groups: (n,) int64, equal for copies of a photo and for photos that belong together.
+        validation: (n_validation, n_features) float32.
+        validation_labels: (n_validation,) int32.
+    """
+
+    train: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+    groups: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.float32]
+    validation_labels: npt.NDArray[np.int32]
 
 
 def sides_of(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Sides:
@@ -69,33 +88,58 @@ def sides_of(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Side
 
 
 def features_of(
-    model: Any, sides: Sides, progress: Callable[[int, int], None] | None = None
-) -> tuple[Labelled, Labelled]:
-    """Features and labels for solving a head.
+    model: Any,
+    sides: Sides,
+    splits: Splits,
+    settings: FitSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Known:
+    """Features and labels for solving a head, from the cache where they were computed before.
 
     Args:
         model: from raw pixels to features.
         sides: the photos.
+        splits: what the sides were cut from.
+        settings: of the fit. Features of random weights are not kept.
         progress: called with (photos done, photos in all); a mirrored one counts as one more.
 
     Returns:
-        For training: (2 n_train, n_features) float32, the photos as they are and then mirrored,
-        with their labels. For validation: (n_validation, n_features), with theirs.
+        The features of the training photos, as they are and mirrored, and of those that validate.
     """
-    passes = ((sides.train, False), (sides.train, True), (sides.validation, False))
-    labels: list[list[npt.NDArray[np.int32]]] = [[] for _ in passes]
-
-    def seen() -> Iterator[npt.NDArray[np.uint8]]:
-        for (batches, mirrored), of_pass in zip(passes, labels, strict=True):
-            for images, of_batch, _ in batches.in_order():
-                of_pass.append(of_batch)
-                yield images[:, :, ::-1] if mirrored else images
-
-    total = sum(batches.n_photos for batches, _ in passes)
-    table = outputs(model, seen(), sides.train.batch_size, total=total, progress=progress)
-    train_labels = np.concatenate(labels[0] + labels[1])
-    n_train = len(train_labels)
-    return (table[:n_train], train_labels), (table[n_train:], np.concatenate(labels[2]))
+    n_train, hashes = sides.train.n_photos, splits.photos.hashes
+    indices = np.concatenate([sides.train.indices, sides.validation.indices])
+    both = replace(sides.train, indices=indices)
+    total = len(indices) + n_train
+    keep = settings.weights is not None
+    plain, there = rows_of(
+        model,
+        both,
+        hashes,
+        settings.backbone,
+        keep=keep,
+        progress=_part_of(progress, 0, total),
+    )
+    mirrored, again = rows_of(
+        model,
+        sides.train,
+        hashes,
+        settings.backbone,
+        mirrored=True,
+        keep=keep,
+        progress=_part_of(progress, len(indices), total),
+    )
+    known = np.concatenate([there[:n_train], again])
+    trained = np.concatenate([sides.train.indices] * 2)[known]
+    groups = splits.groups if len(splits.groups) else np.arange(len(hashes))
+    checked = there[n_train:]
+    labels = splits.photos.labels
+    return Known(
+        train=np.concatenate([plain[:n_train], mirrored])[known],
+        labels=labels[trained],
+        groups=groups[trained],
+        validation=plain[n_train:][checked],
+        validation_labels=labels[sides.validation.indices[checked]],
+    )
 
 
 def features(
@@ -109,6 +153,12 @@ def features(
     """What a frozen backbone makes of each photo: the numbers that a head is solved on.
 
     ``sl.audit(photos, features=…)`` judges labels by them.
+
+    Each photo is seen once, ever: its features are kept in ``features-…`` in scenelearn's cache
+    (see ``SCENELEARN_CACHE``), by the content of the file and all that they depend on, the values
+    of the weights among it. `fit` finds them there, and keeps those of its own there; both go on
+    where they were killed. Features of random weights are not kept, and none where the cache of
+    this network would grow beyond ``SCENELEARN_CACHE_GIB`` gibibytes (64 unless set).
 
     Args:
         photos: from `scan`.
@@ -132,6 +182,7 @@ def features(
     decoding, running = (
         partial(progress, what) if progress else None for what in ("decoding photos", "features")
     )
+    name = backbones.find(backbone).name
     model = backbones.build(
         backbone,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
@@ -139,13 +190,23 @@ def features(
         seed=0,
     )
     backbones.fast_on_cpu(model)
+    keep = weights is not None
+    if keep and (table := kept(model, photos.hashes, name, image_px)) is not None:
+        return table
     batches = Batches(
         pixels=decode(photos, image_px, progress=decoding),
         labels=photos.labels,
         indices=np.arange(len(photos)),
         batch_size=_BATCH,
     )
-    found, indices = judge(model, batches, progress=running)
-    table = np.full((len(photos), found.shape[1]), np.nan, np.float32)
-    table[indices] = found
+    rows, _ = rows_of(model, batches, photos.hashes, name, keep=keep, progress=running)
+    table = np.full((len(photos), rows.shape[1]), np.nan, np.float32)
+    table[batches.indices] = rows
     return table
+
+
+def _part_of(
+    progress: Callable[[int, int], None] | None, begun: int, total: int
+) -> Callable[[int, int], None] | None:
+    """The progress of one part of a work, said as that of the whole."""
+    return (lambda done, _: progress(begun + done, total)) if progress else None

@@ -26,7 +26,7 @@ from scenelearn.classify import (
 )
 from scenelearn.data import HARMLESS, Pixels, Splits, broken_photos, check_broken, decode
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import Evaluation, evaluate
+from scenelearn.evaluate import Evaluation, evaluate, wilson
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._clock import Clock, Progress
@@ -34,7 +34,6 @@ from scenelearn.finetune._course import Course
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
-from scenelearn.finetune._head import choose
 from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
@@ -42,6 +41,7 @@ from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
 from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import stoppable
+from scenelearn.finetune._strength import choose
 from scenelearn.finetune._trust import sample_of, trust_from
 
 # Stored weights: the best of 3e-5 … 2e-3, and 8 epochs better than 4, on validation photos of
@@ -69,11 +69,12 @@ def fit(
 ) -> FitResult:
     """Train a classifier on split photos, and measure what it reaches.
 
-    1. Decode every photo once. 2. Run the frozen backbone once over each, and solve the best
-    head on these features. 3. Fine-tune from that head, for as many epochs as fit into the time.
-    4. Keep what was best on the validation photos, the solved head or the network after one of
-    the epochs, calibrate its probabilities there, learn from them how far to trust an answer, and
-    judge it on the test photos, which nothing has seen so far.
+    1. Decode every photo once. 2. Run the frozen backbone once over each, ever (see `features`),
+    and solve the best head on these features, the strength of its penalty chosen by
+    cross-validation on the training photos. 3. Fine-tune from that head, for as many epochs as fit
+    into the time. 4. Keep what is best on the validation photos: the solved head, the network after
+    one of the epochs, or one between the two. Calibrate its probabilities there, learn from them
+    how far to trust an answer, and judge it on the test photos, which nothing has seen so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
     its stored statistics. With random weights everything trains, and from a head of zeros.
@@ -168,7 +169,7 @@ def fit(
             checkpoint.remove()
             settings = replace(settings, batch_size=fitting_batch(features, batch_size))
             sides = sides_of(splits, pixels, settings.batch_size, seed)
-            to_logits, model, solved, photo_s = _solved(features, sides, n_classes, clock)
+            to_logits, model, solved = _solved(features, sides, splits, settings, clock)
         else:
             state = unpack(saved.about["state"], saved.arrays)
             settings = replace(settings, batch_size=state.schedule.batch_size)
@@ -181,7 +182,7 @@ def fit(
             if saved is None:
                 state = planned(
                     features, to_logits, sides, settings,
-                    solved=solved, photo_s=photo_s, clock=clock, stop=stop,
+                    solved=solved, clock=clock, stop=stop,
                 )  # fmt: skip
             keep_s = state.schedule.keep_s
             deadline = clock.deadline(keep_s=keep_s) if epochs is None else math.inf
@@ -257,21 +258,27 @@ def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) ->
 
 
 def _solved(
-    features: Any, sides: Sides, n_classes: int, clock: Clock
-) -> tuple[Any, Any, Epoch, float]:
-    """The networks with the head solved, what it reaches, and the seconds that a photo took."""
+    features: Any, sides: Sides, splits: Splits, settings: FitSettings, clock: Clock
+) -> tuple[Any, Any, Epoch]:
+    """The networks with the head solved, and what it reaches."""
     with clock.phase("features") as note:
-        train, validation = features_of(features, sides, clock.report("features"))
-        note(f"{train[0].shape[1]:,} features of each photo, training photos also mirrored")
-    photo_s = clock.phases[-1].seconds / (len(train[0]) + len(validation[0]))
+        found = features_of(features, sides, splits, settings, clock.report("features"))
+        note(f"{found.train.shape[1]:,} features of each photo, training photos also mirrored")
 
     with clock.phase("head") as note:
-        head = choose(train, validation, n_classes, progress=clock.report("solving the head"))
+        head = choose(
+            found.train,
+            found.labels,
+            splits.photos.n_classes,
+            groups=found.groups,
+            progress=clock.report("solving the head"),
+        ).head
         to_logits, model = _network.with_head(features, head)
-        solved = _epoch_0(head.logits(validation[0]), validation[1])
-        right = solved.validation_accuracy
-        note(f"solved with penalty {head.strength:g}: {right:.1%} on validation")
-    return to_logits, model, solved, photo_s
+        solved = _epoch_0(head.logits(found.validation), found.validation_labels)
+        n = len(found.validation)
+        right = wilson(round(solved.validation_accuracy * n), n)
+        note(f"solved with penalty {head.strength:.2g}: {right} on {n:,} validation photos")
+    return to_logits, model, solved
 
 
 def _judged(

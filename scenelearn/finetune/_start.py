@@ -13,6 +13,7 @@ from scenelearn.augment import policy as policy_of
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Clock
 from scenelearn.finetune._course import Course, even, fitting
+from scenelearn.finetune._feature_rows import seconds_a_photo
 from scenelearn.finetune._features import Sides
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._result import Epoch
@@ -36,7 +37,6 @@ def planned(
     settings: FitSettings,
     *,
     solved: Epoch,
-    photo_s: float,
     clock: Clock,
     stop: Stop,
 ) -> State:
@@ -48,7 +48,6 @@ def planned(
         sides: the photos.
         settings: of the fit; `epochs` None lets the time decide.
         solved: what the solved head reaches.
-        photo_s: seconds it takes to judge a photo.
         clock: how much time is left.
         stop: whether a signal asks for the end; then nothing is planned.
 
@@ -56,11 +55,13 @@ def planned(
         The state, with 0 epochs where none is asked for or fits.
     """
     best_weights = to_logits.get_weights()
+    timed, step_s, photo_s = settings.epochs is None, 0.0, 0.0
+    if timed:  # not where the features were made: most of them may have been kept
+        photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
     # After fine-tuning, validation, test and some training photos are seen once more.
     n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
     keep_s = 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
     judging_s = 1.3 * photo_s * sides.validation.n_photos
-    timed, step_s = settings.epochs is None, 0.0
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
     if train and time.monotonic() > deadline:

@@ -1,0 +1,159 @@
+"""The frozen backbone run over photos: over each once, ever."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.classify import judge, outputs
+from scenelearn.data import Batches, Pixels, has_room
+from scenelearn.errors import ArgumentError, NoPhotosError
+from scenelearn.finetune._feature_files import Table, folder_of, put, take
+
+# Photos between two writings: some at first, then as many as take about ten seconds.
+_FIRST, _MOST, _WRITE_EVERY_S = 64, 512, 10.0
+_TIMED = 2  # batches
+
+_log = logging.getLogger(__name__)
+
+
+def rows_of(
+    model: Any,
+    batches: Batches,
+    hashes: Sequence[bytes],
+    backbone: str,
+    *,
+    mirrored: bool = False,
+    keep: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Table, npt.NDArray[np.bool_]]:
+    """The features of photos, from the cache where they were computed before.
+
+    What is new is written as the work goes on, so that a run that is killed loses some ten
+    seconds. Where the cache has no room, that is logged and nothing is written.
+
+    Args:
+        model: from raw pixels to features.
+        batches: the photos.
+        hashes: of the content of all photos.
+        backbone: the network's name.
+        mirrored: whether it sees the photos mirrored.
+        keep: whether to read and write the cache.
+        progress: called with (photos done, photos in all) at the start and as the work goes on.
+
+    Returns:
+        (m, n_features) float32, one row for each of `batches.indices`, and (m,) whether there is
+        one: photos that cannot be read any more have none.
+
+    Raises:
+        ArgumentError: if the cache folder cannot be created.
+    """
+    table = np.full((batches.n_photos, model.output.shape[-1]), np.nan, np.float32)
+    wanted: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, index in enumerate(batches.indices.tolist()):
+        wanted[hashes[index]].append(row)
+    folder, found = None, set[bytes]()
+    if keep:
+        folder = folder_of(model, backbone, batches.pixels.image_px, mirrored=mirrored)
+        found, n_bytes = take(folder, wanted, table)
+        if not _may_grow(folder, n_bytes, len(wanted) - len(found), table.shape[1]):
+            folder = None
+    there = np.zeros(len(table), bool)
+    there[[row for key in found for row in wanted[key]]] = True
+    missing = batches.indices[[rows[0] for key, rows in wanted.items() if key not in found]]
+    pixels = _mirrored(batches.pixels) if mirrored else batches.pixels
+    n_done, size, start = len(table) - len(missing), _FIRST, 0
+    if progress:
+        progress(n_done, len(table))
+    while start < len(missing):
+        part = replace(batches, pixels=pixels, indices=missing[start : start + size])
+        begin, base = time.monotonic(), n_done + start
+        report = (lambda n, _, base=base: progress(base + n, len(table))) if progress else None
+        try:
+            features, indices = judge(model, part, report)
+        except NoPhotosError:  # the photos of this part are gone
+            features, indices = table[:0], missing[:0]
+        for index, row in zip(indices.tolist(), features, strict=True):
+            table[wanted[hashes[index]]] = row
+            there[wanted[hashes[index]]] = True
+        if folder is not None and len(indices):
+            folder = _written(folder, [hashes[index] for index in indices.tolist()], features)
+        start += size
+        share = _WRITE_EVERY_S / max(time.monotonic() - begin, 1e-3)
+        whole = int(min(max(size * share, 1), _MOST)) // batches.batch_size
+        size = max(1, whole) * batches.batch_size
+    if progress and len(missing):
+        progress(len(table), len(table))
+    return table, there
+
+
+def kept(model: Any, hashes: Sequence[bytes], backbone: str, image_px: int) -> Table | None:
+    """The features of photos where the cache has them all, so that none need be decoded.
+
+    Args:
+        model: from raw pixels to features.
+        hashes: of the photos' contents.
+        backbone: the network's name.
+        image_px: width and height at which it sees a photo.
+
+    Returns:
+        (n, n_features) float32; None where one is missing.
+
+    Raises:
+        ArgumentError: if the cache folder cannot be created.
+    """
+    table = np.empty((len(hashes), model.output.shape[-1]), np.float32)
+    wanted: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, key in enumerate(hashes):
+        wanted[key].append(row)
+    found, _ = take(folder_of(model, backbone, image_px, mirrored=False), wanted, table)
+    return table if len(found) == len(wanted) else None
+
+
+def seconds_a_photo(model: Any, image_px: int, batch_size: int) -> float:
+    """How long the network takes to see a photo, after compilation, by two blank batches."""
+    batch = np.zeros((batch_size, image_px, image_px, 3), np.uint8)
+    outputs(model, [batch], batch_size)
+    start = time.monotonic()
+    outputs(model, [batch] * _TIMED, batch_size)
+    return (time.monotonic() - start) / (_TIMED * batch_size)
+
+
+def _mirrored(pixels: Pixels) -> Pixels:
+    def rows(
+        indices: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        images, there = pixels.rows(indices)
+        return images[:, :, ::-1], there
+
+    return replace(pixels, rows=rows)
+
+
+def _may_grow(folder: Path, held_bytes: int, n_more: int, n_features: int) -> bool:
+    if not n_more:
+        return True
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("Features are not kept: %s cannot be made: %s", folder, error)
+        return False
+    what = f"The features of {n_more:,} photos are not kept but computed each time"
+    return has_room(folder, held_bytes, n_more * (4 * n_features + 16), what=what)
+
+
+def _written(folder: Path, contents: list[bytes], features: Table) -> Path | None:
+    """Write a part; None, and a warning, where that cannot be done."""
+    try:
+        put(folder, contents, features)
+    except (OSError, ArgumentError) as error:
+        _log.warning("The rest of the features is not kept: %s: %s", folder, error)
+        return None
+    return folder
