@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from scenelearn._backend import keras
 from scenelearn.augment import policy
 from scenelearn.data import Batches, in_memory
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import FitResult, FitSettings, Recipe, _start
+from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _start
 from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._vary import Variation, varied
@@ -166,3 +167,51 @@ def test_mixed_batches_have_shared_labels_and_are_the_same_again() -> None:
     for (_, (x, y)), (_, (again_x, again_y)) in zip(made[1:], later, strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(again_x))
         np.testing.assert_array_equal(np.asarray(y), np.asarray(again_y))
+
+
+# The plan
+
+
+def test_plan_says_what_a_fit_does(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
+    plan = sl.finetune.plan(fitted.splits, **fit_settings)
+    assert plan.settings == fitted.settings
+    assert plan.course == even(2, math.ceil(len(fitted.splits.train) / 32))
+    assert list(plan.seconds) == [phase.name for phase in fitted.phases]
+    assert plan.step_s > 0
+    assert plan.seconds["fine-tuning"] >= plan.step_s * sum(size for size, _ in plan.course)
+    model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    by_sizing = sl.sizing.estimate(model, batch_size=32, optimizer="adamw", rule="xla")
+    assert plan.training_bytes == by_sizing.training_bytes
+    assert "2 epochs, as asked for" in str(plan)
+    assert f"{sum(plan.seconds.values()) / 60:.1f} minutes" in str(plan)
+    assert "<li>" in plan._repr_html_()
+    assert json.loads(json.dumps(plan.to_json()))["settings"]["epochs"] == 2
+
+
+def test_plan_without_time_or_without_fine_tuning(
+    fitted: FitResult, fit_settings: dict[str, Any]
+) -> None:
+    short = sl.finetune.plan(fitted.splits, **fit_settings | {"epochs": None, "minutes": 0.001})
+    assert short.course == ()
+    assert "less than a tenth of an epoch" in str(short)
+    none = sl.finetune.plan(fitted.splits, **fit_settings | {"epochs": 0})
+    assert (none.course, none.step_s) == ((), 0.0)
+    assert "the solved head alone" in str(none)
+
+
+def test_auto_takes_a_larger_network_where_there_is_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_choose, "seconds_a_photo", lambda *_: 0.0015)
+    chosen = [_choose.chosen_backbone(6000, 160, minutes) for minutes in (0.5, 5, 20, 1e4)]
+    order = [list(_choose.CANDIDATES).index(name) for name in chosen]
+    assert order == sorted(order)
+    assert chosen[0] == "mobilenet_v2_0.35"
+    assert chosen[-1] == "efficientnet_v2_s"
+    assert len(set(chosen)) >= 3
+
+
+@pytest.mark.parametrize("weights", [None, "file.h5"])
+def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: str | None) -> None:
+    with pytest.raises(ArgumentError, match=r"`backbone` must be a network's name unless"):
+        sl.finetune.plan(fitted.splits, backbone="auto", weights=weights)

@@ -14,7 +14,7 @@ from scenelearn.data._files import (
 from scenelearn.data._folds import folds
 from scenelearn.data._labels import Suspect
 from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
-from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode
+from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode, seconds_to_decode
 from scenelearn.data._refusals import RefusedPhoto
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
@@ -49,6 +49,7 @@ __all__ = [
     "printable",
     "sample_scenes",
     "scan",
+    "seconds_to_decode",
     "split",
     "square",
     "to_square",

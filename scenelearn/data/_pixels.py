@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from scenelearn.data._shards import Failure, Shards, add, opened, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
 _LEAST, _USUAL, _MOST_SHARDS = 64, 1024, 128  # photos in a shard; shards that one run writes
+_TIMED = 24  # photos
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -129,6 +131,25 @@ def decode(
     if pixels.refused and broken == "raise":
         raise broken_photos(pixels.refused)
     return pixels
+
+
+def seconds_to_decode(photos: Photos, image_px: int) -> float:
+    """How long decoding all photos would take, by decoding a few of them; none is kept.
+
+    Args:
+        photos: from `scan`.
+        image_px: width and height, in pixels.
+
+    Returns:
+        Seconds, if all cores decode.
+    """
+    few = np.unique(np.linspace(0, len(photos) - 1, _TIMED).astype(int))
+    with STRICT:
+        start = time.perf_counter()
+        for index in few.tolist():
+            of_photo(photos, index, lambda data: to_square(data, image_px))
+        took_s = time.perf_counter() - start
+    return took_s / len(few) * len(photos) / (os.cpu_count() or 1)
 
 
 def check_broken(broken: object) -> None:

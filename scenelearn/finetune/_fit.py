@@ -25,7 +25,6 @@ from scenelearn.classify import (
     temperature,
 )
 from scenelearn.data import HARMLESS, Pixels, Splits, broken_photos, check_broken, decode
-from scenelearn.errors import ArgumentError
 from scenelearn.evaluate import Evaluation, evaluate, wilson
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._checkpoint import Checkpoint
@@ -37,16 +36,13 @@ from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._settings import FitSettings
+from scenelearn.finetune._settings import FitSettings, asked
 from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
 from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import stoppable
 from scenelearn.finetune._strength import choose
 from scenelearn.finetune._trust import sample_of, trust_from
 
-# Stored weights: the best of 3e-5 … 2e-3, and 8 epochs better than 4, on validation photos of
-# three splits of the Intel photos. Random weights have further to go.
-_PEAK_STORED, _PEAK_RANDOM = 1e-3, 3e-3
 _SPARE = 0.03  # of the time: what the last epoch may take longer than planned
 
 
@@ -91,7 +87,7 @@ def fit(
     Args:
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
-            `backbone.names`.
+            `backbone.names`; or "auto" for the most accurate of a few that the time allows.
         weights: "imagenet", the path of a weights file without top layers, or None.
         image_px: width and height at which the network sees a photo, in pixels.
         minutes: wall-clock budget of all of it. What must be done in any case (decoding,
@@ -137,22 +133,17 @@ def fit(
         Solving the head before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
         pretrained features and underperform out-of-distribution. ICLR.
     """
-    if not isinstance(splits, Splits):
-        raise ArgumentError(
-            f"`splits` must come from `split`. Received: {type(splits).__name__}. "
-            "Pass sl.split(sl.scan(folder))."
-        )
-    peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
-    settings = FitSettings(
-        backbone=backbones.find(backbone).name,
-        weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
+    settings = asked(
+        splits,
+        backbone=backbone,
+        weights=weights,
         image_px=image_px,
         minutes=minutes,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=peak if learning_rate is None else learning_rate,
+        learning_rate=learning_rate,
         augmentation=augmentation,
-        recipe=Recipe() if recipe is None else recipe,  # type: ignore[arg-type]
+        recipe=recipe,
         seed=seed,
     )
     check_broken(broken)

@@ -31,10 +31,7 @@ def fitting_batch(model: Any, batch_size: int) -> int:
     free = available_bytes()
     if free is None:
         return batch_size
-    try:
-        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="adamw", rule="xla")
-    except UnknownLayerError:
-        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="adamw")
+    estimate = training_estimate(model, batch_size)
     limit = int(free * _SHARE)
     if estimate.training_bytes <= limit:
         return batch_size
@@ -49,6 +46,14 @@ def fitting_batch(model: Any, batch_size: int) -> int:
             fitting,
         )
     return min(fitting, batch_size)
+
+
+def training_estimate(model: Any, batch_size: int) -> sizing.Estimate:
+    """What training all of a model takes, with AdamW: by XLA's rule where it knows all layers."""
+    try:
+        return sizing.estimate(model, batch_size=batch_size, optimizer="adamw", rule="xla")
+    except UnknownLayerError:
+        return sizing.estimate(model, batch_size=batch_size, optimizer="adamw")
 
 
 def available_bytes() -> int | None:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 # Random weights have further to go.
 _MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
-_JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
+JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
 
 
 def planned(
@@ -60,7 +60,7 @@ def planned(
         photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
     # After fine-tuning, validation, test and some training photos are seen once more.
     n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
-    keep_s = 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+    keep_s = 1.3 * photo_s * n_seen + JUDGING_COMPILES_S
     judging_s = 1.3 * photo_s * sides.validation.n_photos
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
@@ -68,7 +68,7 @@ def planned(
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
         train = False
     if train:
-        _prepare(features, to_logits, settings)
+        prepare(features, to_logits, settings)
         report = clock.report("compiling and timing")
         step_s = _train.time_step(
             to_logits, sides.train, variation_of(settings, to_logits), stop, report
@@ -126,7 +126,7 @@ def restored(
         kernel=np.zeros(shape, np.float32), bias=np.zeros(n_classes, np.float32), strength=1
     )
     to_logits, model = _network.with_head(features, head)
-    _prepare(features, to_logits, settings)
+    prepare(features, to_logits, settings)
     restore(to_logits, arrays)
     return to_logits, model
 
@@ -140,7 +140,8 @@ def variation_of(settings: FitSettings, to_logits: Any) -> Variation:
     )
 
 
-def _prepare(features: Any, to_logits: Any, settings: FitSettings) -> None:
+def prepare(features: Any, to_logits: Any, settings: FitSettings) -> None:
+    """Settle which layers train, and give the model its loss and optimizer."""
     if settings.weights is None:
         _network.start_afresh(features, to_logits)
     else:

@@ -1,0 +1,264 @@
+"""What a fit would do with the time that it is given: asked before it starts."""
+
+from __future__ import annotations
+
+import html
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scenelearn import backbone as backbones
+from scenelearn import sizing
+from scenelearn.augment import Policy
+from scenelearn.classify import MOST_PHOTOS
+from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
+from scenelearn.finetune import _network, _train
+from scenelearn.finetune._clock import Progress
+from scenelearn.finetune._course import Course, even, fitting
+from scenelearn.finetune._feature_rows import seconds_a_photo
+from scenelearn.finetune._fits import available_bytes, fitting_batch, training_estimate
+from scenelearn.finetune._head import Head
+from scenelearn.finetune._recipe import Recipe
+from scenelearn.finetune._settings import FitSettings, asked
+from scenelearn.finetune._start import JUDGING_COMPILES_S, most_epochs, prepare, variation_of
+from scenelearn.finetune._stop import Stop
+
+# Passes over all features that choosing a strength and solving a head take, as observed.
+_HEAD_PASSES = 1500
+_PHASES = ("network", "photos", "features", "head", "fine-tuning", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a fit would do.
+
+    Attributes:
+        settings: of the fit, with a backbone chosen where "auto" was asked for, and a batch that
+            fits into the free memory.
+        course: for each epoch its steps and the share of the schedule that is done after it.
+        seconds: what each phase is expected to take, by its name, in order.
+        step_s: seconds a training step, as measured.
+        training_bytes: memory that a training step takes at most, as XLA plans it.
+        free_bytes: memory that is free now; None where the system does not say.
+        reasons: why, line by line.
+    """
+
+    settings: FitSettings
+    course: Course
+    seconds: Mapping[str, float]
+    step_s: float
+    training_bytes: int
+    free_bytes: int | None
+    reasons: tuple[str, ...]
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from start to end."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        return "\n".join([*self.reasons, f"{self.total_s / 60:.1f} minutes: {times}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {
+            "settings": self.settings.to_json(),
+            "course": [list(pair) for pair in self.course],
+            "seconds": dict(self.seconds),
+            "step_s": self.step_s,
+            "training_bytes": self.training_bytes,
+            "free_bytes": self.free_bytes,
+            "reasons": list(self.reasons),
+        }
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in str(self).splitlines())
+        return f"<ul>{lines}</ul>"
+
+
+def plan(
+    splits: Splits,
+    *,
+    backbone: str = "mobilenet_v2_0.35",
+    weights: str | os.PathLike[str] | None = "imagenet",
+    image_px: int = 160,
+    minutes: float = 5.0,
+    epochs: int | Course | None = None,
+    batch_size: int = 32,
+    learning_rate: float | None = None,
+    augmentation: str | Policy | Mapping[str, Any] = "standard",
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Plan:
+    """Say what `fit` would do with the same arguments, and how long it would take.
+
+    The network is built and timed on a few batches of noise, a few photos are decoded, and sizing
+    says what a training step takes in memory. Nothing is trained. The times are those of a first
+    run: pixels and features that are kept from before take none.
+
+    Args:
+        splits: from `split`.
+        backbone: as for `fit`.
+        weights: as for `fit`.
+        image_px: as for `fit`.
+        minutes: as for `fit`.
+        epochs: as for `fit`.
+        batch_size: as for `fit`.
+        learning_rate: as for `fit`.
+        augmentation: as for `fit`.
+        recipe: as for `fit`.
+        seed: as for `fit`.
+        progress: called with (what, done, in all) as the work goes on.
+
+    Returns:
+        The plan, with its reasons.
+
+    Raises:
+        As `fit`, but for what only training and photos can raise.
+    """
+    settings = asked(
+        splits,
+        backbone=backbone,
+        weights=weights,
+        image_px=image_px,
+        minutes=minutes,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        augmentation=augmentation,
+        recipe=recipe,
+        seed=seed,
+    )
+    start = time.monotonic()
+    features = backbones.build(
+        settings.backbone, weights=settings.weights, image_px=image_px, seed=seed
+    )
+    backbones.fast_on_cpu(features)
+    settings = replace(settings, batch_size=fitting_batch(features, batch_size))
+    network_s = time.monotonic() - start
+    photo_s = seconds_a_photo(features, image_px, settings.batch_size)
+    step_s, n_trained = 0.0, 0
+    if settings.epochs != 0:
+        step_s, n_trained = _timed(features, settings, splits.photos.n_classes, progress)
+
+    n_train, n_validation, n_test = (
+        len(getattr(splits, side)) for side in ("train", "validation", "test")
+    )
+    n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
+    n_features = int(features.output.shape[-1])
+    seconds = {
+        "network": network_s,
+        "photos": seconds_to_decode(splits.photos, image_px),
+        "features": photo_s * (2 * n_train + n_validation),
+        "head": _head_s(2 * n_train, n_features, splits.photos.n_classes),
+        "fine-tuning": 0.0,
+        "test": 1.3 * photo_s * n_seen + JUDGING_COMPILES_S,
+    }
+    judging_s, n_steps = 1.3 * photo_s * n_validation, -(-n_train // settings.batch_size)
+    left_s = 60 * minutes - sum(seconds.values())
+    if settings.epochs is None:
+        course = fitting(
+            left_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s, most=most_epochs(settings)
+        )
+    elif isinstance(settings.epochs, int):
+        course = even(settings.epochs, n_steps)
+    else:
+        course = settings.epochs
+    seconds["fine-tuning"] = sum(size * step_s + judging_s for size, _ in course)
+    training_bytes = training_estimate(features, settings.batch_size).training_bytes
+    free = available_bytes()
+    found = Plan(
+        settings=settings,
+        course=course,
+        seconds={name: seconds[name] for name in _PHASES},
+        step_s=step_s,
+        training_bytes=training_bytes,
+        free_bytes=free,
+        reasons=(),
+    )
+    return replace(found, reasons=_reasons(found, photo_s, n_trained, left_s, batch_size))
+
+
+def _timed(
+    features: Any, settings: FitSettings, n_classes: int, progress: Progress | None
+) -> tuple[float, int]:
+    """Seconds a training step on noise, and how many parameters it trains."""
+    rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
+    noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
+    shape = int(features.output.shape[-1]), n_classes
+    head = Head(
+        kernel=np.zeros(shape, np.float32), bias=np.zeros(n_classes, np.float32), strength=1
+    )
+    to_logits, _ = _network.with_head(features, head)
+    prepare(features, to_logits, settings)
+    batches = Batches(
+        pixels=in_memory(noise),
+        labels=np.zeros(n, np.int32),
+        indices=np.arange(n),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+
+    def report(done: int, total: int) -> None:
+        if progress:
+            progress("compiling and timing", done, total)
+
+    step_s = _train.time_step(to_logits, batches, variation_of(settings, to_logits), Stop(), report)
+    return step_s, sum(int(np.prod(v.shape)) for v in to_logits.trainable_variables)
+
+
+def _head_s(n: int, n_features: int, n_classes: int) -> float:
+    """Seconds for solving a head, by how long a pass over some of the features takes."""
+    n_rows = min(n, 2000)
+    x = np.zeros((n_rows, n_features), np.float32)
+    w = np.zeros((n_features, n_classes), np.float32)
+    x.T @ (x @ w)
+    start = time.perf_counter()
+    x.T @ (x @ w)
+    return _HEAD_PASSES * (time.perf_counter() - start) * n / n_rows
+
+
+def _reasons(
+    found: Plan, photo_s: float, n_trained: int, left_s: float, batch_size: int
+) -> tuple[str, ...]:
+    settings, mb = found.settings, sizing.megabytes
+    lines = [
+        f"{settings.backbone} at {settings.image_px} px: {1e3 * photo_s:.1f} ms to see a photo"
+    ]
+    smaller = f" (not {batch_size}, which would not fit)"
+    free = "" if found.free_bytes is None else f", of {mb(found.free_bytes)} that are free"
+    lines.append(
+        f"batches of {settings.batch_size} photos"
+        f"{smaller if settings.batch_size != batch_size else ''}: training them takes up to "
+        f"{mb(found.training_bytes)}{free}"
+    )
+    if settings.epochs == 0:
+        return (*lines, "no fine-tuning was asked for: the solved head alone")
+    trained = "all" if settings.weights is None else settings.recipe.trained
+    lines.append(
+        f"layers that train: {trained}, {n_trained:,} parameters; {1e3 * found.step_s:.0f} ms a "
+        "step, as measured"
+    )
+    n_steps = sum(size for size, _ in found.course)
+    if settings.epochs is not None:
+        lines.append(f"{len(found.course)} epochs, as asked for: {n_steps:,} steps")
+    elif not found.course:
+        lines.append(
+            f"no fine-tuning: of {settings.minutes:g} minutes {max(0.0, left_s):.0f} s are left "
+            "for it, less than a tenth of an epoch"
+        )
+    else:
+        enough = (
+            "; more would not be worth it" if len(found.course) == most_epochs(settings) else ""
+        )
+        lines.append(
+            f"{len(found.course)} epochs of {found.course[0][0]:,} steps or less in the "
+            f"{left_s:.0f} s that are left for them: {n_steps:,} steps{enough}"
+        )
+    return tuple(lines)
