@@ -137,7 +137,7 @@ def fit(
         )
     peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
     settings = FitSettings(
-        backbone=backbones.find(backbone).name,
+        backbone=backbone,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         image_px=image_px,
         minutes=minutes,
@@ -154,6 +154,7 @@ def fit(
 
     with stoppable() as stop:
         clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
+        settings = replace(settings, backbone=backbones.find(backbone).name)  # which loads Keras
         features, pixels = _opened(splits, settings, broken, clock)
         checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
         saved = checkpoint.read() if resume else None
