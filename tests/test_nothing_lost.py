@@ -443,6 +443,7 @@ def test_time_that_was_used_before_counts() -> None:
     assert clock.phases[0].seconds == 40
 
 
+@pytest.mark.slow
 def test_resumed_fit_without_time_left_keeps_the_best(
     fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
 ) -> None:

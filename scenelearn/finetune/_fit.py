@@ -36,7 +36,7 @@ from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._settings import FitSettings, asked
+from scenelearn.finetune._settings import FitSettings, asked, with_backbone
 from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
 from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import stoppable
@@ -153,6 +153,7 @@ def fit(
 
     with stoppable() as stop:
         clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
+        settings = with_backbone(settings, len(splits.photos))  # which loads Keras
         features, pixels = _opened(splits, settings, broken, clock)
         checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
         saved = checkpoint.read() if resume else None

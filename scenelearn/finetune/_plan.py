@@ -23,7 +23,7 @@ from scenelearn.finetune._feature_rows import seconds_a_photo
 from scenelearn.finetune._fits import available_bytes, fitting_batch, training_estimate
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._recipe import Recipe
-from scenelearn.finetune._settings import FitSettings, asked
+from scenelearn.finetune._settings import FitSettings, asked, with_backbone
 from scenelearn.finetune._start import JUDGING_COMPILES_S, most_epochs, prepare, variation_of
 from scenelearn.finetune._stop import Stop
 
@@ -135,6 +135,7 @@ def plan(
         recipe=recipe,
         seed=seed,
     )
+    settings = with_backbone(settings, len(splits.photos))
     start = time.monotonic()
     features = backbones.build(
         settings.backbone, weights=settings.weights, image_px=image_px, seed=seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from scenelearn import backbone as backbones
@@ -99,7 +99,6 @@ def asked(
 
     Raises:
         ArgumentError: if `splits` is something else, or a value is out of range.
-        UnknownBackboneError: if keras.applications has no such network.
     """
     if not isinstance(splits, Splits):
         raise ArgumentError(
@@ -109,16 +108,24 @@ def asked(
     peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
     if others["backbone"] == AUTO:
         check_auto(weights)
-        others["backbone"] = chosen_backbone(
-            len(splits.photos), others["image_px"], others["minutes"]
-        )
-    others["backbone"] = backbones.find(others["backbone"]).name
     return FitSettings(
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         learning_rate=peak if learning_rate is None else learning_rate,
         recipe=Recipe() if recipe is None else recipe,  # type: ignore[arg-type]
         **others,
     )
+
+
+def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
+    """The settings with the network's canonical name; "auto" becomes one.
+
+    Raises:
+        UnknownBackboneError: if keras.applications has no such network.
+    """
+    name = settings.backbone
+    if name == AUTO:
+        name = chosen_backbone(n_photos, settings.image_px, settings.minutes)
+    return replace(settings, backbone=backbones.find(name).name)
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:
