@@ -17,7 +17,7 @@ from scenelearn.finetune._solver import held_out, solve_all, space_of
 # From strong to weak; the valley is looked at more finely once it is found.
 _PATH = tuple(10.0 ** (1 - k / 2) for k in range(11))
 _FOLDS = 5
-_HELD_OUT = 5000  # photos, held out once, that say enough about a strength
+_HELD_OUT = 2000  # photos, held out once, that say enough about a strength
 _USUAL = 0.1  # where nothing can be held out
 _TOLERANCE = 3e-5  # nats; neighbours on the path differ by hundreds of that
 
@@ -55,7 +55,7 @@ def choose(
     validate, have no part in the choice, so that they can judge it.
 
     A class of one group is never held out, and one of two to four is in as many folds. Folds
-    share the scaling of the features, and only as many are solved as hold 5,000 groups out
+    share the scaling of the features, and only as many are solved as hold 2,000 groups out
     together.
 
     Args:
