@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,22 @@ def test_kept_features_are_those_of_the_network_bit_for_bit(
     assert files(cache / "other") == []
 
 
+@pytest.mark.skipif(os.environ.get("KERAS_BACKEND", "jax") != "jax", reason="promised for JAX")
+def test_other_photos_that_were_seen_with_a_photo_leave_no_trace(
+    photos: Photos, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = features(photos, stored)
+    monkeypatch.setenv("SCENELEARN_CACHE", os.environ["SCENELEARN_CACHE"] + "/other")
+    some = np.random.default_rng(0).permutation(len(photos))[:50]
+    fewer = replace(
+        photos,
+        paths=tuple(photos.paths[k] for k in some),
+        hashes=tuple(photos.hashes[k] for k in some),
+        labels=photos.labels[some],
+    )
+    assert np.array_equal(features(fewer, stored), kept[some])
+
+
 def test_other_folders_and_names_cost_nothing_and_a_new_photo_only_itself(
     scenes: Path, photos: Photos, stored: Path, seen: list[int], tmp_path: Path
 ) -> None:
@@ -144,7 +161,7 @@ _KILLED = """
 import os, signal, sys
 from scenelearn.finetune import _feature_rows, _features
 import scenelearn as sl
-_features._BATCH = 8
+_features.FEATURE_BATCH = _feature_rows.FEATURE_BATCH = 8
 _feature_rows._FIRST = _feature_rows._MOST = 8
 folder, weights, limit = sys.argv[1:]
 def progress(what, done, total):
@@ -158,14 +175,20 @@ sl.finetune.features(
 
 @pytest.mark.slow
 def test_killed_runs_lose_at_most_the_part_they_were_at(
-    scenes: Path, photos: Photos, stored: Path, seen: list[int], cache: Path
+    scenes: Path,
+    photos: Photos,
+    stored: Path,
+    seen: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for limit in ("20", "30", "55"):
         command = [sys.executable, "-c", _KILLED, str(scenes), str(stored), limit]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    monkeypatch.setattr(_feature_rows, "FEATURE_BATCH", 8)
+    monkeypatch.setattr(_features, "FEATURE_BATCH", 8)
     table = features(photos, stored)
     assert sum(seen) <= len(photos) - 48
-    shutil.rmtree(cache)
+    shutil.rmtree(os.environ["SCENELEARN_CACHE"])
     assert np.array_equal(features(photos, stored), table)
 
 
@@ -213,16 +236,17 @@ def test_all_that_features_depend_on_is_in_the_name(
     def network(px: int, seed: int) -> Any:
         return sl.backbone.build("scenelearn_tiny", weights=None, image_px=px, seed=seed)
 
-    one = folder_of(network(32, 0), "scenelearn_tiny", 32, mirrored=False)
-    assert folder_of(network(32, 0), "scenelearn_tiny", 32, mirrored=False) == one
-    others = {
-        folder_of(network(32, 0), "scenelearn_tiny", 32, mirrored=True),
-        folder_of(network(64, 0), "scenelearn_tiny", 64, mirrored=False),
-        folder_of(network(32, 1), "scenelearn_tiny", 32, mirrored=False),
-    }
+    def folder(
+        px: int = 32, seed: int = 0, batch_size: int = 32, *, mirrored: bool = False
+    ) -> Path:
+        return folder_of(network(px, seed), "scenelearn_tiny", px, batch_size, mirrored=mirrored)
+
+    one = folder()
+    assert folder() == one
+    others = {folder(mirrored=True), folder(64), folder(seed=1), folder(batch_size=16)}
     monkeypatch.setattr("scenelearn.finetune._feature_files.DECODING", "another way")
-    others.add(folder_of(network(32, 0), "scenelearn_tiny", 32, mirrored=False))
-    assert len(others - {one}) == 4
+    others.add(folder())
+    assert len(others - {one}) == 5
     assert one.name.startswith("features-scenelearn_tiny-32-")
 
 

@@ -45,7 +45,7 @@ for row in speed["rows"]:
 # Multinomial logistic regression, ours and scikit-learn's, on features that were drawn at random
 # and on those of the Intel photos, for the same penalty (`python -m tests.bench.head`). The last
 # column says how far the solution's value lies above the least one, in nats. "Strength chosen" also
-# contains a five-fold cross-validation over about nine penalties; the others are given the penalty.
+# contains the cross-validation over about nine penalties; the others are given the penalty.
 
 # %%
 head = json.loads(Path("docs/results/head.json").read_text())

@@ -29,17 +29,19 @@ Table = npt.NDArray[np.float32]
 _log = logging.getLogger(__name__)
 
 
-def folder_of(model: Any, backbone: str, image_px: int, *, mirrored: bool) -> Path:
+def folder_of(model: Any, backbone: str, image_px: int, batch_size: int, *, mirrored: bool) -> Path:
     """The folder for a network's features of photos at one size.
 
     Its name depends on all that they depend on but the photo: how photos are decoded, the
-    network's weights by their values, Keras and its backend by their versions, the device, and
-    the precision.
+    network's weights by their values, Keras and its backend by their versions, the device, the
+    precision, and how many photos the network sees at once: with JAX on a CPU that can change the
+    last bits, while a photo's place among the others does not.
 
     Args:
         model: from raw pixels to features.
         backbone: the network's name.
         image_px: width and height at which it sees a photo.
+        batch_size: photos at once.
         mirrored: whether it sees the photos mirrored.
 
     Raises:
@@ -47,7 +49,8 @@ def folder_of(model: Any, backbone: str, image_px: int, *, mirrored: bool) -> Pa
     """
     facts = environment()
     here = [facts[name] for name in ("keras", "backend", facts["backend"], "device")]
-    parts = [_RECIPE, DECODING, backbone, str(image_px), keras().config.dtype_policy().name, *here]
+    sizes = [str(image_px), str(batch_size), keras().config.dtype_policy().name]
+    parts = [_RECIPE, DECODING, backbone, *sizes, *here]
     digest = hashlib.blake2b("\n".join(parts).encode(), digest_size=12)
     for weight in model.weights:
         value = np.asarray(keras().ops.convert_to_numpy(weight))

@@ -22,6 +22,9 @@ from scenelearn.finetune._feature_files import Table, folder_of, put, take
 _FIRST, _MOST, _WRITE_EVERY_S = 64, 512, 10.0
 _TIMED = 2  # batches
 
+FEATURE_BATCH = 32
+"""Photos that a network sees at once for features, unless training takes fewer at once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +65,8 @@ def rows_of(
         wanted[hashes[index]].append(row)
     folder, found = None, set[bytes]()
     if keep:
-        folder = folder_of(model, backbone, batches.pixels.image_px, mirrored=mirrored)
+        px, at_once = batches.pixels.image_px, batches.batch_size
+        folder = folder_of(model, backbone, px, at_once, mirrored=mirrored)
         found, n_bytes = take(folder, wanted, table)
         if not _may_grow(folder, n_bytes, len(wanted) - len(found), table.shape[1]):
             folder = None
@@ -114,17 +118,19 @@ def kept(model: Any, hashes: Sequence[bytes], backbone: str, image_px: int) -> T
     wanted: defaultdict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(hashes):
         wanted[key].append(row)
-    found, _ = take(folder_of(model, backbone, image_px, mirrored=False), wanted, table)
+    folder = folder_of(model, backbone, image_px, FEATURE_BATCH, mirrored=False)
+    found, _ = take(folder, wanted, table)
     return table if len(found) == len(wanted) else None
 
 
 def seconds_a_photo(model: Any, image_px: int, batch_size: int) -> float:
     """How long the network takes to see a photo, after compilation, by two blank batches."""
-    batch = np.zeros((batch_size, image_px, image_px, 3), np.uint8)
-    outputs(model, [batch], batch_size)
+    n = min(batch_size, FEATURE_BATCH)
+    batch = np.zeros((n, image_px, image_px, 3), np.uint8)
+    outputs(model, [batch], n)
     start = time.monotonic()
-    outputs(model, [batch] * _TIMED, batch_size)
-    return (time.monotonic() - start) / (_TIMED * batch_size)
+    outputs(model, [batch] * _TIMED, n)
+    return (time.monotonic() - start) / (_TIMED * n)
 
 
 def _mirrored(pixels: Pixels) -> Pixels:

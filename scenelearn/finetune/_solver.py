@@ -69,7 +69,11 @@ def space_of(features: Table) -> Space:
         features: (n, n_features) float32, finite.
     """
     mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
+    blocks = _blocks(len(features), _ROWS)  # float64 for a part at a time, not for all
+    squares = np.zeros(features.shape[1])
+    for rows in blocks:
+        squares += ((features[rows] - mean) ** 2).sum(axis=0)
+    scale = np.sqrt(squares / len(features))
     scale[scale <= 1e-6 * scale.max(initial=0)] = 1  # a constant feature stays harmless
     n, n_features = features.shape
     narrow = n < n_features
@@ -80,7 +84,7 @@ def space_of(features: Table) -> Space:
             basis, corner = np.linalg.qr(((features - mean) / scale).T)
             table[:, :-1] = corner.T
         else:
-            for rows in _blocks(n, _ROWS):
+            for rows in blocks:
                 table[rows, :-1] = (features[rows] - mean) / scale
         gram = np.zeros((table.shape[1],) * 2)
         for part in pool.map(lambda rows: table[rows].T @ table[rows], _blocks(n, _GRAM_ROWS)):

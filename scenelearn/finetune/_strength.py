@@ -1,4 +1,11 @@
-"""How strong the head's penalty should be: asked of the training photos, by cross-validation."""
+"""How strong the head's penalty should be: asked of the training photos, by cross-validation.
+
+The validation photos would not know better. On the Intel photos (MobileNetV2-0.35 at 160 px), for
+heads from 25, 100 and 500 photos a class, mean cross-entropy on photos that had no part in it, with
+the strength chosen by cross-validation: 0.441, 0.356, 0.306; by a validation side of the usual
+share: 0.444, 0.358, 0.310; by the sum of both: 0.438, 0.356, 0.306; with the best strength there
+is: 0.437, 0.354, 0.305.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,7 @@ from scenelearn.finetune._solver import held_out, solve_all, space_of
 # From strong to weak; the valley is looked at more finely once it is found.
 _PATH = tuple(10.0 ** (1 - k / 2) for k in range(11))
 _FOLDS = 5
-_HELD_OUT = 5000  # photos, held out once, that say enough about a strength
+_HELD_OUT = 2000  # photos, held out once, that say enough about a strength
 _USUAL = 0.1  # where nothing can be held out
 _TOLERANCE = 3e-5  # nats; neighbours on the path differ by hundreds of that
 
@@ -55,7 +62,7 @@ def choose(
     validate, have no part in the choice, so that they can judge it.
 
     A class of one group is never held out, and one of two to four is in as many folds. Folds
-    share the scaling of the features, and only as many are solved as hold 5,000 groups out
+    share the scaling of the features, and only as many are solved as hold 2,000 groups out
     together.
 
     Args:
