@@ -12,7 +12,7 @@ from scenelearn.errors import ArgumentError
 
 
 def add(commands: Any) -> None:
-    """Add `predict`, `explain`, `evaluate` and `compare`."""
+    """Add `predict`, `explain`, `evaluate`, `compare` and `export`."""
     predict = command(commands, "predict", _predict, "say what photos show")
     predict.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     predict.add_argument("photos", nargs="+", help="photos, folders of photos, or patterns")
@@ -35,6 +35,11 @@ def add(commands: Any) -> None:
     compare.add_argument("first", help="a classifier that fit saved")
     compare.add_argument("second", help="another one, with the same classes")
     compare.add_argument("folder", help="photos that neither was trained on, one folder a class")
+
+    export = command(commands, "export", _export, "write a classifier for another runtime")
+    export.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
+    export.add_argument("--to", required=True, help="FILE.onnx, FILE.tflite, or a new folder")
+    export.add_argument("--check", help="photos to check it on [sample scenes]")
 
 
 def _predict(options: argparse.Namespace) -> Answer:
@@ -78,3 +83,8 @@ def _compare(options: argparse.Namespace) -> Answer:
         photos = sl.scan(options.folder, progress=bars.of("scanning"))
         comparison = sl.classify.compare(first, second, photos, progress=bars.show)
     return Answer(f"{photos}\n{comparison}", comparison.to_json())
+
+
+def _export(options: argparse.Namespace) -> Answer:
+    exported = sl.load(options.bundle).export(options.to, check=options.check)
+    return Answer(str(exported), exported.to_json())
