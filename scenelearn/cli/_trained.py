@@ -12,7 +12,7 @@ from scenelearn.errors import ArgumentError
 
 
 def add(commands: Any) -> None:
-    """Add `predict`, `explain`, `evaluate`, `compare` and `export`."""
+    """Add `predict`, `explain`, `evaluate`, `compare`, `export` and `report`."""
     predict = command(commands, "predict", _predict, "say what photos show")
     predict.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     predict.add_argument("photos", nargs="+", help="photos, folders of photos, or patterns")
@@ -40,6 +40,10 @@ def add(commands: Any) -> None:
     export.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     export.add_argument("--to", required=True, help="FILE.onnx, FILE.tflite, or a new folder")
     export.add_argument("--check", help="photos to check it on [sample scenes]")
+
+    report = command(commands, "report", _report, "compare fits by their reports, on one page")
+    report.add_argument("runs", nargs="+", help="folders that fit wrote, or their result.json")
+    report.add_argument("--out", default="comparison", help="folder of the page [%(default)s]")
 
 
 def _predict(options: argparse.Namespace) -> Answer:
@@ -88,3 +92,8 @@ def _compare(options: argparse.Namespace) -> Answer:
 def _export(options: argparse.Namespace) -> Answer:
     exported = sl.load(options.bundle).export(options.to, check=options.check)
     return Answer(str(exported), exported.to_json())
+
+
+def _report(options: argparse.Namespace) -> Answer:
+    page = sl.report(options.runs, options.out)
+    return Answer(f"Page: {page}", {"page": str(page)})

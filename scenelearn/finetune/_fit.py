@@ -27,6 +27,7 @@ from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._head import choose, cross_entropy
+from scenelearn.finetune._memory import memory
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._trust import sample_of, trust_from
@@ -198,6 +199,7 @@ def fit(
         "backbone": settings.backbone,
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
         "test accuracy": str(on_test.accuracy),
+        **memory(to_logits, batch_size, trained=bool(history)),
     }
     return FitResult(
         classifier=Classifier(
