@@ -198,6 +198,7 @@ def fit(
         "photos": fingerprint(splits.photos),
         "backbone": settings.backbone,
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
+        "weights' licence": backbones.licence(settings.backbone, settings.weights),
         "test accuracy": str(on_test.accuracy),
         **memory(to_logits, batch_size, trained=bool(history)),
     }
