@@ -66,11 +66,9 @@ def interval_bar(interval: Interval) -> str:
     )
 
 
-def difference_bar(interval: Interval) -> str:
-    """A small bar from -20 to +20 points, its middle marked; the numbers stand beside it."""
-    low, high, at = (
-        50 + 250 * min(max(x, -0.2), 0.2) for x in (interval.low, interval.high, interval.value)
-    )
+def difference_bar(interval: Interval, reach: float) -> str:
+    """A small bar from -reach to +reach, its middle marked; the numbers stand beside it."""
+    low, high, at = (50 + 50 * x / reach for x in (interval.low, interval.high, interval.value))
     return (
         '<svg class="bar" aria-hidden="true" width="120" height="14" viewBox="-4 0 108 14" '
         'preserveAspectRatio="none"><rect class="track" x="0" y="5.5" width="100" height="3" '

@@ -38,7 +38,7 @@ def versus_page(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
     body = (
         f'<main>\n<header>\n<p class="eyebrow">scenelearn report</p>\n'
         f"<h1>{count(len(runs), 'run')} compared</h1>\n"
-        f'<p class="lead">{_verdict(runs, pairs)}</p>\n'
+        f"{_verdict(runs, pairs)}\n"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n</header>\n'
         f"{_runs(runs)}{_pairs(runs, pairs)}{_classes(runs)}{_cost(runs)}{_settings(runs)}"
         "</main>\n<footer><p>All numbers of this page are in <code>comparison.json</code>.</p>"
@@ -88,18 +88,19 @@ def _verdict(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
         other = name(runs[pair.b if pair.a == best else pair.a].name)
         which = apart if pair.comparison is None else beaten if _differs(pair) else equal
         which.append(other)
-    told = [
+    lead = (
         f"{name(runs[best].name)} recognises <strong>{percent(judged.accuracy.value)}</strong> of "
         f"{count(judged.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% interval "
         f"{span(judged.accuracy.low, judged.accuracy.high)})."
-    ]
+    )
+    told = []
     if beaten:
-        told.append(f"That is a significant difference to {_listed(beaten)}.")
+        told.append(f"The difference to {_listed(beaten)} is significant.")
     if equal:
         told.append(f"The difference to {_listed(equal)} may be chance.")
     if apart:
         told.append(f"With {_listed(apart)} it shares no test photos: they cannot be compared.")
-    return " ".join(told)
+    return f'<p class="lead">{lead}</p>\n<p>{" ".join(told)}</p>'
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -136,6 +137,8 @@ def _runs(runs: Sequence[Run]) -> str:
 
 
 def _pairs(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
+    found = [pair.comparison.difference for pair in pairs if pair.comparison]
+    reach = max([0.05, *(abs(end) for d in found for end in (d.low, d.high))])
     rows = []
     for pair in pairs:
         names = f"{name(runs[pair.b].name)} against {name(runs[pair.a].name)}"
@@ -148,24 +151,25 @@ def _pairs(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
         rows.append(
             (
                 names + mark,
-                f"{100 * d.value:+.1f} points" + figures.difference_bar(d),
+                f"{100 * d.value:+.1f} points" + figures.difference_bar(d, reach),
                 f"{100 * d.low:+.1f} to {100 * d.high:+.1f}",
+                f"{pair.corrected:.2g}",
                 f"{one.n_only_b:,}",
                 f"{one.n_only_a:,}",
                 f"{one.n_photos:,}{'' if pair.is_whole else ' shared'}",
-                f"{pair.corrected:.2g}",
             )
         )
     columns = (
-        "runs", "difference", "95 % interval", "only the first right", "only the second right",
-        "photos", "p-value",
+        "runs", "difference", "95 % interval", "p-value", "only the first right",
+        "only the second right", "photos",
     )  # fmt: skip
     intro = (
         "<p>Two runs on the same photos, told by their content: the difference of their "
         "accuracies with its interval (a paired bootstrap), and the chance of one so large if "
         "both were equally good (McNemar's exact test), corrected for the number of pairs (Holm); "
-        "below 0.05 it counts as a difference. The bars run from -20 to +20 points. Photos that "
-        "another run has trained on would flatter it: runs with one split have one test set.</p>"
+        "below 0.05 it counts as a difference. The bars run from "
+        f"-{100 * reach:.0f} to +{100 * reach:.0f} points. Photos that another run has trained on "
+        "would flatter it: runs with one split have one test set.</p>"
     )
     body = intro + table("Every pair", columns, rows, "lnnnnnn")
     return section("pairs", "Which differences are more than chance", body)
@@ -201,7 +205,7 @@ def _cost(runs: Sequence[Run]) -> str:
     ]
     rows.append(("together", *(duration(run.seconds) for run in runs)))
     rows += [(key, *(text(run.environment.get(key, NONE)) for run in runs)) for key in _MEMORY]
-    columns = ("", *(name(run.name) for run in runs))
+    columns = ("phase", *(name(run.name) for run in runs))
     return section(
         "cost", "Time and memory", table("Cost by run", columns, rows, "l" + "n" * len(runs))
     )
@@ -223,7 +227,7 @@ def _settings(runs: Sequence[Run]) -> str:
         for key in differ
     ]
     same = [f"{key.replace('_', ' ')} {facts[0][key]}" for key in keys if key not in differ]
-    columns = ("", *(name(run.name) for run in runs))
+    columns = ("setting", *(name(run.name) for run in runs))
     shown = (
         table("Settings that differ", columns, rows, "l" * (1 + len(runs)))
         if rows
