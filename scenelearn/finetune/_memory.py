@@ -1,4 +1,4 @@
-"""What memory a fit was predicted to take, and what the process took."""
+"""What memory a fit was predicted to take, and what its process took."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from scenelearn.errors import UnknownLayerError
 def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
     """Both as words; what is not known is left out.
 
+    Predicted is by how much a step raises the process's memory at the most; measured, the most
+    that the whole process held, Python, Keras and the photos included.
+
     Args:
         model: what was trained, its layers frozen or not as they were.
         batch_size: photos a step.
@@ -21,17 +24,13 @@ def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
     try:
         estimate = sizing.estimate(model, batch_size=batch_size, optimizer="adamw", rule="xla")
         rise = estimate.training_resident_bytes if trained else estimate.prediction_resident_bytes
-        step = "training step" if trained else "prediction"
         if rise is not None:
-            words["memory predicted"] = (
-                f"at most {sizing.megabytes(rise)} for a {step} of {batch_size} photos, beside "
-                "Python, Keras and the photos"
-            )
+            words["memory predicted"] = sizing.megabytes(rise)
     except UnknownLayerError:
         pass
     peak = peak_bytes()
     if peak is not None:
-        words["memory measured"] = f"{sizing.megabytes(peak)} at the most, the whole process"
+        words["memory measured"] = sizing.megabytes(peak)
     return words
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _figures as figures
 from scenelearn.reporting import _findings as findings
+from scenelearn.reporting import _sentences as sentences
 from scenelearn.reporting._markup import (
     NONE,
     count,
@@ -237,7 +238,7 @@ def time_and_photos(fit: FitResult) -> str:
         if key in fit.environment
     )
     if memory:
-        times += f'<h3>Memory</h3><dl class="rows">{memory}</dl>'
+        times += f'<h3>Memory</h3><dl class="rows">{memory}</dl><p>{sentences.MEMORY}</p>'
     body = f"{times}<h3>Photos on each side of the split</h3>{photos}"
     return section("time", "Where the time and the photos went", body)
 

@@ -18,7 +18,7 @@ from scenelearn.reporting._markup import (
     text,
 )
 from scenelearn.reporting._runs import Pair, Run
-from scenelearn.reporting._sentences import measured
+from scenelearn.reporting._sentences import MEMORY, measured
 from scenelearn.reporting._shell import document
 
 _LEVEL = 0.05
@@ -121,19 +121,17 @@ def _runs(runs: Sequence[Run]) -> str:
             percent(run.evaluation.balanced_accuracy.value),
             percent(run.evaluation.calibration_error),
             f"{run.evaluation.n_photos:,}",
-            text(run.kept),
         )
         for run in runs
     ]
     columns = (
         "run", "accuracy", "95 % interval", "mean recall", "calibration error", "test photos",
-        "kept",
     )  # fmt: skip
     intro = (
         "<p>Each run on its own test photos. Whether two differ is not told by their intervals, "
         "but photo by photo, below.</p>"
     )
-    return section("runs", "What each run reaches", intro + table("Runs", columns, rows, "lnnnnnl"))
+    return section("runs", "What each run reaches", intro + table("Runs", columns, rows, "lnnnnn"))
 
 
 def _pairs(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
@@ -206,15 +204,15 @@ def _cost(runs: Sequence[Run]) -> str:
     rows.append(("together", *(duration(run.seconds) for run in runs)))
     rows += [(key, *(text(run.environment.get(key, NONE)) for run in runs)) for key in _MEMORY]
     columns = ("phase", *(name(run.name) for run in runs))
-    return section(
-        "cost", "Time and memory", table("Cost by run", columns, rows, "l" + "n" * len(runs))
-    )
+    body = table("Cost by run", columns, rows, "l" + "n" * len(runs)) + f"<p>{MEMORY}</p>"
+    return section("cost", "Time and memory", body)
 
 
 def _settings(runs: Sequence[Run]) -> str:
     """What differs between the runs; the rest in one line."""
     facts = [
-        {key: str(value) for key, value in run.settings.items()}
+        {"kept": run.kept}
+        | {key: str(value) for key, value in run.settings.items()}
         | {key: value for key, value in run.environment.items() if key not in _MEMORY}
         for run in runs
     ]
