@@ -41,6 +41,14 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
 
 
+@nox.session(tags=["backends"])
+def exports(session: nox.Session) -> None:
+    """Write each export, and let its runtime judge it; needs no photos."""
+    session.install("-e", ".[onnx,litert,saved-model]", *group("test"))
+    run = ["tests/test_export.py", "-m", "not intel", *session.posargs]
+    session.run("pytest", *run, env={"KERAS_BACKEND": "jax"})
+
+
 @nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
     """Check the code's style and its formatting; `nox -s lint -- --fix` mends what it can."""

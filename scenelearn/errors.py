@@ -20,6 +20,8 @@ SceneLearnError
 │   ├── WeightsFileError           (ValueError)  a weights file that does not fit the backbone
 │   └── WeightsUnavailableError    (OSError)     ImageNet weights that could not be downloaded
 ├── BundleError             (ValueError)         a file that is not a whole scenelearn bundle
+├── ExportError             (RuntimeError)       an export that cannot be made, or does not agree
+├── MissingExtraError       (ImportError)        an optional package that is not installed
 └── UnknownLayerError       (ValueError)         a layer that cannot be sized
 ```
 
@@ -38,7 +40,9 @@ __all__ = [
     "ClassMismatchError",
     "DataError",
     "DiskSpaceError",
+    "ExportError",
     "ManifestError",
+    "MissingExtraError",
     "NoPhotosError",
     "PathMissingError",
     "PhotoError",
@@ -118,6 +122,14 @@ class WeightsUnavailableError(BackboneError, OSError):
 
 class BundleError(SceneLearnError, ValueError):
     """The file is not a whole scenelearn bundle."""
+
+
+class ExportError(SceneLearnError, RuntimeError):
+    """The classifier cannot be exported, or the export does not agree. Nothing was written."""
+
+
+class MissingExtraError(SceneLearnError, ImportError):
+    """What was asked for needs a package that comes with an extra of scenelearn's."""
 
 
 class UnknownLayerError(SceneLearnError, ValueError):

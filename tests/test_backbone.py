@@ -287,3 +287,30 @@ def test_real_weights_give_the_features_of_keras(weights: Path) -> None:
         ours = backbone.fast_on_cpu(backbone.build(name, weights=weights / file, image_px=96))
         expected = theirs.predict_on_batch(x)
         np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4, err_msg=name)
+
+
+# The licence of the weights
+
+
+def test_every_network_of_keras_has_a_licence() -> None:
+    assert {
+        name for name in backbone.names() if backbone.licence(name, "imagenet") == "not known"
+    } == {"scenelearn_tiny"}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "words"),
+    [
+        ("resnet50", "imagenet", "MIT (K. He)"),
+        ("resnet101_v2", "imagenet", "BSD (Facebook)"),
+        ("mobilenet_0.25", "imagenet", "Apache-2.0 (Google)"),
+        (
+            "vgg16",
+            "a/file.h5",
+            "that of your weights file; of Keras' own weights: Creative Commons",
+        ),
+        ("vgg16", None, "none: random weights, trained on your own photos alone"),
+    ],
+)
+def test_licence_of_weights(name: str, weights: str | None, words: str) -> None:
+    assert backbone.licence(name, weights).startswith(words)

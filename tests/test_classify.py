@@ -319,6 +319,8 @@ def test_bundle_whose_entries_are_absurd_is_refused_before_it_is_unpacked(tmp_pa
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("scenelearn.json", json.dumps({"format": 1}))
         archive.writestr("config.json", b" " * (17 * 2**20))
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", b"")
     assert path.stat().st_size < 100_000
     with pytest.raises(BundleError, match="a size that no classifier has"):
         sl.load(path)
@@ -699,11 +701,11 @@ def test_network_of_another_making_is_refused(tmp_path: Path) -> None:
     import keras
 
     layers = keras.layers
-    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)])
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.GlobalAveragePooling2D()])
     path = tmp_path / "own.keras"
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        about = {"format": 1, "class_names": ["a", "b"], "image_px": 8, "facts": {}}
+        about = {"format": 1, "class_names": ["a", "b", "c"], "image_px": 8, "facts": {}}
         archive.writestr("scenelearn.json", json.dumps(about))
     with pytest.raises(BundleError, match="a network that `fit` did not make"):
         sl.load(path)

@@ -48,8 +48,8 @@ def test_fit_says_what_was_reached_in_how_long_and_where_the_files_are(
 def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_SAMPLE_PER_CLASS", 12)
-    monkeypatch.setattr(cli, "_SAMPLE_FIT", cli._SAMPLE_FIT | {"image_px": 32})
+    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
+    monkeypatch.setattr(cli._fit, "_SAMPLE_FIT", cli._fit._SAMPLE_FIT | {"image_px": 32})
     code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
@@ -219,7 +219,7 @@ def test_what_keras_prints_does_not_spoil_the_json(
 def test_sample_scenes_are_drawn_once(
     monkeypatch: pytest.MonkeyPatch, fitted: FitResult, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli, "_SAMPLE_PER_CLASS", 3)
+    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 3)
     monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
     assert cli.main(["fit", "--out", str(tmp_path)]) == 0
     monkeypatch.setattr("scenelearn.sample_scenes", lambda *_, **__: pytest.fail("drawn again"))

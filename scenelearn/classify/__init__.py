@@ -1,12 +1,14 @@
 """The trained classifier: predict, explain, evaluate, compare, save, load."""
 
 from scenelearn.classify._calibrate import softmax, temperature
-from scenelearn.classify._classifier import Classifier, load
+from scenelearn.classify._classifier import Classifier
 from scenelearn.classify._conformal import prediction_sets, set_scores, set_threshold
 from scenelearn.classify._explanation import Explanation
+from scenelearn.classify._export import TOLERANCE, Exported
 from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbour, gallery
 from scenelearn.classify._labelled import Labelled, compare, see_photos
 from scenelearn.classify._likeness import Likeness, likeness
+from scenelearn.classify._load import load
 from scenelearn.classify._looks import manifest_columns
 from scenelearn.classify._predictions import Prediction, Probabilities
 from scenelearn.classify._sight import Sight, judge, outputs, sight_model
@@ -16,8 +18,10 @@ from scenelearn.classify._trust import COVERAGE, Trust
 __all__ = [
     "COVERAGE",
     "MOST_PHOTOS",
+    "TOLERANCE",
     "Classifier",
     "Explanation",
+    "Exported",
     "Gallery",
     "Labelled",
     "Likeness",

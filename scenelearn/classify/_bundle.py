@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +17,21 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn.backbone import filled
+from scenelearn.classify._archive import (
+    ARRAYS,
+    ENTRY,
+    UnfitError,
+    check_entries,
+    check_finite,
+    model_of,
+)
 from scenelearn.data import need_space, written_whole
 from scenelearn.errors import ArgumentError, BundleError, DiskSpaceError, PathMissingError
 
-_ENTRY = "scenelearn.json"
-_ARRAYS = "scenelearn/"  # one entry an array: its bytes, little-endian, and nothing else
 _DTYPES = ("<f2", "<f4", "<i4")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, a file's limit
+_SAID = 500  # characters of what is wrong that a message repeats
 _FORMAT = 2  # since 2 with arrays; 1 is still read
-_MAX_TEXT_BYTES = 16 * 2**20  # of config.json and ours; the largest of keras.applications has 1 MiB
-_MAX_BYTES = 4 * 2**30  # unpacked; ConvNeXtXLarge, the largest of keras.applications, has 1.4 GB
 
 
 def write(
@@ -65,9 +71,9 @@ def write(
                 for name, array in arrays.items()
             }
             text = json.dumps({"format": _FORMAT, **about, "arrays": shapes}, indent=1)
-            archive.writestr(_ENTRY, text)
+            archive.writestr(ENTRY, text)
             for name, array in arrays.items():
-                archive.writestr(_ARRAYS + name, array.tobytes())
+                archive.writestr(ARRAYS + name, array.tobytes())
     return path
 
 
@@ -104,12 +110,26 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
             f"`path` must be a saved classifier. Received: {str(path)!r}, where there is no file. "
             "Check the path; `scenelearn fit` prints where it saves."
         )
-    about, arrays = _about(path)
-    k = keras()
+    keras()
+    from keras.src.saving import saving_lib  # whose public face takes no archive in memory
+
     try:
-        model = filled(lambda: k.saving.load_model(path, compile=False, safe_mode=True))
-    except Exception as error:  # noqa: BLE001 - Keras, h5py, zipfile raise many kinds here
-        raise broken(path, f"{type(error).__name__}: {error}") from None
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            sizes = check_entries(archive, path.stat().st_size)
+            about = _about(archive)
+            arrays = {
+                name: _array(archive, sizes, name, **how)
+                for name, how in (about["arrays"] if about["format"] == _FORMAT else {}).items()
+            }
+            checked = model_of(archive)
+        with warnings.catch_warnings():
+            # Keras would go on with random weights where some are missing.
+            warnings.filterwarnings("error", message="Skipping nested container")
+            model = filled(lambda: saving_lib.load_model(checked, compile=False, safe_mode=True))
+        check_finite(model)
+    except Exception as error:  # noqa: BLE001 - Keras, h5py, json, zipfile raise many kinds here
+        said = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
+        raise broken(path, said[:_SAID]) from None
     px, n_classes = about["image_px"], len(about["class_names"])
     if (model.input_shape, model.output_shape) != ((None, px, px, 3), (None, n_classes)):
         shapes = f"from {model.input_shape} to {model.output_shape}"
@@ -117,30 +137,12 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
     return model, about, arrays
 
 
-def _about(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Our entries, read only after the archive's sizes were found sensible."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-            if _ENTRY not in sizes:
-                raise broken(path, "a zip file without an entry of scenelearn's")
-            texts = sizes[_ENTRY], sizes.get("config.json", 0), sizes.get("metadata.json", 0)
-            if max(texts) > _MAX_TEXT_BYTES or sum(sizes.values()) > _MAX_BYTES:
-                raise broken(path, "entries of a size that no classifier has")
-            about: dict[str, Any] = json.loads(archive.read(_ENTRY))
-            if not _is_complete(about):
-                raise broken(
-                    path, "an entry of scenelearn's that is incomplete or of a newer version"
-                )
-            arrays = {
-                name: _array(archive, sizes, name, **how)
-                for name, how in (about["arrays"] if about["format"] == _FORMAT else {}).items()
-            }
-    except BundleError:
-        raise
-    except Exception as error:  # noqa: BLE001 - json and zipfile raise many kinds here
-        raise broken(path, f"{type(error).__name__}: {error}") from None
-    return about, arrays
+def _about(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Our entry."""
+    about: dict[str, Any] = json.loads(archive.read(ENTRY))
+    if not _is_complete(about):
+        raise UnfitError("an entry of scenelearn's that is incomplete or of a newer version")
+    return about
 
 
 def _array(
@@ -149,9 +151,9 @@ def _array(
     """One array, if the entry holds as many bytes as its shape says; no more is ever read."""
     if dtype not in _DTYPES or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError(f"array {name!r} of dtype {dtype!r} and shape {shape!r}")
-    if sizes.get(_ARRAYS + name) != np.dtype(dtype).itemsize * math.prod(shape):
+    if sizes.get(ARRAYS + name) != np.dtype(dtype).itemsize * math.prod(shape):
         raise ValueError(f"array {name!r} of another size than shape {shape!r}")
-    return np.frombuffer(archive.read(_ARRAYS + name), dtype).reshape(shape)
+    return np.frombuffer(archive.read(ARRAYS + name), dtype).reshape(shape)
 
 
 def _is_complete(about: object) -> bool:
@@ -160,8 +162,10 @@ def _is_complete(about: object) -> bool:
         and about.get("format") in (1, _FORMAT)
         and isinstance(about.get("class_names"), list)
         and all(isinstance(name, str) for name in about["class_names"])
+        and len(set(about["class_names"])) == len(about["class_names"]) > 1
         and type(about.get("image_px")) is int
         and isinstance(about.get("facts"), dict)
+        and all(isinstance(fact, str) for fact in about["facts"].values())
         and (about["format"] == 1 or _has_arrays(about))
     )
 

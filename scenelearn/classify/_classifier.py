@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.backbone import fast_on_cpu
-from scenelearn.classify import _bundle
+from scenelearn.classify import _bundle, _export
 from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
+from scenelearn.classify._export import Exported
 from scenelearn.classify._inputs import Photo, read, sources
 from scenelearn.classify._labelled import Labelled, see_labelled
 from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.classify._sight import Sight, sight_model, sights, sizes_of, together
-from scenelearn.classify._trust import COVERAGE, Trust, trust_of
+from scenelearn.classify._sight import Sight, sight_model, sights, together
+from scenelearn.classify._trust import COVERAGE, Trust
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 from scenelearn.evaluate import Evaluation, evaluate
@@ -322,6 +322,48 @@ class Classifier:
         arrays = self.trust.arrays() if self.trust else {}
         return _bundle.write(self.model, about, arrays, Path(path))
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 - as Keras calls it
+        check: Photo | Iterable[Photo] | None = None,
+    ) -> Exported:
+        """Write the classifier for another runtime, with everything that it needs inside.
+
+        ONNX and SavedModel take images of any size, (batch, height, width, 3) uint8, as they come
+        from a decoder, upright. LiteRT, which lacks what that takes, has them squared before as
+        `data.square` does: (batch, image_px, image_px, 3) uint8. All give calibrated
+        probabilities, (batch, n_classes) float32. Class names and where the classifier
+        comes from are in its metadata: of ONNX in ``metadata_props``; of LiteRT in a zip archive
+        at the file's end (``labels.txt``, ``scenelearn.json``); of a SavedModel in
+        ``assets.extra/``. Before it is handed over, its own runtime judges photos: probabilities
+        are the classifier's to 1e-4, and labels are the same, or nothing is written. Likeness,
+        prediction sets and explanations stay with the bundle.
+
+        Keras writes it in a process of its own, on TensorFlow, whichever backend is in use.
+
+        Args:
+            path: ends in ``.onnx`` or ``.tflite``, or names the folder of a SavedModel. An older
+                export there is replaced.
+            format: "onnx", "litert" or "saved_model"; None for what the path's ending says.
+            check: photos to check it on, as in `predict`, of which the first 100 are taken, and
+                reduced to at most 1,600 px; None for 18 sample scenes.
+
+        Returns:
+            Where it is, and how well it agrees.
+
+        Raises:
+            ArgumentError: if the format is none of these, or the path ends otherwise or is taken.
+            MissingExtraError: if what the format needs is not installed.
+            ExportError: if Keras cannot write it, or it does not agree. Nothing is written.
+            PathMissingError: if a path in `check` does not exist.
+            PhotoError: if a photo in `check` cannot be decoded.
+            NoPhotosError: if `check` holds no photo.
+            DiskSpaceError: if it does not fit on the disk.
+        """
+        return _export.export(self, Path(path).expanduser(), format_=format, check=check)
+
     def _network(self) -> Any:
         """The network with all its outputs, made when it is first needed."""
         if "sight" not in self._made:
@@ -343,34 +385,6 @@ class Classifier:
             return None
         self.trust.sets(np.ones((1, 1)), COVERAGE if asked is None else asked)  # checks the range
         return COVERAGE if asked is None else asked
-
-
-def load(path: str | os.PathLike[str]) -> Classifier:
-    """Open a saved classifier.
-
-    Args:
-        path: a file that `save` wrote.
-
-    Returns:
-        The classifier, ready to predict.
-
-    Raises:
-        PathMissingError: if there is no such file.
-        BundleError: if it is not a whole bundle of scenelearn. No code in it is run.
-    """
-    model, about, arrays = _bundle.read(Path(path))
-    try:
-        sizes = sizes_of(model)
-        trust = trust_of(arrays, about["gallery"], sizes) if arrays else None
-    except ValueError as error:
-        raise _bundle.broken(Path(path), str(error)) from None
-    return Classifier(
-        model=fast_on_cpu(model),
-        class_names=tuple(about["class_names"]),
-        image_px=int(about["image_px"]),
-        facts=dict(about["facts"]),
-        trust=trust,
-    )
 
 
 def _one_each(name: str, values: npt.ArrayLike, n: int) -> bool:

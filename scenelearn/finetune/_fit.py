@@ -34,6 +34,7 @@ from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
 from scenelearn.finetune._fits import fitting_batch
 from scenelearn.finetune._key import checkpoint_file
+from scenelearn.finetune._memory import memory
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
@@ -202,7 +203,9 @@ def fit(
         "photos": fingerprint(splits.photos),
         "backbone": settings.backbone,
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
+        "weights' licence": backbones.licence(settings.backbone, settings.weights),
         "test accuracy": str(on_test.accuracy),
+        **memory(to_logits, settings.batch_size, trained=len(state.history) > 1),
     }
     return FitResult(
         classifier=Classifier(

@@ -76,7 +76,8 @@ class FitResult:
         test_probabilities: (n_test, n_classes) float32, their predicted probabilities.
         refused: every file that was not used, from the scan and from decoding.
         settings: the arguments of the fit, defaults filled in.
-        environment: versions, device, number of cores, date, photo fingerprint.
+        environment: versions, device, number of cores, date, photo fingerprint, memory predicted
+            and measured.
         seconds: wall-clock time of the whole fit, that of an interrupted process included.
         stopped: why fine-tuning ended before it was through: "SIGINT" (Ctrl-C), "SIGTERM", "not
             finite" (a loss of NaN or infinity) or "time"; empty if it was not stopped.
@@ -137,7 +138,11 @@ class FitResult:
             ],
             "splits": self.splits.to_json(),
             "test": [
-                {"path": photos.paths[i], "probabilities": [float(p) for p in row]}
+                {
+                    "path": photos.paths[i],
+                    "label": photos.class_names[photos.labels[i]],
+                    "probabilities": [float(p) for p in row],
+                }
                 for i, row in zip(self.test_indices, self.test_probabilities, strict=True)
             ],
             "refused": [refusal.to_json() for refusal in self.refused],

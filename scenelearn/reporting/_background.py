@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _figures as figures
 from scenelearn.reporting import _findings as findings
+from scenelearn.reporting import _sentences as sentences
 from scenelearn.reporting._markup import (
     NONE,
     count,
@@ -24,7 +25,7 @@ from scenelearn.reporting._markup import (
 from scenelearn.reporting._pictures import inline, picture
 
 if TYPE_CHECKING:
-    from scenelearn.data import Refused
+    from scenelearn.data import Audit, Refused
     from scenelearn.finetune import FitResult
 
 _N_MISTAKES = 12
@@ -76,29 +77,76 @@ def _mistake(fit: FitResult, mistake: findings.Mistake) -> str:
     return figure(f'<div class="two">{shown}{seen}</div>', caption + near)
 
 
-def refused_and_copies(fit: FitResult) -> str:
-    """The files that were not used, and those that are there twice."""
+def refused_and_copies(fit: FitResult, audit: Audit | None = None) -> str:
+    """The files that were not used, and pictures that are there twice."""
+    return refused(fit.refused, _copies(fit) if audit is None else _alike(fit, audit))
+
+
+def _copies(fit: FitResult) -> str:
+    """Identical files, by their hashes."""
     photos = fit.splits.photos
     groups = findings.copies(photos)
     if not groups:
-        return refused(fit.refused, "<p>No two photos are the same file.</p>")
+        return "<p>No two photos are the same file.</p>"
     told = (
         f"{count(len(groups), 'photo')} {'is' if len(groups) == 1 else 'are'} there several times"
     )
     two = [group for group in groups if len(set(photos.labels[group].tolist())) > 1]
     if not two:
-        return refused(fit.refused, f"<h3>Copies</h3><p>{told}, as identical files.</p>")
-    items = "".join(
-        f"<li>{', '.join(path(photos.paths[index]) for index in group[:_MOST_OF_A_GROUP])}</li>\n"
-        for group in two[:_MOST_GROUPS]
-    )
-    more = f"<p>and {len(two) - _MOST_GROUPS:,} more</p>" if len(two) > _MOST_GROUPS else ""
-    return refused(
-        fit.refused,
+        return f"<h3>Copies</h3><p>{told}, as identical files.</p>"
+    return (
         f"<h3>Copies</h3><p>{told}, as identical files; {len(two):,} of them "
         "under two classes, of which at most one is right. <code>scenelearn audit</code> shows "
-        f"them.</p><ul>\n{items}</ul>{more}",
+        f"them.</p>{_groups(fit, two)}"
     )
+
+
+def _alike(fit: FitResult, audit: Audit) -> str:
+    """What an audit found of pictures that are there several times, by the fit's own sides."""
+    photos = fit.splits.photos
+    side_of = {
+        int(index): side
+        for side in ("train", "validation", "test")
+        for index in getattr(fit.splits, side)
+    }
+    by_group: dict[int, list[int]] = {}
+    for index, group in enumerate(audit.groups.tolist()):
+        by_group.setdefault(group, []).append(index)
+    several = [group for group in by_group.values() if len(group) > 1]
+    across = [g for g in several if len({side_of[k] for k in g if k in side_of}) > 1]
+    two = [g for g in several if len({int(photos.labels[k]) for k in g}) > 1]
+    if not several:
+        return "<p>No picture is there twice, not even re-encoded, mirrored or cropped.</p>"
+    told = [
+        f"<h3>Copies</h3><p>{count(len(several), 'picture')} "
+        f"{'is' if len(several) == 1 else 'are'} there in several files, "
+        "identical, re-encoded, resized, mirrored, turned or cropped.</p>"
+    ]
+    if across:
+        told.append(
+            f"<p><strong>{count(len(across), 'picture')}</strong> on two sides of this split: what "
+            "was trained on was also judged, which flatters the result. Split with "
+            f"<code>groups=audit.groups</code>.</p>{_groups(fit, across)}"
+        )
+    else:
+        told.append("<p>Each of them lies on one side of this split.</p>")
+    if two:
+        told.append(
+            f"<p>{count(len(two), 'picture')} under two classes, of which at most one is right."
+            f"</p>{_groups(fit, two)}"
+        )
+    return "".join(told)
+
+
+def _groups(fit: FitResult, groups: Sequence[Sequence[int]]) -> str:
+    """Paths of the photos of each group, up to a limit."""
+    photos = fit.splits.photos
+    items = "".join(
+        f"<li>{', '.join(path(photos.paths[index]) for index in group[:_MOST_OF_A_GROUP])}</li>\n"
+        for group in groups[:_MOST_GROUPS]
+    )
+    rest = len(groups) - _MOST_GROUPS
+    return f"<ul>\n{items}</ul>" + (f"<p>and {rest:,} more</p>" if rest > 0 else "")
 
 
 def refused(files: Sequence[Refused], after: str = "") -> str:
@@ -184,6 +232,13 @@ def time_and_photos(fit: FitResult) -> str:
         "l" + "n" * len(columns),
         ("together", *(f"{total:,}" for total in totals), f"{sum(totals):,}"),
     )
+    memory = "".join(
+        f"<dt>{key}</dt><dd>{text(fit.environment[key])}</dd>"
+        for key in ("memory predicted", "memory measured")
+        if key in fit.environment
+    )
+    if memory:
+        times += f'<h3>Memory</h3><dl class="rows">{memory}</dl><p>{sentences.MEMORY}</p>'
     body = f"{times}<h3>Photos on each side of the split</h3>{photos}"
     return section("time", "Where the time and the photos went", body)
 

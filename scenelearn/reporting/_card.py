@@ -155,8 +155,8 @@ def _limits(fit: FitResult) -> list[str]:
         "The validation photos chose the network, its temperature and its thresholds; they number "
         f"{len(fit.splits.validation):,}.",
         *([few] if n_few else []),
-        "scenelearn does not know the licences of the photos and of the weights, nor whether the "
-        "photos show all that the classes are. Add here what you know.",
+        "scenelearn does not know the licence of the photos, nor whether they show all that the "
+        "classes are. Add here what you know.",
     ]
 
 

@@ -66,6 +66,18 @@ def interval_bar(interval: Interval) -> str:
     )
 
 
+def difference_bar(interval: Interval, reach: float) -> str:
+    """A small bar from -reach to +reach, its middle marked; the numbers stand beside it."""
+    low, high, at = (50 + 50 * x / reach for x in (interval.low, interval.high, interval.value))
+    return (
+        '<svg class="bar" aria-hidden="true" width="120" height="14" viewBox="-4 0 108 14" '
+        'preserveAspectRatio="none"><rect class="track" x="0" y="5.5" width="100" height="3" '
+        f'rx="1.5"/><rect class="band" x="{low:.2f}" y="2" width="{high - low:.2f}" height="10" '
+        f'rx="2"/><line class="tick" x1="50" x2="50" y1="0" y2="14"/>'
+        f'<rect class="dot" x="{at - 1.25:.2f}" y="1" width="2.5" height="12" rx="1"/></svg>'
+    )
+
+
 def share_bar(share: float) -> str:
     """A small bar for a share of the whole; the number stands beside it."""
     width = 100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,66 +19,99 @@ from scenelearn.reporting._card import model_card
 from scenelearn.reporting._confusion import confusions
 from scenelearn.reporting._markup import count, name, percent, text
 from scenelearn.reporting._reliability import reliability
+from scenelearn.reporting._runs import pairs_of, runs_of
 from scenelearn.reporting._shell import document
+from scenelearn.reporting._versus import versus_json, versus_page
 
 if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
 
-_PARTS = (
-    ("training", "Training", results.training),
-    ("confusion", "Confusions", confusions),
-    ("classes", "Classes", results.classes),
-    ("groups", "Groups", results.groups),
-    ("reliability", "Probabilities", reliability),
-    ("mistakes", "Mistakes", background.mistakes),
-    ("refused", "Refused files", background.refused_and_copies),
-    ("time", "Time and photos", background.time_and_photos),
-    ("repeat", "Repeat", background.repeat),
-)
+
+def _parts(audit: Audit | None) -> tuple[tuple[str, str, Callable[[FitResult], str]], ...]:
+    """Anchor, title and maker of each part of a fit's page, in reading order."""
+    return (
+        ("training", "Training", results.training),
+        ("confusion", "Confusions", confusions),
+        ("classes", "Classes", results.classes),
+        ("groups", "Groups", results.groups),
+        ("reliability", "Probabilities", reliability),
+        ("mistakes", "Mistakes", background.mistakes),
+        ("refused", "Refused files", partial(background.refused_and_copies, audit=audit)),
+        ("time", "Cost", background.time_and_photos),
+        ("repeat", "Repeat", background.repeat),
+    )
 
 
-def report(result: FitResult | Audit, folder: str | os.PathLike[str]) -> Path:
-    """Write a fit or an audit as one web page that needs no other file, and its numbers as JSON.
+def report(
+    result: FitResult | Audit | Sequence[Any] | Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    *,
+    audit: Audit | None = None,
+) -> Path:
+    """Write a fit, an audit or several fits as one web page, and its numbers as JSON.
 
-    The page holds its style, figures and small copies of photos, and forbids the browser every
-    request. That of a fit (``index.html``, ``model-card.md``, ``result.json``, ``split.csv``) says
-    what it reached, where it fails, how far to trust it and what to do next, shows the photos
-    behind each cell of the confusions, and how to repeat it from the split that is saved; the
-    card, in Markdown, goes with the classifier. Only for where it looked in its most confident
-    mistakes is the network run again. That of an audit (``index.html``, ``audit.json``,
-    ``quarantine.json``) shows each finding with its photos, filters them, and saves the
-    quarantine that you tick. Each file is written whole or not at all, in place of an earlier
-    report in the same folder.
+    The page needs no other file: it holds its style, figures and small copies of photos, and
+    forbids the browser every request.
+
+    That of a fit (``index.html``, ``model-card.md``, ``result.json``, ``split.csv``) says what it
+    reached, where it fails, how far to trust it and what to do next, shows the photos behind each
+    cell of the confusions, and how to repeat it from the split that is saved; the card, in
+    Markdown, goes with the classifier. Only for where it looked in its most confident mistakes is
+    the network run again.
+
+    That of an audit (``index.html``, ``audit.json``, ``quarantine.json``) shows each finding with
+    its photos, filters them, and saves the quarantine that you tick.
+
+    That of several fits (``index.html``, ``comparison.json``) says which differences between them
+    are more than chance: on the test photos that two of them share, photo by photo.
+
+    Each file is written whole or not at all, in place of an earlier report in the same folder.
 
     Args:
-        result: from `scenelearn.fit` or `scenelearn.audit`.
+        result: from `scenelearn.fit` or `scenelearn.audit`; or several fits, as a list or by
+            name, each as it is or as the path of the report that was written of it.
         folder: where the files go; it is made if it does not exist.
+        audit: of the photos of a fit: its page then also names the photos that show the same
+            picture, and those of them that lie on two sides of the split.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        ArgumentError: if `result` is something else, or `folder` or one above it is a file.
+        ArgumentError: if `result` is something else, or holds a path where no result is, or fewer
+            than two; if `audit` is of other photos; or if `folder` or one above it is a file.
         OSError: if the folder cannot be written to, or the disk is full.
     """
     target = made_folder(folder)
+    if audit is not None and not _is_of(audit, result):
+        raise ArgumentError(
+            "`audit` must be of the photos of the fit. Received: an audit of other photos, or no "
+            "fit. Pass sl.audit(photos) of the photos that were split."
+        )
     if isinstance(result, Audit):
         files = {
             "audit.json": _json(result.to_json()),
             "quarantine.json": _json(list(result.quarantine)),
             "index.html": audit_page(result),
         }
+    elif isinstance(result, Sequence | Mapping):
+        runs = runs_of(result)
+        pairs = pairs_of(runs)
+        files = {
+            "comparison.json": _json(versus_json(runs, pairs)),
+            "index.html": versus_page(runs, pairs),
+        }
     elif hasattr(result, "evaluation"):  # a FitResult, without loading the room of networks
         files = {
             "result.json": _json(result.to_json()),
             "model-card.md": model_card(result),
-            "index.html": _page(result),
+            "index.html": _page(result, audit),
         }
         result.splits.save(target / "split.csv")
     else:
         raise ArgumentError(
-            f"`result` must come from `fit` or `audit`. Received: {type(result).__name__}. "
-            "Pass e.g. sl.audit(photos)."
+            "`result` must come from `fit` or `audit`, or be several fits. Received: "
+            f"{type(result).__name__}. Pass e.g. sl.audit(photos)."
         )
     for name_, content in files.items():
         with written_whole(target / name_) as temporary:
@@ -89,10 +124,19 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False)
 
 
-def _page(fit: FitResult) -> str:
+def _is_of(audit: Audit, result: Any) -> bool:
+    """Whether an audit looked at the very photos of a fit."""
+    if not isinstance(audit, Audit) or not hasattr(result, "evaluation"):
+        return False
+    photos = result.splits.photos
+    return bool(audit.photos.paths == photos.paths and audit.photos.hashes == photos.hashes)
+
+
+def _page(fit: FitResult, audit: Audit | None) -> str:
     photos = fit.splits.photos
+    parts = _parts(audit)
     accuracy = percent(fit.evaluation.accuracy.value)
-    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in _PARTS)
+    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in parts)
     date = fit.environment.get("date", "")
     body = (
         "<main>\n<header>\n"
@@ -100,7 +144,7 @@ def _page(fit: FitResult) -> str:
         f"<h1>{name(photos.folder.name)}: {count(len(photos.class_names), 'class', 'classes')}, "
         f"{count(len(photos), 'photo')}</h1>\n{answer(fit)}\n"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n</header>\n'
-        + "".join(part(fit) for _, _, part in _PARTS)
+        + "".join(part(fit) for _, _, part in parts)
         + "</main>\n<footer><p>All numbers of this page, and the probabilities of every test "
         "photo, are in <code>result.json</code>; <code>model-card.md</code> goes with the "
         "classifier.</p></footer>\n"

@@ -1,0 +1,44 @@
+"""What memory a fit was predicted to take, and what its process took."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from scenelearn import sizing
+from scenelearn.errors import UnknownLayerError
+
+
+def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
+    """Both as words; what is not known is left out.
+
+    Predicted is by how much a step raises the process's memory at the most; measured, the most
+    that the whole process held, Python, Keras and the photos included.
+
+    Args:
+        model: what was trained, its layers frozen or not as they were.
+        batch_size: photos a step.
+        trained: whether any step was trained; else it only predicted.
+    """
+    words = {}
+    try:
+        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="adamw", rule="xla")
+        rise = estimate.training_resident_bytes if trained else estimate.prediction_resident_bytes
+        if rise is not None:
+            words["memory predicted"] = sizing.megabytes(rise)
+    except UnknownLayerError:
+        pass
+    peak = peak_bytes()
+    if peak is not None:
+        words["memory measured"] = sizing.megabytes(peak)
+    return words
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held so far; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

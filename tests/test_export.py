@@ -1,0 +1,252 @@
+"""Exports: the same answers from other runtimes, or nothing is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import scenelearn as sl
+from scenelearn import cli
+from scenelearn.classify import TOLERANCE, Classifier, _export
+from scenelearn.classify._squaring import squaring
+from scenelearn.data import square
+from scenelearn.errors import (
+    ArgumentError,
+    ExportError,
+    MissingExtraError,
+    NoPhotosError,
+    PathMissingError,
+)
+from scenelearn.finetune import FitResult
+
+ENDING = {"onnx": "scenes.onnx", "litert": "scenes.tflite", "saved_model": "scenes"}
+
+
+@pytest.fixture(scope="module")
+def classifier(fitted: FitResult, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return sl.load(fitted.save(tmp_path_factory.mktemp("bundle") / "scenes.keras"))
+
+
+def need(format_: str) -> None:
+    for module in _export._NEEDS[format_]:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install scenelearn[{format_}]")
+
+
+def of_runtime(
+    path: Path, format_: str, images: list[npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.float32]:
+    """What someone who knows nothing of scenelearn gets from the file."""
+    if format_ == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run(None, {"image": one[None]})[0] for one in images])
+    if format_ == "saved_model":
+        code = (
+            "import sys, numpy as np, tensorflow as tf\n"
+            "serve = tf.saved_model.load(sys.argv[1]).serve\n"
+            "found = [serve(np.load(file)[None]).numpy() for file in sys.argv[2:]]\n"
+            "np.save(sys.argv[1] + '.npy', np.concatenate(found))\n"
+        )
+        files = []
+        for k, one in enumerate(images):
+            np.save(path.with_name(f"{k}.npy"), one)
+            files.append(str(path.with_name(f"{k}.npy")))
+        subprocess.run([sys.executable, "-c", code, str(path), *files], check=True)
+        return np.asarray(np.load(f"{path}.npy"))
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_path=str(path)).get_signature_runner()
+    return np.concatenate([next(iter(runner(image=one[None]).values())) for one in images])
+
+
+def metadata(path: Path, format_: str) -> dict[str, Any]:
+    if format_ == "onnx":
+        import onnx
+
+        held = {one.key: one.value for one in onnx.load(path).metadata_props}
+        return held | {key: json.loads(held[key]) for key in ("class_names", "provenance")}
+    if format_ == "litert":
+        with zipfile.ZipFile(path) as archive:
+            return dict(json.loads(archive.read("scenelearn.json")))
+    return dict(json.loads((path / "assets.extra" / "scenelearn.json").read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
+def test_export_answers_as_the_classifier_does(
+    classifier: Classifier, tmp_path: Path, format_: str
+) -> None:
+    need(format_)
+    path = tmp_path / ENDING[format_]
+    exported = classifier.export(path)
+    assert (exported.path, exported.format, exported.n_photos) == (path, format_, 18)
+    assert exported.difference <= TOLERANCE
+    random = np.random.default_rng(0)
+    sizes = [(32, 32)] if format_ == "litert" else [(150, 150), (90, 61), (333, 500), (2, 3)]
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    expected = [list(one.probabilities.values()) for one in classifier.predict(images)]
+    np.testing.assert_allclose(of_runtime(path, format_, images), expected, atol=TOLERANCE)
+    about = metadata(path, format_)
+    assert about["class_names"] == list(classifier.class_names)
+    assert about["provenance"] == classifier.facts
+    assert about["input"].startswith("(batch, ")
+    assert sorted(one.name for one in tmp_path.glob(".*")) == []
+    again = classifier.export(path, format=format_, check=images)  # takes the place of the first
+    assert again.n_photos == len(images)
+
+
+@pytest.mark.intel
+@pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
+def test_exports_agree_on_100_photos(
+    intel: Path, weights: Path, tmp_path: Path, format_: str
+) -> None:
+    need(format_)
+    photos = sl.scan(intel)
+    chosen = np.random.default_rng(0).permutation(len(photos))
+    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[1000:]])
+    fit = sl.fit(few, weights=weights / "mobilenet_v2_0.35_224_notop.h5", epochs=0)
+    check = [photos.read(k) for k in chosen[-100:]]
+    exported = fit.classifier.export(tmp_path / ENDING[format_], check=check)
+    assert exported.n_photos == 100
+    assert exported.difference <= TOLERANCE
+
+
+@pytest.mark.parametrize("side_px", [16])
+def test_layer_squares_as_the_room_of_photos_does(side_px: int) -> None:
+    import jax
+    import keras
+
+    random = np.random.default_rng(0)
+    n_other, n = 0, 0
+    for height, width in [(150, 150), (7, 5), (260, 401)]:
+        image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = square(Image.fromarray(image), side_px).astype(int)
+        with jax.enable_x64(True):  # means nothing to other backends
+            found = keras.ops.convert_to_numpy(squaring(side_px)(image[None]))[0]
+        assert np.abs(found - expected).max() <= 1
+        n_other, n = n_other + int((found != expected).sum()), n + expected.size
+    assert n_other <= n / 2000
+
+
+# What is refused, before anything is written
+
+
+@pytest.mark.parametrize(
+    ("name", "format_", "words"),
+    [
+        ("scenes.pb", None, "`format` must be 'onnx', 'litert' or 'saved_model'"),
+        ("scenes.onnx", "tflite", "Received: format='tflite'"),
+        ("scenes.tflite", "onnx", "`path` must end in '.onnx' for 'onnx'"),
+        ("taken.onnx", None, "`path` must be free, or an older export"),
+        ("taken.onnx", "saved_model", "where something else is"),
+    ],
+)
+def test_format_and_path_that_do_not_fit(
+    classifier: Classifier, tmp_path: Path, name: str, format_: str | None, words: str
+) -> None:
+    (tmp_path / "taken.onnx").mkdir()
+    with pytest.raises(ArgumentError, match=words):
+        classifier.export(tmp_path / name, format=format_)
+
+
+def test_missing_package_is_named_with_the_line_that_installs_it(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_export._NEEDS, "saved_model", ("json", "no_such_package"))
+    with pytest.raises(MissingExtraError) as raised:
+        classifier.export(tmp_path / "scenes")
+    assert "no no_such_package" in str(raised.value)
+    assert 'pip install "scenelearn[saved-model]"' in str(raised.value)
+
+
+@pytest.fixture
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for format_ in _export._NEEDS:
+        monkeypatch.setitem(_export._NEEDS, format_, ())
+
+
+@pytest.mark.usefixtures("without_packages")
+@pytest.mark.parametrize("off", [2e-4, np.nan])
+def test_export_that_does_not_agree_is_not_handed_over(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    def made(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+        (work / "made.onnx").write_bytes(b"nearly")
+        images = np.stack([np.load(work / f"{k}.npy") for k in range(n_images)])
+        table = classifier.probabilities(
+            np.stack([square(Image.fromarray(one), 32) for one in images])
+        )
+        table[0, 0] += off
+        return table
+
+    monkeypatch.setattr(_export, "_made", made)
+    (tmp_path / "scenes.onnx").write_bytes(b"older")
+    with pytest.raises(ExportError, match="must give the classifier's probabilities to 0"):
+        classifier.export(tmp_path / "scenes.onnx", check=np.zeros((2, 40, 50, 3), np.uint8))
+    assert (tmp_path / "scenes.onnx").read_bytes() == b"older"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_labels_are_not_handed_over() -> None:
+    close = np.float32([[0.50002, 0.49998]])
+    with pytest.raises(ExportError, match="1 other labels"):
+        _export._compared(close[:, ::-1], close, "onnx")
+    with pytest.raises(ExportError, match="a difference of inf"):
+        _export._compared(close[:, :1], close, "onnx")
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_what_stops_the_exporter_is_repeated(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.CompletedProcess([], 1, "", "Traceback\nValueError: no such layer\n\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: ended)
+    with pytest.raises(ExportError, match="Received: ValueError: no such layer"):
+        classifier.export(tmp_path / "scenes", check=np.zeros((40, 50, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_photos_to_check_on_that_are_not_there(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(PathMissingError):
+        classifier.export(tmp_path / "scenes", check=tmp_path / "nowhere.jpg")
+    with pytest.raises(NoPhotosError, match="`check` holds no photo"):
+        classifier.export(tmp_path / "scenes", check=[])
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_folder_takes_the_place_of_an_older_export_only_when_whole(
+    classifier: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def made(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+        (work / "made").mkdir()
+        (work / "made" / "saved_model.pb").write_bytes(b"new")
+        return classifier.probabilities(np.zeros((n_images, 32, 32, 3), np.uint8))
+
+    photo = tmp_path / "black.png"
+    Image.new("RGB", (50, 40)).save(photo)
+    bundle = classifier.save(tmp_path / "scenes.keras")
+    monkeypatch.setattr(_export, "_made", made)
+    folder = tmp_path / "deep" / "scenes"
+    for _ in range(2):
+        arguments = ["export", str(bundle), "--to", str(folder), "--check", str(photo)]
+        assert cli.main([*arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n_photos"] == 1
+        assert [one.name for one in folder.iterdir()] == ["saved_model.pb"]
+        assert [one.name for one in folder.parent.iterdir()] == ["scenes"]
+        (folder / "older").touch()
