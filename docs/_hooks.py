@@ -146,6 +146,8 @@ def _cell(cell: Tag) -> str:
         return prose.decode_contents()
     code = cell.select_one(".jp-InputArea pre").decode_contents().strip()
     parts = [f'<div class="highlight"><pre><code>{code}</code></pre></div>']
+    if "celltag_folded" in cell["class"]:  # code that the page is not about
+        parts[0] = f"<details><summary>How this is drawn</summary>{parts[0]}</details>"
     for output in cell.select(".jp-OutputArea-output"):
         if output.get("data-mime-type") == "application/vnd.jupyter.stderr":
             continue  # progress bars
@@ -193,8 +195,11 @@ def _resolve_links(soup: BeautifulSoup, page: Page, files: Files) -> None:
 
 
 def on_post_page(output: str, **_: object) -> str:
-    """Name the search dialog for those who hear the page."""
-    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    """Name the search dialog for those who hear the page; leave out indentation outside of code."""
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    parts = re.split(r"(<pre\b.*?</pre>)", output, flags=re.DOTALL)
+    parts[::2] = [re.sub(r"\s*\n\s*", "\n", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

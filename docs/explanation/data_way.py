@@ -6,7 +6,7 @@
 # The drawing is made from the code when this page is built: the objects are read off the functions'
 # signatures, and who uses whom off the imports.
 
-# %%
+# %% tags=["folded"]
 import ast
 import inspect
 from html import escape

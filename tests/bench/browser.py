@@ -122,6 +122,7 @@ class Browser:
 
     async def forget(self, site: str) -> None:
         """Drop what the site has stored: the theme that was shown last would win."""
+        await self.open("about:blank")  # a page that is open would store it again
         parts = urlsplit(site)
         origin = f"{parts.scheme}://{parts.netloc}"
         await self.ask("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
@@ -224,9 +225,9 @@ async def visit(browser: Browser, site: str, page: str, axe: str) -> list[str]:
     """What is wrong with a page, a line each."""
     found = []
     for theme in THEMES:
+        await browser.forget(site)
         await browser.theme(theme)
         await browser.width(DESKTOP_PX)
-        await browser.forget(site)
         await browser.open(site + page)
         found += [f"{theme}: {one}" for one in wrong(browser.events, site)]
         await browser.js(axe)
@@ -272,8 +273,8 @@ async def shoot(browser: Browser, url: str, page: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = page.removesuffix(".html").replace("/", "-")
     for theme, px in zip(THEMES, (DESKTOP_PX, PHONE_PX), strict=True):
-        await browser.theme(theme)
         await browser.forget(url)
+        await browser.theme(theme)
         await browser.width(px, mobile=px == PHONE_PX)
         await browser.open(url + page)
         await browser.shoot(folder / f"{name}-{theme}-{px}.png")
