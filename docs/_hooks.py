@@ -147,10 +147,22 @@ def _cell(cell: Tag) -> str:
     code = cell.select_one(".jp-InputArea pre").decode_contents().strip()
     parts = [f'<div class="highlight"><pre><code>{code}</code></pre></div>']
     if "celltag_folded" in cell["class"]:  # code that the page is not about
-        parts[0] = f"<details><summary>How this is drawn</summary>{parts[0]}</details>"
+        parts[0] = f"<details><summary>The code behind this</summary>{parts[0]}</details>"
+    outputs: list[Tag] = []
+    printed: Tag | None = None  # what a cell prints comes in pieces, as the kernel sends it
     for output in cell.select(".jp-OutputArea-output"):
-        if output.get("data-mime-type") == "application/vnd.jupyter.stderr":
+        kind = output.get("data-mime-type")
+        if kind == "application/vnd.jupyter.stderr":
             continue  # progress bars
+        if kind == "application/vnd.jupyter.stdout":
+            if printed is not None:
+                printed.extend(output.pre.contents)
+                continue
+            printed = output.pre
+        else:
+            printed = None
+        outputs.append(output)
+    for output in outputs:
         for anchor in output.select("a.anchor-link"):
             anchor.decompose()
         shown = output.decode_contents().strip()  # what may scroll can be reached by keyboard

@@ -66,7 +66,7 @@ from scenelearn import augment
 draws = augment.draw("standard", seed=0, n=indices, epoch=1)
 varied = augment.apply(images, draws)
 print(varied.shape)
-print("first photo:", draws.caption(0))
+print("the first photo:", *draws.caption(0).split(", "), sep="\n  ")
 
 # %%
 augment.preview(photos, "standard", n=5, rows=3, image_px=96)

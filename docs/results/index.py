@@ -58,7 +58,7 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
     top = math.ceil(20 * max(high for *_, high in points)) / 20
 
     def x_of(x):
-        return 60 + 560 * (scale(x) - left) / (right - left)
+        return 80 + 520 * (scale(x) - left) / (right - left)
 
     def y_of(share):
         return 20 + 220 * (top - share) / (top - bottom)
@@ -82,9 +82,10 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
                 "</title></circle>"
             )
     for k, (ink, name) in enumerate(zip(INKS, groups, strict=False)):
+        at = 70 + 560 / len(groups) * k
         parts.append(
-            f'<circle cx="{70 + 280 * k}" cy="292" r="4" fill="{ink}"/>'
-            f'<text x="{80 + 280 * k}" y="296">{html.escape(name)}</text>'
+            f'<circle cx="{at:.0f}" cy="292" r="4" fill="{ink}"/>'
+            f'<text x="{at + 10:.0f}" y="296">{html.escape(name)}</text>'
         )
     return HTML(
         f'<figure><svg viewBox="0 0 640 304" role="img" aria-label="{html.escape(caption)}" '
@@ -121,7 +122,7 @@ for what, values in means.items():
 
 # %%
 first = intel["runs"][0]["environment"]
-table(("", ""), sorted(first.items()), "What the first of these runs was made on")
+table(("what", "which"), sorted(first.items()), "What the first of these runs was made on")
 
 # %% [markdown]
 # The interval of a row says how far chance in the choice of its test photos can carry its
@@ -172,8 +173,8 @@ for fewer, more in itertools.pairwise(sorted(by_size)):
             only_fewer += pairs.count(("0", "1"))
     p = evaluate.mcnemar(only_more, only_fewer)
     said = "more than chance explains" if p < 0.05 else "no more than chance explains"
-    print(f"{more} instead of {fewer} photos a class: {only_more} photos more are right, ", end="")
-    print(f"{only_fewer} more are wrong; {said} (p = {p:.2g})")
+    print(f"{more} instead of {fewer} photos a class: {only_more} test photos more are right,")
+    print(f"    {only_fewer} more are wrong; {said} (p = {p:.2g})")
 
 # %% [markdown]
 # ## Against minutes

@@ -47,8 +47,8 @@ for row in speed["rows"]:
 # %%
 cold = json.loads(Path("docs/results/cold_start.json").read_text())
 stages = ("imports", "network", "head", "first_step", "total")
-print(f"{'seconds (processor seconds)':<28}" + "".join(f"{stage:>18}" for stage in stages))
+print(f"{'seconds (processor seconds)':<28}" + "".join(f"{stage:>14}" for stage in stages))
 for run in cold["runs"]:
     times = [f"{run[f'{stage}_s']:.1f} ({run[f'{stage}_processor_s']:.1f})" for stage in stages]
     name = "programs on disk" if run["programs_on_disk"] else "nothing on disk"
-    print(f"{name:<28}" + "".join(f"{time:>18}" for time in times))
+    print(f"{name:<28}" + "".join(f"{time:>14}" for time in times))
