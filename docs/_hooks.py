@@ -143,6 +143,10 @@ def _cell(cell: Tag) -> str:
         prose = cell.select_one(".jp-RenderedMarkdown")
         for anchor in prose.select("a.anchor-link"):
             anchor["class"] = "headerlink"
+        for shown in prose.select(".highlight > pre"):  # a fence: like that of any other page
+            inside = shown.decode_contents().strip()
+            shown.clear()
+            shown.append(BeautifulSoup(f"<code>{inside}</code>", "html.parser"))
         return prose.decode_contents()
     code = cell.select_one(".jp-InputArea pre").decode_contents().strip()
     parts = [f'<div class="highlight"><pre><code>{code}</code></pre></div>']

@@ -16,15 +16,15 @@ import json
 from pathlib import Path
 
 speed = json.loads(Path("docs/results/speed.json").read_text())
-print(f"{'':<20} {'':<8} {'ours, ms':>9}   times as long as ours, clock (processor)")
+print(f"{'':<18} {'':<7} {'ours, ms':>8}  times as long as ours, clock (processor)")
 for row in speed["rows"]:
     for what in ("predict", "train"):
         others = [form for form in ("plain", "tensorflow", "torch") if f"{what}_{form}_ms" in row]
-        ratios = "   ".join(
+        ratios = "  ".join(
             f"{form} {row[f'{key}_ratio']:.1f} ({row[f'{key}_processor_ratio']:.1f})"
             for form, key in ((form, f"{what}_{form}") for form in others)
         )
-        print(f"{row['backbone']:<20} {what:<8} {row[f'{what}_fast_ms']:9.2f}   {ratios}")
+        print(f"{row['backbone']:<18} {what:<7} {row[f'{what}_fast_ms']:8.2f}  {ratios}")
 
 # %%
 {key: value for key, value in speed["rows"][0].items() if isinstance(value, str)}
