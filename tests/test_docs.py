@@ -29,6 +29,9 @@ EXECUTED = sorted((REPOSITORY / "docs").glob("[!_]*/*.py"))
 def fences(page: Path, language: str, *, run: bool = False) -> list[str]:
     """The code of a page in one language; with `run`, without what says that it is not run."""
     text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":  # the prose of an executed page
+        prose = [line for line in text.splitlines() if line.startswith("#")]
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in prose) + "\n"
     pattern = rf"(<!-- not run: .+ -->\n)?^( *)```{language}\n(.*?)^ *```$"
     found = re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(code) for skipped, _, code in found if not (run and skipped)]
@@ -37,7 +40,7 @@ def fences(page: Path, language: str, *, run: bool = False) -> list[str]:
 def cases(language: str) -> list[object]:
     return [
         pytest.param(code, id=f"{page.relative_to(REPOSITORY)}:{i}")
-        for page in PAGES
+        for page in (*PAGES, *EXECUTED)
         for i, code in enumerate(fences(page, language), start=1)
     ]
 
@@ -45,7 +48,7 @@ def cases(language: str) -> list[object]:
 def commands() -> list[object]:
     """Every line in a shell fence that calls scenelearn, up to the next command on that line."""
     found = []
-    for page in PAGES:
+    for page in (*PAGES, *EXECUTED):
         for code in fences(page, "sh"):
             for line in code.splitlines():
                 for part in line.split("&&"):
