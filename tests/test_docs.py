@@ -216,6 +216,28 @@ def test_a_public_name_that_the_reference_lacks_is_found() -> None:
     ]
 
 
+def test_what_a_cell_prints_in_pieces_is_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    soup = pytest.importorskip("bs4").BeautifulSoup
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
+    hooks = importlib.import_module("_hooks")
+    kinds = {"a": "stdout", "progress": "stderr", "b": "stdout", "c": "other", "d": "stdout"}
+    pieces = "".join(
+        '<div class="jp-OutputArea-output" data-mime-type="application/vnd.jupyter.'
+        f'{kind}"><pre>{text}</pre></div>'
+        for text, kind in kinds.items()
+    )
+    cell = soup(
+        '<div class="jp-Cell celltag_folded"><div class="jp-InputArea"><pre>code</pre></div>'
+        f"{pieces}</div>",
+        "html.parser",
+    ).div
+    shown = soup(hooks._cell(cell), "html.parser")
+    outputs = [one.get_text() for one in shown.select(".cell-output")]
+    assert outputs == ["ab", "c", "d"]
+    assert shown.details.code.get_text() == "code"
+
+
 def test_every_error_has_its_causes_and_remedies() -> None:
     page = (REPOSITORY / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     for part in page.split("<!-- names of scenelearn.errors: ")[1:]:
