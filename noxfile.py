@@ -76,6 +76,17 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Open every page in headless Chromium, both themes, with axe-core; `-- --shots FOLDER`.
+
+    Needs Chromium on the machine. The arguments go to tests/bench/browser.py.
+    """
+    docs(session)
+    session.install("--no-deps", "axe-playwright-python")  # for the axe-core that it brings along
+    session.run("python", "-m", "tests.bench.browser", "site", *session.posargs)
+
+
+@nox.session
 def results(session: nox.Session) -> None:
     """Measure what the docs report: `nox -s results -- --photos FOLDER [--weights FILE]`.
 

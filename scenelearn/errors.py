@@ -26,8 +26,8 @@ SceneLearnError
 ```
 
 Each message names the file or argument, says what was expected and what was received, and
-what to do about it. `scenelearn` on the command line prints that message and exits with 1
-(2 for `ArgumentError`: the command was used wrongly).
+what to do about it. `help_page` says where the documentation has more on it. `scenelearn` on the
+command line prints both and exits with 1 (2 for `ArgumentError`: the command was used wrongly).
 """
 
 from __future__ import annotations
@@ -57,7 +57,18 @@ __all__ = [
 
 
 class SceneLearnError(Exception):
-    """The root of all errors that scenelearn raises on purpose."""
+    """The root of all errors that scenelearn raises on purpose.
+
+    Example:
+        >>> NoPhotosError("an empty folder").help_page
+        'reference/errors.html#scenelearn.errors.NoPhotosError'
+    """
+
+    @property
+    def help_page(self) -> str:
+        """Where the documentation names the error's causes and remedies, seen from its start."""
+        ours = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        return f"reference/errors.html#{__name__}.{ours.__name__}"
 
 
 class ArgumentError(SceneLearnError, ValueError):

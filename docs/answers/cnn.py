@@ -43,7 +43,7 @@ fifty.plot()
 # The answer that this project started from has the right idea and some slips that nearly everybody
 # makes once. Each is made again here, on purpose, beside the right number.
 
-# %%
+# %% tags=["folded"]
 right = [row.n_parameters for row in one.rows]
 maps = [row.activation_bytes for row in one.rows]
 image = 200 * 300 * 3 * 4

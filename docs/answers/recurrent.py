@@ -20,7 +20,7 @@ Markdown(shapes.explanation())
 #
 # Each sheet is one sample of the batch, each column one time step, each cell one feature.
 
-# %%
+# %% tags=["folded"]
 from IPython.display import HTML
 
 
@@ -78,13 +78,15 @@ print("the layer's input", *(axis.name for axis in shapes.input))
 # Keras says the same: it refuses an input of two dimensions.
 
 # %%
+import textwrap
+
 import keras
 import numpy as np
 
 try:
     keras.layers.LSTM(64)(np.zeros((8, 10), "float32"))
 except ValueError as error:
-    print(str(error).splitlines()[0])
+    print(textwrap.fill(str(error).splitlines()[0], 90))
 
 # %% [markdown]
 # ## With an output for every step, and with the states

@@ -65,7 +65,8 @@ from scenelearn import augment
 
 draws = augment.draw("standard", seed=0, n=indices, epoch=1)
 varied = augment.apply(images, draws)
-print(varied.shape, "first photo:", draws.caption(0))
+print(varied.shape)
+print("the first photo:", *draws.caption(0).split(", "), sep="\n  ")
 
 # %%
 augment.preview(photos, "standard", n=5, rows=3, image_px=96)

@@ -109,9 +109,9 @@ from pathlib import Path
 measured = json.loads(Path("docs/results/resident.json").read_text())
 for row in measured["rows"]:
     print(
-        f"{row['model']:<15} {row['step']:<19} plan {sizing.megabytes(row['plan_bytes']):>10}, "
-        f"took {sizing.megabytes(row['resident_bytes']):>10}, "
-        f"expected at most {sizing.megabytes(row['at_most_bytes']):>10}"
+        f"{row['model']:<15} {row['step']:<19} plan {sizing.megabytes(row['plan_bytes']):>8}, "
+        f"took {sizing.megabytes(row['resident_bytes']):>8}, "
+        f"at most {sizing.megabytes(row['at_most_bytes']):>8}"
     )
 share = measured["share_highest"]
 print(f"\nthe highest took {share:.0%} of what was expected at most")

@@ -16,15 +16,15 @@ import json
 from pathlib import Path
 
 speed = json.loads(Path("docs/results/speed.json").read_text())
-print(f"{'':<20} {'':<8} {'ours, ms':>9}   times as long as ours, clock (processor)")
+print(f"{'':<18} {'':<7} {'ours, ms':>8}  times as long as ours, clock (processor)")
 for row in speed["rows"]:
     for what in ("predict", "train"):
         others = [form for form in ("plain", "tensorflow", "torch") if f"{what}_{form}_ms" in row]
-        ratios = "   ".join(
+        ratios = "  ".join(
             f"{form} {row[f'{key}_ratio']:.1f} ({row[f'{key}_processor_ratio']:.1f})"
             for form, key in ((form, f"{what}_{form}") for form in others)
         )
-        print(f"{row['backbone']:<20} {what:<8} {row[f'{what}_fast_ms']:9.2f}   {ratios}")
+        print(f"{row['backbone']:<18} {what:<7} {row[f'{what}_fast_ms']:8.2f}  {ratios}")
 
 # %%
 {key: value for key, value in speed["rows"][0].items() if isinstance(value, str)}
@@ -65,8 +65,8 @@ for row in head["rows"]:
 # %%
 cold = json.loads(Path("docs/results/cold_start.json").read_text())
 stages = ("imports", "network", "head", "first_step", "total")
-print(f"{'seconds (processor seconds)':<28}" + "".join(f"{stage:>18}" for stage in stages))
+print(f"{'seconds (processor seconds)':<28}" + "".join(f"{stage:>14}" for stage in stages))
 for run in cold["runs"]:
     times = [f"{run[f'{stage}_s']:.1f} ({run[f'{stage}_processor_s']:.1f})" for stage in stages]
     name = "programs on disk" if run["programs_on_disk"] else "nothing on disk"
-    print(f"{name:<28}" + "".join(f"{time:>18}" for time in times))
+    print(f"{name:<28}" + "".join(f"{time:>14}" for time in times))

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = str(error) if known else f"{type(error).__name__}: {error}"
         expected = known or isinstance(error, OSError)
         hint = "" if expected else " This should not happen: run it again with --debug."
+        hint = f" Help: {error.help_page}" if isinstance(error, SceneLearnError) else hint
         print(f"scenelearn: {' '.join((text + hint).split())}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0

@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
     fit.add_argument(
         "--broken", choices=("skip", "raise"), default="skip", help="broken photos [%(default)s]"
     )
+    fit.add_argument("--plan", action="store_true", help="say what it would do, and stop")
     fit.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     fit.add_argument("--no-audit", action="store_true", help="do not look for copies first")
 
@@ -77,13 +78,14 @@ def _fit(options: argparse.Namespace) -> Answer:
         bars.say(f"{folder}: {photos}; {splits}")
         if found:
             bars.say(_found(found, folder))
+        settings |= {"epochs": options.epochs, "seed": options.seed, "progress": bars.show}
+        if options.plan:
+            plan = sl.finetune.plan(splits, **settings)
+            return Answer(str(plan), plan.to_json())
         fit = sl.fit(
             splits,
-            epochs=options.epochs,
-            seed=options.seed,
             broken=options.broken,
             resume=options.resume,
-            progress=bars.show,
             **settings,
         )
         bundle, page = fit.save(out / "scenes.keras"), sl.report(fit, out / "report")

@@ -1,0 +1,68 @@
+# %% [markdown]
+# # Choose a backbone
+#
+# **Take the default, `mobilenet_v2_0.35`, at 160 pixels.** It is among the cheapest there are, and
+# its accuracy is measured [on real photos](../results/index.py). Change it only for a reason, and
+# then measure: [`sl.classify.compare`][scenelearn.classify.compare] says whether the other one is
+# really better.
+#
+# ## What they cost
+#
+# Computed when this page is built: a training step on 32 images of 160 pixels with Adam, all layers
+# trained, and the largest batch that fits into 8 GiB.
+
+# %%
+import scenelearn as sl
+from scenelearn import sizing
+
+
+def network(name):
+    """A backbone as `fit` builds it, with random weights."""
+    model = sl.backbone.build(name, weights=None, image_px=160)
+    model.name = name
+    return model
+
+
+names = (
+    "mobilenet_v2_0.35",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "resnet50",
+    "scenelearn_tiny",
+)
+sizing.compare([network(name) for name in names], image_px=160, memory="8 GiB")
+
+# %% [markdown]
+# These are sizes on paper; [how sizing counts](../explanation/sizing.py) has the rule. No network
+# needs to be built for them: `sizing.compare(["resnet50"])` takes names, and
+# `scenelearn size resnet50` says it on the command line.
+#
+# ## How fast they are
+#
+# On the processor that [Speed on a CPU](../results/speed.py) names, in batches of 32:
+
+# %%
+import json
+from pathlib import Path
+
+for row in json.loads(Path("docs/results/speed.json").read_text())["rows"]:
+    print(
+        f"{row['backbone']:<20} {row['image_px']} px: predicting {row['predict_fast_ms']:6.2f}, "
+        f"training {row['train_fast_ms']:6.2f} ms an image"
+    )
+
+# %% [markdown]
+# ## Reasons to take another one
+#
+# - **The last percent counts, and minutes do not**: a wider MobileNet, or 224 pixels.
+# - **The classes differ in small things** (species, defects): more pixels first, then more width.
+# - **You have a GPU**: arithmetic is cheap there. We have not measured how cheap.
+# - **No download is possible**: `scenelearn_tiny` starts from random weights, and needs
+#   [more photos](little_data.md). Or bring a [weights file](weights.md).
+#
+# The call is the same for all of them:
+#
+# ```python
+# fit = sl.fit(splits, backbone="mobilenet_v3_small", image_px=224)
+# ```
