@@ -106,6 +106,20 @@ def results(session: nox.Session) -> None:
         for name in ("intel", "trust"):
             where = ["--photos", given.photos, *weights, "--out", str(out / f"{name}.json")]
             session.run("python", "-m", f"tests.bench.{name}", *where)
+        where = ["--photos", given.photos, *weights, "--out", str(out / "minutes.json")]
+        more = ["--without-head", "--minutes", "2", "10", "20"]
+        session.run("python", "-m", "tests.bench.intel", *where, *more)
+
+
+@nox.session
+def few(session: nox.Session) -> None:
+    """Few photos a class beside Keras' own recipe: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/few.json; takes about an hour, and goes on where it was cut off.
+    """
+    session.install("-e", ".[tensorflow]", *group("test"))
+    env = {"KERAS_BACKEND": "jax"}
+    session.run("python", "-m", "tests.bench.few", *session.posargs, env=env)
 
 
 @nox.session

@@ -1,56 +1,96 @@
-"""What a fit reaches on real photos, with the solved head alone for comparison.
+"""What a fit reaches on real photos, by its minutes, with the solved head alone for comparison.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
+        [--minutes 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
 
 Each seed draws its own split and its own training. Test photos are judged once, at the end of
-each fit; nothing here or in the library was chosen by them.
+each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
+another: pixels, features and programs are made in it, but that its programs may lie on the disk
+from a run before (`--cold` makes those anew, too). `process_seconds` are those of the whole
+process, from its start to its end, imports and scan included. The file is written after each run, and runs
+that it holds are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-import scenelearn as sl
+HEAD = "solved head alone"
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    photos = sl.scan(options.photos)
-    print(photos, flush=True)
-    runs = []
+    if options.worker:
+        print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
+        return
+    out = Path(options.out)
+    table = json.loads(out.read_text()) if out.exists() else {"runs": []}
+    runs = table["runs"]
+    done = {(run["what"], run["seed"]) for run in runs}
     for seed in options.seeds:
-        for epochs in (0, None):
-            runs.append(_run(photos, seed, epochs, options))
-            print(json.dumps(runs[-1]), flush=True)
-    first = runs[0]["environment"]
-    table = {
-        "command": "python -m tests.bench.intel",
-        "photos": {"n": len(photos), "classes": photos.counts(), "fingerprint": first["photos"]},
-        "minutes": options.minutes,
-        "runs": runs,
-    }
-    Path(options.out).write_text(json.dumps(table, indent=1) + "\n")
+        for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
+            what = HEAD if minutes == "head" else f"{minutes:g} minutes"
+            if options.backbone != "mobilenet_v2_0.35" or options.image_px != 160:
+                what = f"{options.backbone} at {options.image_px} px, {what}"
+            if (what, seed) in done:
+                continue
+            run, photos = _alone(options, seed, str(minutes))
+            runs.append({"what": what, "seed": seed} | run)
+            print({k: runs[-1][k] for k in ("what", "seed", "test", "seconds")}, flush=True)
+            minutes_asked = max([4.5, *options.minutes])
+            table = {
+                "command": "python -m tests.bench.intel",
+                "photos": photos,
+                "minutes": minutes_asked,
+                "runs": runs,
+            }
+            out.write_text(json.dumps(table, indent=1) + "\n")
 
 
-def _run(
-    photos: sl.data.Photos, seed: int, epochs: int | None, options: argparse.Namespace
-) -> dict[str, Any]:
+def _alone(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, Any]:
+    """A run in a process and a cache of its own."""
+    programs = Path(os.environ.get("SCENELEARN_CACHE", "~/.cache/scenelearn")).expanduser()
+    with tempfile.TemporaryDirectory() as cache:
+        if not options.cold and (programs / "programs").is_dir():
+            Path(cache, "programs").symlink_to(programs / "programs")
+        command = [sys.executable, "-m", "tests.bench.intel", "--worker", minutes]
+        command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
+        command += ["--backbone", options.backbone, "--image-px", str(options.image_px)]
+        command += ["--seeds", str(seed)]
+        environment = os.environ | {"SCENELEARN_CACHE": cache}
+        start = time.monotonic()
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+        seconds = round(time.monotonic() - start, 1)
+    run, photos = json.loads(done.stdout.decode().strip().splitlines()[-1])
+    return run | {"process_seconds": seconds}, photos
+
+
+def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    import scenelearn as sl
+
+    photos, seed = sl.scan(options.photos), options.seeds[0]
     fit = sl.fit(
         sl.split(photos, seed=seed),
         backbone=options.backbone,
         weights=options.weights,
         image_px=options.image_px,
-        minutes=options.minutes,
-        epochs=epochs,
+        minutes=4.5 if minutes == "head" else float(minutes),
+        epochs=0 if minutes == "head" else None,
         seed=seed,
     )
+    about = {"n": len(photos), "classes": photos.counts()}
     return {
-        "what": "solved head alone" if epochs == 0 else "the better of head and fine-tuning",
-        "seed": seed,
+        "minutes": None if minutes == "head" else float(minutes),
         "kept": fit.kept,
+        "share": fit.share,
         "test": fit.evaluation.accuracy.to_json(),
         "test_calibration_error": fit.evaluation.calibration_error,
         "validation": fit.validation.accuracy.to_json(),
@@ -58,7 +98,7 @@ def _run(
         "phases": {phase.name: round(phase.seconds, 1) for phase in fit.phases},
         "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
         "environment": fit.environment,
-    }
+    }, about | {"fingerprint": fit.environment["photos"]}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,8 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--backbone", default="mobilenet_v2_0.35")
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--minutes", type=float, default=4.5)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
+    parser.add_argument("--cold", action="store_true", help="compile everything anew")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 
 
