@@ -7,8 +7,8 @@ Each seed draws its own split and its own training. Test photos are judged once,
 each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
 another: pixels, features and programs are made in it, but that its programs may lie on the disk
 from a run before (`--cold` makes those anew, too). `process_seconds` are those of the whole
-process, from its start to its end, imports and scan included. The file is written after each run, and runs
-that it holds are not repeated.
+process, from its start to its end, imports and scan included. The file is written after each run,
+and runs that it holds are not repeated.
 """
 
 from __future__ import annotations
