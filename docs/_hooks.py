@@ -158,7 +158,7 @@ def _cell(cell: Tag) -> str:
         kind = output.get("data-mime-type")
         if kind == "application/vnd.jupyter.stderr":
             continue  # progress bars
-        if kind == "application/vnd.jupyter.stdout":
+        if kind == "text/plain" and "jp-OutputArea-executeResult" not in output["class"]:
             if printed is not None:
                 printed.extend(output.pre.contents)
                 continue

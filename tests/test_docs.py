@@ -229,11 +229,17 @@ def test_what_a_cell_prints_in_pieces_is_one_output(monkeypatch: pytest.MonkeyPa
     soup = pytest.importorskip("bs4").BeautifulSoup
     monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
     hooks = importlib.import_module("_hooks")
-    kinds = {"a": "stdout", "progress": "stderr", "b": "stdout", "c": "other", "d": "stdout"}
+    progress, result = "application/vnd.jupyter.stderr", "jp-OutputArea-executeResult"
     pieces = "".join(
-        '<div class="jp-OutputArea-output" data-mime-type="application/vnd.jupyter.'
-        f'{kind}"><pre>{text}</pre></div>'
-        for text, kind in kinds.items()
+        f'<div class="jp-OutputArea-output {name}" data-mime-type="{kind}"><pre>{text}</pre></div>'
+        for text, kind, name in (
+            ("a", "text/plain", ""),
+            ("…", progress, ""),
+            ("b", "text/plain", ""),
+            ("c", "text/html", ""),
+            ("d", "text/plain", ""),
+            ("e", "text/plain", result),
+        )
     )
     cell = soup(
         '<div class="jp-Cell celltag_folded"><div class="jp-InputArea"><pre>code</pre></div>'
@@ -242,7 +248,7 @@ def test_what_a_cell_prints_in_pieces_is_one_output(monkeypatch: pytest.MonkeyPa
     ).div
     shown = soup(hooks._cell(cell), "html.parser")
     outputs = [one.get_text() for one in shown.select(".cell-output")]
-    assert outputs == ["ab", "c", "d"]
+    assert outputs == ["ab", "c", "d", "e"]
     assert shown.details.code.get_text() == "code"
 
 

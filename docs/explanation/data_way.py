@@ -59,7 +59,7 @@ def drawing(steps):
         f"{room}.{function.__name__} gives {gives(function)}" for room, function, _ in steps
     )
     return HTML(
-        f'<figure><svg viewBox="0 0 600 {high * len(steps)}" role="img" style="max-width:100%" '
+        f'<figure><svg viewBox="0 0 700 {high * len(steps)}" role="img" style="max-width:100%" '
         f'font-size="13" fill="currentColor" aria-label="{escape(caption)}">{"".join(parts)}</svg>'
         "<figcaption>Each step, the object that it gives, and what happens there.</figcaption>"
         "</figure>"
