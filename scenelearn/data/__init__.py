@@ -10,6 +10,7 @@ from scenelearn.data._labels import Suspect
 from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
 from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode
 from scenelearn.data._refusals import RefusedPhoto
+from scenelearn.data._resample import RESAMPLER
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
 from scenelearn.data._split import split
@@ -17,6 +18,7 @@ from scenelearn.data._splits import Splits
 
 __all__ = [
     "HARMLESS",
+    "RESAMPLER",
     "Audit",
     "Batches",
     "Photos",
