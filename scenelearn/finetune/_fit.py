@@ -154,8 +154,7 @@ def fit(
 
     with stoppable() as stop:
         clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
-        settings = with_backbone(settings, len(splits.photos))  # which loads Keras
-        features, pixels = _opened(splits, settings, broken, clock)
+        settings, features, pixels = _opened(splits, settings, broken, clock)
         checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
         saved = checkpoint.read() if resume else None
         if saved is None:
@@ -232,9 +231,12 @@ def fit(
     )
 
 
-def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) -> tuple[Any, Pixels]:
-    """The network of features, and the photos' pixels."""
+def _opened(
+    splits: Splits, settings: FitSettings, broken: str, clock: Clock
+) -> tuple[FitSettings, Any, Pixels]:
+    """The settings with the network's name, the network of features, and the photos' pixels."""
     with clock.phase("network") as note:
+        settings = with_backbone(settings, len(splits.photos))  # which loads Keras
         features = backbones.build(
             settings.backbone,
             weights=settings.weights,
@@ -249,7 +251,7 @@ def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) ->
         px, report = settings.image_px, clock.report("decoding photos")
         pixels = decode(splits.photos, px, broken=broken, progress=report)
         note(f"{int(pixels.usable.sum()):,} photos decoded to {px}×{px} px")
-    return features, pixels
+    return settings, features, pixels
 
 
 def _solved(
