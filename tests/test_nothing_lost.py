@@ -481,17 +481,25 @@ def test_weights_that_are_not_finite_are_never_the_best() -> None:
         def get_weights(self) -> list[np.ndarray[Any, Any]]:
             return self.weights
 
+    def epoch(number: int, loss: float) -> Epoch:
+        return Epoch(
+            number=number, train_loss=0, validation_loss=0.1, calibrated_loss=loss,
+            validation_accuracy=0.9, learning_rate=0, seconds=0,
+        )  # fmt: skip
+
     state = State(
         schedule=None,  # type: ignore[arg-type]
         history=[], best_loss=0.6, best_weights=[], first_weights=[],
     )  # fmt: skip
-    state.consider(Model(math.nan), 0.5, epoch=1)
-    state.consider(Model(2.0), 1e30, epoch=2)
-    state.consider(Model(3.0), math.nan, epoch=3)
+    state.close_epoch(epoch(1, 0.5), Model(math.nan))
+    state.close_epoch(epoch(2, 1e30), Model(2.0))
+    state.close_epoch(epoch(3, math.nan), Model(3.0))
     assert state.best == 0
-    state.consider(Model(4.0), 0.55, epoch=4, share=0.5)
-    state.consider(Model(5.0), 0.56, epoch=5)
-    assert (state.best, state.share, state.best_weights[0].item()) == (4, 0.5, 4.0)
+    state.close_epoch(epoch(4, 0.55), Model(4.0))
+    state.close_epoch(epoch(5, 0.56), Model(5.0))
+    assert (state.best, state.share, state.best_weights[0].item()) == (4, 1.0, 4.0)
+    state.keep(Model(math.inf), 0.5, epoch=5, share=0.5)
+    assert state.best == 4
 
 
 # Once more, from the JSON
