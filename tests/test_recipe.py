@@ -25,11 +25,16 @@ from scenelearn.finetune._vary import Variation, varied
 # The course
 
 
-def test_rate_rises_over_a_tenth_and_falls_to_nothing_along_a_cosine() -> None:
-    assert share_of_peak(0.0) == 0.0
-    assert share_of_peak(0.05) == pytest.approx(0.5 * (1 + math.cos(0.05 * math.pi)) / 2)
-    assert share_of_peak(0.5) == pytest.approx(0.5)
-    assert share_of_peak(1.0) == pytest.approx(0.0, abs=1e-12)
+def test_rate_rises_over_a_tenth_or_more_and_falls_to_nothing_along_a_cosine() -> None:
+    def share(steps: float, least_warm_up: int = 0) -> float:
+        return share_of_peak(steps / 400, steps, 400, least_warm_up=least_warm_up)
+
+    assert share(0) == 0.0
+    assert share(20) == pytest.approx(0.5 * (1 + math.cos(0.05 * math.pi)) / 2)
+    assert share(200) == pytest.approx(0.5)
+    assert share(400) == pytest.approx(0.0, abs=1e-12)
+    assert share(20, 100) == pytest.approx(0.2 * (1 + math.cos(0.05 * math.pi)) / 2)
+    assert max(share(step, 1000) for step in range(400)) < 0.2
 
 
 def test_even_course_is_a_straight_line() -> None:
@@ -223,17 +228,17 @@ def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: st
 # Between two networks
 
 
-def test_half_way_is_kept_unless_another_is_better_by_more_than_chance() -> None:
+def test_the_usual_is_kept_unless_another_is_better_by_more_than_chance() -> None:
     rng = np.random.default_rng(0)
     half = rng.exponential(0.5, 400)
     noise = rng.standard_normal(400)
     noise -= noise.mean()  # a standard error of about 0.05
     slightly, clearly = half - 0.02 + noise, half - 0.12 + noise
-    assert chosen_share({0.5: half, 1.0: slightly, 0.25: half + 0.01}) == 0.5
-    assert chosen_share({0.5: half, 1.0: slightly, 0.25: clearly}) == 0.25
-    assert chosen_share({0.5: half, 1.0: half - 0.3, 0.25: clearly}) == 1.0
-    assert chosen_share({0.5: half, 1.0: half * np.nan}) == 0.5
-    assert chosen_share({0.5: half * np.nan, 0.0: half}) == 0.0
+    assert chosen_share({0.5: half, 1.0: slightly, 0.25: half + 0.01}, 0.5) == 0.5
+    assert chosen_share({0.5: half, 1.0: slightly, 0.25: clearly}, 0.5) == 0.25
+    assert chosen_share({0.5: half, 1.0: half - 0.3, 0.25: clearly}, 0.5) == 1.0
+    assert chosen_share({0.5: half, 1.0: half * np.nan}, 0.5) == 0.5
+    assert chosen_share({0.5: half * np.nan, 0.0: half}, 0.5) == 0.0
 
 
 def test_judging_is_the_cross_entropy_of_calibrated_probabilities() -> None:

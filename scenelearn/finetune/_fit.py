@@ -69,10 +69,11 @@ def fit(
     1. Decode every photo once. 2. Run the frozen backbone once over each, ever (see `features`),
     and solve the best head on these features, the strength of its penalty chosen by
     cross-validation on the training photos. 3. Fine-tune from that head, for as many epochs as fit
-    into the time. 4. Keep the network half-way between the two, unless the validation photos tell
-    another on that way to be better by more than chance; from random weights, the best of all
-    epochs and the head. Calibrate its probabilities there, learn from them
-    how far to trust an answer, and judge it on the test photos, which nothing has seen so far.
+    into the time. 4. Keep a network on the way between the two, how far along by the number of
+    photos a class unless the validation photos tell another to be better by more than chance; from
+    random weights, the best of all epochs and the head. Calibrate its probabilities there, learn
+    from them how far to trust an answer, and judge it on the test photos, which nothing has seen
+    so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
     its stored statistics. With random weights everything trains, and from a head of zeros.

@@ -66,7 +66,7 @@ class FitResult:
         classifier: the solved head's network, a fine-tuned one, or one between the two.
         kept: "solved head" or "fine-tuned".
         share: how far what is kept lies on the way from the solved head's network (0) to the
-            fine-tuned one (1): half-way, unless validation photos tell another to be better.
+            fine-tuned one (1), see `Recipe.interpolate`.
         evaluation: what it reaches on the test photos, which nothing else has seen.
         validation: what it reaches on the validation photos, which chose it.
         history: epoch 0 (the solved head) and each epoch of fine-tuning.

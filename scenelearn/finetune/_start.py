@@ -11,6 +11,7 @@ import numpy as np
 
 from scenelearn.augment import policy as policy_of
 from scenelearn.finetune import _network, _train
+from scenelearn.finetune._between import usual_share
 from scenelearn.finetune._clock import Clock
 from scenelearn.finetune._course import Course, even, fitting
 from scenelearn.finetune._feature_rows import seconds_a_photo
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 # Random weights have further to go.
 _MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
+_LEAST_WARM_UP = 100  # steps, from stored weights
 JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
 
 
@@ -92,6 +94,7 @@ def planned(
         course=course,
         timed=timed,
         peak=settings.learning_rate,
+        least_warm_up=0 if settings.weights is None else _LEAST_WARM_UP,
         step_s=step_s,
         judging_s=judging_s,
         keep_s=keep_s,
@@ -99,7 +102,13 @@ def planned(
     )
     recipe = settings.recipe
     between = recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
-    return begun(schedule, solved, best_weights, to_logits if between and course else None)
+    return begun(
+        schedule,
+        solved,
+        best_weights,
+        model=to_logits if between and course else None,
+        usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
+    )
 
 
 def most_epochs(settings: FitSettings) -> int:

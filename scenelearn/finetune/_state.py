@@ -27,6 +27,7 @@ class Schedule:
         course: the steps of each epoch, see `_course`; empty for no epoch.
         timed: whether the time decides how many; then the course is planned anew after each.
         peak: the highest learning rate.
+        least_warm_up: steps over which the rate rises at the least.
         step_s: seconds a step took when timed.
         judging_s: seconds for judging the validation photos.
         keep_s: seconds of the budget to leave for what comes after.
@@ -36,6 +37,7 @@ class Schedule:
     course: Course
     timed: bool
     peak: float
+    least_warm_up: int
     step_s: float
     judging_s: float
     keep_s: float
@@ -53,7 +55,11 @@ class Schedule:
 
     def rate(self, epoch: int, step: float) -> float:
         """The learning rate after some steps of an epoch, from number 1 on."""
-        return self.peak * share_of_peak(share_done(self.course, epoch, step))
+        done = share_done(self.course, epoch, step)
+        steps = sum(size for size, _ in self.course[: epoch - 1]) + step
+        return self.peak * share_of_peak(
+            done, steps, self.n_steps, least_warm_up=self.least_warm_up
+        )
 
 
 class Judged(NamedTuple):
@@ -107,6 +113,7 @@ class State:
         best_weights: the network's weights then.
         first_weights: of what trains, before the first step; empty if nothing between them and
             the fine-tuned ones will be judged.
+        usual_share: which of those to keep unless another is better by more than chance.
         share: how far it lies on the way from the solved head's network (0) to its epoch's (1).
         step: steps of the running epoch that are done.
         losses: of each of them.
@@ -118,6 +125,7 @@ class State:
     best_loss: float
     best_weights: list[npt.NDArray[Any]]
     first_weights: list[npt.NDArray[Any]]
+    usual_share: float = 0.0
     best: int = 0
     share: float = 1.0
     step: int = 0
@@ -145,7 +153,12 @@ class State:
 
 
 def begun(
-    schedule: Schedule, solved: Epoch, weights: list[npt.NDArray[Any]], model: Any = None
+    schedule: Schedule,
+    solved: Epoch,
+    weights: list[npt.NDArray[Any]],
+    *,
+    model: Any = None,
+    usual_share: float = 0.0,
 ) -> State:
     """The state before the first step.
 
@@ -154,6 +167,7 @@ def begun(
         solved: what the solved head reaches.
         weights: the network's, with the solved head.
         model: it, ready to train, if networks between it and the fine-tuned one will be judged.
+        usual_share: which of them to keep unless another is better by more than chance.
     """
     return State(
         schedule=schedule,
@@ -161,6 +175,7 @@ def begun(
         best_weights=weights,
         best_loss=solved.calibrated_loss,
         first_weights=[] if model is None else [_array(v) for v in model.trainable_variables],
+        usual_share=usual_share,
     )
 
 

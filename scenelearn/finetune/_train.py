@@ -112,12 +112,12 @@ class Watch:
 def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Watch) -> str:
     """Fine-tune the model in place, from where the state stands.
 
-    The rate rises to its peak over the first tenth of the course and falls to 0 along a half
-    cosine. Where the time decides, the rest of the course is planned anew after each epoch by how
-    long it took: so the rate comes to 0 just when the time is over. At the end the model has the
-    weights that were best on the validation photos after an epoch; the solved head is epoch 0. Or,
-    if nothing stopped it and there is a solved head to start from, those of a network between the
-    first and the last, see `_between`.
+    The rate rises to its peak over the first tenth of the course or more and falls to 0 along a
+    half cosine. Where the time decides, the rest of the course is planned anew after each epoch by
+    how long it took: so the rate comes to 0 just when the time is over. At the end the model has
+    the weights that were best on the validation photos after an epoch; the solved head is epoch 0.
+    Or, if nothing stopped it and there is a solved head to start from, those of a network between
+    the first and the last, see `_between`.
 
     Args:
         model: compiled; from raw pixels to logits.
@@ -257,7 +257,7 @@ def _choose_between(model: Any, validation: Batches, state: State, watch: Watch)
             share, found.accuracy, found.calibrated_loss,
         )  # fmt: skip
     else:
-        share = chosen_share(losses)
+        share = chosen_share(losses, state.usual_share)
         move_to(share)
         epoch = len(state.history) - 1 if share else 0
         state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
