@@ -29,7 +29,7 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     dense.kernel.assign(kernel)
     dense.bias.assign(bias)
     logits = dense(features.output)
-    probabilities = k.layers.Softmax(name="probabilities")(logits)
+    probabilities = k.layers.Softmax(dtype="float32", name="probabilities")(logits)
     return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
 
 

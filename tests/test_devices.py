@@ -1,0 +1,197 @@
+"""Several devices and several processes: what comes out is what one device gives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import scenelearn as sl
+from scenelearn import backbone
+from scenelearn._devices import at_home, n_devices, padded, process, shared, spread
+from scenelearn.augment import policy
+from scenelearn.data import Batches, in_memory
+from scenelearn.errors import ArgumentError, DeviceError
+from scenelearn.finetune._recipe import Recipe
+from scenelearn.finetune._vary import Variation, varied
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+def run(code: str, *processes: dict[str, str]) -> list[str]:
+    """Run code in fresh processes at the same time; what each has printed."""
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "KERAS_BACKEND": "jax"} | more,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for more in processes
+    ]
+    try:
+        ended = [one.communicate(timeout=500) for one in begun]
+    finally:
+        for one in begun:
+            one.kill()
+    for one, (_, errors) in zip(begun, ended, strict=True):
+        assert one.returncode == 0, errors[-4000:]
+    return [output for output, _ in ended]
+
+
+def two_processes(**more: str) -> list[dict[str, str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [{"ADDRESS": address, "PROCESS": str(k), **more} for k in range(2)]
+
+
+def start_processes() -> None:
+    """In a process of `two_processes`: what its user does first."""
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(os.environ["ADDRESS"], 2, int(os.environ["PROCESS"]))
+
+
+def fit_to(file: str, folder: str, **settings: Any) -> None:
+    """Fit, and write down what came out."""
+    splits = sl.split(sl.scan(folder), seed=0)
+    fit = sl.fit(splits, backbone="scenelearn_tiny", image_px=32, augmentation="light", **settings)
+    image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+    after = fit.classifier.predict(image)  # outside of the fit, on one device
+    np.savez(
+        file,
+        losses=[epoch.train_loss for epoch in fit.history],
+        judged=[epoch.validation_loss for epoch in fit.history],
+        test=fit.test_probabilities,
+        weights=np.concatenate([one.ravel() for one in fit.classifier.model.get_weights()]),
+        after=list(after[0].probabilities.values()),
+        device=fit.environment["device"],
+    )
+
+
+def assert_same(a: Path, b: Path, tolerance: float) -> None:
+    with np.load(a) as one, np.load(b) as other:
+        for name in ("losses", "judged", "test", "weights", "after"):
+            assert np.allclose(one[name], other[name], rtol=0, atol=tolerance, equal_nan=True), (
+                name,
+                np.abs(one[name] - other[name]).max(),
+            )
+
+
+def stored(folder: Path) -> str:
+    """Weights of a tiny network, as if they were trained ones."""
+    model = backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=3)
+    path = folder / "tiny.weights.h5"
+    model.get_layer("backbone").save_weights(path)
+    return str(path)
+
+
+# One process, several devices
+
+
+def test_without_a_distribution_there_is_one_device() -> None:
+    with spread(None) as briefly:
+        assert (briefly, n_devices(), padded(33), process()) == (False, 1, 33, (0, 1))
+        assert shared({"a": 1}) == {"a": 1}
+
+
+def test_all_devices_where_there_is_one_are_none_to_spread_over() -> None:
+    with spread("all"):
+        assert n_devices() == 1
+
+
+def test_devices_that_are_not_all(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"`devices` must be 'all' or None.*devices='gpu:0'"):
+        sl.fit(fitted.splits, **fit_settings, devices="gpu:0")
+
+
+def test_another_distribution_than_data_parallel(fitted: sl.FitResult) -> None:
+    import keras
+
+    mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"])
+    layouts = keras.distribution.LayoutMap(mesh)
+    other = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
+    with other.scope(), pytest.raises(DeviceError, match=r"DataParallel only.*ModelParallel"):
+        sl.fit(fitted.splits)
+
+
+def losses_on_devices(file: str) -> None:
+    """Three steps, predictions and weights of a network on one device and on two."""
+    import keras
+
+    from scenelearn.backbone import fast_on_cpu
+    from scenelearn.backbone._fast._chunks import chunk_size
+    from scenelearn.classify import outputs
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (33, 16, 16, 3), np.uint8)
+    labels = rng.integers(0, 3, 33).astype(np.int32)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for devices in (None, "all"):
+        with spread(devices):
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential(
+                [
+                    keras.layers.Input((16, 16, 3)),
+                    keras.layers.Rescaling(1 / 255),
+                    keras.layers.Conv2D(4, 3, activation="relu"),
+                    keras.layers.DepthwiseConv2D(3),
+                    keras.layers.GlobalAveragePooling2D(),
+                    keras.layers.Dense(3),
+                ]
+            )
+            fast_on_cpu(model)
+            model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+            train = Batches(
+                pixels=in_memory(images), labels=labels, indices=np.arange(33), batch_size=33
+            )
+            how = Variation(policy=policy("none"), recipe=Recipe(), n_classes=3)
+            losses = []
+            for epoch in range(3):
+                for _, batch in varied(train, how, epoch=epoch, steps=range(1)):
+                    losses.append(float(model.train_on_batch(*batch)))
+                    found[f"sizes {devices}"] = np.array([len(part) for part in batch])
+            found[f"losses {devices}"] = np.array(losses)
+            found[f"seen {devices}"] = outputs(model, [images[:32], images[32:]], 32)
+            chunks: list[int | None] = []
+
+            def traced(x: Any, chunks: list[int | None] = chunks) -> Any:
+                chunks.append(chunk_size(x))
+                return x
+
+            import jax
+
+            jax.jit(traced)(np.zeros((32, 4, 4, 3), np.float32))
+            found[f"chunks {devices}"] = np.array(chunks[0] or 0)
+            where = {len(v.value.sharding.device_set) for v in model.variables}
+            found[f"devices {devices}"] = np.array(sorted(where))
+        found[f"after {devices}"] = outputs(at_home(model), [images], 33)
+    np.savez(file, **found)
+
+
+def test_33_photos_on_two_devices_are_those_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "found.npz"
+    run(f"import tests.test_devices as t; t.losses_on_devices({str(file)!r})", TWO_DEVICES)
+    with np.load(file) as found:
+        assert found["sizes None"].tolist() == [33, 33]
+        assert found["sizes all"].tolist() == [34, 34, 34]  # photos, labels, weights
+        assert np.allclose(found["losses None"], found["losses all"], rtol=0, atol=1e-6)
+        for what in ("seen", "after"):
+            assert found[f"{what} all"].shape == (33, 3)
+            assert np.allclose(found[f"{what} None"], found[f"{what} all"], rtol=0, atol=1e-6)
+        assert found["devices None"].tolist() == [1]
+        assert found["devices all"].tolist() == [2]
+        assert found["chunks None"] == 4  # a few photos at a time: on one device only
+        assert found["chunks all"] == 0
