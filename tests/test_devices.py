@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
 def run(code: str, *processes: dict[str, str]) -> list[str]:
     """Run code in fresh processes at the same time; what each has printed."""
     begun = [
@@ -46,7 +51,7 @@ def run(code: str, *processes: dict[str, str]) -> list[str]:
             one.kill()
     for one, (_, errors) in zip(begun, ended, strict=True):
         assert one.returncode == 0, errors[-4000:]
-    return [output for output, _ in ended]
+    return [re.sub(r"^\[Gloo\].*\n", "", output, flags=re.M) for output, _ in ended]
 
 
 def two_processes(**more: str) -> list[dict[str, str]]:
@@ -83,7 +88,7 @@ def fit_to(file: str, folder: str, **settings: Any) -> None:
 
 def assert_same(a: Path, b: Path, tolerance: float) -> None:
     with np.load(a) as one, np.load(b) as other:
-        for name in ("losses", "judged", "test", "weights", "after"):
+        for name in ("losses", "judged", "test", "after"):
             assert np.allclose(one[name], other[name], rtol=0, atol=tolerance, equal_nan=True), (
                 name,
                 np.abs(one[name] - other[name]).max(),
@@ -195,3 +200,154 @@ def test_33_photos_on_two_devices_are_those_of_one(tmp_path: Path) -> None:
         assert found["devices all"].tolist() == [2]
         assert found["chunks None"] == 4  # a few photos at a time: on one device only
         assert found["chunks all"] == 0
+
+
+def user_sets_a_distribution(folder: str) -> None:
+    """What a user does who has chosen the devices; and a batch that BatchNormalization counts."""
+    import keras
+
+    splits = sl.split(sl.scan(folder), seed=0)
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=keras.distribution.list_devices())
+    )
+    try:
+        sl.fit(splits, backbone="scenelearn_tiny", weights=None, image_px=32, batch_size=15)
+    except ArgumentError as error:
+        say(error)
+    plan = sl.finetune.plan(
+        splits, backbone="scenelearn_tiny", weights=None, image_px=32, batch_size=16
+    )
+    say(plan.step_s > 0)
+
+
+@pytest.mark.slow
+def test_distribution_that_a_user_has_set_and_batch_that_it_cannot_share(scenes: Path) -> None:
+    code = f"import tests.test_devices as t; t.user_sets_a_distribution({str(scenes)!r})"
+    (said,) = run(code, TWO_DEVICES)
+    assert "`batch_size` must be a multiple of the 2 devices" in said
+    assert "batch_size=15. Pass batch_size=16." in said
+    assert said.endswith("True\n")
+
+
+@pytest.mark.slow
+def test_fit_on_two_devices_is_that_on_one(scenes: Path, tmp_path: Path) -> None:
+    weights = stored(tmp_path)
+    code = (
+        "import tests.test_devices as t; t.fit_to({file!r}, {folder!r}, devices={devices!r}, "
+        "weights={weights!r}, epochs=2, batch_size=15, recipe=dict(trained='all'))"
+    )
+    for devices in (None, "all"):
+        file = str(tmp_path / f"{devices}.npz")
+        said = code.format(file=file, folder=str(scenes), devices=devices, weights=weights)
+        run(said, TWO_DEVICES)
+    with np.load(tmp_path / "None.npz") as one, np.load(tmp_path / "all.npz") as two:
+        assert (str(one["device"]), str(two["device"])) == ("cpu", "cpu × 2")
+    # AdamW divides by the gradient's size: rounding of one that is nearly 0 grows
+    assert_same(tmp_path / "None.npz", tmp_path / "all.npz", 1e-4)
+
+
+# Several processes
+
+
+def share_things() -> None:
+    start_processes()
+    k = int(os.environ["PROCESS"])
+    try:
+        with spread(None):
+            pass
+    except DeviceError as error:
+        say(str(error)[:68])
+    with spread("all"):
+        from scenelearn import _devices
+
+        say(process(), n_devices(), padded(3))
+        say(shared({"k": k, "nan": float("nan")}), _devices.largest(-5 + k))
+        first = _devices.shared_bytes(np.arange(5 + k, dtype=np.uint8))
+        say(first if first is None else first.tolist(), _devices.shared_bytes(None))
+        table = np.array([[1.5, np.nan, k]], np.float32)
+        say(_devices.shared_array(table).tolist())
+        _devices.see_that_same("0123456789", "things")
+        try:
+            _devices.see_that_same(f"0{k}", "photos")
+        except DeviceError as error:
+            say(error)
+        photos = in_memory(np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 2, 3))
+        train = Batches(
+            pixels=photos, labels=np.arange(7, dtype=np.int32), indices=np.arange(7), batch_size=4
+        )
+        for recipe in (Recipe(), Recipe(mixup=0.2)):
+            how = Variation(policy=policy("none"), recipe=recipe, n_classes=7)
+            for _, (images, targets) in varied(train, how, epoch=0, steps=range(2)):
+                say(np.asarray(images)[:, 0, 0, 0].tolist(), np.asarray(targets).tolist())
+
+
+@pytest.mark.slow
+def test_processes_share_what_the_first_one_has_and_the_photos_of_each_batch() -> None:
+    code = "import tests.test_devices as t; t.share_things()"
+    said = [one.splitlines() for one in run(code, *two_processes())]
+    for k in range(2):
+        assert said[k][0] == "A fit of several processes must use the devices of all. Received: 2 "
+        assert said[k][1] == f"({k}, 2) 2 4"
+        assert said[k][2] == "{'k': 0, 'nan': nan} -4"
+        assert said[k][3] == "[0, 1, 2, 3, 4] None"
+        assert said[k][4] == "[[1.5, nan, 0.0]]"
+        assert said[k][5].startswith("All processes of a fit must have the same photos.")
+    photos = in_memory(np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 2, 3))
+    train = Batches(
+        pixels=photos, labels=np.arange(7, dtype=np.int32), indices=np.arange(7), batch_size=4
+    )
+    line = 6
+    for recipe in (Recipe(), Recipe(mixup=0.2)):
+        how = Variation(policy=policy("none"), recipe=recipe, n_classes=7)
+        for _, (images, targets) in varied(train, how, epoch=0, steps=range(2)):
+            rows, classes = np.asarray(images)[:, 0, 0, 0], np.asarray(targets)
+            for k in range(2):  # every second row each, as one process has them
+                assert said[k][line] == f"{rows[k::2].tolist()} {classes[k::2].tolist()}"
+            line += 1
+
+
+def fit_together(folder: str, weights: str, out: str) -> None:
+    """Two processes fit, one is told to stop, both go on from there; then by the clock."""
+    start_processes()
+    k = int(os.environ["PROCESS"])
+    splits = sl.split(sl.scan(folder), seed=0)
+    common: dict[str, Any] = {
+        "backbone": "scenelearn_tiny", "weights": weights, "image_px": 32, "batch_size": 15,
+        "recipe": {"trained": "all"}, "augmentation": "light", "devices": "all",
+    }  # fmt: skip
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if k == 1 and (what, done) == ("fine-tuning", 4):
+            import signal
+
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = sl.fit(splits, **common, epochs=2, progress=interrupt)
+    say(stopped.stopped, len(stopped.history))
+    fit_to(out.format(k), folder, weights=weights, epochs=2, batch_size=15, devices="all",
+           recipe={"trained": "all"}, resume=True)  # fmt: skip
+    timed = sl.fit(splits, **common, minutes=0.15)
+    say(timed.settings.epochs, timed.evaluation.accuracy)
+
+
+@pytest.mark.slow
+def test_fit_of_two_processes_is_that_of_one_also_after_a_break(
+    scenes: Path, tmp_path: Path
+) -> None:
+    weights, folder = stored(tmp_path), str(scenes)
+    one = tmp_path / "one.npz"
+    run(
+        f"import tests.test_devices as t; t.fit_to({str(one)!r}, {folder!r}, weights={weights!r}, "
+        "epochs=2, batch_size=15, recipe=dict(trained='all'))",
+        {"SCENELEARN_CACHE": str(tmp_path / "cache of one")},
+    )
+    out, cache = str(tmp_path / "process {}.npz"), tmp_path / "cache of two"
+    said = run(
+        f"import tests.test_devices as t; t.fit_together({folder!r}, {weights!r}, {out!r})",
+        *two_processes(SCENELEARN_CACHE=str(cache)),
+    )
+    assert said[0].splitlines()[0] == "SIGTERM 1"
+    assert said[0] == said[1]  # the course, too, though each has a clock of its own
+    assert_same(tmp_path / "process 0.npz", tmp_path / "process 1.npz", 0)
+    assert_same(one, tmp_path / "process 0.npz", 1e-4)
+    assert not list(cache.glob("runs/*"))
