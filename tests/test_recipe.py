@@ -215,3 +215,9 @@ def test_auto_takes_a_larger_network_where_there_is_more_time(
 def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: str | None) -> None:
     with pytest.raises(ArgumentError, match=r"`backbone` must be a network's name unless"):
         sl.finetune.plan(fitted.splits, backbone="auto", weights=weights)
+
+
+def test_average_of_several_epochs(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
+    """JAX deletes the arrays that a prediction was given: the average must not be among them."""
+    fit = sl.fit(fitted.splits, **fit_settings, recipe={"average": 0.5})
+    assert [epoch.number for epoch in fit.history] == [0, 1, 2]

@@ -50,6 +50,8 @@ def averaged(model: Any) -> Iterator[None]:
     k, variables = keras(), model.trainable_variables
     own = [k.ops.convert_to_numpy(variable) for variable in variables]
     optimizer.finalize_variable_values(variables)
+    for variable in variables:  # a copy: JAX deletes arrays that a prediction was given
+        variable.assign(k.ops.convert_to_numpy(variable))
     try:
         yield
     finally:
