@@ -115,12 +115,10 @@ def at_home(model: Any) -> Any:
     Returns:
         The same model.
     """
-    import jax
-
     for variable in model.variables:
         value = np.asarray(variable.value)
         variable._layout = None
-        variable.assign(jax.device_put(value, jax.local_devices()[0]))
+        variable.assign(value)
     for layer in (model, *model._flatten_layers(include_self=False)):
         vars(layer).pop(_PROGRAM, None)
         for program in ("predict_function", "train_function", "test_function"):

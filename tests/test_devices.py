@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy.typing as npt
 import pytest
 
 import scenelearn as sl
-from scenelearn import backbone
+from scenelearn import _devices, backbone
 from scenelearn._devices import at_home, n_devices, padded, process, shared, spread
 from scenelearn.augment import policy
 from scenelearn.data import Batches, in_memory
 from scenelearn.errors import ArgumentError, DeviceError
+from scenelearn.finetune import _vary
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._vary import Variation, varied
 
@@ -130,6 +132,42 @@ def test_another_distribution_than_data_parallel(fitted: sl.FitResult) -> None:
     other = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
     with other.scope(), pytest.raises(DeviceError, match=r"DataParallel only.*ModelParallel"):
         sl.fit(fitted.splits)
+
+
+def test_several_devices_of_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_devices, "_n_found", lambda: 2)
+    monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
+    said = r"need Keras on JAX.*2 devices on tensorflow"
+    with pytest.raises(DeviceError, match=said), spread("all"):
+        pass
+
+
+def test_photo_that_one_of_two_processes_can_no_longer_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_vary, "process", lambda: (0, 2))
+    photos = in_memory(np.zeros((4, 2, 2, 3), np.uint8))
+
+    def all_but_photo_2(indices: npt.NDArray[np.int64]) -> Any:
+        there = indices[indices != 2]
+        return photos.rows(there)[0], there
+
+    train = Batches(
+        pixels=replace(photos, rows=all_but_photo_2),
+        labels=np.zeros(4, np.int32),
+        indices=np.arange(4),
+        batch_size=4,
+    )
+    how = Variation(policy=policy("none"), recipe=Recipe(), n_classes=2)
+    mine = [2 in train.order(epoch)[::2] for epoch in range(8)]
+    assert set(mine) == {True, False}
+    for epoch, has_it in enumerate(mine):
+        batches = varied(train, how, epoch=epoch, steps=range(1))
+        if has_it:
+            with pytest.raises(DeviceError, match="process 0 can no longer read"):
+                next(batches)
+        else:
+            assert len(next(batches)[1][1]) == 2
 
 
 def losses_on_devices(file: str) -> None:
@@ -258,8 +296,6 @@ def share_things() -> None:
     except DeviceError as error:
         say(str(error)[:68])
     with spread("all"):
-        from scenelearn import _devices
-
         say(process(), n_devices(), padded(3))
         say(shared({"k": k, "nan": float("nan")}), _devices.largest(-5 + k))
         first = _devices.shared_bytes(np.arange(5 + k, dtype=np.uint8))
