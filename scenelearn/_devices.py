@@ -25,15 +25,12 @@ _PROGRAM = "_scenelearn_spread"  # a model's attribute: its program for predicti
 
 
 @contextmanager
-def spread(devices: str | None) -> Iterator[bool]:
+def spread(devices: str | None) -> Iterator[None]:
     """Inside, batches are spread over devices.
 
     Args:
         devices: "all" for all that the backend has of its best kind; None for those of
             the distribution that Keras has been given, else for one.
-
-    Yields:
-        Whether a distribution holds only inside: then models must be brought home (`at_home`).
 
     Raises:
         ArgumentError: if it is something else.
@@ -47,7 +44,7 @@ def spread(devices: str | None) -> Iterator[bool]:
         )
     if (given := _distribution()) is not None:
         _check(given)
-        yield False
+        yield
         return
     if devices is None or _n_found() == 1:
         if _n_processes() > 1:
@@ -55,7 +52,7 @@ def spread(devices: str | None) -> Iterator[bool]:
                 "A fit of several processes must use the devices of all. Received: "
                 f"{_n_processes()} processes and devices=None. Pass devices='all'."
             )
-        yield False
+        yield
         return
     if keras().backend.backend() != "jax":
         raise DeviceError(
@@ -66,7 +63,7 @@ def spread(devices: str | None) -> Iterator[bool]:
     everywhere = keras().distribution.DataParallel(auto_shard_dataset=False)
     _check(everywhere)
     with everywhere.scope():
-        yield True
+        yield
 
 
 def n_devices() -> int:
@@ -108,6 +105,8 @@ def predict(model: Any, images: npt.NDArray[Any]) -> list[npt.NDArray[np.float32
 def at_home(model: Any) -> Any:
     """Bring a model that was spread back to one device of this process.
 
+    Where Keras has a distribution still, as one that the user has set, it stays.
+
     Args:
         model: any `keras.Model`. Its layers are those of other models perhaps, which then come
             home as well.
@@ -115,6 +114,9 @@ def at_home(model: Any) -> Any:
     Returns:
         The same model.
     """
+    away = any(getattr(variable, "_layout", None) is not None for variable in model.variables)
+    if not away or _distribution() is not None:
+        return model
     for variable in model.variables:
         value = np.asarray(variable.value)
         variable._layout = None

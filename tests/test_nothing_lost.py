@@ -481,17 +481,25 @@ def test_weights_that_are_not_finite_are_never_the_best() -> None:
         def get_weights(self) -> list[np.ndarray[Any, Any]]:
             return self.weights
 
+    def epoch(number: int, loss: float) -> Epoch:
+        return Epoch(
+            number=number, train_loss=0, validation_loss=0.1, calibrated_loss=loss,
+            validation_accuracy=0.9, learning_rate=0, seconds=0,
+        )  # fmt: skip
+
     state = State(
         schedule=None,  # type: ignore[arg-type]
         history=[], best_loss=0.6, best_weights=[], first_weights=[],
     )  # fmt: skip
-    state.consider(Model(math.nan), 0.5, epoch=1)
-    state.consider(Model(2.0), 1e30, epoch=2)
-    state.consider(Model(3.0), math.nan, epoch=3)
+    state.close_epoch(epoch(1, 0.5), Model(math.nan))
+    state.close_epoch(epoch(2, 1e30), Model(2.0))
+    state.close_epoch(epoch(3, math.nan), Model(3.0))
     assert state.best == 0
-    state.consider(Model(4.0), 0.55, epoch=4, share=0.5)
-    state.consider(Model(5.0), 0.56, epoch=5)
-    assert (state.best, state.share, state.best_weights[0].item()) == (4, 0.5, 4.0)
+    state.close_epoch(epoch(4, 0.55), Model(4.0))
+    state.close_epoch(epoch(5, 0.56), Model(5.0))
+    assert (state.best, state.share, state.best_weights[0].item()) == (4, 1.0, 4.0)
+    state.keep(Model(math.inf), 0.5, epoch=5, share=0.5)
+    assert state.best == 4
 
 
 # Once more, from the JSON
@@ -574,8 +582,9 @@ def test_what_was_measured_says_that_nothing_is_lost() -> None:
     found = json.loads(file.read_text())
     assert found["kills"]["same"] == found["kills"]["of"] >= 10
     assert found["kills"]["chain"]["same"]
-    assert found["stops"]["clean"] == found["stops"]["of"] >= 36
+    assert found["stops"]["clean"] == found["stops"]["of"] >= 24
     assert found["stops"]["most_steps_after"] <= 1
     for what in ("saves_of_checkpoints", "saves_of_classifiers"):
         assert found[what]["loaded"] == found[what]["of"] >= 20
-    assert found["time_for_checkpoints"]["share"] <= _checkpoint.MOST_SHARE
+    # Of a run of seconds a little more: the first and the last come whatever the time.
+    assert found["time_for_checkpoints"]["share"] <= 1.5 * _checkpoint.MOST_SHARE

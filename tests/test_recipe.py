@@ -12,11 +12,14 @@ import pytest
 import scenelearn as sl
 from scenelearn._backend import keras
 from scenelearn.augment import policy
+from scenelearn.classify import softmax, temperature
 from scenelearn.data import Batches, in_memory
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _start
+from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
 from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._state import judged
 from scenelearn.finetune._vary import Variation, varied
 
 # The course
@@ -215,6 +218,48 @@ def test_auto_takes_a_larger_network_where_there_is_more_time(
 def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: str | None) -> None:
     with pytest.raises(ArgumentError, match=r"`backbone` must be a network's name unless"):
         sl.finetune.plan(fitted.splits, backbone="auto", weights=weights)
+
+
+# Between two networks
+
+
+def test_half_way_is_kept_unless_another_is_better_by_more_than_chance() -> None:
+    rng = np.random.default_rng(0)
+    half = rng.exponential(0.5, 400)
+    noise = rng.standard_normal(400)
+    noise -= noise.mean()  # a standard error of about 0.05
+    slightly, clearly = half - 0.02 + noise, half - 0.12 + noise
+    assert chosen_share({0.5: half, 1.0: slightly, 0.25: half + 0.01}) == 0.5
+    assert chosen_share({0.5: half, 1.0: slightly, 0.25: clearly}) == 0.25
+    assert chosen_share({0.5: half, 1.0: half - 0.3, 0.25: clearly}) == 1.0
+    assert chosen_share({0.5: half, 1.0: half * np.nan}) == 0.5
+    assert chosen_share({0.5: half * np.nan, 0.0: half}) == 0.0
+
+
+def test_judging_is_the_cross_entropy_of_calibrated_probabilities() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.standard_normal((50, 3)).astype(np.float32) * 4
+    labels = rng.integers(0, 3, 50).astype(np.int32)
+    found = judged(logits, labels)
+    chances = softmax(logits / temperature(logits, labels))[np.arange(50), labels]
+    np.testing.assert_allclose(found.losses, -np.log(chances), rtol=1e-5)
+    assert found.calibrated_loss == pytest.approx(found.losses.mean())
+    assert found.calibrated_loss < found.loss
+    assert found.accuracy == (logits.argmax(axis=1) == labels).mean()
+    assert math.isnan(judged(logits * np.nan, labels).calibrated_loss)
+
+
+def test_network_between_is_kept_and_saved(fitted: FitResult, tmp_path: Any) -> None:
+    weights = tmp_path / "first.weights.h5"
+    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    network.get_layer("backbone").save_weights(weights)
+    settings = {"backbone": "scenelearn_tiny", "weights": weights, "image_px": 32, "epochs": 2}
+    fit = sl.fit(fitted.splits, **settings, recipe={"trained": "all"})
+    assert fit.share in SHARES
+    assert (fit.kept == "solved head") == (fit.share == 0)
+    alone = sl.fit(fitted.splits, **settings, recipe={"trained": "all", "interpolate": False})
+    assert alone.share in (0.0, 1.0)
+    assert [e.train_loss for e in alone.history[1:]] == [e.train_loss for e in fit.history[1:]]
 
 
 def test_average_of_several_epochs(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:

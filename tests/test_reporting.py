@@ -866,3 +866,15 @@ def test_what_is_not_shown_is_in_the_quarantine_all_the_same(
 def test_a_report_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"`result` must come from `fit` or `audit`.*int"):
         report(3, tmp_path)  # type: ignore[arg-type]
+
+
+def test_page_and_card_say_where_between_the_networks_the_kept_one_lies(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    between = dataclasses.replace(fit, share=0.5)
+    page = report(between, tmp_path / "between")
+    said = "fine-tuned, half-way from the solved head"
+    assert said in page.read_text(encoding="utf-8")
+    assert said in (page.parent / "model-card.md").read_text(encoding="utf-8")
+    plain = report(fit, tmp_path / "plain")
+    assert "half-way" not in plain.read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ walk = [
     ("data", sl.data.decode, "decodes each photo once"),
     ("data", sl.data.Batches, "any batch by (seed, epoch, step)"),
     ("augment", sl.augment.draw, "draws what happens to which photo"),
-    ("finetune", sl.fit, "features, head, fine-tuning; the better one is kept"),
+    ("finetune", sl.fit, "features, head, fine-tuning; the best is kept"),
     ("evaluate", sl.evaluate.evaluate, "accuracy and more, with intervals"),
     ("classify", sl.load, "opens a saved classifier"),
     ("reporting", sl.report, "one page about all of it"),

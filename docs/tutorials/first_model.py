@@ -77,7 +77,7 @@ splits
 #
 # [`sl.fit`][scenelearn.finetune.fit] works within a budget of minutes. It computes what the frozen
 # network sees in each photo, solves a head on that, fine-tunes the whole from there, and keeps
-# whichever does better on the validation photos. A small network with random weights and small
+# what does best on the validation photos. A small network with random weights and small
 # images are enough to see all of it happen.
 
 # %%

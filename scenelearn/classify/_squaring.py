@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from scenelearn._backend import keras
+from scenelearn.data import RESAMPLER
 
 _REDUCING_GAP = 4  # as in the room of photos, which reduces large ones by averaging first
 _MOST_BITS = 22
 _WEIGHT_BITS = 15  # of the resizer's weights, sign included
 
 
-def squaring(side_px: int) -> Any:
+def squaring(side_px: int, resampler: str = RESAMPLER) -> Any:
     """A Keras layer from images of any size to what `data.square` makes of them.
 
     It computes as the room of photos does, step by step: large images averaged over whole blocks
-    of pixels; then columns and after them rows weighed by Catmull and Rom's cubic, with weights
-    that are whole multiples of a power of two, and rounded after each. All sums are of whole
-    numbers that float32 holds, so that their order does not matter. Nearly always each value is
-    the same; now and then one of thousands is a level off.
+    of pixels; then columns and after them rows (Pillow: rows first) weighed by Catmull and Rom's
+    cubic, with weights that are whole multiples of a power of two, and rounded after each. Nearly
+    always each value is the same; now and then one of thousands is a level off.
 
     Args:
         side_px: width and height of the result, in pixels.
+        resampler: "cykooz" or "pillow", whose rounding it follows.
 
     Returns:
         A layer from (batch, height, width, 3) uint8 to (batch, side_px, side_px, 3) float32 of
@@ -40,13 +41,13 @@ def squaring(side_px: int) -> Any:
             block = ops.maximum(1, side // (_REDUCING_GAP * side_px))
             odd = (height - side) % 2, (width - side) % 2  # half a pixel is cut off on each side
             x = _averaged(images, side, block, odd)
-            for axis in (1, 2):
+            for axis in (1, 2) if resampler == "cykooz" else (2, 1):
                 n = ops.shape(x)[axis]
                 i, j = _numbers(n)[None], _numbers(side_px)[:, None]
                 distance = (2 * i + 1) * (block * side_px) - (2 * j + 1) * side
                 distance = distance - odd[axis - 1] * side_px
                 reach = 2 * ops.maximum(side, block * side_px)
-                weights, unit = _weights(distance, reach)
+                weights, unit = _weights(distance, reach, resampler)
                 if axis == 1:
                     x = ops.reshape(x, (-1, n, ops.shape(x)[2] * 3))
                     x = ops.reshape(ops.matmul(weights, x), (-1, side_px, ops.shape(x)[2] // 3, 3))
@@ -91,12 +92,13 @@ def _numbers(n: Any) -> Any:
     return keras().ops.arange(n, dtype="int32")
 
 
-def _weights(distance: Any, reach: Any) -> tuple[Any, Any]:
+def _weights(distance: Any, reach: Any, resampler: str) -> tuple[Any, Any]:
     """What each pixel counts for each result, in whole units, and the unit.
 
     Args:
         distance: (side_px, n) int32, between the centres of both, times `reach`.
         reach: of half the cubic's width, as a whole number.
+        resampler: whose units; Pillow's are finer.
     """
     ops = keras().ops
     d = ops.abs(ops.cast(distance, "float64")) / ops.cast(reach, "float64")
@@ -104,6 +106,7 @@ def _weights(distance: Any, reach: Any) -> tuple[Any, Any]:
     cubic = ops.where(d < 1, near, ops.where(d < 2, far, ops.zeros_like(d)))
     cubic = cubic / ops.sum(cubic, axis=1, keepdims=True)
     powers = ops.convert_to_tensor([2.0**bits for bits in range(_MOST_BITS + 1)], "float64")
-    fits = ops.max(cubic) * powers + 0.5 < 2**_WEIGHT_BITS
+    bits = _WEIGHT_BITS if resampler == "cykooz" else _MOST_BITS + 1
+    fits = ops.max(cubic) * powers + 0.5 < 2**bits
     unit = ops.max(ops.where(fits, powers, ops.ones_like(powers)))
     return ops.cast(ops.floor(cubic * unit + 0.5), "float32"), ops.cast(unit, "float32")

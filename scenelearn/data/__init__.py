@@ -16,6 +16,7 @@ from scenelearn.data._labels import Suspect
 from scenelearn.data._photos import HARMLESS, Photos, Reason, Refused, content_hash, printable
 from scenelearn.data._pixels import Pixels, broken_photos, check_broken, decode, seconds_to_decode
 from scenelearn.data._refusals import RefusedPhoto
+from scenelearn.data._resample import RESAMPLER
 from scenelearn.data._scan import scan
 from scenelearn.data._scenes import sample_scenes
 from scenelearn.data._shards import DECODING
@@ -25,6 +26,7 @@ from scenelearn.data._splits import Splits
 __all__ = [
     "DECODING",
     "HARMLESS",
+    "RESAMPLER",
     "Audit",
     "Batches",
     "Photos",

@@ -11,6 +11,9 @@ try:
 except ImportError:  # no wheel for this machine: Pillow does the same, four times slower
     fast = None
 
+RESAMPLER = "pillow" if fast is None else "cykooz"
+"""What resamples photos on this machine: "cykooz", or "pillow" where there is no wheel of it."""
+
 _N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
 
 Box = tuple[float, float, float, float]

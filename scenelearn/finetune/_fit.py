@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,9 @@ def fit(
     1. Decode every photo once. 2. Run the frozen backbone once over each, ever (see `features`),
     and solve the best head on these features, the strength of its penalty chosen by
     cross-validation on the training photos. 3. Fine-tune from that head, for as many epochs as fit
-    into the time. 4. Keep what is best on the validation photos: the solved head, the network after
-    one of the epochs, or one between the two. Calibrate its probabilities there, learn from them
+    into the time. 4. Keep the network half-way between the two, unless the validation photos tell
+    another on that way to be better by more than chance; from random weights, the best of all
+    epochs and the head. Calibrate its probabilities there, learn from them
     how far to trust an answer, and judge it on the test photos, which nothing has seen so far.
 
     With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
@@ -174,11 +176,12 @@ def fit(
     if refused and broken == "raise":
         raise broken_photos(refused)
 
-    with stoppable() as stop, spread(devices) as briefly:
+    with stoppable() as stop, ExitStack() as inside:
         clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
+        settings, features, pixels = _opened(
+            splits, settings, broken, clock, lambda: inside.enter_context(spread(devices))
+        )
         heard = stop if process()[1] == 1 else SharedStop(stop)
-        settings = with_backbone(settings, len(splits.photos))  # which loads Keras
-        features, pixels = _opened(splits, settings, broken, clock)
         checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
         see_that_same(checkpoint.file.parent.name, "photos, settings, weights and versions")
         saved = checkpoint.read() if resume else None
@@ -224,8 +227,7 @@ def fit(
         if not stopped or stopped != heard.requested:
             checkpoint.remove()
         where = environment()
-        if briefly:
-            at_home(model)
+    at_home(model)
 
     facts = {
         **where,
@@ -261,9 +263,17 @@ def fit(
     )
 
 
-def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) -> tuple[Any, Pixels]:
-    """The network of features, and the photos' pixels."""
+def _opened(
+    splits: Splits,
+    settings: FitSettings,
+    broken: str,
+    clock: Clock,
+    take_devices: Callable[[], object],
+) -> tuple[FitSettings, Any, Pixels]:
+    """The settings with the network's name, the network of features, and the photos' pixels."""
     with clock.phase("network") as note:
+        take_devices()  # which loads Keras
+        settings = with_backbone(settings, len(splits.photos))
         features = backbones.build(
             settings.backbone,
             weights=settings.weights,
@@ -280,7 +290,7 @@ def _opened(splits: Splits, settings: FitSettings, broken: str, clock: Clock) ->
         with first_of_all():
             pixels = decode(splits.photos, px, broken=broken, progress=report)
         note(f"{int(pixels.usable.sum()):,} photos decoded to {px}×{px} px")
-    return features, pixels
+    return settings, features, pixels
 
 
 def _solved(

@@ -29,7 +29,9 @@ def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> An
         """Each variable learns at its share of the rate."""
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            super().update_step(gradient, variable, learning_rate * shares[variable.path])
+            # by its place, as Keras' optimizers do: TensorFlow passes variables without a path
+            share = shares[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * share)
 
     optimizer = (LayerwiseAdamW if shares else adamw)(
         learning_rate=0.0,
@@ -59,18 +61,19 @@ def averaged(model: Any) -> Iterator[None]:
             variable.assign(value)
 
 
-def _shares(model: Any, decay: float) -> dict[str, float]:
+def _shares(model: Any, decay: float) -> list[float]:
     """Each trainable variable's share of the rate; nothing if all have the whole."""
     if decay == 1:
-        return {}
+        return []
     layers = [
         layer
         for layer in model._flatten_layers(include_self=False, recursive=True)
         if layer.trainable and layer._trainable_variables
     ]
     last = max(1, len(layers) - 1)
-    return {
+    by_path = {
         variable.path: decay ** ((last - k) / last)
         for k, layer in enumerate(layers)
         for variable in layer._trainable_variables
     }
+    return [by_path[variable.path] for variable in model.trainable_variables]

@@ -125,7 +125,13 @@ def plan(
         The plan, with its reasons.
 
     Raises:
-        As `fit`, but for what only training and photos can raise.
+        ArgumentError: if `splits` is something else, a setting is out of range, or the network
+            cannot have this image size.
+        UnknownBackboneError: if keras.applications has no such network.
+        PathMissingError: if `weights` is a path where no file is.
+        WeightsFileError: if the weights file does not fit the network.
+        WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
+        BackendError: if no backend of Keras is installed.
     """
     settings = asked(
         splits,

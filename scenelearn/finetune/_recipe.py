@@ -26,8 +26,9 @@ class Recipe:
         cutmix: the same for CutMix; with both, each photo gets one or the other.
         average: decay of the running average of the weights that is judged and kept in place of
             the weights, in [0, 1); 0 for none.
-        interpolate: whether networks between the solved head's and the fine-tuned one are judged
-            too, and the best kept. With stored weights only.
+        interpolate: whether one of the networks between the solved head's and the fine-tuned one is
+            kept: the one half-way, unless validation photos tell another to be better by more
+            than chance. With stored weights only.
         weight_decay: of AdamW, at least 0.
         batch_statistics: whether BatchNormalization normalizes by the batch and moves its stored
             statistics, as in training from scratch. With stored weights only; random ones do.

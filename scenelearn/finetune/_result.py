@@ -63,10 +63,10 @@ class FitResult:
     """The outcome of `fit`.
 
     Attributes:
-        classifier: the better of the solved head and the fine-tuned network, by validation.
-        kept: which of the two it is: "solved head" or "fine-tuned".
-        share: how far it lies on the way from the solved head's network (0) to that of the epoch
-            (1): networks between the two are judged as well.
+        classifier: the solved head's network, a fine-tuned one, or one between the two.
+        kept: "solved head" or "fine-tuned".
+        share: how far what is kept lies on the way from the solved head's network (0) to the
+            fine-tuned one (1): half-way, unless validation photos tell another to be better.
         evaluation: what it reaches on the test photos, which nothing else has seen.
         validation: what it reaches on the validation photos, which chose it.
         history: epoch 0 (the solved head) and each epoch of fine-tuning.

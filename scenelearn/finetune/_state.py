@@ -57,11 +57,19 @@ class Schedule:
 
 
 class Judged(NamedTuple):
-    """What a network reaches on the validation photos, as in `Epoch`."""
+    """What a network reaches on the validation photos.
+
+    Attributes:
+        accuracy: as in `Epoch`.
+        loss: likewise.
+        calibrated_loss: likewise.
+        losses: (n,) float64, the calibrated loss of each photo.
+    """
 
     accuracy: float
     loss: float
     calibrated_loss: float
+    losses: npt.NDArray[np.float64]
 
 
 def judged(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Judged:
@@ -72,14 +80,16 @@ def judged(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Ju
         labels: (n,) integers in [0, n_classes).
 
     Returns:
-        The share of right answers, and the mean cross-entropy before and after calibration, in
-        nats; NaN where a logit is not finite.
+        The share of right answers, and the cross-entropy before and after calibration, in nats;
+        NaN where a logit is not finite.
     """
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     if not np.isfinite(logits).all():
-        return Judged(accuracy, math.nan, math.nan)
-    calibrated = cross_entropy(logits / np.float32(temperature(logits, labels)), labels)
-    return Judged(accuracy, cross_entropy(logits, labels), calibrated)
+        return Judged(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
+    z = logits.astype(np.float64) / temperature(logits, labels)
+    z -= z.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(labels)), labels]
+    return Judged(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -97,7 +107,7 @@ class State:
         best_weights: the network's weights then.
         first_weights: of what trains, before the first step; empty if nothing between them and
             the fine-tuned ones will be judged.
-        share: how far the best network lies from the solved head's (0) to its epoch's (1).
+        share: how far it lies on the way from the solved head's network (0) to its epoch's (1).
         step: steps of the running epoch that are done.
         losses: of each of them.
         epoch_s: seconds that they took.
@@ -119,17 +129,17 @@ class State:
         """The number of the running epoch, from 1 on."""
         return len(self.history)
 
-    def consider(self, model: Any, loss: float, *, epoch: int, share: float = 1.0) -> None:
-        """Keep the network's weights if its calibrated loss is the least so far."""
-        if loss < self.best_loss:  # never true of NaN
-            weights = model.get_weights()
-            if all(np.isfinite(one).all() for one in weights):
-                self.best, self.share, self.best_weights = epoch, share, weights
-                self.best_loss = loss
+    def keep(self, model: Any, loss: float, *, epoch: int, share: float = 1.0) -> None:
+        """Keep the network's weights as the best, unless they are no numbers."""
+        weights = model.get_weights()
+        if all(np.isfinite(one).all() for one in weights):
+            self.best, self.share, self.best_weights = epoch, share, weights
+            self.best_loss = loss
 
     def close_epoch(self, epoch: Epoch, model: Any) -> None:
         """Note an epoch that is done and judged, and the network if it is the best so far."""
-        self.consider(model, epoch.calibrated_loss, epoch=epoch.number)
+        if epoch.calibrated_loss < self.best_loss:  # never true of NaN
+            self.keep(model, epoch.calibrated_loss, epoch=epoch.number)
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
 

@@ -17,6 +17,7 @@ from scenelearn._devices import largest, shared
 from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import judge
 from scenelearn.data import Batches
+from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._course import fitting, share_done
 from scenelearn.finetune._features import Sides
@@ -28,7 +29,6 @@ from scenelearn.finetune._stop import Requested
 from scenelearn.finetune._vary import Variation, varied
 
 _TIMED_STEPS = 5
-_BETWEEN = (0.25, 0.5, 0.75)  # shares of the way from the solved head's network to the last
 
 _log = logging.getLogger(__name__)
 
@@ -115,9 +115,10 @@ def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Wat
 
     The rate rises to its peak over the first tenth of the course and falls to 0 along a half
     cosine. Where the time decides, the rest of the course is planned anew after each epoch by how
-    long it took: so the rate comes to 0 just when the time is over. After the last epoch, networks
-    between the first one and the last are judged as well (`_judge_between`). At the end the model
-    has the weights that were best on the validation photos; those of the solved head are epoch 0's.
+    long it took: so the rate comes to 0 just when the time is over. At the end the model has the
+    weights that were best on the validation photos after an epoch; the solved head is epoch 0. Or,
+    if nothing stopped it and there is a solved head to start from, those of a network between the
+    first and the last, see `_between`.
 
     Args:
         model: compiled; from raw pixels to logits.
@@ -138,7 +139,7 @@ def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Wat
             break
         stopped = _rest_of_epoch(model, sides, state, variation, watch)
     if stopped in ("", "time"):
-        _judge_between(model, sides.validation, state, watch)
+        _choose_between(model, sides.validation, state, watch)
     if state.schedule.course and stopped == watch.stop.requested != "":
         watch.keep(state, model)
     if stopped:
@@ -239,26 +240,35 @@ def _planned_anew(
     return replace(plan, course=course)
 
 
-def _judge_between(model: Any, validation: Batches, state: State, watch: Watch) -> None:
-    """Judge networks on the straight way from the first weights to the last.
-
-    Where there are few photos, fine-tuning fits them and forgets some of what was known before.
-    Between the two networks there is often one that is better than both.
-    """
+def _choose_between(model: Any, validation: Batches, state: State, watch: Watch) -> None:
+    """Keep one of the networks on the straight way from the first weights to the last."""
     k, variables = keras(), model.trainable_variables
     if not state.first_weights or len(state.history) == 1:
         return
     with averaged(model):
         last = [k.ops.convert_to_numpy(variable) for variable in variables]
     own = [k.ops.convert_to_numpy(variable) for variable in variables]
-    for share in _BETWEEN:
+
+    def move_to(share: float) -> None:
         for variable, a, b in zip(variables, state.first_weights, last, strict=True):
             variable.assign(a + np.float32(share) * (b - a))
+
+    losses = {}
+    for share in SHARES:
+        move_to(share)
         found = _judged(model, validation, watch.stop)
         if found is None:
             break
-        _log.info("%g of the way to fine-tuned: %s", share, found)
-        state.consider(model, found.calibrated_loss, epoch=len(state.history) - 1, share=share)
+        losses[share] = found.losses
+        _log.info(
+            "%g of the way to the fine-tuned network: %.4f, loss %.4f calibrated",
+            share, found.accuracy, found.calibrated_loss,
+        )  # fmt: skip
+    else:
+        share = chosen_share(losses)
+        move_to(share)
+        epoch = len(state.history) - 1 if share else 0
+        state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
     for variable, value in zip(variables, own, strict=True):
         variable.assign(value)
 

@@ -65,7 +65,7 @@ def _head(fit: FitResult) -> str:
         ("network", word(fit.settings.backbone)),
         ("weights to begin with", word(facts.get("weights", fit.settings.weights or "random"))),
         ("photos seen at", f"{fit.settings.image_px} × {fit.settings.image_px} px"),
-        ("kept", word(fit.kept)),
+        ("kept", word(sentences.kept(fit))),
         *((word(key), word(facts[key])) for key in facts if key not in _TOLD_ELSEWHERE),
     ]
     return (

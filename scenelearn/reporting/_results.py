@@ -81,8 +81,8 @@ def training(fit: FitResult) -> str:
         "lnnnnn",
     )
     body = (
-        f"<p>Of the solved head and the fine-tuned network, validation chose: "
-        f"<strong>{text(fit.kept)}</strong>.</p>"
+        f"<p>Of the solved head, the fine-tuned network and those between, what was kept: "
+        f"<strong>{text(sentences.kept(fit))}</strong>.</p>"
         + figure(f'<div class="pair">{"".join(drawn)}</div>', caption)
         + f"<details><summary>The numbers of every epoch</summary>{numbers}</details>"
     )

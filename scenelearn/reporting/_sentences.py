@@ -199,3 +199,11 @@ def _wider_test(judged: Evaluation) -> list[str]:
         f"The interval is {100 * width:.1f} points wide; about {needed:,} test photos, "
         f"instead of {judged.n_photos:,}, would narrow it to {100 * findings.WIDE:.0f}."
     ]
+
+
+def kept(fit: FitResult) -> str:
+    """Which network was kept."""
+    if not 0 < fit.share < 1:
+        return fit.kept
+    way = {0.25: "a quarter of the way", 0.5: "half-way", 0.75: "three quarters of the way"}
+    return f"{fit.kept}, {way.get(fit.share, f'{fit.share:g} of the way')} from the solved head"

@@ -204,7 +204,7 @@ def _cost(runs: Sequence[Run]) -> str:
     rows.append(("together", *(duration(run.seconds) for run in runs)))
     rows += [(key, *(text(run.environment.get(key, NONE)) for run in runs)) for key in _MEMORY]
     columns = ("phase", *(name(run.name) for run in runs))
-    body = table("Cost by run", columns, rows, "l" + "n" * len(runs)) + f"<p>{MEMORY}</p>"
+    body = f"<p>{MEMORY}</p>" + table("Cost by run", columns, rows, "l" + "n" * len(runs))
     return section("cost", "Time and memory", body)
 
 
@@ -232,4 +232,4 @@ def _settings(runs: Sequence[Run]) -> str:
         else "<p>The runs do not differ in any setting.</p>"
     )
     alike = f"<p>Alike in all: {text('; '.join(same))}.</p>" if same else ""
-    return section("settings", "In what the runs differ", shown + alike)
+    return section("settings", "In what the runs differ", alike + shown)

@@ -145,9 +145,12 @@ class Bench:
         kinds = ["SIGINT"] * n_interrupts + ["SIGTERM"] * n_terms
         while kinds:
             kind, name = kinds[0], f"stop {len(kinds)}"
+            for ending in (".begun", ".ended", ".json"):  # of a try that came too late
+                self._file(name).with_suffix(ending).unlink(missing_ok=True)
             worker = self._start("fit", name, resume=False)
             time.sleep(self.draw.uniform(0.25, 0.95) * self.whole_s)
-            if worker.poll() is not None:  # it was through before
+            if self._file(name).with_suffix(".ended").exists():  # the fit was through before
+                worker.communicate()
                 continue
             del kinds[0]
             sent = time.monotonic()
@@ -292,6 +295,7 @@ def _fit() -> None:
     try:
         file.with_suffix(".begun").touch()
         fit = sl.fit(splits, **SETTINGS, resume=os.environ["LOST_RESUME"] == "1", progress=progress)
+        file.with_suffix(".ended").touch()
         answers = hashlib.sha256(np.ascontiguousarray(fit.test_probabilities).tobytes())
         photo = splits.photos.file(0)
         if file.name == "prepare":
