@@ -15,6 +15,7 @@ SceneLearnError
 │   └── PhotoError          (ValueError)         one photo that cannot be read
 ├── DiskSpaceError          (OSError)            not enough free space for what would be written
 ├── BackendError            (ImportError)        no installed Keras backend
+├── DeviceError             (RuntimeError)       devices or processes that cannot work together
 ├── BackboneError                                the network
 │   ├── UnknownBackboneError       (ValueError)  a name that keras.applications does not have
 │   ├── WeightsFileError           (ValueError)  a weights file that does not fit the backbone
@@ -39,6 +40,7 @@ __all__ = [
     "BundleError",
     "ClassMismatchError",
     "DataError",
+    "DeviceError",
     "DiskSpaceError",
     "ExportError",
     "ManifestError",
@@ -113,6 +115,10 @@ class DiskSpaceError(SceneLearnError, OSError):
 
 class BackendError(SceneLearnError, ImportError):
     """None of Keras' backends (JAX, TensorFlow, Torch) is installed."""
+
+
+class DeviceError(SceneLearnError, RuntimeError):
+    """These devices or processes cannot work together on a fit. The message says why."""
 
 
 class BackboneError(SceneLearnError):

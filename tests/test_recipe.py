@@ -265,3 +265,9 @@ def test_network_between_is_kept_and_saved(fitted: FitResult, tmp_path: Any) -> 
     alone = sl.fit(fitted.splits, **settings, recipe={"trained": "all", "interpolate": False})
     assert alone.share in (0.0, 1.0)
     assert [e.train_loss for e in alone.history[1:]] == [e.train_loss for e in fit.history[1:]]
+
+
+def test_average_of_several_epochs(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
+    """JAX deletes the arrays that a prediction was given: the average must not be among them."""
+    fit = sl.fit(fitted.splits, **fit_settings, recipe={"average": 0.5})
+    assert [epoch.number for epoch in fit.history] == [0, 1, 2]

@@ -36,6 +36,7 @@ def build(
     image_px: int = 160,
     seed: int = 0,
     batch_statistics: bool = False,
+    precision: str | None = None,
 ) -> Any:
     """A model from raw pixels to features: preprocessing, backbone, global average.
 
@@ -48,12 +49,14 @@ def build(
         seed: of random weights.
         batch_statistics: whether stored weights normalize by the batch while training, as random
             ones do.
+        precision: Keras' dtype policy for the network, such as "mixed_bfloat16"; None for the
+            one that Keras has, usually float32. Preprocessing has that in any case.
 
     Returns:
         A functional `keras.Model`, (batch, image_px, image_px, 3) values in 0-255, uint8 or
-        float, to (batch, n_features) float32. The network is its layer "backbone". With stored
-        weights, BatchNormalization keeps its stored statistics even while training, unless
-        `batch_statistics`.
+        float, to (batch, n_features) in the precision's compute dtype, usually float32. The network
+        is its layer "backbone". With stored weights, BatchNormalization keeps its stored statistics
+        even while training, unless `batch_statistics`.
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.
@@ -71,7 +74,8 @@ def build(
         x = image
         for layer in layers(architecture.preprocess):
             x = layer(x)
-        network = _network(architecture, source, image_px)
+        with _policy(precision):
+            network = _network(architecture, source, image_px)
         return k.Model(image, network(x), name="features")
 
     model = filled(make, seed)
@@ -143,6 +147,19 @@ def filled(make: Callable[[], Any], seed: int = 0) -> Any:
         else:
             variable._initialize(k.ops.convert_to_tensor(value, dtype=variable.dtype))
     return model
+
+
+@contextmanager
+def _policy(name: str | None) -> Iterator[None]:
+    """Inside, layers are made with this dtype policy."""
+    config = keras().config
+    before = config.dtype_policy()
+    if name is not None:
+        config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        config.set_dtype_policy(before)
 
 
 def _check_weights(weights: str | os.PathLike[str] | None) -> str | None:

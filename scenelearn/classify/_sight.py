@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn._devices import padded, predict
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -164,11 +165,9 @@ def run(
         progress(0, total)
     for batch in batches:
         n = len(batch)
-        fill = np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)
-        whole = np.concatenate([batch, fill]) if n < batch_size else batch
-        found = model.predict_on_batch(whole)
-        tables = found if isinstance(found, list | tuple) else [found]
-        yield [np.asarray(table, np.float32)[:n] for table in tables]
+        fill = np.zeros((padded(batch_size) - n, *batch.shape[1:]), batch.dtype)
+        whole = np.concatenate([batch, fill]) if len(fill) else batch
+        yield [table[:n] for table in predict(model, whole)]
         done += n
         if progress:
             progress(done, total)

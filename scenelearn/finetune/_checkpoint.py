@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._devices import process, shared_bytes
 from scenelearn.data import written_whole
 from scenelearn.errors import ArgumentError
 
@@ -45,6 +46,7 @@ class Checkpoint:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._mine = process()[0] == 0  # of several processes the first one writes
         self.seconds = 0.0
         self.n_written = 0
         self._last_s = 0.0
@@ -53,6 +55,8 @@ class Checkpoint:
 
     def is_due(self, *, epoch_ended: bool = False) -> bool:
         """Whether to write now: at an epoch's end, and at times within it."""
+        if not self._mine:
+            return False
         since = time.monotonic() - self._written
         wait = self._last_s / MOST_SHARE
         return since >= (wait if epoch_ended else max(wait, EVERY_S))
@@ -66,6 +70,8 @@ class Checkpoint:
             about: JSON values.
             arrays: by name, of any dtype of numbers.
         """
+        if not self._mine:
+            return
         start = time.monotonic()
         try:
             write(self.file, about, arrays)
@@ -84,19 +90,27 @@ class Checkpoint:
         self.seconds += self._last_s
 
     def read(self) -> Saved | None:
-        """What was written last; None, and a line in the log, if there is nothing whole."""
+        """What was written last; None, and a line in the log, if there is nothing whole.
+
+        Of several processes the first one reads, and all get it.
+        """
+        content: npt.NDArray[np.uint8] | None = None
         try:
-            found = read(self.file)
+            if self._mine:
+                content = np.fromfile(self.file, np.uint8)
+                parsed(content)
         except FileNotFoundError:
             _log.warning("There is no run to go on with: this one starts from the beginning.")
         except (OSError, ValueError) as error:
+            content = None
             _log.warning("The run starts from the beginning: %s: %s", self.file, error)
-        else:
-            return found
-        return None
+        content = shared_bytes(content)
+        return None if content is None else parsed(content)
 
     def remove(self) -> None:
         """Take it away, and what a killed process left of half-written ones."""
+        if not self._mine:
+            return
         try:
             for path in (self.file, *self.file.parent.glob(f".{self.file.name}.*")):
                 path.unlink(missing_ok=True)
@@ -154,7 +168,18 @@ def read(file: Path) -> Saved:
         OSError: if it cannot be read.
         ValueError: if it is not whole, or of another version.
     """
-    content = np.fromfile(file, np.uint8)  # not read_bytes: Torch wants arrays that it may write to
+    return parsed(np.fromfile(file, np.uint8))  # not read_bytes: Torch wants to write to arrays
+
+
+def parsed(content: npt.NDArray[np.uint8]) -> Saved:
+    """What the bytes of a checkpoint say.
+
+    Args:
+        content: (n,) uint8.
+
+    Raises:
+        ValueError: if they are not whole, or of another version.
+    """
     body, digest = content[:-_N_DIGEST], content[-_N_DIGEST:]
     if body[: len(_MAGIC)].tobytes() != _MAGIC:
         raise ValueError("not a checkpoint of this version of scenelearn")

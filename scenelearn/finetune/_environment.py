@@ -9,6 +9,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from scenelearn._backend import keras
+from scenelearn._devices import n_devices
 from scenelearn.data import Photos
 
 
@@ -19,7 +20,7 @@ def environment() -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         **versions(),
-        "device": _device(backend),
+        "device": _device(backend) + (f" × {n_devices()}" if n_devices() > 1 else ""),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn._devices import n_devices
 from scenelearn.data import DECODING, cache_folder, written_whole
 from scenelearn.finetune._environment import environment
 
@@ -49,7 +50,9 @@ def folder_of(model: Any, backbone: str, image_px: int, batch_size: int, *, mirr
     """
     facts = environment()
     here = [facts[name] for name in ("keras", "backend", facts["backend"], "device")]
-    sizes = [str(image_px), str(batch_size), keras().config.dtype_policy().name]
+    at_once = str(batch_size) if n_devices() == 1 else f"{batch_size}/{n_devices()}"
+    policies = {layer.dtype_policy.name for layer in model._flatten_layers()}
+    sizes = [str(image_px), at_once, *sorted(policies)]
     parts = [_RECIPE, DECODING, backbone, *sizes, *here]
     digest = hashlib.blake2b("\n".join(parts).encode(), digest_size=12)
     for weight in model.weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._devices import n_devices, process, shared, shared_array
 from scenelearn.classify import judge, outputs
 from scenelearn.data import Batches, Pixels, has_room
 from scenelearn.errors import ArgumentError, NoPhotosError
@@ -67,9 +68,10 @@ def rows_of(
     if keep:
         px, at_once = batches.pixels.image_px, batches.batch_size
         folder = folder_of(model, backbone, px, at_once, mirrored=mirrored)
-        found, n_bytes = take(folder, wanted, table)
-        if not _may_grow(folder, n_bytes, len(wanted) - len(found), table.shape[1]):
-            folder = None
+        found, n_bytes = taken(folder, wanted, table)
+        n_more = len(wanted) - len(found)
+        if process()[0] or not _may_grow(folder, n_bytes, n_more, table.shape[1]):
+            folder = None  # of several processes the first one writes
     there = np.zeros(len(table), bool)
     there[[row for key in found for row in wanted[key]]] = True
     missing = batches.indices[[rows[0] for key, rows in wanted.items() if key not in found]]
@@ -119,13 +121,25 @@ def kept(model: Any, hashes: Sequence[bytes], backbone: str, image_px: int) -> T
     for row, key in enumerate(hashes):
         wanted[key].append(row)
     folder = folder_of(model, backbone, image_px, FEATURE_BATCH, mirrored=False)
-    found, _ = take(folder, wanted, table)
+    found, _ = taken(folder, wanted, table)
     return table if len(found) == len(wanted) else None
+
+
+def taken(
+    folder: Path, wanted: Mapping[bytes, Sequence[int]], table: Table
+) -> tuple[set[bytes], int]:
+    """As `take`; several processes take what the first one finds."""
+    found, n_bytes = take(folder, wanted, table) if process()[0] == 0 else (set[bytes](), 0)
+    if process()[1] > 1:
+        table[:] = shared_array(table)
+        there = shared([key.hex() for key in found])
+        found = {bytes.fromhex(key) for key in there}
+    return found, n_bytes
 
 
 def seconds_a_photo(model: Any, image_px: int, batch_size: int) -> float:
     """How long the network takes to see a photo, after compilation, by two blank batches."""
-    n = min(batch_size, FEATURE_BATCH)
+    n = min(batch_size, FEATURE_BATCH * n_devices())
     batch = np.zeros((n, image_px, image_px, 3), np.uint8)
     outputs(model, [batch], n)
     start = time.monotonic()

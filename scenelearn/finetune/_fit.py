@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
+from scenelearn._devices import (
+    at_home,
+    first_of_all,
+    process,
+    see_that_same,
+    shared,
+    shared_array,
+    spread,
+)
 from scenelearn.augment import Policy
 from scenelearn.classify import (
     COVERAGE,
@@ -32,15 +42,17 @@ from scenelearn.finetune._clock import Clock, Progress
 from scenelearn.finetune._course import Course
 from scenelearn.finetune._environment import environment, fingerprint
 from scenelearn.finetune._features import Sides, features_of, sides_of
-from scenelearn.finetune._fits import fitting_batch
+from scenelearn.finetune._fits import shareable_batch
+from scenelearn.finetune._head import Head
 from scenelearn.finetune._key import checkpoint_file
 from scenelearn.finetune._memory import memory
+from scenelearn.finetune._precision import in_float32
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
 from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
 from scenelearn.finetune._state import State, judged, unpack
-from scenelearn.finetune._stop import stoppable
+from scenelearn.finetune._stop import SharedStop, stoppable
 from scenelearn.finetune._strength import choose
 from scenelearn.finetune._trust import sample_of, trust_from
 
@@ -60,6 +72,8 @@ def fit(
     augmentation: str | Policy | Mapping[str, Any] = "standard",
     recipe: Recipe | Mapping[str, Any] | None = None,
     seed: int = 0,
+    precision: str | None = None,
+    devices: str | None = None,
     broken: str = "skip",
     resume: bool = False,
     progress: Progress | None = None,
@@ -106,6 +120,13 @@ def fit(
         recipe: the finer points: which layers train, label smoothing, MixUp and so on; None for
             the defaults of `Recipe`.
         seed: of everything random.
+        precision: "mixed_bfloat16" or "mixed_float16": while features are made and fine-tuning
+            goes on, the network computes in 16 bits; float16 with a scaled loss. Weights, head
+            and loss stay in 32, and the classifier is calibrated and judged in 32 as well. On a
+            CPU it is left out, with a warning in the log.
+        devices: "all" spreads each batch over all devices of JAX, those of other processes
+            included; the result is that of one device, to rounding. None takes one, or
+            those of a `keras.distribution.DataParallel` that has been set.
         broken: "skip" goes on without photos that are broken and names them in the result;
             "raise" stops before the first step, naming the first.
         resume: go on with a run of the same settings (but for `minutes`), photos, weights and
@@ -130,6 +151,7 @@ def fit(
         TooFewPhotosError: if, of some side, no photo can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
         BackendError: if no backend of Keras is installed.
+        DeviceError: if devices or processes cannot work together, or do not have the same photos.
         KeyboardInterrupt: at Ctrl-C or SIGTERM, see above; its argument names the signal.
 
     References:
@@ -148,20 +170,25 @@ def fit(
         augmentation=augmentation,
         recipe=recipe,
         seed=seed,
+        precision=precision,
     )
     check_broken(broken)
     refused = tuple(one for one in splits.photos.refused if one.reason not in HARMLESS)
     if refused and broken == "raise":
         raise broken_photos(refused)
 
-    with stoppable() as stop:
+    with stoppable() as stop, ExitStack() as inside:
         clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
-        settings, features, pixels = _opened(splits, settings, broken, clock)
+        settings, features, pixels = _opened(
+            splits, settings, broken, clock, lambda: inside.enter_context(spread(devices))
+        )
+        heard = stop if process()[1] == 1 else SharedStop(stop)
         checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
+        see_that_same(checkpoint.file.parent.name, "photos, settings, weights and versions")
         saved = checkpoint.read() if resume else None
         if saved is None:
             checkpoint.remove()
-            settings = replace(settings, batch_size=fitting_batch(features, batch_size))
+            settings = replace(settings, batch_size=shareable_batch(features, settings))
             sides = sides_of(splits, pixels, settings.batch_size, seed)
             to_logits, model, solved = _solved(features, sides, splits, settings, clock)
         else:
@@ -176,7 +203,7 @@ def fit(
             if saved is None:
                 state = planned(
                     features, to_logits, sides, settings,
-                    solved=solved, clock=clock, stop=stop,
+                    solved=solved, clock=clock, stop=heard,
                 )  # fmt: skip
             keep_s = state.schedule.keep_s
             deadline = clock.deadline(keep_s=keep_s) if epochs is None else math.inf
@@ -184,7 +211,7 @@ def fit(
                 deadline=deadline,
                 spare_s=_SPARE * 60 * minutes,
                 most_epochs=most_epochs(settings),
-                stop=stop,
+                stop=heard,
                 checkpoint=checkpoint,
                 elapsed_s=clock.elapsed_s,
                 progress=clock.report("fine-tuning"),
@@ -195,12 +222,16 @@ def fit(
                 settings = replace(settings, epochs=state.schedule.course or 0)
             note(_said_of(state, stopped, asked=epochs))
 
+        if settings.precision is not None:
+            in_float32(model)
         trust, on_validation, on_test, tested = _judged(model, splits, sides, clock)
-    if not stopped or stopped != stop.requested:
-        checkpoint.remove()
+        if not stopped or stopped != heard.requested:
+            checkpoint.remove()
+        where = environment()
+    at_home(model)
 
     facts = {
-        **environment(),
+        **where,
         "photos": fingerprint(splits.photos),
         "backbone": settings.backbone,
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
@@ -234,24 +265,31 @@ def fit(
 
 
 def _opened(
-    splits: Splits, settings: FitSettings, broken: str, clock: Clock
+    splits: Splits,
+    settings: FitSettings,
+    broken: str,
+    clock: Clock,
+    take_devices: Callable[[], object],
 ) -> tuple[FitSettings, Any, Pixels]:
     """The settings with the network's name, the network of features, and the photos' pixels."""
     with clock.phase("network") as note:
-        settings = with_backbone(settings, len(splits.photos))  # which loads Keras
+        take_devices()  # which loads Keras
+        settings = with_backbone(settings, len(splits.photos))
         features = backbones.build(
             settings.backbone,
             weights=settings.weights,
             image_px=settings.image_px,
             seed=settings.seed,
             batch_statistics=settings.recipe.batch_statistics,
+            precision=settings.precision,
         )
         backbones.fast_on_cpu(features)
         note(f"{settings.backbone}, {features.count_params():,} parameters")
 
     with clock.phase("photos") as note:
         px, report = settings.image_px, clock.report("decoding photos")
-        pixels = decode(splits.photos, px, broken=broken, progress=report)
+        with first_of_all():
+            pixels = decode(splits.photos, px, broken=broken, progress=report)
         note(f"{int(pixels.usable.sum()):,} photos decoded to {px}×{px} px")
     return settings, features, pixels
 
@@ -272,6 +310,11 @@ def _solved(
             groups=found.groups,
             progress=clock.report("solving the head"),
         ).head
+        head = Head(
+            kernel=shared_array(head.kernel),
+            bias=shared_array(head.bias),
+            strength=shared(head.strength),
+        )
         to_logits, model = _network.with_head(features, head)
         solved = _epoch_0(head.logits(found.validation), found.validation_labels)
         n = len(found.validation)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn import sizing
-from scenelearn.errors import UnknownLayerError
+from scenelearn._backend import keras
+from scenelearn._devices import n_devices, padded, shared
+from scenelearn.errors import ArgumentError, UnknownLayerError
+from scenelearn.finetune._settings import FitSettings
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +49,38 @@ def fitting_batch(model: Any, batch_size: int) -> int:
             fitting,
         )
     return min(fitting, batch_size)
+
+
+def shareable_batch(model: Any, settings: FitSettings) -> int:
+    """A batch size with which training fits into the free memory, and that devices can share.
+
+    Photos of no weight fill a batch up to what devices can share evenly. But BatchNormalization
+    that normalizes by the batch would count them.
+
+    Args:
+        model: as for `fitting_batch`.
+        settings: of the fit.
+
+    Returns:
+        The size that was asked for where it can be; the same in all processes.
+
+    Raises:
+        ArgumentError: if BatchNormalization does, and the devices do not divide the batch.
+    """
+    n, batch_size = n_devices(), settings.batch_size
+    fitting = shared(fitting_batch(model, batch_size))
+    by_batch = (settings.weights is None or settings.recipe.batch_statistics) and any(
+        isinstance(layer, keras().layers.BatchNormalization) for layer in model._flatten_layers()
+    )
+    if by_batch and fitting < batch_size:
+        fitting = max(n, fitting // n * n)
+    if by_batch and fitting % n:
+        raise ArgumentError(
+            f"`batch_size` must be a multiple of the {n} devices where BatchNormalization "
+            f"normalizes by the batch, as from random weights. Received: batch_size={fitting}. "
+            f"Pass batch_size={padded(fitting)}."
+        )
+    return int(fitting)
 
 
 def training_estimate(model: Any, batch_size: int) -> sizing.Estimate:

@@ -25,11 +25,14 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     k = keras()
     kernel, bias = k.ops.convert_to_tensor(head.kernel), k.ops.convert_to_tensor(head.bias)
     dense = k.layers.Dense(len(head.bias), dtype="float32", name="logits")
+    # Drawn values would be replaced below, and differ from process to process.
+    usual, dense.kernel_initializer = dense.kernel_initializer, k.initializers.Zeros()
     dense.build(features.output.shape)
+    dense.kernel_initializer = usual
     dense.kernel.assign(kernel)
     dense.bias.assign(bias)
     logits = dense(features.output)
-    probabilities = k.layers.Softmax(name="probabilities")(logits)
+    probabilities = k.layers.Softmax(dtype="float32", name="probabilities")(logits)
     return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
 
 

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from scenelearn._backend import keras
+from scenelearn.finetune._precision import scaled
 from scenelearn.finetune._recipe import Recipe
 
 
-def optimizer_of(model: Any, recipe: Recipe) -> Any:
+def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> Any:
     """AdamW for what trains of a model; its learning rate is set before each step.
 
     Args:
         model: from raw pixels to logits; its layers are frozen or not already.
         recipe: `weight_decay`, `average` and `layer_decay` of it.
+        precision: of the network's arithmetic, see `FitSettings`.
 
     Returns:
         A Keras optimizer, not built yet.
@@ -31,23 +33,27 @@ def optimizer_of(model: Any, recipe: Recipe) -> Any:
             share = shares[self._get_variable_index(variable)]
             super().update_step(gradient, variable, learning_rate * share)
 
-    return (LayerwiseAdamW if shares else adamw)(
+    optimizer = (LayerwiseAdamW if shares else adamw)(
         learning_rate=0.0,
         weight_decay=recipe.weight_decay,
         use_ema=recipe.average > 0,
         ema_momentum=recipe.average or 0.99,
     )
+    return scaled(optimizer, precision)
 
 
 @contextmanager
 def averaged(model: Any) -> Iterator[None]:
     """Inside, the model has the running average of its weights, if its optimizer keeps one."""
-    if not model.optimizer.use_ema:
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # the loss is scaled
+    if not optimizer.use_ema:
         yield
         return
     k, variables = keras(), model.trainable_variables
     own = [k.ops.convert_to_numpy(variable) for variable in variables]
-    model.optimizer.finalize_variable_values(variables)
+    optimizer.finalize_variable_values(variables)
+    for variable in variables:  # a copy: JAX deletes arrays that a prediction was given
+        variable.assign(k.ops.convert_to_numpy(variable))
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import numpy as np
 
 from scenelearn import backbone as backbones
 from scenelearn import sizing
+from scenelearn._devices import spread
 from scenelearn.augment import Policy
 from scenelearn.classify import MOST_PHOTOS
 from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
@@ -20,7 +21,7 @@ from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
 from scenelearn.finetune._course import Course, even, fitting
 from scenelearn.finetune._feature_rows import seconds_a_photo
-from scenelearn.finetune._fits import available_bytes, fitting_batch, training_estimate
+from scenelearn.finetune._fits import available_bytes, shareable_batch, training_estimate
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
@@ -94,6 +95,8 @@ def plan(
     augmentation: str | Policy | Mapping[str, Any] = "standard",
     recipe: Recipe | Mapping[str, Any] | None = None,
     seed: int = 0,
+    precision: str | None = None,
+    devices: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Say what `fit` would do with the same arguments, and how long it would take.
@@ -114,6 +117,8 @@ def plan(
         augmentation: as for `fit`.
         recipe: as for `fit`.
         seed: as for `fit`.
+        precision: as for `fit`.
+        devices: as for `fit`.
         progress: called with (what, done, in all) as the work goes on.
 
     Returns:
@@ -140,14 +145,27 @@ def plan(
         augmentation=augmentation,
         recipe=recipe,
         seed=seed,
+        precision=precision,
     )
+    with spread(devices):
+        return _planned(splits, settings, batch_size, progress)
+
+
+def _planned(
+    splits: Splits, settings: FitSettings, batch_size: int, progress: Progress | None
+) -> Plan:
+    image_px, minutes = settings.image_px, settings.minutes
     settings = with_backbone(settings, len(splits.photos))
     start = time.monotonic()
     features = backbones.build(
-        settings.backbone, weights=settings.weights, image_px=image_px, seed=seed
+        settings.backbone,
+        weights=settings.weights,
+        image_px=image_px,
+        seed=settings.seed,
+        precision=settings.precision,
     )
     backbones.fast_on_cpu(features)
-    settings = replace(settings, batch_size=fitting_batch(features, batch_size))
+    settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
     photo_s = seconds_a_photo(features, image_px, settings.batch_size)
     step_s, n_trained = 0.0, 0

@@ -15,6 +15,7 @@ from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._choose import AUTO, check_auto, chosen_backbone
 from scenelearn.finetune._course import Course, course_of
+from scenelearn.finetune._precision import PRECISIONS, usable
 from scenelearn.finetune._recipe import Recipe
 
 # Stored weights: the best of 3e-5 … 2e-3 on validation photos of three splits of the Intel photos.
@@ -40,6 +41,8 @@ class FitSettings:
             policy; its values by name become one. "none" leaves them as they are.
         recipe: the finer points of fine-tuning, or its values by name.
         seed: of everything random.
+        precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits; its
+            weights, the head and the loss stay in 32. None for 32 bits throughout.
     """
 
     backbone: str = "mobilenet_v2_0.35"
@@ -52,12 +55,18 @@ class FitSettings:
     augmentation: str | Policy | Mapping[str, Any] = "standard"
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and not isinstance(self.weights, str):
             raise ArgumentError(
                 "`weights` must be 'imagenet', the path of a weights file, or None. "
                 f"Received: weights={self.weights!r}."
+            )
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise ArgumentError(
+                "`precision` must be 'mixed_bfloat16', 'mixed_float16' or None. Received: "
+                f"precision={self.precision!r}. None is sure, and the only one for a CPU."
             )
         bounds = policy_of(self.augmentation)
         if not isinstance(self.augmentation, str):
@@ -117,7 +126,10 @@ def asked(
 
 
 def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
-    """The settings with the network's canonical name; "auto" becomes one.
+    """The settings as this machine can have them.
+
+    The network gets its canonical name, and "auto" becomes one. A precision of 16 bits is for
+    accelerators: on a CPU it is left out, with a warning in the log.
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.
@@ -125,7 +137,9 @@ def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
     name = settings.backbone
     if name == AUTO:
         name = chosen_backbone(n_photos, settings.image_px, settings.minutes)
-    return replace(settings, backbone=backbones.find(name).name)
+    return replace(
+        settings, backbone=backbones.find(name).name, precision=usable(settings.precision)
+    )
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:

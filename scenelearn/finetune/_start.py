@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scenelearn._devices import largest, shared
 from scenelearn.augment import policy as policy_of
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._between import usual_share
@@ -20,7 +21,7 @@ from scenelearn.finetune._head import Head
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._state import Arrays, Schedule, State, begun, restore
-from scenelearn.finetune._stop import Stop
+from scenelearn.finetune._stop import Requested
 from scenelearn.finetune._trust import sample_of
 from scenelearn.finetune._vary import Variation
 
@@ -40,7 +41,7 @@ def planned(
     *,
     solved: Epoch,
     clock: Clock,
-    stop: Stop,
+    stop: Requested,
 ) -> State:
     """Settle what trains and for how many epochs: the state before the first step.
 
@@ -66,7 +67,7 @@ def planned(
     judging_s = 1.3 * photo_s * sides.validation.n_photos
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
-    if train and time.monotonic() > deadline:
+    if train and largest(time.monotonic() > deadline):
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
         train = False
     if train:
@@ -75,6 +76,7 @@ def planned(
         step_s = _train.time_step(
             to_logits, sides.train, variation_of(settings, to_logits), stop, report
         )
+    step_s, judging_s, keep_s = shared([step_s, judging_s, keep_s])
     course: Course = ()
     if train and not stop.requested:
         n_steps = len(sides.train)
@@ -84,7 +86,7 @@ def planned(
             course = settings.epochs
         else:
             course = fitting(
-                deadline - time.monotonic(),
+                shared(deadline - time.monotonic()),
                 n_steps=n_steps,
                 step_s=step_s,
                 judging_s=judging_s,
@@ -155,4 +157,4 @@ def prepare(features: Any, to_logits: Any, settings: FitSettings) -> None:
         _network.start_afresh(features, to_logits)
     else:
         _network.choose_trained(features, settings.image_px, settings.recipe.trained)
-    _train.compile_(to_logits, settings.recipe)
+    _train.compile_(to_logits, settings.recipe, settings.precision)

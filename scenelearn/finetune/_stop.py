@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+
+from scenelearn._devices import largest
 
 # A signal is taken over only from the handler that it has where nobody has set another one.
 _USUAL: tuple[tuple[signal.Signals, Any], ...] = (
@@ -68,6 +70,30 @@ class Stop:
         self.requested = self.requested or name
         if not (first and self._gently):
             raise KeyboardInterrupt(name)
+
+
+class Requested(Protocol):
+    """Where to ask whether the end of a fit has been asked for."""
+
+    @property
+    def requested(self) -> str:
+        """The name of the signal; empty while there is none."""
+
+
+class SharedStop:
+    """A `Stop` that all processes look at together: a signal to one of them is one to all.
+
+    Each time that one process asks, all must.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    @property
+    def requested(self) -> str:
+        """The name of the signal that any of them got; empty while there is none."""
+        names = ("", *(number.name for number, _ in _USUAL))
+        return names[largest(names.index(self._stop.requested))]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn._devices import largest, shared
 from scenelearn.backbone import fast_on_cpu
 from scenelearn.classify import judge
 from scenelearn.data import Batches
@@ -24,7 +25,7 @@ from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._state import Judged, Schedule, State, judged, pack
-from scenelearn.finetune._stop import Stop
+from scenelearn.finetune._stop import Requested
 from scenelearn.finetune._vary import Variation, varied
 
 _TIMED_STEPS = 5
@@ -32,20 +33,20 @@ _TIMED_STEPS = 5
 _log = logging.getLogger(__name__)
 
 
-def compile_(model: Any, recipe: Recipe) -> None:
+def compile_(model: Any, recipe: Recipe, precision: str | None = None) -> None:
     """Give the model its loss and optimizer; the rate is set before each step."""
     fast_on_cpu(model)
     loss = keras().losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=recipe.label_smoothing
     )
-    model.compile(optimizer=optimizer_of(model, recipe), loss=loss)
+    model.compile(optimizer=optimizer_of(model, recipe, precision), loss=loss)
 
 
 def time_step(
     model: Any,
     train: Batches,
     variation: Variation,
-    stop: Stop,
+    stop: Requested,
     progress: Callable[[int, int], None],
 ) -> float:
     """Seconds a training step takes, after compilation.
@@ -93,7 +94,7 @@ class Watch:
     deadline: float
     spare_s: float
     most_epochs: int
-    stop: Stop
+    stop: Requested
     checkpoint: Checkpoint
     elapsed_s: Callable[[], float]
     progress: Callable[[int, int], None]
@@ -101,7 +102,7 @@ class Watch:
     @property
     def is_over(self) -> bool:
         """Whether there is no time left, not even the spare seconds."""
-        return time.monotonic() > self.deadline + self.spare_s
+        return bool(largest(time.monotonic() > self.deadline + self.spare_s))
 
     def keep(self, state: State, model: Any) -> None:
         """Write a checkpoint now."""
@@ -221,11 +222,18 @@ def _planned_anew(
     """The schedule after an epoch of `n_done` steps: its rest as the time that is left has it."""
     plan, number = state.schedule, len(state.history) - 1
     ended = n_done, share_done(plan.course, number, n_done)
+    left_s, step_s, judging_s = shared(
+        [
+            watch.deadline - time.monotonic(),
+            steps_s / n_done,
+            max(0.0, state.history[-1].seconds - steps_s),
+        ]
+    )
     course = fitting(
-        watch.deadline - time.monotonic(),
+        left_s,
         n_steps=n_steps,
-        step_s=steps_s / n_done,
-        judging_s=max(0.0, state.history[-1].seconds - steps_s),
+        step_s=step_s,
+        judging_s=judging_s,
         most=watch.most_epochs,
         done=(*plan.course[: number - 1], ended),
     )
@@ -265,7 +273,7 @@ def _choose_between(model: Any, validation: Batches, state: State, watch: Watch)
         variable.assign(value)
 
 
-def _judged(model: Any, validation: Batches, stop: Stop) -> Judged | None:
+def _judged(model: Any, validation: Batches, stop: Requested) -> Judged | None:
     """What the network reaches on the validation photos; None if a signal came meanwhile."""
 
     def heed(_done: int, _total: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from scenelearn._devices import padded, process
 from scenelearn.augment import Policy, apply, draw, mix, pair
 from scenelearn.data import Batches, made_ahead
+from scenelearn.errors import DeviceError
 from scenelearn.finetune._recipe import Recipe
 
 
@@ -30,10 +32,12 @@ class Variation:
 
 def varied(
     train: Batches, variation: Variation, *, epoch: int, steps: range
-) -> Iterator[tuple[int, tuple[Any, Any]]]:
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """The epoch's batches of some steps, each made in a thread while the one before is trained on.
 
-    All of a batch is a function of (seed, epoch, step).
+    All of a batch is a function of (seed, epoch, step). Where it is spread over devices that do not
+    divide it, photos of no weight fill it up. Each of several processes makes its share only, or
+    where photos are mixed all, and keeps its share.
 
     Args:
         train: the training photos.
@@ -45,25 +49,52 @@ def varied(
         The number of each step, and its batch: images (batch, height, width, 3) and labels
         (batch, n_classes) float32 with row sums of 1. A partial last batch is filled up by
         repeating it: one compiled program serves all. Steps whose photos are all gone since they
-        were decoded are left out.
+        were decoded are left out. Where photos have no weight, the weights (batch,) come third.
+
+    Raises:
+        DeviceError: by the iterator, if one of several processes can no longer read a photo.
     """
     order, recipe = train.order(epoch), variation.recipe
     one_hot = np.eye(variation.n_classes, dtype=np.float32)
+    n, n_padded, (k, n_processes) = train.batch_size, padded(train.batch_size), process()
+    mixed = recipe.mixup or recipe.cutmix
+    share = replace(train, batch_size=n_padded, process=(k, n_processes))
 
-    def vary(step: int) -> tuple[Any, Any]:
-        images, labels, indices = train.at(order, step)
+    def vary(step: int) -> tuple[Any, ...]:
+        n_rows = n
+        if n_processes == 1 or mixed:
+            images, labels, indices = train.at(order, step)
+        else:
+            n_rows = n_padded // n_processes
+            filled = np.resize(order[step * n : (step + 1) * n], n)
+            images, labels, indices = share.at(np.resize(filled, n_padded), 0)
+        if n_processes > 1 and len(indices) < min(n_rows, len(order) - step * n):
+            raise DeviceError(
+                "All processes must be able to read all photos. Received: some that process "
+                f"{k} can no longer read. Check its disk, and call fit again with resume=True."
+            )
         if not len(indices):
             return images, labels
-        n = train.batch_size
-        images = np.resize(images, (n, *images.shape[1:]))
-        draws = draw(variation.policy, train.seed, np.resize(indices, n), epoch=epoch)
-        images, targets = apply(images, draws), one_hot[np.resize(labels, n)]
-        if recipe.mixup or recipe.cutmix:
+        images = np.resize(images, (n_rows, *images.shape[1:]))
+        draws = draw(variation.policy, train.seed, np.resize(indices, n_rows), epoch=epoch)
+        images, targets = apply(images, draws), one_hot[np.resize(labels, n_rows)]
+        if mixed:
             pairs = pair(
                 train.seed, n, epoch=epoch, step=step, mixup=recipe.mixup, cutmix=recipe.cutmix
             )
             images, targets = mix(images, targets, pairs)
-        return images, targets
+        return spread_out(images, targets)
+
+    def spread_out(images: Any, targets: Any) -> tuple[Any, ...]:
+        """This process's rows, and what each weighs; the whole batch on one device."""
+        if n_padded == n and n_processes == 1:
+            return images, targets
+        mine = np.arange(n_padded)[k::n_processes]
+        if len(mine) != len(targets):
+            images, targets = (np.asarray(one)[mine % n] for one in (images, targets))
+        if n_padded == n:
+            return images, targets
+        return images, targets, np.where(mine < n, n_padded / n, 0).astype(np.float32)
 
     made = made_ahead(vary, steps, workers=1)
     return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))

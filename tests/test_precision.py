@@ -1,0 +1,143 @@
+"""Mixed precision: 16 bits while training, on accelerators; forced here, on a CPU."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn import backbone
+from scenelearn.errors import ArgumentError
+from scenelearn.finetune import _fit, _precision
+from scenelearn.finetune._feature_files import folder_of
+from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._recipe import Recipe
+
+
+def policies(model: Any) -> set[str]:
+    return {layer.dtype_policy.name for layer in (model, *model._flatten_layers())}
+
+
+def photos(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
+
+
+def test_precision_that_is_none(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"`precision` must be.*precision='float16'"):
+        sl.fit(fitted.splits, **fit_settings, precision="float16")
+
+
+def test_on_a_cpu_it_is_left_out_with_a_warning(
+    fitted: sl.FitResult, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = fit_settings | {"epochs": 0, "precision": "mixed_bfloat16"}
+    with caplog.at_level(logging.WARNING):
+        fit = sl.fit(fitted.splits, **settings)
+    assert "precision='mixed_bfloat16' is left out" in caplog.text
+    assert fit.settings.precision is None
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_network_in_16_bits_has_weights_in_32_and_about_the_same_features(precision: str) -> None:
+    exact, mixed = (
+        backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=1, precision=one)
+        for one in (None, precision)
+    )
+    assert policies(exact) == {"float32"}
+    assert policies(mixed.get_layer("backbone")) == {precision}
+    assert mixed.output.dtype == precision.removeprefix("mixed_")
+    assert {str(v.dtype) for v in mixed.variables} == {"float32"}
+    a, b = (
+        np.asarray(one.predict_on_batch(photos(8)), np.float32).ravel() for one in (exact, mixed)
+    )
+    assert 0 < np.abs(a - b).max() < 0.02 * np.abs(a).max()
+    _precision.in_float32(mixed)
+    assert policies(mixed) == {"float32"}
+    assert np.allclose(mixed.predict_on_batch(photos(8)).ravel(), a, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_another_precision_lie_elsewhere() -> None:
+    def folder(precision: str | None) -> Path:
+        model = backbone.build(
+            "scenelearn_tiny", weights=None, image_px=32, seed=1, precision=precision
+        )
+        return folder_of(model, "scenelearn_tiny", 32, 8, mirrored=False)
+
+    assert len({folder(one) for one in (None, *_precision.PRECISIONS)}) == 3
+
+
+def test_loss_is_scaled_and_steps_with_infinite_gradients_are_left_out() -> None:
+    import keras
+
+    def trained(precision: str | None, gradients: list[list[float]]) -> np.ndarray:
+        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+        model.set_weights([np.array([[1.0], [-1.0]], np.float32)])
+        optimizer = optimizer_of(model, Recipe(average=0.5), precision)
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        optimizer.learning_rate.assign(0.1)
+        for gradient in gradients:
+            scale = float(optimizer.scale_loss(1.0)) if precision == "mixed_float16" else 1.0
+            scaled = keras.ops.convert_to_tensor(scale * np.array(gradient, np.float32)[:, None])
+            trainable, others = optimizer.stateless_apply(
+                [v.value for v in optimizer.variables],
+                [scaled],
+                [v.value for v in model.trainable_variables],
+            )
+            for variables, values in (
+                (model.trainable_variables, trainable),
+                (optimizer.variables, others),
+            ):
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+        with averaged(model):
+            mean = model.get_weights()[0]
+        return np.concatenate([mean, model.get_weights()[0]])
+
+    steps = [[1.0, 2.0], [0.5, -1.0]]
+    exact = trained(None, steps)
+    assert np.abs(exact[2:] - np.array([[1.0], [-1.0]])).min() > 0.01  # the steps were taken
+    assert np.allclose(trained("mixed_float16", steps), exact, rtol=0, atol=1e-6)
+    with_infinite = [steps[0], [np.inf, 0.0], steps[1]]
+    assert np.allclose(trained("mixed_float16", with_infinite), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
+def test_fit_in_16_bits_gives_a_classifier_in_32(
+    fitted: sl.FitResult,
+    fit_settings: dict[str, Any],
+    tmp_path: Path,
+    precision: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_precision, "_on_cpu", lambda: False)
+    trained_in: list[set[str]] = []
+
+    def in_float32(model: Any) -> Any:
+        trained_in.append(policies(model.get_layer("backbone")))
+        return _precision.in_float32(model)
+
+    monkeypatch.setattr(_fit, "in_float32", in_float32)
+    fit = sl.fit(fitted.splits, **fit_settings, precision=precision, recipe={"average": 0.9})
+    assert trained_in == [{precision}]
+    assert fit.settings.precision == precision
+    assert len(fit.history) == 3
+    assert all(np.isfinite(epoch.train_loss) for epoch in fit.history[1:])
+    model = fit.classifier.model
+    assert policies(model) == {"float32"}
+    path = tmp_path / "mixed.keras"
+    fit.save(path)
+    loaded = sl.load(path)
+    assert policies(loaded.model) == {"float32"}
+    images = photos(5)
+    ours, theirs = (
+        [list(p.probabilities.values()) for p in one.predict(list(images))]
+        for one in (fit.classifier, loaded)
+    )
+    assert np.allclose(ours, theirs, rtol=0, atol=1e-5)
