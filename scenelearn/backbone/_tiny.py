@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ STORED = "scenelearn"
 """What to pass as `weights` for those that come with the package."""
 
 FILE = Path(__file__).parent / "scenelearn_tiny.weights.h5"
+
+_REACHED = FILE.with_name("scenelearn_tiny.json")
 
 _STEM = 16
 _STAGES = ((32, 1), (64, 2), (128, 3))  # width, blocks after the one that halves the map
@@ -70,6 +73,20 @@ def scenelearn_tiny(
             before = width
     x = _normalized(_convolution(_FEATURES, 1, 1, "last"), x, "last")
     return k.Model(image, k.layers.GlobalAveragePooling2D(name="features")(x))
+
+
+def reached() -> dict[str, float]:
+    """What was measured with the stored weights, see `tests/bench/embedded.py` in the repository.
+
+    Returns:
+        Mean accuracy on the Intel photos' test side, in percent: of heads on the frozen features
+        with "pretrained" and "random" weights, and of "imagenet" ones in the default network.
+        Empty where nothing was measured.
+    """
+    if not _REACHED.is_file():
+        return {}
+    known = json.loads(_REACHED.read_text(encoding="utf-8"))
+    return {what: float(value) for what, value in known["test_percent"].items()}
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:  # noqa: ARG001

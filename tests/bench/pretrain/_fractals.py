@@ -63,9 +63,9 @@ def _walk(rng: np.random.Generator) -> tuple[Floats, Floats]:
                 by.append(which / max(1, n - 1))
         points = np.concatenate(kept)
         deviation = points.std(0)
-        cells = len(np.unique(((points - points.mean(0)) / deviation.max() * 8).astype(int), axis=0))
-        if deviation.min() > 0.25 * deviation.max() and cells > 100:
-            points = (points - points.mean(0)) / deviation.max()
+        points = (points - points.mean(0)) / deviation.max()
+        n_cells = len(np.unique((points * 8).astype(int), axis=0))
+        if deviation.min() > 0.25 * deviation.max() and n_cells > 100:
             return points.astype(np.float32), np.concatenate(by).astype(np.float32)
 
 

@@ -87,9 +87,15 @@ def _draw(pen: Any, px: int, rng: Rng, group: dict[str, Any], shade: Floats,
         box = np.array([x - w / 2, foot - h, x + w / 2, foot]) * px
         if group["shadow"]:
             lean = sun * 0.8 * h * px
-            pen.polygon([(box[0], box[3]), (box[2], box[3]),
-                         (box[2] + lean, box[3] + 0.2 * h * px),
-                         (box[0] + lean, box[3] + 0.2 * h * px)], fill=_byte(0.25 * light))
+            pen.polygon(
+                [
+                    (box[0], box[3]),
+                    (box[2], box[3]),
+                    (box[2] + lean, box[3] + 0.2 * h * px),
+                    (box[0] + lean, box[3] + 0.2 * h * px),
+                ],
+                fill=_byte(0.25 * light),
+            )
         _SHAPES[group["shape"]](pen, box, light, sun, group)
 
 
@@ -147,7 +153,7 @@ def _bar(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]
 
 def _way(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
     """A band that runs to a point on the horizon, with lines along it."""
-    x0, y0, x1, y1 = box
+    x0, _, x1, y1 = box
     px = pen.im.size[0]
     far, wide, n = (x0 + x1) / 2, (x1 - x0) * 3 + 0.1 * px, group["detail"]
     pen.polygon([(far - 2, y1), (far + 2, y1), (px / 2 + wide, px), (px / 2 - wide, px)],

@@ -1,4 +1,4 @@
-"""All images, drawn once into array files: one for each block of classes, each whole or not there."""
+"""All images, drawn once into array files, one for each block of classes."""
 
 from __future__ import annotations
 

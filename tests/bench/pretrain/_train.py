@@ -1,4 +1,4 @@
-"""Learning to tell the drawn classes apart: AdamW, a half cosine, and a checkpoint to go on from."""
+"""Learning to tell the drawn classes apart: AdamW, a half cosine, a checkpoint to go on from."""
 
 from __future__ import annotations
 
@@ -160,15 +160,13 @@ def _share(step: int, per_epoch: int, seconds: float, lesson: Lesson) -> float:
     return max(step / (lesson.epochs * per_epoch), by_time)
 
 
-def _orders(
-    store: Store, lesson: Lesson, epoch: int, at: int
-) -> Iterator[npt.NDArray[np.int64]]:
+def _orders(store: Store, lesson: Lesson, epoch: int, at: int) -> Iterator[npt.NDArray[np.int64]]:
     """The rest of an epoch's batches, as numbers of images."""
     numbers = np.arange(store.n_classes * store.per_class)
     numbers = numbers[numbers % store.per_class < store.per_class - lesson.held_out]
     order = np.random.default_rng([lesson.seed, epoch]).permutation(numbers)
-    for first in range(at * lesson.batch_size, len(order) - lesson.batch_size + 1, lesson.batch_size):
-        yield order[first : first + lesson.batch_size]
+    n_whole = len(order) // lesson.batch_size
+    yield from order[: n_whole * lesson.batch_size].reshape(n_whole, -1)[at:]
 
 
 def _held_out(
