@@ -10,7 +10,7 @@ seeds together; only its figures on test photos are kept. The means also go into
 the weights, from which an error message has them.
 
 With `--scenes`: fits of 25 epochs at 64 px on so many sample scenes of each class, from the stored
-weights and from random ones. What the other option wrote before stays in the file.
+weights and from random ones. What is not measured now, see `--what`, stays in the file.
 """
 
 from __future__ import annotations
@@ -32,26 +32,31 @@ from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
 
 _TINY, _DEFAULT = "scenelearn_tiny", "mobilenet_v2_0.35"
+_ORDER = ("random", "pretrained", "imagenet")
 SUMMARY = FILE.with_name("scenelearn_tiny.json")
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     out = Path(options.out)
-    found = {"command": "python -m tests.bench.embedded"}
+    found: dict[str, Any] = {"command": "python -m tests.bench.embedded", "rows": [], "scenes": []}
     if out.exists():
-        found |= json.loads(out.read_text(encoding="utf-8"))
+        found |= _of_these_weights(json.loads(out.read_text(encoding="utf-8")))
     found |= {"weights_blake2b": digest(), "environment": environment()}
     if options.photos:
         photos = sl.scan(options.photos)
         found["photos"] = {"n": len(photos), "classes": photos.counts()}
-        found["rows"] = _rows(photos, options)
+        rows = _rows(photos, options)
+        before = [row for row in found["rows"] if row["what"] not in options.what]
+        found["rows"] = sorted(before + rows, key=lambda row: _ORDER.index(row["what"]))
         _write(out, found)
         if options.tiny == "scenelearn":
             _write(SUMMARY, summary(found))
     for per_class in options.scenes:
-        others = [run for run in found.get("scenes", []) if run["per_class"] != per_class]
-        found["scenes"] = others + _scenes(per_class, options)
+        runs = _scenes(per_class, options)
+        new = {(run["per_class"], run["what"]) for run in runs}
+        kept = [run for run in found["scenes"] if (run["per_class"], run["what"]) not in new]
+        found["scenes"] = kept + runs
         _write(out, found)
 
 
@@ -62,6 +67,17 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         "photos": "Intel scenes, six classes, frozen features and a solved head",
         "test_percent": {what: round(100 * float(np.mean(v)), 1) for what, v in values.items()},
     }
+
+
+def _of_these_weights(found: dict[str, Any]) -> dict[str, Any]:
+    """Without what was measured with other stored weights than are there now."""
+    if found.get("weights_blake2b") == digest():
+        return found
+    kept = {
+        part: [row for row in found.get(part, []) if row["what"] != "pretrained"]
+        for part in ("rows", "scenes")
+    }
+    return found | kept
 
 
 def digest() -> str | None:
@@ -78,6 +94,8 @@ def _rows(photos: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
         asked["imagenet"] = (_DEFAULT, options.weights, [160])
     rows = []
     for what, (backbone, weights, sizes) in asked.items():
+        if what not in options.what:
+            continue
         judged = [
             _heads(photos, options.seeds, backbone=backbone, weights=weights, image_px=px)
             for px in sizes
@@ -122,6 +140,8 @@ def _scenes(per_class: int, options: argparse.Namespace) -> list[dict[str, Any]]
         for seed in options.seeds:
             splits = sl.split(photos, seed=seed)
             for what, weights in (("random", None), ("pretrained", options.tiny)):
+                if what not in options.what:
+                    continue
                 fit = sl.fit(
                     splits, backbone=_TINY, weights=weights, image_px=64, epochs=25, seed=seed,
                     minutes=60,
@@ -142,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.embedded")
     parser.add_argument("--photos", help="one folder a class")
     parser.add_argument("--weights", help="ImageNet weights of mobilenet_v2_0.35, to compare")
+    parser.add_argument("--what", nargs="+", choices=_ORDER, default=_ORDER, help="[all]")
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")
     parser.add_argument("--out", default="docs/results/embedded.json", help="[%(default)s]")
