@@ -45,6 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
+def planned() -> int:
+    """Images that a run of full length sees."""
+    usual = _parser().parse_args(["--out", "none"])
+    lesson = Lesson(epochs=usual.epochs)
+    per_epoch = usual.classes * (usual.per_class - lesson.held_out) // lesson.batch_size
+    return lesson.epochs * per_epoch * lesson.batch_size
+
+
 def write_weights(network: Any, file: Path) -> None:
     """As Keras does, but kernels in half precision."""
     with tempfile.TemporaryDirectory() as there, written_whole(file) as partial:
