@@ -137,6 +137,30 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def pretrain(session: nox.Session) -> None:
+    """Draw images and pretrain the embedded backbone on them; goes on where it was cut off.
+
+    Writes its weights and docs/results/pretrain.json; takes up to two hours on two cores, and with
+    `-- --minutes 30` so long. Further arguments go to tests.bench.pretrain.
+    """
+    session.install("-e", ".", *group("test"))
+    env = {"KERAS_BACKEND": "jax"}
+    out = str(Path("scenelearn", "backbone", "scenelearn_tiny.weights.h5"))
+    session.run("python", "-m", "tests.bench.pretrain", "--out", out, *session.posargs, env=env)
+
+
+@nox.session
+def embedded(session: nox.Session) -> None:
+    """Measure the embedded backbone: `-- --photos FOLDER --weights FILE --scenes 40 120`.
+
+    Writes docs/results/embedded.json, and the few numbers of it that an error message needs.
+    """
+    session.install("-e", ".", *group("test"))
+    env = {"KERAS_BACKEND": "jax"}
+    session.run("python", "-m", "tests.bench.embedded", *session.posargs, env=env)
+
+
+@nox.session
 def lost(session: nox.Session) -> None:
     """Kill, interrupt and terminate fits, and see what is lost; takes about half an hour.
 

@@ -181,7 +181,7 @@ def test_weights_file_that_is_damaged(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_kind() -> None:
-    with pytest.raises(ArgumentError, match="`weights` must be 'imagenet', the path"):
+    with pytest.raises(ArgumentError, match="`weights` must be 'imagenet', 'scenelearn', the path"):
         backbone.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
 
 
@@ -257,7 +257,7 @@ def test_width_that_was_never_trained() -> None:
 
 @pytest.mark.parametrize(
     ("name", "n_features"),
-    [("efficientnet_v2_b0", 1280), ("convnext_tiny", 768), ("scenelearn_tiny", 192)],
+    [("efficientnet_v2_b0", 1280), ("convnext_tiny", 768), ("scenelearn_tiny", 384)],
 )
 def test_networks_are_built_under_their_own_name(name: str, n_features: int) -> None:
     """Some of Keras's functions look up what to build by the name that they are given."""

@@ -53,7 +53,7 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
-    assert value["settings"]["weights"] is None
+    assert value["settings"]["weights"] == "scenelearn"
     assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion"]))
     assert Path(value["bundle"]).is_file()
     assert Path(value["report"]).is_file()

@@ -36,7 +36,8 @@ def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
     assert [phase.name for phase in fitted.phases] == [
         "network", "photos", "features", "head", "fine-tuning", "test",
     ]  # fmt: skip
-    assert sum(phase.seconds for phase in fitted.phases) == pytest.approx(fitted.seconds, abs=1)
+    seconds = sum(phase.seconds for phase in fitted.phases)  # all but what is sized between them
+    assert seconds == pytest.approx(fitted.seconds, abs=1, rel=0.2)
     assert fitted.settings.epochs == 2
     assert {"keras", "backend", "device", "date", "cores", "photos"} <= set(fitted.environment)
 

@@ -4,8 +4,9 @@
 # The four steps that the assignment asks for, in order, run while this page is built: a set of
 # photos with at least 100 of each class; its split; an input pipeline with preprocessing and
 # augmentation; and fine-tuning, judged once on photos that nothing has seen. Here the photos are
-# drawn by scenelearn and the network is small and starts from random weights, so that all of it
-# runs offline in about a minute: it shows the way, not what the way reaches. The same steps on the
+# drawn by scenelearn and the network is the [small one that comes with
+# it](../explanation/embedded.py), so that all of it runs offline in about a minute: it shows the
+# way, not what the way reaches. The same steps on the
 # 6,000 Intel scene photos, from ImageNet weights, are in [Results](../results/index.py).
 #
 # ## a. The photos
@@ -78,7 +79,7 @@ augment.preview(photos, "standard", n=5, rows=3, image_px=96)
 # %%
 from scenelearn import backbone
 
-network = backbone.build("scenelearn_tiny", weights=None, image_px=64)
+network = backbone.build("scenelearn_tiny", weights="scenelearn", image_px=64)
 print(network.input.shape, "→", network.output.shape)
 for layer in network.layers:
     print(f"{layer.name:<12} {type(layer).__name__}")
@@ -91,7 +92,9 @@ for layer in network.layers:
 # better on the validation photos.
 
 # %%
-fit = sl.fit(splits, backbone="scenelearn_tiny", weights=None, image_px=64, epochs=25, seed=0)
+fit = sl.fit(
+    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=64, epochs=25, seed=0
+)
 print(fit)
 
 # %% [markdown]

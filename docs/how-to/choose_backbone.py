@@ -58,8 +58,8 @@ for row in json.loads(Path("docs/results/speed.json").read_text())["rows"]:
 # - **The last percent counts, and minutes do not**: a wider MobileNet, or 224 pixels.
 # - **The classes differ in small things** (species, defects): more pixels first, then more width.
 # - **You have a GPU**: arithmetic is cheap there. We have not measured how cheap.
-# - **No download is possible**: `scenelearn_tiny` starts from random weights, and needs
-#   [more photos](little_data.md). Or bring a [weights file](weights.md).
+# - **No download is possible**: `scenelearn_tiny` has [weights in the
+#   package](../explanation/embedded.py). Or bring a [weights file](weights.md).
 #
 # The call is the same for all of them:
 #

@@ -3,8 +3,9 @@
 #
 # From a folder of photos to a classifier, and to a page that shows how good it is. Every number
 # and picture below was made by this code when the page was built. The photos are drawn by
-# scenelearn and the network starts from random weights, so that all of it runs offline in about
-# two minutes. With [photos of your own](#your-own-photos) and ImageNet weights you get far more.
+# scenelearn and the network starts from [weights that come with it](../explanation/embedded.py), so
+# that all of it runs offline in about two minutes. With [photos of your own](#your-own-photos) and
+# ImageNet weights you get far more.
 #
 # ## The photos
 #
@@ -77,14 +78,14 @@ splits
 #
 # [`sl.fit`][scenelearn.finetune.fit] works within a budget of minutes. It computes what the frozen
 # network sees in each photo, solves a head on that, fine-tunes the whole from there, and keeps
-# what does best on the validation photos. A small network with random weights and small
-# images are enough to see all of it happen.
+# what does best on the validation photos. The small network that comes with scenelearn, and small
+# images, are enough to see all of it happen.
 
 # %%
 fit = sl.fit(
     splits,
     backbone="scenelearn_tiny",
-    weights=None,
+    weights="scenelearn",
     image_px=64,
     minutes=1.5,
     seed=0,

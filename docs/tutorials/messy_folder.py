@@ -77,11 +77,13 @@ for group in audit.alike + audit.copies:
 # %% [markdown]
 # ## Fit and report
 #
-# A small network with random weights and small images, so that this page is built quickly: expect
-# little of its accuracy. With your own photos leave these settings out.
+# The small network that comes with scenelearn, and small images, so that this page is built
+# quickly: expect little of its accuracy. With your own photos leave these settings out.
 
 # %%
-fit = sl.fit(splits, backbone="scenelearn_tiny", weights=None, image_px=48, epochs=12, seed=0)
+fit = sl.fit(
+    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=48, epochs=12, seed=0
+)
 print(fit.evaluation.accuracy, "on", fit.evaluation.n_photos, "test photos")
 page = sl.report(fit, work / "report")
 print(*sorted(path.name for path in page.parent.iterdir()))

@@ -3,8 +3,8 @@
 #
 # A report answers four questions: how good is the classifier, where does it fail, how far can one
 # of its answers be trusted, and how is all of it repeated? Below, a small classifier is trained and
-# its report opened part by part. Everything was run when this page was built. The network is tiny
-# and starts from random weights, so it makes plenty of mistakes to look at.
+# its report opened part by part. Everything was run when this page was built. The network is the
+# small one that comes with scenelearn, so it makes plenty of mistakes to look at.
 
 # %%
 import tempfile
@@ -20,7 +20,7 @@ photos = sl.scan(sl.sample_scenes(work / "scenes", per_class=70, seed=5))
 fit = sl.fit(
     sl.split(photos, seed=0),
     backbone="scenelearn_tiny",
-    weights=None,
+    weights="scenelearn",
     image_px=48,
     epochs=15,
     seed=0,

@@ -21,6 +21,7 @@ from scenelearn._backend import keras
 from scenelearn.backbone._fast import KEEPS_STATISTICS
 from scenelearn.backbone._names import Architecture, find
 from scenelearn.backbone._preprocess import layers
+from scenelearn.backbone._tiny import FILE, STORED, reached, scenelearn_tiny
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -42,9 +43,9 @@ def build(
 
     Args:
         name: of keras.applications, see `names`.
-        weights: "imagenet" (Keras downloads the weights once and checks them); the path of a
-            weights file without the top layers, as Keras offers them for download; or None for
-            random weights.
+        weights: "imagenet" (Keras downloads the weights once and checks them); "scenelearn", those
+            that are in the package, for "scenelearn_tiny"; the path of a weights file without the
+            top layers, as Keras offers them for download; or None for random weights.
         image_px: width and height of the images, in pixels.
         seed: of random weights.
         batch_statistics: whether stored weights normalize by the batch while training, as random
@@ -60,13 +61,14 @@ def build(
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.
-        ArgumentError: if the network cannot be built at this image size.
-        PathMissingError: if `weights` is a path where no file is.
+        ArgumentError: if the network cannot be built at this image size, or the package has no
+            weights for it.
+        PathMissingError: if `weights` is a path where no file is, or the package lacks its own.
         WeightsFileError: if the file's weights do not fit the network.
         WeightsUnavailableError: if the download failed.
     """
     architecture = find(name)
-    source = _check_weights(weights)
+    source = _check_weights(weights, architecture)
 
     def make() -> Any:
         k = keras()
@@ -162,21 +164,41 @@ def _policy(name: str | None) -> Iterator[None]:
         config.set_dtype_policy(before)
 
 
-def _check_weights(weights: str | os.PathLike[str] | None) -> str | None:
+def _check_weights(
+    weights: str | os.PathLike[str] | None, architecture: Architecture
+) -> str | None:
     if weights is None or weights == "imagenet":
         return None if weights is None else "imagenet"
     if not isinstance(weights, str | os.PathLike):
         raise ArgumentError(
-            "`weights` must be 'imagenet', the path of a weights file, or None. "
+            "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
             f"Received: weights={weights!r}."
         )
+    if weights == STORED:
+        return _in_package(architecture)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise PathMissingError(
-            "`weights` must be 'imagenet', the path of a weights file, or None. "
+            "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
             f"Received: weights={str(weights)!r}, where there is no file. Check the path."
         )
     return str(path)
+
+
+def _in_package(architecture: Architecture) -> str:
+    """The path of the weights that come with the package."""
+    if architecture.build is not scenelearn_tiny:
+        raise ArgumentError(
+            "`weights` can be 'scenelearn' for the backbone 'scenelearn_tiny' only. Received: "
+            f"weights='scenelearn' for {architecture.name!r}. Pass weights='imagenet', a weights "
+            "file, or None; or backbone='scenelearn_tiny'."
+        )
+    if not FILE.is_file():
+        raise PathMissingError(
+            "The weights of 'scenelearn_tiny' must lie in the package. Received: no file at "
+            f"{str(FILE)!r}. Install scenelearn anew; in a checkout, `nox -s pretrain` makes them."
+        )
+    return str(FILE)
 
 
 def _network(architecture: Architecture, source: str | None, image_px: int) -> Any:
@@ -259,8 +281,20 @@ def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavail
         f"The ImageNet weights of {architecture.name!r} could not be downloaded. Received: "
         f"{error} Download the weights file without top layers ('…_notop.h5') on a machine with "
         f"internet and pass its path: weights='path/to/file.h5' (on the command line "
-        "--weights path/to/file.h5). Or train from random weights, with much lower accuracy: "
-        "weights=None (--weights none)."
+        f"--weights path/to/file.h5). {_instead()}"
+    )
+
+
+def _instead() -> str:
+    """What to take where nothing can be downloaded, and what it costs."""
+    known = reached()
+    if not FILE.is_file() or not {"imagenet", "pretrained"} <= set(known):
+        return "Or train from random weights, with much lower accuracy: weights=None."
+    return (
+        "Or take what comes with scenelearn: backbone='scenelearn_tiny', weights='scenelearn' "
+        "(--backbone scenelearn_tiny --weights scenelearn). Expect a lower accuracy: on photos of "
+        f"six kinds of scenes {known['pretrained']:g} % in place of {known['imagenet']:g} % by the "
+        "default network."
     )
 
 

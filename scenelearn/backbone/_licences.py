@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scenelearn.backbone._tiny import STORED
+
 # By the beginnings of our names, the first that fits: the licences under which the weights were
 # published from which those of keras.applications were made, as its documentation named them for
 # each network, or as the named source has them.
@@ -17,6 +19,7 @@ _OF = (
     ("convnext", "MIT (Meta)"),
 )
 _NEW = "none: random weights, trained on your own photos alone"
+_OURS = "Apache-2.0 (scenelearn; trained on drawn images alone)"
 
 
 def licence(name: str, weights: str | None) -> str:
@@ -24,7 +27,7 @@ def licence(name: str, weights: str | None) -> str:
 
     Args:
         name: from `names`, with or without width.
-        weights: "imagenet", the path of a weights file, or None for random ones.
+        weights: "imagenet", "scenelearn", the path of a weights file, or None for random ones.
 
     Returns:
         That of the weights as keras.applications offers them; of a file, which may be another,
@@ -36,6 +39,8 @@ def licence(name: str, weights: str | None) -> str:
     """
     if weights is None:
         return _NEW
+    if weights == STORED:
+        return _OURS
     of_keras = next((words for start, words in _OF if name.startswith(start)), "")
     if not of_keras and name.startswith("resnet"):
         of_keras = "BSD (Facebook)" if name.endswith("_v2") else "MIT (K. He)"

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
 
 _SAMPLE_PER_CLASS, _SAMPLE_SEED = 120, 0
-# Sample scenes are no photos, and nothing is downloaded for them: a small network learns them
-# from random weights.
+# Sample scenes are no photos, and nothing is downloaded for them: the network and its weights come
+# with the package.
 _SAMPLE_FIT: dict[str, Any] = {
     "backbone": "scenelearn_tiny",
-    "weights": None,
+    "weights": "scenelearn",
     "image_px": 64,
     "minutes": 2.0,
 }
@@ -38,7 +38,9 @@ def add(commands: Any) -> None:
     fit.add_argument(
         "--backbone", help="of keras.applications [mobilenet_v2_0.35; scenelearn_tiny]"
     )
-    fit.add_argument("--weights", help="imagenet, a weights file, or none [imagenet; none]")
+    fit.add_argument(
+        "--weights", help="imagenet, scenelearn, a file, or none [imagenet; scenelearn]"
+    )
     fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160; 64]")
     fit.add_argument("--minutes", type=float, help="time to use [4.5; 2]")
     fit.add_argument("--epochs", type=int, help="exactly so many [as many as fit the time]")

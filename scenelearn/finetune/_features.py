@@ -170,7 +170,8 @@ def features(
     Args:
         photos: from `scan`.
         backbone: a network of keras.applications, see `backbone.names`.
-        weights: "imagenet", the path of a weights file without top layers, or None.
+        weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
+            the path of a weights file without top layers; or None.
         image_px: width and height at which the network sees a photo, in pixels.
         progress: called with (what, done, in all) as the work goes on.
 

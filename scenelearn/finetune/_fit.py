@@ -105,7 +105,8 @@ def fit(
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
             `backbone.names`; or "auto" for the most accurate of a few that the time allows.
-        weights: "imagenet", the path of a weights file without top layers, or None.
+        weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
+            the path of a weights file without top layers; or None.
         image_px: width and height at which the network sees a photo, in pixels.
         minutes: wall-clock budget of all of it. What must be done in any case (decoding,
             features, the head, the test) is done even if it takes longer, with a logged warning.

@@ -29,7 +29,8 @@ class FitSettings:
 
     Attributes:
         backbone: the network's name in keras.applications.
-        weights: "imagenet", a path to a weights file, or None for random weights.
+        weights: "imagenet", "scenelearn" for those in the package, a path to a weights file, or
+            None for random weights.
         image_px: width and height at which the network sees a photo, in pixels, at least 32.
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
         epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none. The
@@ -60,7 +61,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.weights is not None and not isinstance(self.weights, str):
             raise ArgumentError(
-                "`weights` must be 'imagenet', the path of a weights file, or None. "
+                "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
                 f"Received: weights={self.weights!r}."
             )
         if self.precision is not None and self.precision not in PRECISIONS:

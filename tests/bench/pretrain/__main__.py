@@ -1,0 +1,92 @@
+"""The command: draw, train, write the weights and how they came about."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scenelearn.data import cache_folder, written_whole
+from scenelearn.finetune._environment import environment
+from tests.bench.pretrain._store import Store
+from tests.bench.pretrain._train import Lesson, train
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    folder = Path(options.work) if options.work else cache_folder() / "pretrain"
+    store = Store(
+        folder=folder, seed=options.seed, n_classes=options.classes, per_class=options.per_class,
+        px=72,
+    )  # fmt: skip
+    lesson = Lesson(epochs=options.epochs, minutes=options.minutes, seed=options.seed)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    store.draw(say)
+    checkpoint = folder / "run.checkpoint"
+    network, found = train(store, lesson, checkpoint, say)
+    write_weights(network, Path(options.out))
+    found = {
+        "command": "python -m tests.bench.pretrain",
+        "parameters": network.count_params(),
+        "weights_bytes": Path(options.out).stat().st_size,
+        **found,
+        "environment": environment(),
+    }
+    with written_whole(options.history) as partial:
+        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+
+
+def planned() -> int:
+    """Images that a run of full length sees."""
+    usual = _parser().parse_args(["--out", "none"])
+    lesson = Lesson(epochs=usual.epochs)
+    per_epoch = usual.classes * (usual.per_class - lesson.held_out) // lesson.batch_size
+    return lesson.epochs * per_epoch * lesson.batch_size
+
+
+def write_weights(network: Any, file: Path) -> None:
+    """As Keras does, but kernels in half precision."""
+    with tempfile.TemporaryDirectory() as there, written_whole(file) as partial:
+        whole = Path(there, "whole.weights.h5")
+        network.save_weights(whole)
+        with h5py.File(whole) as source, h5py.File(partial, "w", libver="latest") as target:
+
+            def copy(name: str, item: Any) -> None:
+                if isinstance(item, h5py.Dataset):
+                    value = item[()]
+                    kind = np.float16 if value.ndim > 1 else value.dtype
+                    made: Any = target.create_dataset(name, data=value.astype(kind))
+                else:
+                    made = target.require_group(name)
+                for key, attribute in item.attrs.items():
+                    made.attrs[key] = attribute
+
+            source.visititems(copy)
+            for key, attribute in source.attrs.items():
+                target.attrs[key] = attribute
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.pretrain")
+    parser.add_argument("--out", required=True, help="the weights file to write")
+    parser.add_argument("--history", default="docs/results/pretrain.json", help="[%(default)s]")
+    parser.add_argument("--work", help="folder of images and checkpoint [in scenelearn's cache]")
+    parser.add_argument("--classes", type=int, default=600, help="a multiple of 20 [%(default)d]")
+    parser.add_argument("--per-class", type=int, default=150, help="images [%(default)d]")
+    parser.add_argument("--epochs", type=int, default=40, help="[%(default)d]")
+    parser.add_argument("--minutes", type=float, default=0.0, help="end sooner [do not]")
+    parser.add_argument("--seed", type=int, default=0, help="[%(default)d]")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

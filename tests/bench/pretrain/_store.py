@@ -1,0 +1,61 @@
+"""All images, drawn once into array files, one for each block of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn.data import written_whole
+from tests.bench.pretrain import _kinds
+
+_BLOCK = 20  # classes in a file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Drawn images, by their classes.
+
+    Attributes:
+        folder: where the files lie.
+        seed: of the classes and the images.
+        n_classes: a multiple of 20.
+        per_class: images of each.
+        px: width and height, in pixels.
+    """
+
+    folder: Path
+    seed: int
+    n_classes: int
+    per_class: int
+    px: int
+
+    def draw(self, say: Callable[[str], None]) -> None:
+        """Draw what is not there yet."""
+        for block in range(self.n_classes // _BLOCK):
+            file = self._file(block)
+            if file.exists():
+                continue
+            labels = range(block * _BLOCK, (block + 1) * _BLOCK)
+            indices = range(self.per_class)
+            parts = [_kinds.images(self.seed, label, indices, self.px) for label in labels]
+            with written_whole(file) as partial, partial.open("wb") as stream:
+                np.save(stream, np.concatenate(parts))
+            say(f"drawn: {(block + 1) * _BLOCK} of {self.n_classes} classes")
+
+    def opened(self) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]:
+        """A function from numbers, label · per_class + index, to images."""
+        blocks = [np.load(self._file(k), mmap_mode="r") for k in range(self.n_classes // _BLOCK)]
+        size = _BLOCK * self.per_class
+
+        def read(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+            return np.stack([blocks[n // size][n % size] for n in numbers.tolist()])
+
+        return read
+
+    def _file(self, block: int) -> Path:
+        name = f"{self.seed}-{self.per_class}-{self.px}-{_BLOCK}-{block:04}.npy"
+        return self.folder / name

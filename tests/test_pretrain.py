@@ -1,0 +1,207 @@
+"""The embedded backbone: its weights in the package, and the drawn images that they come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn._backend import keras
+from scenelearn.backbone import _build, _tiny
+from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
+from tests.bench import embedded
+from tests.bench.pretrain import _kinds, _train
+from tests.bench.pretrain.__main__ import write_weights
+from tests.bench.pretrain._store import Store
+
+STORED = pytest.mark.skipif(not _tiny.FILE.is_file(), reason="the package has no weights yet")
+
+
+# What is drawn
+
+
+def test_an_image_depends_on_seed_class_and_index_alone() -> None:
+    whole = _kinds.images(0, 3, range(6), 40)
+    np.testing.assert_array_equal(_kinds.images(0, 3, range(4, 6), 40), whole[4:])
+    assert len({image.tobytes() for image in whole}) == 6
+    assert not np.array_equal(_kinds.images(1, 3, range(6), 40), whole)
+
+
+@pytest.mark.parametrize("label", range(20))
+def test_every_kind_of_class_draws_something(label: int) -> None:
+    images = _kinds.images(0, label, range(3), 48)
+    assert images.shape == (3, 48, 48, 3)
+    assert images.std(axis=(1, 2, 3)).mean() > 4
+
+
+def test_half_of_the_classes_are_layouts() -> None:
+    kinds = [_kinds.kind_of(label) for label in range(100)]
+    assert kinds.count("layout") == 50
+    assert set(kinds) == {"attractor", "julia", "layout", "texture"}
+
+
+def test_images_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(folder=tmp_path, seed=0, n_classes=40, per_class=2, px=36)
+    said: list[str] = []
+    store.draw(said.append)
+    assert said == ["drawn: 20 of 40 classes", "drawn: 40 of 40 classes"]
+    monkeypatch.setattr(_kinds, "images", None)  # what is there is not drawn again
+    store.draw(said.append)
+    numbers = np.array([2 * 33 + 1, 0])
+    expected = np.stack([store.opened()(numbers)[0], np.load(sorted(tmp_path.iterdir())[0])[0]])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(store.opened()(numbers), expected)
+    np.testing.assert_array_equal(expected[0], _kinds.images(0, 33, range(1, 2), 36)[0])
+
+
+# How it is trained
+
+
+def test_batches_of_an_epoch_hold_every_image_once_but_those_held_out() -> None:
+    store = Store(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
+    lesson = _train.Lesson(batch_size=10, held_out=1)
+    batches = list(_train._orders(store, lesson, 0, 0))
+    assert sorted(np.concatenate(batches)) == [n for n in range(100) if n % 5 < 4]
+    rest = list(_train._orders(store, lesson, 0, 3))
+    np.testing.assert_array_equal(np.stack(rest), np.stack(batches[3:]))
+    assert not np.array_equal(list(_train._orders(store, lesson, 1, 0)), batches)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(folder=tmp_path / "drawn", seed=0, n_classes=20, per_class=6, px=36)
+    store.draw(lambda _: None)
+    lesson = _train.Lesson(image_px=32, batch_size=16, epochs=2, held_out=1)
+
+    def weights(checkpoint: Path) -> list[Any]:
+        network, found = _train.train(store, lesson, checkpoint, lambda _: None)
+        assert found["steps"] == 2 * (100 // 16)
+        return list(network.get_weights())
+
+    expected = weights(tmp_path / "never")
+    monkeypatch.setattr(_train, "_EVERY_S", 0.0)
+    keep, n_kept = _train._keep, []
+
+    def cut(*arguments: Any) -> None:
+        keep(*arguments)
+        n_kept.append(1)
+        if len(n_kept) == 8:  # in the second epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "_keep", cut)
+    with pytest.raises(KeyboardInterrupt):
+        weights(tmp_path / "run")
+    monkeypatch.setattr(_train, "_EVERY_S", 1e9)
+    for one, other in zip(weights(tmp_path / "run"), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weights_are_written_in_half_precision_and_read_by_a_build(tmp_path: Path) -> None:
+    model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=48, seed=3)
+    file = tmp_path / "tiny.weights.h5"
+    write_weights(model.get_layer("backbone"), file)
+    assert file.stat().st_size < 1_200_000
+    with h5py.File(file) as content:
+        kinds = set()
+        content.visititems(
+            lambda _, item: kinds.add(item.dtype) if isinstance(item, h5py.Dataset) else None
+        )
+    assert kinds == {np.dtype(np.float16), np.dtype(np.float32)}  # float32: BatchNormalization's
+    read = sl.backbone.build("scenelearn_tiny", weights=file, image_px=48)
+    for one, other in zip(read.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other.astype(np.float16) if one.ndim > 1 else other)
+
+
+# What is in the package
+
+
+def test_the_network_is_small_and_takes_any_size() -> None:
+    for px in (32, 33, 100):
+        model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=px)
+        assert model.output_shape == (None, 384)
+    assert model.count_params() < 500_000
+
+
+@STORED
+def test_stored_weights_are_loaded_and_frozen_features_are_kept(scenes: Path) -> None:
+    assert _tiny.FILE.stat().st_size < 1_200_000
+    stored, random = (
+        sl.backbone.build("scenelearn_tiny", weights=weights, image_px=48)
+        for weights in ("scenelearn", None)
+    )
+    kernel = stored.get_layer("backbone").get_layer("stem_convolution").kernel
+    with h5py.File(_tiny.FILE) as content:
+        found: list[Any] = []
+        content.visititems(
+            lambda _, item: found.append(item[()]) if getattr(item, "shape", 0) == (3, 3, 3, 16)
+            else None
+        )  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(kernel), found[0].astype(np.float32))
+    assert not np.array_equal(stored.get_weights()[0], random.get_weights()[0])
+    known = sl.finetune.features(
+        sl.scan(scenes), backbone="scenelearn_tiny", weights="scenelearn", image_px=48
+    )
+    assert known.shape == (72, 384)
+    assert np.isfinite(known).all()
+
+
+def test_stored_weights_of_another_network() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"'scenelearn_tiny' only\. Received: .*for 'mobilenet_0.25'"
+    ):
+        sl.backbone.build("mobilenet_0.25", weights="scenelearn", image_px=32)
+
+
+def test_stored_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_build, "FILE", Path("nowhere/tiny.weights.h5"))
+    with pytest.raises(PathMissingError, match=r"nowhere.*Install scenelearn anew"):
+        sl.backbone.build("scenelearn_tiny", weights="scenelearn", image_px=32)
+
+
+def test_licence_of_stored_weights() -> None:
+    assert sl.backbone.licence("scenelearn_tiny", "scenelearn").startswith("Apache-2.0 (scenelearn")
+
+
+# What is said of it
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_download_the_stored_weights_are_offered(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, measured = tmp_path / "tiny.weights.h5", tmp_path / "tiny.json"
+    if there:
+        file.touch()
+        measured.write_text(json.dumps({"test_percent": {"pretrained": 61.5, "imagenet": 90.1}}))
+    monkeypatch.setattr(_build, "FILE", file)
+    monkeypatch.setattr(_tiny, "_REACHED", measured)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Exception("no route to host")  # as Keras does
+
+    monkeypatch.setattr(keras().src.utils.file_utils, "get_file", refuse)
+    said = r"weights='scenelearn'.*61\.5 % in place of 90\.1 %" if there else "random weights"
+    with pytest.raises(WeightsUnavailableError, match=said):
+        sl.backbone.build("mobilenet_v2_0.35", weights="imagenet", image_px=32)
+
+
+@STORED
+def test_what_is_said_is_what_was_measured() -> None:
+    results = Path(sl.__file__).parent.parent / "docs/results/embedded.json"
+    found = json.loads(results.read_text(encoding="utf-8"))
+    assert found["weights_blake2b"] == embedded.digest()
+    assert json.loads(embedded.SUMMARY.read_text(encoding="utf-8")) == embedded.summary(found)
+    assert set(_tiny.reached()) == {"imagenet", "pretrained", "random"}
+
+
+def test_store_of_other_images_is_another() -> None:
+    store = Store(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
+    assert store._file(0) != replace(store, px=40)._file(0)
