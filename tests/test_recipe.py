@@ -63,6 +63,8 @@ def test_course_that_goes_on_ends_at_one_again_and_keeps_what_is_done() -> None:
     np.testing.assert_allclose([share for _, share in course], [0.4, 0.64, 0.88, 1.0])
     assert fitting(-3.0, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done) == done
     assert len(fitting(1e6, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done)) == 9
+    through = ((10, 0.4), (10, 1.0))
+    assert fitting(99.0, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=through) == through
 
 
 @pytest.mark.parametrize(

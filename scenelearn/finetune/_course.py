@@ -46,7 +46,8 @@ def fitting(
         done: the epochs behind.
 
     Returns:
-        `done`, and what fits. Only `done` if that is nothing.
+        `done`, and what fits. Only `done` if that is nothing, or the schedule is through: its
+        last steps were the slow ones that nothing should follow.
 
     Example:
         Twenty steps fit into the first epochs, and ten more are worth one of their own:
@@ -54,6 +55,8 @@ def fitting(
         >>> fitting(36.0, n_steps=10, step_s=1.0, judging_s=1.0, most=9)
         ((10, 0.3125), (10, 0.625), (10, 0.9375), (2, 1.0))
     """
+    if done and done[-1][1] >= 1:
+        return done
     n_whole = max(0, int(time_s / (n_steps * step_s + judging_s)))
     left_s = time_s - n_whole * (n_steps * step_s + judging_s) - judging_s
     n_rest = min(n_steps, max(0, int(left_s / step_s)))
