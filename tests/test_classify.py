@@ -936,7 +936,7 @@ def test_heat_is_that_of_the_class_activation_map(sure: FitResult, photo: Path) 
     classifier = sure.classifier
     explanation = classifier.explain(photo, label="sea")
     backbone, dense = (classifier.model.get_layer(name) for name in ("backbone", "logits"))
-    last = keras.Model(backbone.input, backbone.get_layer("relu_5").output)
+    last = keras.Model(backbone.input, backbone.get_layer("last_relu").output)
     x = explanation.image[None].astype(np.float32) / 127.5 - 1
     maps = np.asarray(last.predict_on_batch(x))[0]
     heat = np.maximum(maps @ np.asarray(dense.kernel)[:, classifier.class_names.index("sea")], 0)
