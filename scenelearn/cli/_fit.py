@@ -90,7 +90,8 @@ def _fit(options: argparse.Namespace) -> Answer:
             resume=options.resume,
             **settings,
         )
-        bundle, page = fit.save(out / "scenes.keras"), sl.report(fit, out / "report")
+        bundle = fit.save(out / "scenes.keras")
+        page = sl.report(fit, out / "report", audit=found)
     value = {"bundle": str(bundle), "report": str(page), **fit.to_json()}
     return Answer(_summary(fit, bundle, page), value)
 
