@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ _SAMPLE_FIT: dict[str, Any] = {
     "image_px": 64,
     "minutes": 2.0,
 }
-_MINUTES = 4.5  # so that the whole command, with scan and report, takes five
+_MINUTES = 4.5  # less what scan and audit took: the whole command, with report, takes five
 
 
 def add(commands: Any) -> None:
@@ -61,6 +62,7 @@ def add(commands: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> Answer:
+    start = time.monotonic()
     out = sl.data.made_folder(options.out)  # before anything is trained for it
     names = ("backbone", "weights", "image_px", "minutes")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -80,6 +82,8 @@ def _fit(options: argparse.Namespace) -> Answer:
         bars.say(f"{folder}: {photos}; {splits}")
         if found:
             bars.say(_found(found, folder))
+        if options.folder is not None and options.minutes is None:
+            settings["minutes"] = max(1.0, _MINUTES - (time.monotonic() - start) / 60)
         settings |= {"epochs": options.epochs, "seed": options.seed, "progress": bars.show}
         if options.plan:
             plan = sl.finetune.plan(splits, **settings)
