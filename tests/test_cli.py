@@ -221,9 +221,9 @@ def test_sample_scenes_are_drawn_once(
 ) -> None:
     monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 3)
     monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
-    assert cli.main(["fit", "--out", str(tmp_path)]) == 0
+    assert cli.main(["fit", "--no-audit", "--out", str(tmp_path)]) == 0
     monkeypatch.setattr("scenelearn.sample_scenes", lambda *_, **__: pytest.fail("drawn again"))
-    assert cli.main(["fit", "--out", str(tmp_path)]) == 0
+    assert cli.main(["fit", "--no-audit", "--out", str(tmp_path)]) == 0
 
 
 def empty_folder(tmp_path: Path, scenes: Path) -> list[str]:
