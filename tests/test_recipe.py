@@ -27,7 +27,7 @@ from scenelearn.finetune._vary import Variation, varied
 
 def test_rate_rises_over_a_tenth_or_more_and_falls_to_nothing_along_a_cosine() -> None:
     def share(steps: float, least_warm_up: int = 0) -> float:
-        return share_of_peak(steps / 400, steps, 400, least_warm_up=least_warm_up)
+        return share_of_peak(steps / 400, max(0.1, least_warm_up / 400))
 
     assert share(0) == 0.0
     assert share(20) == pytest.approx(0.5 * (1 + math.cos(0.05 * math.pi)) / 2)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 Course = tuple[tuple[int, float], ...]
 
-WARM_UP = 0.1  # share of the schedule in which the rate rises
+WARM_UP = 0.1  # share of the schedule in which the rate rises, at the least
 _SHORTEST = 0.1  # of an epoch: less is not worth judging
 
 
@@ -89,25 +89,22 @@ def share_done(course: Course, epoch: int, step: float) -> float:
     return before + (after - before) * step / size
 
 
-def share_of_peak(done: float, steps: float, n_steps: int, *, least_warm_up: int) -> float:
+def share_of_peak(done: float, warm_up: float = WARM_UP) -> float:
     """The learning rate after a share of the schedule, as a share of its peak.
 
-    It rises over the first tenth of the steps, or over more where they are few: Adam's first steps
-    are large ones in uncertain directions, and a network that is known to be good must not be
-    thrown off its place by them. And it falls to 0 along a half cosine.
+    It rises over the first tenth, or over more where the steps are few: Adam's first steps are
+    large ones in uncertain directions, and a network that is known to be good must not be thrown
+    off its place by them. And it falls to 0 along a half cosine.
 
     Args:
-        done: share of the schedule that is done.
-        steps: how many steps that is.
-        n_steps: of the whole course.
-        least_warm_up: steps over which the rate rises at the least.
+        done: share of the schedule that is done, in [0, 1].
+        warm_up: share in which the rate rises; above 1, it never reaches its peak.
 
     References:
         I. Loshchilov, F. Hutter (2017), SGDR: stochastic gradient descent with warm restarts. ICLR.
         J. Ma, D. Yarats (2021), On the adequacy of untuned warmup for adaptive optimization. AAAI.
     """
-    warm_up = max(least_warm_up, WARM_UP * n_steps)
-    return min(1.0, steps / warm_up) * (1 + math.cos(math.pi * done)) / 2
+    return min(1.0, done / warm_up) * (1 + math.cos(math.pi * done)) / 2
 
 
 def course_of(value: Sequence[Sequence[float]]) -> Course | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,14 @@ def head_in(
 
 def cross_entropy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> float:
     """Mean of −ln softmax(logits)[label], in nats."""
+    return float(cross_entropies(logits, labels).mean())
+
+
+def cross_entropies(
+    logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """(n,), −ln softmax(logits)[label] of each photo, in nats."""
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)
     chosen = z[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(z).sum(axis=1)) - chosen).mean())
+    return np.asarray(np.log(np.exp(z).sum(axis=1)) - chosen)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn.classify import temperature
-from scenelearn.finetune._course import Course, course_of, share_done, share_of_peak
-from scenelearn.finetune._head import cross_entropy
+from scenelearn.finetune._course import WARM_UP, Course, course_of, share_done, share_of_peak
+from scenelearn.finetune._head import cross_entropies, cross_entropy
 from scenelearn.finetune._result import Epoch
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -55,11 +55,8 @@ class Schedule:
 
     def rate(self, epoch: int, step: float) -> float:
         """The learning rate after some steps of an epoch, from number 1 on."""
-        done = share_done(self.course, epoch, step)
-        steps = sum(size for size, _ in self.course[: epoch - 1]) + step
-        return self.peak * share_of_peak(
-            done, steps, self.n_steps, least_warm_up=self.least_warm_up
-        )
+        warm_up = max(WARM_UP, self.least_warm_up / self.n_steps)
+        return self.peak * share_of_peak(share_done(self.course, epoch, step), warm_up)
 
 
 class Judged(NamedTuple):
@@ -92,9 +89,7 @@ def judged(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Ju
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     if not np.isfinite(logits).all():
         return Judged(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
-    z = logits.astype(np.float64) / temperature(logits, labels)
-    z -= z.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(labels)), labels]
+    losses = cross_entropies(logits.astype(np.float64) / temperature(logits, labels), labels)
     return Judged(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
 
 
