@@ -123,3 +123,10 @@ def _import_without_writing() -> ModuleType:
     if hasattr(config, "_KERAS_DIR"):
         config._KERAS_DIR = str(real_home)
     return module
+
+
+def forget_programs(layer: Any) -> None:
+    """Let what Keras has compiled of a model be compiled anew; does nothing to other layers."""
+    for program in ("predict_function", "train_function", "test_function"):
+        if getattr(layer, program, None) is not None:
+            setattr(layer, program, None)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import keras
+from scenelearn._backend import forget_programs, keras
 from scenelearn.errors import ArgumentError, DeviceError
 
 _PROGRAM = "_scenelearn_spread"  # a model's attribute: its program for prediction on the devices
@@ -123,9 +123,7 @@ def at_home(model: Any) -> Any:
         variable.assign(value)
     for layer in (model, *model._flatten_layers(include_self=False)):
         vars(layer).pop(_PROGRAM, None)
-        for program in ("predict_function", "train_function", "test_function"):
-            if getattr(layer, program, None) is not None:
-                setattr(layer, program, None)
+        forget_programs(layer)
     return model
 
 

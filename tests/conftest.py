@@ -56,6 +56,17 @@ def fitted(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
 
 
 @pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of "mobilenet_0.25", as a download would be."""
+    import scenelearn as sl
+
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=64)
+    network.get_layer("backbone").save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def intel() -> Path:
     """The folder of Intel photos that SCENELEARN_INTEL names."""
     return _from_environment("SCENELEARN_INTEL")

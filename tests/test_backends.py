@@ -65,15 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file, as a download would be."""
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
-    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=64)
-    network.get_layer("backbone").save_weights(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def on_jax(folder: Path, stored: Path) -> dict[str, Any]:
     return answer_of("jax", folder, stored, stored.parent / "jax.json")
 

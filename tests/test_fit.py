@@ -68,15 +68,6 @@ def test_network_that_fine_tuning_spoils_is_put_back(
     assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file, as a download would be."""
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
-    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=64)
-    network.get_layer("backbone").save_weights(path)
-    return path
-
-
 def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
     fitted: FitResult, stored: Path
 ) -> None:

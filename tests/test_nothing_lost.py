@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,8 @@ from scenelearn.errors import ManifestError
 from scenelearn.finetune import Epoch, FitResult, FitSettings, _checkpoint, _key, _stop, _train
 from scenelearn.finetune._checkpoint import Checkpoint, read, write
 from scenelearn.finetune._clock import Clock
-from scenelearn.finetune._state import State, pack
+from scenelearn.finetune._state import State
+from tests.bench.nothing_lost import digest_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,19 +41,6 @@ def _usual_handlers() -> Iterator[None]:
 
 
 # What a fit has come to after each epoch
-
-
-def digest(state: State, model: Any) -> str:
-    """SHA-256 of weights, optimizer, best weights and history, but for the times."""
-    about, arrays = pack(state, model)
-    for epoch in about["history"]:
-        del epoch["seconds"]
-    for key in ("step_s", "judging_s", "keep_s"):
-        del about["schedule"][key]
-    found = hashlib.sha256(json.dumps(about).encode())
-    for array in arrays.values():
-        found.update(array.tobytes())
-    return found.hexdigest()
 
 
 @pytest.fixture
@@ -70,7 +57,7 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 
     def close(state: State, epoch: Epoch, model: Any) -> None:
         plain(state, epoch, model)
-        found[epoch.number] = digest(state, model)
+        found[epoch.number] = digest_of(state, model)
 
     monkeypatch.setattr(State, "close_epoch", close)
     return found

@@ -11,8 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from scenelearn.classify._inputs import Photo, Source, read, sources
-from scenelearn.data import need_space, sample_scenes, written_whole
+from scenelearn.data import folder_written_whole, need_space, sample_scenes, written_whole
 from scenelearn.errors import ArgumentError, ExportError, MissingExtraError, NoPhotosError
 
 TOLERANCE = 1e-4
@@ -97,10 +96,11 @@ def export(
             np.save(work / f"{k}.npy", image, allow_pickle=False)
         found = _made(work, kind, len(images))
         difference = _compared(found, expected, kind)
-        with _in_place(path) as temporary:
-            if kind == "saved_model":
+        if kind == "saved_model":
+            with folder_written_whole(path) as temporary:
                 shutil.copytree(work / "made", temporary, dirs_exist_ok=True)
-            else:
+        else:
+            with written_whole(path) as temporary:
                 shutil.copyfile(work / f"made{_SUFFIXES[kind]}", temporary)
     return Exported(path=path, format=kind, n_photos=len(images), difference=difference)
 
@@ -212,26 +212,3 @@ def _compared(
             f"{n_other:,} other labels. Nothing was written. Try another format."
         )
     return difference
-
-
-@contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """As `written_whole`; for a folder, too, which takes the place of an older export."""
-    if path.suffix in (".onnx", ".tflite"):
-        with written_whole(path) as temporary:
-            yield temporary
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    old = made.with_name(made.name + ".old")
-    try:
-        yield made
-        mask = os.umask(0)
-        os.umask(mask)
-        made.chmod(0o777 & ~mask)  # mkdtemp makes it private
-        if path.exists():
-            path.rename(old)
-        made.rename(path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ from scenelearn.data._batches import Batches, in_memory
 from scenelearn.data._decode import square, to_square
 from scenelearn.data._files import (
     cache_folder,
+    folder_written_whole,
     has_room,
     made_folder,
     need_space,
@@ -42,6 +43,7 @@ __all__ = [
     "check_broken",
     "content_hash",
     "decode",
+    "folder_written_whole",
     "folds",
     "has_room",
     "in_memory",

@@ -171,9 +171,41 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes it private
+        _open_to_others(temporary, 0o666)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """As `written_whole`, for a folder, which takes the place of an older one.
+
+    Args:
+        path: the folder to write or replace.
+
+    Yields:
+        The temporary folder. It is gone afterwards, whatever happened.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+    old = made.with_name(made.name + ".old")
+    try:
+        yield made
+        _open_to_others(made, 0o777)
+        if path.exists():
+            path.rename(old)
+        made.rename(path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_to_others(path: Path, mode: int) -> None:
+    """What `tempfile` has made private gets the mode that any new file has."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(mode & ~mask)

@@ -276,15 +276,7 @@ def _opened(
     with clock.phase("network") as note:
         take_devices()  # which loads Keras
         settings = with_backbone(settings, len(splits.photos))
-        features = backbones.build(
-            settings.backbone,
-            weights=settings.weights,
-            image_px=settings.image_px,
-            seed=settings.seed,
-            batch_statistics=settings.recipe.batch_statistics,
-            precision=settings.precision,
-        )
-        backbones.fast_on_cpu(features)
+        features = _network.features_for(settings)
         note(f"{settings.backbone}, {features.count_params():,} parameters")
 
     with clock.phase("photos") as note:

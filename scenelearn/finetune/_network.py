@@ -6,10 +6,29 @@ from typing import Any
 
 import numpy as np
 
+from scenelearn import backbone as backbones
 from scenelearn._backend import keras
 from scenelearn.finetune._head import Head
+from scenelearn.finetune._settings import FitSettings
 
 _COARSE = 16  # layers whose maps are at least this many times smaller than the image
+
+
+def features_for(settings: FitSettings) -> Any:
+    """The network of features that a fit begins with, fast on a CPU.
+
+    Args:
+        settings: with the network's name.
+    """
+    features = backbones.build(
+        settings.backbone,
+        weights=settings.weights,
+        image_px=settings.image_px,
+        seed=settings.seed,
+        batch_statistics=settings.recipe.batch_statistics,
+        precision=settings.precision,
+    )
+    return backbones.fast_on_cpu(features)
 
 
 def with_head(features: Any, head: Head) -> tuple[Any, Any]:
@@ -34,6 +53,17 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     logits = dense(features.output)
     probabilities = k.layers.Softmax(dtype="float32", name="probabilities")(logits)
     return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
+
+
+def with_blank_head(features: Any, n_classes: int) -> tuple[Any, Any]:
+    """As `with_head`, with a head of zeros.
+
+    Args:
+        features: from `backbone.build`.
+        n_classes: how many classes.
+    """
+    kernel = np.zeros((int(features.output.shape[-1]), n_classes), np.float32)
+    return with_head(features, Head(kernel=kernel, bias=kernel[0].copy(), strength=1))
 
 
 def choose_trained(features: Any, image_px: int, trained: str) -> None:

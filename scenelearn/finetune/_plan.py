@@ -11,21 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn import backbone as backbones
 from scenelearn import sizing
 from scenelearn._devices import spread
 from scenelearn.augment import Policy
-from scenelearn.classify import MOST_PHOTOS
 from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
-from scenelearn.finetune._course import Course, even, fitting
+from scenelearn.finetune._course import Course
 from scenelearn.finetune._feature_rows import seconds_a_photo
 from scenelearn.finetune._fits import available_bytes, shareable_batch, training_estimate
-from scenelearn.finetune._head import Head
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
-from scenelearn.finetune._start import JUDGING_COMPILES_S, most_epochs, prepare, variation_of
+from scenelearn.finetune._start import (
+    first_course,
+    judging_seconds,
+    most_epochs,
+    prepare,
+    variation_of,
+)
 from scenelearn.finetune._stop import Stop
 
 # Passes over all features that choosing a strength and solving a head take, as observed.
@@ -157,14 +160,7 @@ def _planned(
     image_px, minutes = settings.image_px, settings.minutes
     settings = with_backbone(settings, len(splits.photos))
     start = time.monotonic()
-    features = backbones.build(
-        settings.backbone,
-        weights=settings.weights,
-        image_px=image_px,
-        seed=settings.seed,
-        precision=settings.precision,
-    )
-    backbones.fast_on_cpu(features)
+    features = _network.features_for(settings)
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
     photo_s = seconds_a_photo(features, image_px, settings.batch_size)
@@ -175,7 +171,7 @@ def _planned(
     n_train, n_validation, n_test = (
         len(getattr(splits, side)) for side in ("train", "validation", "test")
     )
-    n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
+    judging_s, keep_s = judging_seconds(photo_s, n_train, n_validation, n_test)
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
@@ -183,18 +179,11 @@ def _planned(
         "features": photo_s * (2 * n_train + n_validation),
         "head": _head_s(2 * n_train, n_features, splits.photos.n_classes),
         "fine-tuning": 0.0,
-        "test": 1.3 * photo_s * n_seen + JUDGING_COMPILES_S,
+        "test": keep_s,
     }
-    judging_s, n_steps = 1.3 * photo_s * n_validation, -(-n_train // settings.batch_size)
+    n_steps = -(-n_train // settings.batch_size)
     left_s = 60 * minutes - sum(seconds.values())
-    if settings.epochs is None:
-        course = fitting(
-            left_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s, most=most_epochs(settings)
-        )
-    elif isinstance(settings.epochs, int):
-        course = even(settings.epochs, n_steps)
-    else:
-        course = settings.epochs
+    course = first_course(settings, left_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s)
     seconds["fine-tuning"] = sum(size * step_s + judging_s for size, _ in course)
     training_bytes = training_estimate(features, settings.batch_size).training_bytes
     free = available_bytes()
@@ -216,11 +205,7 @@ def _timed(
     """Seconds a training step on noise, and how many parameters it trains."""
     rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
     noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
-    shape = int(features.output.shape[-1]), n_classes
-    head = Head(
-        kernel=np.zeros(shape, np.float32), bias=np.zeros(n_classes, np.float32), strength=1
-    )
-    to_logits, _ = _network.with_head(features, head)
+    to_logits, _ = _network.with_blank_head(features, n_classes)
     prepare(features, to_logits, settings)
     batches = Batches(
         pixels=in_memory(noise),

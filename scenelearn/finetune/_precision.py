@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from scenelearn._backend import keras
+from scenelearn._backend import forget_programs, keras
 
 PRECISIONS = ("mixed_bfloat16", "mixed_float16")
 
@@ -51,9 +51,7 @@ def in_float32(model: Any) -> Any:
     """
     for layer in (model, *model._flatten_layers(include_self=False)):
         layer.dtype_policy = "float32"
-        for program in ("predict_function", "train_function", "test_function"):
-            if getattr(layer, program, None) is not None:
-                setattr(layer, program, None)
+        forget_programs(layer)
     return model
 
 

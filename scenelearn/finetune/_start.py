@@ -7,22 +7,19 @@ import math
 import time
 from typing import Any
 
-import numpy as np
-
 from scenelearn._devices import largest, shared
 from scenelearn.augment import policy as policy_of
+from scenelearn.classify import MOST_PHOTOS
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._between import usual_share
 from scenelearn.finetune._clock import Clock
 from scenelearn.finetune._course import Course, even, fitting
 from scenelearn.finetune._feature_rows import seconds_a_photo
 from scenelearn.finetune._features import Sides
-from scenelearn.finetune._head import Head
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._state import Arrays, Schedule, State, begun, restore
 from scenelearn.finetune._stop import Requested
-from scenelearn.finetune._trust import sample_of
 from scenelearn.finetune._vary import Variation
 
 _log = logging.getLogger(__name__)
@@ -30,7 +27,7 @@ _log = logging.getLogger(__name__)
 # Random weights have further to go.
 _MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
 _LEAST_WARM_UP = 100  # steps, from stored weights
-JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
+_JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
 
 
 def planned(
@@ -61,10 +58,8 @@ def planned(
     timed, step_s, photo_s = settings.epochs is None, 0.0, 0.0
     if timed:  # not where the features were made: most of them may have been kept
         photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
-    # After fine-tuning, validation, test and some training photos are seen once more.
-    n_seen = sides.validation.n_photos + sides.test.n_photos + sample_of(sides.train).n_photos
-    keep_s = 1.3 * photo_s * n_seen + JUDGING_COMPILES_S
-    judging_s = 1.3 * photo_s * sides.validation.n_photos
+    n_photos = (one.n_photos for one in (sides.train, sides.validation, sides.test))
+    judging_s, keep_s = judging_seconds(photo_s, *n_photos)
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
     if train and largest(time.monotonic() > deadline):
@@ -79,19 +74,10 @@ def planned(
     step_s, judging_s, keep_s = shared([step_s, judging_s, keep_s])
     course: Course = ()
     if train and not stop.requested:
-        n_steps = len(sides.train)
-        if isinstance(settings.epochs, int):
-            course = even(settings.epochs, n_steps)
-        elif settings.epochs is not None:
-            course = settings.epochs
-        else:
-            course = fitting(
-                shared(deadline - time.monotonic()),
-                n_steps=n_steps,
-                step_s=step_s,
-                judging_s=judging_s,
-                most=most_epochs(settings),
-            )
+        left_s = shared(deadline - time.monotonic()) if timed else math.inf
+        course = first_course(
+            settings, left_s, n_steps=len(sides.train), step_s=step_s, judging_s=judging_s
+        )
     schedule = Schedule(
         course=course,
         timed=timed,
@@ -110,6 +96,38 @@ def planned(
         best_weights,
         model=to_logits if between and course else None,
         usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
+    )
+
+
+def judging_seconds(
+    photo_s: float, n_train: int, n_validation: int, n_test: int
+) -> tuple[float, float]:
+    """How long judging takes: the validation photos after an epoch, and everything at the end.
+
+    After fine-tuning, validation, test and some training photos are seen once more.
+    """
+    n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
+    return 1.3 * photo_s * n_validation, 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+
+
+def first_course(
+    settings: FitSettings, time_s: float, *, n_steps: int, step_s: float, judging_s: float
+) -> Course:
+    """The course that was asked for, or what fits into the time.
+
+    Args:
+        settings: of the fit.
+        time_s: seconds that are left for it; heeded where `epochs` is None.
+        n_steps: of a whole epoch.
+        step_s: seconds a step.
+        judging_s: seconds for judging the validation photos after an epoch.
+    """
+    if isinstance(settings.epochs, int):
+        return even(settings.epochs, n_steps)
+    if settings.epochs is not None:
+        return settings.epochs
+    return fitting(
+        time_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s, most=most_epochs(settings)
     )
 
 
@@ -132,11 +150,7 @@ def restored(
     Returns:
         Two models, as `_network.with_head` gives them; the first is ready to train.
     """
-    shape = features.output.shape[-1], n_classes
-    head = Head(
-        kernel=np.zeros(shape, np.float32), bias=np.zeros(n_classes, np.float32), strength=1
-    )
-    to_logits, model = _network.with_head(features, head)
+    to_logits, model = _network.with_blank_head(features, n_classes)
     prepare(features, to_logits, settings)
     restore(to_logits, arrays)
     return to_logits, model

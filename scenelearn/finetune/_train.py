@@ -241,13 +241,15 @@ def _planned_anew(
 
 
 def _choose_between(model: Any, validation: Batches, state: State, watch: Watch) -> None:
-    """Keep one of the networks on the straight way from the first weights to the last."""
+    """Keep one of the networks on the straight way from the first weights to the last.
+
+    The model is left with any of their weights.
+    """
     k, variables = keras(), model.trainable_variables
     if not state.first_weights or len(state.history) == 1:
         return
     with averaged(model):
         last = [k.ops.convert_to_numpy(variable) for variable in variables]
-    own = [k.ops.convert_to_numpy(variable) for variable in variables]
 
     def move_to(share: float) -> None:
         for variable, a, b in zip(variables, state.first_weights, last, strict=True):
@@ -269,8 +271,6 @@ def _choose_between(model: Any, validation: Batches, state: State, watch: Watch)
         move_to(share)
         epoch = len(state.history) - 1 if share else 0
         state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
-    for variable, value in zip(variables, own, strict=True):
-        variable.assign(value)
 
 
 def _judged(model: Any, validation: Batches, stop: Requested) -> Judged | None:

@@ -234,7 +234,7 @@ def time_and_photos(fit: FitResult) -> str:
     )
     memory = "".join(
         f"<dt>{key}</dt><dd>{text(fit.environment[key])}</dd>"
-        for key in ("memory predicted", "memory measured")
+        for key in sentences.MEMORY_FACTS
         if key in fit.environment
     )
     if memory:

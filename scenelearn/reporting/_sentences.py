@@ -28,6 +28,7 @@ _BY_DESIGN = "3\N{NO-BREAK SPACE}%"  # the typicality at which a photo is flagge
 _MOST_SLICES = 2  # named as a next step; the table has all
 _FLAGGED = 0.05  # more photos than this flagged are more than a few odd ones
 
+MEMORY_FACTS = ("memory predicted", "memory measured")  # in a fit's environment
 MEMORY = (
     "Predicted: by how much one step (of training, or of prediction where nothing was fine-tuned) "
     "raises the memory of the process, at the most. Measured: the most that the whole process "

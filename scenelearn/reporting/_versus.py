@@ -18,11 +18,10 @@ from scenelearn.reporting._markup import (
     text,
 )
 from scenelearn.reporting._runs import Pair, Run
-from scenelearn.reporting._sentences import MEMORY, measured
+from scenelearn.reporting._sentences import MEMORY, MEMORY_FACTS, measured
 from scenelearn.reporting._shell import document
 
 _LEVEL = 0.05
-_MEMORY = ("memory predicted", "memory measured")
 _PARTS = (
     ("runs", "Runs"),
     ("pairs", "Differences"),
@@ -202,7 +201,7 @@ def _cost(runs: Sequence[Run]) -> str:
         for phase in phases
     ]
     rows.append(("together", *(duration(run.seconds) for run in runs)))
-    rows += [(key, *(text(run.environment.get(key, NONE)) for run in runs)) for key in _MEMORY]
+    rows += [(key, *(text(run.environment.get(key, NONE)) for run in runs)) for key in MEMORY_FACTS]
     columns = ("phase", *(name(run.name) for run in runs))
     body = f"<p>{MEMORY}</p>" + table("Cost by run", columns, rows, "l" + "n" * len(runs))
     return section("cost", "Time and memory", body)
@@ -213,7 +212,7 @@ def _settings(runs: Sequence[Run]) -> str:
     facts = [
         {"kept": run.kept}
         | {key: str(value) for key, value in run.settings.items()}
-        | {key: value for key, value in run.environment.items() if key not in _MEMORY}
+        | {key: value for key, value in run.environment.items() if key not in MEMORY_FACTS}
         for run in runs
     ]
     keys: dict[str, None] = {}

@@ -36,6 +36,21 @@ SETTINGS: dict[str, Any] = {
 EVERY_S = 0.2  # between two checkpoints within an epoch; so short that each kill meets others
 
 
+def digest_of(state: Any, model: Any) -> str:
+    """SHA-256 of weights, optimizer, best weights and history, but for the times."""
+    from scenelearn.finetune._state import pack
+
+    about, arrays = pack(state, model)
+    for epoch in about["history"]:
+        del epoch["seconds"]
+    for key in ("step_s", "judging_s", "keep_s"):
+        del about["schedule"][key]
+    found = hashlib.sha256(json.dumps(about).encode())
+    for array in arrays.values():
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="kill -9 during a fit")
@@ -254,7 +269,7 @@ def _fit() -> None:
 
     import scenelearn as sl
     from scenelearn.finetune import _checkpoint, _train
-    from scenelearn.finetune._state import State, pack
+    from scenelearn.finetune._state import State
 
     _checkpoint.EVERY_S, _checkpoint.MOST_SHARE = EVERY_S, 1.0
     file = Path(os.environ["LOST_FILE"])
@@ -262,17 +277,6 @@ def _fit() -> None:
     steps: list[float] = []
     phases: list[tuple[float, str]] = []
     close, run = State.close_epoch, _train.run
-
-    def digest_of(state: State, model: Any) -> str:
-        about, arrays = pack(state, model)
-        for one in about["history"]:
-            del one["seconds"]
-        for key in ("step_s", "judging_s", "keep_s"):
-            del about["schedule"][key]
-        digest = hashlib.sha256(json.dumps(about).encode())
-        for array in arrays.values():
-            digest.update(array.tobytes())
-        return digest.hexdigest()
 
     def closed(state: State, epoch: Any, model: Any) -> None:
         close(state, epoch, model)

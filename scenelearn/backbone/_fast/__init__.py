@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn._backend import keras
+from scenelearn._backend import forget_programs, keras
 from scenelearn.backbone._fast._chunks import can_be_chunked, chunked
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
@@ -85,9 +85,7 @@ def plain(model: Any) -> Any:
     for layer in model._flatten_layers(include_self=True):
         if _SWITCH in vars(layer):
             object.__setattr__(layer, _SWITCH, False)
-        for program in ("predict_function", "train_function", "test_function"):
-            if getattr(layer, program, None) is not None:
-                setattr(layer, program, None)
+        forget_programs(layer)
     return model
 
 
