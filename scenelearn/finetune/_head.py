@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._descent import Floats
-from scenelearn.finetune._solver import Space, solve_all, space_of
+from scenelearn.finetune._solver import Space, cross_entropies, solve_all, space_of
 
 _TOLERANCE = 1e-8  # nats that a further step would gain
 
@@ -110,13 +109,3 @@ def head_in(
 def cross_entropy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> float:
     """Mean of −ln softmax(logits)[label], in nats."""
     return float(cross_entropies(logits, labels).mean())
-
-
-def cross_entropies(
-    logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
-    """(n,), −ln softmax(logits)[label] of each photo, in nats."""
-    z = logits.astype(np.float64)
-    z -= z.max(axis=1, keepdims=True)
-    chosen = z[np.arange(len(labels)), labels]
-    return np.asarray(np.log(np.exp(z).sum(axis=1)) - chosen)

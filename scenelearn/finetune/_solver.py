@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,12 +153,20 @@ def held_out(
     losses, right = [], []
     for fold in np.unique(column[column >= 0]):
         rows = np.flatnonzero(column == fold)
-        logits = (table[rows] @ heads[:, fold].astype(np.float32)).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        chosen = logits[np.arange(len(rows)), labels[rows]]
-        losses.append(np.log(np.exp(logits).sum(axis=1)) - chosen)
+        logits = table[rows] @ heads[:, fold].astype(np.float32)
+        losses.append(cross_entropies(logits, labels[rows]))
         right.append(logits.argmax(axis=1) == labels[rows])
     return np.concatenate(losses), np.concatenate(right)
+
+
+def cross_entropies(
+    logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """(n,), −ln softmax(logits)[label] of each row, in nats."""
+    z = logits.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    chosen = z[np.arange(len(labels)), labels]
+    return np.asarray(np.log(np.exp(z).sum(axis=1)) - chosen)
 
 
 def _loss(

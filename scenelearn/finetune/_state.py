@@ -13,8 +13,9 @@ import numpy.typing as npt
 from scenelearn._backend import keras
 from scenelearn.classify import temperature
 from scenelearn.finetune._course import WARM_UP, Course, course_of, share_done, share_of_peak
-from scenelearn.finetune._head import cross_entropies, cross_entropy
+from scenelearn.finetune._head import cross_entropy
 from scenelearn.finetune._result import Epoch
+from scenelearn.finetune._solver import cross_entropies
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -141,15 +141,14 @@ class Bench:
         while n_inside < n and n_tries < 20 * n:
             n_tries += 1
             file = self._file(f"{what} {n_tries}")
-            worker = self._start(f"save_{what}", file.name, resume=False)
-            assert worker.stdout is not None
-            for line in worker.stdout:
-                if line.strip() == "ready":
-                    break
-            time.sleep(self.draw.uniform(0.0, 0.4))
-            worker.kill()
-            said = [line.strip() for line in worker.stdout if line.strip() in ("begin", "end")]
-            worker.wait()
+            with self._start(f"save_{what}", file.name, resume=False) as worker:
+                assert worker.stdout is not None
+                for line in worker.stdout:
+                    if line.strip() == "ready":
+                        break
+                time.sleep(self.draw.uniform(0.0, 0.4))
+                worker.kill()
+                said = [line.strip() for line in worker.stdout if line.strip() in ("begin", "end")]
             if said and said[-1] == "begin":
                 n_inside += 1
                 n_loaded += _loads(what, file)
