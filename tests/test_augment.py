@@ -423,7 +423,7 @@ def test_colours_come_in_the_order_of_the_table() -> None:
         ({"sharpness": 0.9}, lambda i: ImageEnhance.Sharpness(i).enhance(1.9), 1),
         ({"sharpness": -0.7}, lambda i: ImageEnhance.Sharpness(i).enhance(0.3), 1),
     ],
-    ids=str,
+    ids=lambda given: str(given) if isinstance(given, dict) else None,
 )
 def test_pillow_does_the_same(values: dict[str, float], change: Any, within: int) -> None:
     images = np.concatenate([noise(1, 32, 32), soft(1, 32, 32) // 2 + 40])

@@ -106,9 +106,8 @@ def test_loss_is_scaled_and_steps_with_infinite_gradients_are_left_out() -> None
     assert np.allclose(trained("mixed_float16", with_infinite), exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_fit_in_16_bits_gives_a_classifier_in_32(
     fitted: sl.FitResult,
     fit_settings: dict[str, Any],
