@@ -112,6 +112,36 @@ def results(session: nox.Session) -> None:
 
 
 @nox.session
+def backbones(session: nox.Session) -> None:
+    """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--seeds 0 1 2]`.
+
+    Writes docs/results/backbones.json: of each network heads alone and fits of 4.5 minutes, those
+    of the embedded one too. Goes on where it was cut off.
+    """
+    options = argparse.ArgumentParser(prog="nox -s backbones --")
+    options.add_argument("--photos", metavar="FOLDER", required=True, help="the Intel photos")
+    options.add_argument("--weights", metavar="NAME=FILE", nargs="+", required=True)
+    options.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    given = options.parse_args(session.posargs)
+    session.install("-e", ".", *group("test"))
+    where = ["--photos", given.photos, "--out", "docs/results/backbones.json"]
+    for pair in (*given.weights, "scenelearn_tiny=scenelearn"):
+        name, _, file = pair.partition("=")
+        which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
+        session.run("python", "-m", "tests.bench.intel", *where, *which)
+
+
+@nox.session
+def ablations(session: nox.Session) -> None:
+    """Fine-tune with one thing changed at a time: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/ablations.json; takes about half an hour, and goes on where it was cut off.
+    """
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "tests.bench.ablations", *session.posargs)
+
+
+@nox.session
 def few(session: nox.Session) -> None:
     """Few photos a class beside Keras' own recipe: `-- --photos FOLDER --weights FILE`.
 

@@ -41,6 +41,8 @@ def test_every_network_of_keras_has_a_name() -> None:
     [
         ("mobilenet_v2_0.35", "MobileNetV2", 0.35),
         ("MobileNetV2", "MobileNetV2", None),
+        ("mobilenet_v2_1.0", "MobileNetV2", 1.0),
+        ("mobilenet_v2_1.4", "MobileNetV2", 1.4),
         ("mobilenet-v3-small", "MobileNetV3Small", None),
         ("mobilenet_v1_0.25", "MobileNet", 0.25),
         ("efficientnet_b0", "EfficientNetB0", None),
@@ -55,6 +57,9 @@ def test_names_find_their_network(name: str, function: str, width: float | None)
     found = backbone.find(name)
     assert found.build.__name__ == function
     assert found.width == width
+    again = backbone.find(found.name)  # what settings and bundles hold
+    assert (again.name, again.build) == (found.name, found.build)
+    assert (again.width or 1.0) == (width or 1.0)
 
 
 def test_unknown_name_is_answered_with_what_was_meant() -> None:

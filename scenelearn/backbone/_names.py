@@ -23,7 +23,7 @@ class Architecture:
     """A network of keras.applications.
 
     Attributes:
-        name: our canonical name, e.g. "mobilenet_v2_0.35".
+        name: our canonical name, e.g. "mobilenet_v2_0.35"; `find` knows it.
         build: the function of keras.applications.
         width: the multiplier of the channels, or None where the network has none.
         preprocess: the `preprocess_input` that belongs to it.
@@ -68,6 +68,8 @@ def find(name: str) -> Architecture:
     Example:
         >>> find("MobileNetV2_0.35").width
         0.35
+        >>> find("mobilenet_v2_1.0").name  # as without a width
+        'mobilenet_v2'
     """
     match = _WITH_WIDTH.fullmatch(name) if isinstance(name, str) else None
     base, width = (match["name"], float(match["width"])) if match else (name, None)
@@ -84,7 +86,7 @@ def find(name: str) -> Architecture:
         )
     canonical = _canonical(function)
     return Architecture(
-        name=canonical if width is None else f"{canonical}_{width:g}",
+        name=canonical if width in (None, 1.0) else f"{canonical}_{width}",
         build=function,
         width=width,
         preprocess=sys.modules[function.__module__].preprocess_input,

@@ -70,6 +70,15 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
     }
 
 
+def gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    """What the first of each pair of runs gains on the second, on the same test photos."""
+    bits = [[np.array(list(r["test_right"])) == "1" for r in pair] for pair in pairs]
+    difference = np.concatenate([a.astype(float) - b for a, b in bits])
+    mean = float(difference.mean())
+    half = _Z95 * float(difference.std()) / math.sqrt(len(difference))
+    return {"test_gain": mean, "low": mean - half, "high": mean + half, "n": len(difference)}
+
+
 def compared(runs: list[dict[str, Any]], base: str) -> list[dict[str, Any]]:
     """Each policy against the first one, for each size: on test and on validation photos."""
     rows = []
@@ -81,12 +90,8 @@ def compared(runs: list[dict[str, Any]], base: str) -> list[dict[str, Any]]:
         if not seeds:
             continue
         pairs = [(by[size, policy, s], by[size, base, s]) for s in seeds]
-        bits = [[np.array(list(r["test_right"])) == "1" for r in pair] for pair in pairs]
-        difference = np.concatenate([a.astype(float) - b for a, b in bits])
-        mean = float(difference.mean())
-        half = _Z95 * float(difference.std()) / math.sqrt(len(difference))
         row = {"per_class": size, "policy": policy, "against": base, "seeds": seeds}
-        row |= {"test_gain": mean, "low": mean - half, "high": mean + half, "n": len(difference)}
+        row |= gain(pairs)
         for k, name in enumerate((policy, base)):
             row[f"test_{name}"] = float(np.mean([pair[k]["test"]["value"] for pair in pairs]))
             tuned = [pair[k]["validation_fine_tuned"] for pair in pairs]
