@@ -240,6 +240,21 @@ def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_several_outputs_come_some_photos_at_a_time_as_well() -> None:
+    import jax
+
+    k = keras()
+    inner, x = network(), images(16, 12, 12, 3)
+    maps = k.layers.GlobalAveragePooling2D()(inner.layers[1].output)
+    model = k.Model(inner.inputs, {"maps": maps, "logits": inner.outputs[0]})
+    expected = model.predict_on_batch(x)
+    found = backbone.fast_on_cpu(model).predict_on_batch(x)
+    assert found.keys() == {"maps", "logits"}
+    for name, table in found.items():
+        np.testing.assert_allclose(table, expected[name], atol=1e-5)
+    assert "scan[" in str(jax.make_jaxpr(model)(x))
+
+
 @pytest.mark.parametrize(
     ("loss", "weighted"),
     [

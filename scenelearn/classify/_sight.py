@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._devices import padded, predict
+from scenelearn.backbone import fast_on_cpu
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -44,7 +45,7 @@ def sight_model(model: Any) -> Any:
         model: a classifier's: preprocessing, "backbone", "logits", "probabilities".
 
     Returns:
-        A `keras.Model` that shares all layers and weights with it.
+        A `keras.Model` that shares all layers and weights with it, fast on a CPU.
     """
     k = keras()
     x = model.input
@@ -58,7 +59,7 @@ def sight_model(model: Any) -> Any:
             x = layer(x)
             if layer.name == "logits":
                 logits = x
-    return k.Model(model.input, [logits, x, features, traits])
+    return fast_on_cpu(k.Model(model.input, [logits, x, features, traits]))
 
 
 def sizes_of(model: Any) -> tuple[int, int, int]:

@@ -40,14 +40,14 @@ def chunked(model: Any) -> Callable[..., Any]:
 
 
 def can_be_chunked(model: Any) -> bool:
-    """Whether it is a functional model from images to one output, with no layers but Keras' own."""
+    """Whether it is a functional model from images, with no layers but Keras' own."""
     if type(model).__name__ not in ("Functional", "Model", "Sequential"):
         return False
     layers = [layer for layer in model._flatten_layers() if layer is not model]
     own = all(type(layer).__module__.startswith("keras.") for layer in layers)
     losses = any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
-    single = len(getattr(model, "inputs", None) or ()) == len(getattr(model, "outputs", ())) == 1
-    return own and not losses and single and len(model.inputs[0].shape) == 4
+    inputs = getattr(model, "inputs", None) or []
+    return own and not losses and len(inputs) == 1 and len(inputs[0].shape) == 4
 
 
 def chunk_size(inputs: Any) -> int | None:
@@ -91,4 +91,4 @@ def _by_chunks(model: Any, whole: Callable[..., Any], inputs: Any, training: Any
     states, outputs = jax.lax.scan(lambda s, x: one(s, values, x), start, images)
     for n, state in zip(seeds, states, strict=True):
         variables[n].assign(state)
-    return outputs.reshape(-1, *outputs.shape[2:])
+    return jax.tree.map(lambda table: table.reshape(-1, *table.shape[2:]), outputs)
