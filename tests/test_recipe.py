@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
+from scenelearn import backbone, sizing
 from scenelearn._backend import keras
 from scenelearn.augment import policy
 from scenelearn.classify import softmax, temperature
@@ -21,6 +23,7 @@ from scenelearn.finetune._course import course_of, even, fitting, share_done, sh
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._state import judged
 from scenelearn.finetune._vary import Variation, varied
+from scenelearn.sizing._unfilled import without_values
 
 # The course
 
@@ -212,13 +215,30 @@ def test_plan_without_time_or_without_fine_tuning(
 def test_auto_takes_a_larger_network_where_there_is_more_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_choose, "seconds_a_photo", lambda *_: 0.0015)
+    timed: list[str] = []
+
+    def network(name: str, image_px: int) -> Any:
+        found = backbone.find(name)
+        width = {} if found.width is None else {"alpha": found.width}
+        with without_values(keras()):
+            return found.build(weights=None, input_shape=(image_px, image_px, 3), **width)
+
+    def seconds(model: Any, *_: int) -> float:
+        timed.append(model.name)
+        return sizing.estimate(model).n_multiply_adds * 2.5e-11  # 0.8 ms, and 4 ms for V2
+
+    monkeypatch.setattr(sizing, "application", functools.cache(sizing.application))
+    monkeypatch.setattr(_choose, "_network", functools.cache(network))
+    monkeypatch.setattr(_choose, "seconds_a_photo", seconds)
     chosen = [_choose.chosen_backbone(6000, 160, minutes) for minutes in (0.5, 5, 20, 1e4)]
     order = [list(_choose.CANDIDATES).index(name) for name in chosen]
     assert order == sorted(order)
     assert chosen[0] == "mobilenet_v2_0.35"
     assert chosen[-1] == "efficientnet_v2_s"
     assert len(set(chosen)) >= 3
+    timed.clear()
+    assert _choose.chosen_backbone(6000, 160, 0.5) == "mobilenet_v2_0.35"
+    assert len(timed) == 1  # the others could not fit
 
 
 @pytest.mark.parametrize("weights", [None, "file.h5"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from scenelearn import backbone as backbones
 from scenelearn import sizing
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune._feature_rows import seconds_a_photo
+from scenelearn.finetune._feature_rows import FEATURE_BATCH, seconds_a_photo
 
 AUTO = "auto"
 # Top-1 accuracy on ImageNet at 224 px, in percent, as the tables of Keras Applications and of the
@@ -22,8 +23,12 @@ CANDIDATES = {
     "efficientnet_v2_b0": 78.7,
     "efficientnet_v2_s": 83.9,
 }
-_PASSES = 2 + 4 * 4  # features, plain and mirrored; four epochs of about four passes each
-_SHARE = 0.9  # of the time: the rest is for decoding, the head and the test
+_EPOCHS = 4
+# What a fit takes, in passes of the features over all photos: theirs, training photos mirrored too;
+# for each epoch training, at three passes a photo where the coarse layers train, and judging; the
+# test. Seven tenths of the photos train.
+_PASSES = 1.7 + _EPOCHS * (3 * 0.7 + 0.15) + 1
+_SHARE = 0.9  # of the time: the rest is for decoding, the head and compiling
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +36,9 @@ _log = logging.getLogger(__name__)
 def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
     """The network that "auto" stands for.
 
-    The smallest candidate is built and timed on this machine; the others take as many times longer
-    as they have multiply-adds. The best is taken with which features and four epochs fit into the
-    time.
+    The best candidate is taken with which features and four epochs fit into the time, by how long
+    it takes to see a photo on this machine. Candidates that could not fit even if time grew with
+    their maps alone are not timed.
 
     Args:
         n_photos: how many photos there are.
@@ -43,24 +48,34 @@ def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
     Returns:
         A name for `backbone.build`; the smallest if none fits.
     """
-    names = list(CANDIDATES)
-    smallest = backbones.build(names[0], weights=None, image_px=image_px)
-    backbones.fast_on_cpu(smallest)
-    photo_s = seconds_a_photo(smallest, image_px, 32)
-    unit_s = photo_s / sizing.estimate(smallest).n_multiply_adds
-    fit_s = {names[0]: photo_s * _PASSES * n_photos}
-    for name in names[1:]:
-        network = sizing.application(backbones.find(name).build.__name__, image_px)
-        n_adds = sizing.estimate(network).n_multiply_adds
-        fit_s[name] = unit_s * n_adds * _PASSES * n_photos
-    fitting = [name for name in names if fit_s[name] <= _SHARE * 60 * minutes]
-    best = fitting[-1] if fitting else names[0]
+    best, *larger = CANDIDATES
+    limit_s, photos = _SHARE * 60 * minutes, _PASSES * n_photos
+    smallest = _network(best, image_px)
+    best_s = photos * seconds_a_photo(smallest, image_px, FEATURE_BATCH)
+    least_s = best_s / _map_bytes(smallest)  # a byte
+    for name in reversed(larger):
+        unbuilt = sizing.application(backbones.find(name).build.__name__, image_px)
+        if least_s * _map_bytes(unbuilt) > limit_s:
+            continue
+        fit_s = photos * seconds_a_photo(_network(name, image_px), image_px, FEATURE_BATCH)
+        if fit_s <= limit_s:
+            best, best_s = name, fit_s
+            break
     _log.info(
         "backbone 'auto' is %s: of %d candidates the most accurate on ImageNet (%.1f %%) with "
-        "which features of %d photos and four epochs fit into %g minutes (about %.1f)",
-        best, len(names), CANDIDATES[best], n_photos, minutes, fit_s[best] / 60,
+        "which features of %d photos and %d epochs fit into %g minutes (about %.1f)",
+        best, len(CANDIDATES), CANDIDATES[best], n_photos, _EPOCHS, minutes, best_s / 60,
     )  # fmt: skip
     return best
+
+
+def _network(name: str, image_px: int) -> Any:
+    return backbones.fast_on_cpu(backbones.build(name, weights=None, image_px=image_px))
+
+
+def _map_bytes(network: Any) -> int:
+    """The bytes of all maps of a photo."""
+    return sum(row.activation_bytes for row in sizing.estimate(network).rows)
 
 
 def check_auto(weights: object) -> None:

@@ -171,7 +171,7 @@ def _planned(
     n_train, n_validation, n_test = (
         len(getattr(splits, side)) for side in ("train", "validation", "test")
     )
-    judging_s, keep_s = judging_seconds(photo_s, n_train, n_validation, n_test)
+    judging_s, keep_s = judging_seconds(photo_s, settings, n_train, n_validation, n_test)
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,

@@ -11,7 +11,7 @@ from scenelearn._devices import largest, shared
 from scenelearn.augment import policy as policy_of
 from scenelearn.classify import MOST_PHOTOS
 from scenelearn.finetune import _network, _train
-from scenelearn.finetune._between import usual_share
+from scenelearn.finetune._between import SHARES, usual_share
 from scenelearn.finetune._clock import Clock
 from scenelearn.finetune._course import Course, even, fitting
 from scenelearn.finetune._feature_rows import seconds_a_photo
@@ -59,7 +59,7 @@ def planned(
     if timed:  # not where the features were made: most of them may have been kept
         photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
     n_photos = (one.n_photos for one in (sides.train, sides.validation, sides.test))
-    judging_s, keep_s = judging_seconds(photo_s, *n_photos)
+    judging_s, keep_s = judging_seconds(photo_s, settings, *n_photos)
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
     if train and largest(time.monotonic() > deadline):
@@ -88,26 +88,32 @@ def planned(
         keep_s=keep_s,
         batch_size=settings.batch_size,
     )
-    recipe = settings.recipe
-    between = recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
     return begun(
         schedule,
         solved,
         best_weights,
-        model=to_logits if between and course else None,
+        model=to_logits if _between(settings) and course else None,
         usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
     )
 
 
 def judging_seconds(
-    photo_s: float, n_train: int, n_validation: int, n_test: int
+    photo_s: float, settings: FitSettings, n_train: int, n_validation: int, n_test: int
 ) -> tuple[float, float]:
     """How long judging takes: the validation photos after an epoch, and everything at the end.
 
-    After fine-tuning, validation, test and some training photos are seen once more.
+    After the last epoch, the networks between the head's and the last one see the validation
+    photos, and the one that is kept sees validation, test and some training photos.
     """
-    n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
+    n_networks = 1 + (len(SHARES) if _between(settings) else 0)
+    n_seen = n_networks * n_validation + n_test + min(n_train, MOST_PHOTOS)
     return 1.3 * photo_s * n_validation, 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+
+
+def _between(settings: FitSettings) -> bool:
+    """Whether a network between the solved head's and the fine-tuned one may be kept."""
+    recipe = settings.recipe
+    return recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
 
 
 def first_course(
