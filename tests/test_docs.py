@@ -151,14 +151,19 @@ def test_figures_in_the_readme_are_those_that_were_measured() -> None:
     intel = json.loads((REPOSITORY / "docs/results/intel.json").read_text())
     scenes = json.loads((REPOSITORY / "docs/results/sample_scenes.json").read_text())
 
-    assert intel["runs"]
-    for run in intel["runs"]:
-        test = run["test"]
-        value, low, high = (f"{100 * test[key]:.1f}" for key in ("value", "low", "high"))
-        row = next(line for line in readme.splitlines() if line.startswith(f"| {run['seed']} |"))
-        assert f"{value} % ({low} to {high})" in row
-        assert f"{run['seconds']:.0f}" in row
-        assert str(test["n"]) in row
+    networks = json.loads((REPOSITORY / "docs/results/backbones.json").read_text())
+
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in [*intel["runs"], *networks["runs"]]:
+        minutes = f"{run['minutes']:g}" if run["minutes"] else "head alone"
+        kinds.setdefault((run["settings"]["backbone"], minutes), []).append(run)
+    assert len(kinds) >= 5
+    for (name, minutes), runs in kinds.items():
+        reached = [100 * run["test"]["value"] for run in runs]
+        each = ", ".join(f"{value:.1f}" for value in reached)
+        seconds = sum(run["seconds"] for run in runs) / len(runs)
+        mean = f"{sum(reached) / len(reached):.1f} %"
+        assert f"| `{name}` | {minutes} | {mean} | {each} | {seconds:.0f} |" in readme
     made_on = intel["runs"][0]["environment"]
     for key in ("keras", "jax", "python", "cores"):
         assert made_on[key] in readme

@@ -1,7 +1,7 @@
 """What a fit reaches on real photos, by its minutes, with the solved head alone for comparison.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
-        [--minutes 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
+        [--minutes 1 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
 
 Each seed draws its own split and its own training. Test photos are judged once, at the end of
 each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--backbone", default="mobilenet_v2_0.35")
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[4.5])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
