@@ -128,6 +128,7 @@ def backbones(session: nox.Session) -> None:
     for pair in (*given.weights, "scenelearn_tiny=scenelearn"):
         name, _, file = pair.partition("=")
         which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
+        which += ["--minutes", "4.5"]
         session.run("python", "-m", "tests.bench.intel", *where, *which)
 
 

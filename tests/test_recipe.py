@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -248,6 +249,19 @@ def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: st
 
 
 # Between two networks
+
+
+def test_judging_the_networks_between_is_part_of_the_budget(fitted: FitResult) -> None:
+    def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, float, float]:
+        settings = replace(fitted.settings, weights=weights, recipe=recipe)
+        return _start.judging_seconds(0.01, settings, 700, 150, 150)
+
+    epoch_s, between_s, test_s = seconds(Recipe())
+    assert epoch_s == pytest.approx(1.3 * 0.01 * 150)
+    assert between_s == pytest.approx(len(SHARES) * epoch_s)
+    assert test_s >= 1.3 * 0.01 * (700 + 150 + 150)
+    for recipe, weights in ((Recipe(interpolate=False), "imagenet"), (Recipe(), None)):
+        assert seconds(recipe, weights) == (epoch_s, 0.0, test_s)
 
 
 def test_the_usual_is_kept_unless_another_is_better_by_more_than_chance() -> None:

@@ -72,7 +72,7 @@ for (name, px), values in sorted(reached.items(), key=lambda item: -sum(item[1])
 # ## Reasons to take another one
 #
 # - **There is time for it**: `mobilenet_v2`, or 224 pixels as well. `backbone="auto"` takes the
-#   largest of a few that the minutes allow, by timing them on your machine;
+#   best of a few that the minutes allow, by timing them on your machine;
 #   [`sl.finetune.plan`][scenelearn.finetune.plan] says which.
 # - **The classes differ in small things** (species, defects): more pixels first, then more width.
 # - **You have a GPU**: arithmetic is cheap there. We have not measured how cheap.

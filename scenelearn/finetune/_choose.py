@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from scenelearn import backbone as backbones
 from scenelearn import sizing
+from scenelearn._devices import shared
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._feature_rows import FEATURE_BATCH, seconds_a_photo
 
@@ -24,10 +26,10 @@ CANDIDATES = {
     "efficientnet_v2_s": 83.9,
 }
 _EPOCHS = 4
-# What a fit takes, in passes of the features over all photos: theirs, training photos mirrored too;
-# for each epoch training, at three passes a photo where the coarse layers train, and judging; the
-# test. Seven tenths of the photos train.
-_PASSES = 1.7 + _EPOCHS * (3 * 0.7 + 0.15) + 1
+# What a fit takes, in passes of the features over all photos, seven tenths of which train: theirs,
+# training photos mirrored too; for each epoch training, at three passes a photo where the coarse
+# layers train, and judging; the networks between and the test.
+_PASSES = 1.55 + _EPOCHS * (3 * 0.7 + 0.15) + 1.5
 _SHARE = 0.9  # of the time: the rest is for decoding, the head and compiling
 
 _log = logging.getLogger(__name__)
@@ -37,8 +39,8 @@ def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
     """The network that "auto" stands for.
 
     The best candidate is taken with which features and four epochs fit into the time, by how long
-    it takes to see a photo on this machine. Candidates that could not fit even if time grew with
-    their maps alone are not timed.
+    it takes to see a photo on this machine. Candidates that would not fit even if time grew with
+    their maps alone are not timed. What the choice takes is no longer there for the fit.
 
     Args:
         n_photos: how many photos there are.
@@ -49,16 +51,23 @@ def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
         A name for `backbone.build`; the smallest if none fits.
     """
     best, *larger = CANDIDATES
-    limit_s, photos = _SHARE * 60 * minutes, _PASSES * n_photos
+    start, photos = time.monotonic(), _PASSES * n_photos
+
+    def seconds_of(network: Any) -> float:
+        return float(photos * shared(seconds_a_photo(network, image_px, FEATURE_BATCH)))
+
+    def left_s() -> float:
+        return float(shared(_SHARE * (60 * minutes - (time.monotonic() - start))))
+
     smallest = _network(best, image_px)
-    best_s = photos * seconds_a_photo(smallest, image_px, FEATURE_BATCH)
+    best_s = seconds_of(smallest)
     least_s = best_s / _map_bytes(smallest)  # a byte
     for name in reversed(larger):
         unbuilt = sizing.application(backbones.find(name).build.__name__, image_px)
-        if least_s * _map_bytes(unbuilt) > limit_s:
+        if least_s * _map_bytes(unbuilt) > left_s():
             continue
-        fit_s = photos * seconds_a_photo(_network(name, image_px), image_px, FEATURE_BATCH)
-        if fit_s <= limit_s:
+        fit_s = seconds_of(_network(name, image_px))
+        if fit_s <= left_s():
             best, best_s = name, fit_s
             break
     _log.info(

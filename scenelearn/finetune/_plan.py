@@ -158,8 +158,8 @@ def _planned(
     splits: Splits, settings: FitSettings, batch_size: int, progress: Progress | None
 ) -> Plan:
     image_px, minutes = settings.image_px, settings.minutes
-    settings = with_backbone(settings, len(splits.photos))
     start = time.monotonic()
+    settings = with_backbone(settings, len(splits.photos))
     features = _network.features_for(settings)
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
@@ -171,7 +171,7 @@ def _planned(
     n_train, n_validation, n_test = (
         len(getattr(splits, side)) for side in ("train", "validation", "test")
     )
-    judging_s, keep_s = judging_seconds(photo_s, settings, n_train, n_validation, n_test)
+    judging_s, between_s, test_s = judging_seconds(photo_s, settings, n_train, n_validation, n_test)
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
@@ -179,12 +179,14 @@ def _planned(
         "features": photo_s * (2 * n_train + n_validation),
         "head": _head_s(2 * n_train, n_features, splits.photos.n_classes),
         "fine-tuning": 0.0,
-        "test": keep_s,
+        "test": test_s,
     }
     n_steps = -(-n_train // settings.batch_size)
-    left_s = 60 * minutes - sum(seconds.values())
+    left_s = 60 * minutes - sum(seconds.values()) - between_s
     course = first_course(settings, left_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s)
-    seconds["fine-tuning"] = sum(size * step_s + judging_s for size, _ in course)
+    if course:
+        steps_s = sum(size * step_s + judging_s for size, _ in course)
+        seconds["fine-tuning"] = steps_s + between_s
     training_bytes = training_estimate(features, settings.batch_size).training_bytes
     free = available_bytes()
     found = Plan(

@@ -59,7 +59,8 @@ def planned(
     if timed:  # not where the features were made: most of them may have been kept
         photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
     n_photos = (one.n_photos for one in (sides.train, sides.validation, sides.test))
-    judging_s, keep_s = judging_seconds(photo_s, settings, *n_photos)
+    judging_s, between_s, test_s = judging_seconds(photo_s, settings, *n_photos)
+    keep_s = between_s + test_s
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
     if train and largest(time.monotonic() > deadline):
@@ -92,25 +93,27 @@ def planned(
         schedule,
         solved,
         best_weights,
-        model=to_logits if _between(settings) and course else None,
+        model=to_logits if _looks_between(settings) and course else None,
         usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
     )
 
 
 def judging_seconds(
     photo_s: float, settings: FitSettings, n_train: int, n_validation: int, n_test: int
-) -> tuple[float, float]:
-    """How long judging takes: the validation photos after an epoch, and everything at the end.
+) -> tuple[float, float, float]:
+    """How long judging takes: after an epoch, after the last one, and of the test.
 
-    After the last epoch, the networks between the head's and the last one see the validation
-    photos, and the one that is kept sees validation, test and some training photos.
+    After each epoch it is the validation photos; after the last one, those by each network between
+    the head's and the last; in the end the one that is kept sees validation, test and some training
+    photos.
     """
-    n_networks = 1 + (len(SHARES) if _between(settings) else 0)
-    n_seen = n_networks * n_validation + n_test + min(n_train, MOST_PHOTOS)
-    return 1.3 * photo_s * n_validation, 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+    epoch_s = 1.3 * photo_s * n_validation
+    n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
+    between_s = len(SHARES) * epoch_s if _looks_between(settings) else 0.0
+    return epoch_s, between_s, 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
 
 
-def _between(settings: FitSettings) -> bool:
+def _looks_between(settings: FitSettings) -> bool:
     """Whether a network between the solved head's and the fine-tuned one may be kept."""
     recipe = settings.recipe
     return recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
