@@ -252,7 +252,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def memory(session: nox.Session) -> None:
-    """Compare the XLA rule of sizing with XLA: hours in all; it goes on where it was cut off.
+    """Compare the XLA rule of sizing with XLA: over an hour; it goes on where it was cut off.
 
     Writes docs/results/memory.json. `nox -s memory -- --only VGG` or `-- --minutes 30` for a part.
     """

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.errors import ManifestError
+from scenelearn.errors import ManifestError, PathMissingError
 from scenelearn.finetune import Epoch, FitResult, FitSettings, _checkpoint, _key, _stop, _train
 from scenelearn.finetune._checkpoint import Checkpoint, read, write
 from scenelearn.finetune._clock import Clock
@@ -575,3 +575,17 @@ def test_what_was_measured_says_that_nothing_is_lost() -> None:
         assert found[what]["loaded"] == found[what]["of"] >= 20
     # Of a run of seconds a little more: the first and the last come whatever the time.
     assert found["time_for_checkpoints"]["share"] <= 1.5 * _checkpoint.MOST_SHARE
+
+
+def test_a_repeat_finds_the_weights_where_they_lie_now(
+    scenes: Path, stored: Path, tmp_path: Path, fit_settings: dict[str, Any]
+) -> None:
+    old = shutil.copy(stored, tmp_path / "old.weights.h5")
+    settings = fit_settings | {"backbone": "mobilenet_0.25", "weights": old, "epochs": 0}
+    first = sl.fit(sl.split(sl.scan(scenes)), **settings)
+    value = json.loads(json.dumps(first.to_json()))
+    moved = Path(shutil.move(old, tmp_path / "new.weights.h5"))
+    with pytest.raises(PathMissingError, match=r"`weights` must be .*old\.weights\.h5"):
+        sl.finetune.repeat(value, scenes)
+    again = sl.finetune.repeat(value, scenes, weights=moved)
+    assert np.array_equal(again.test_probabilities, first.test_probabilities)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scenelearn import sizing
 from scenelearn._backend import keras
+from scenelearn.errors import UnknownBackboneError
 from scenelearn.sizing._read import graph_of
 from scenelearn.sizing._unfilled import without_values
 
@@ -95,6 +96,28 @@ def test_a_layer_of_ones_own_is_followed() -> None:
     found = sizing.estimate(model, batch_size=3)
     assert found.n_parameters == model.count_params() == 5 * 8 + 9 * 4
     assert found.n_multiply_adds == 3 * (4 * 8 + 8 * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "width"),
+    [
+        ("mobilenet_v2_0.35", "MobileNetV2", 0.35),
+        ("MobileNet-V1_0.25", "MobileNet", 0.25),
+        ("mobilenet_v3_small_0.75", "MobileNetV3Small", 0.75),
+    ],
+)
+def test_a_mobilenet_of_a_width_equals_keras(name: str, kind: str, width: float) -> None:
+    with without_values(keras()):
+        theirs = getattr(keras().applications, kind)(
+            weights=None, input_shape=(96, 96, 3), alpha=width
+        )
+    assert sizing.estimate(sizing.application(name, 96)).n_parameters == theirs.count_params()
+
+
+@pytest.mark.parametrize("name", ["resnet50_0.5", "mobilenet_v2_0.0", "efficientnet_b0_1.0"])
+def test_a_width_that_no_network_has_is_refused(name: str) -> None:
+    with pytest.raises(UnknownBackboneError, match=rf"has no width .*Received: '{name}'.*_0\.35"):
+        sizing.application(name)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny"])

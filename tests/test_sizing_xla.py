@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 if keras().backend.backend() == "jax":
-    from tests.bench.memory import estimated, freeze, networks, planned
+    from tests.bench.memory import estimated, freeze, lowered, networks, plan_in, plan_of, planned
 
 
 def residual() -> Any:
@@ -129,6 +130,17 @@ def test_layers_beyond_the_known_networks(name: str) -> None:
         real = planned(model, 8, step)["total_bytes"]
         found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
         assert found == pytest.approx(real, rel=BEYOND[name][0]), step
+
+
+@pytest.mark.parametrize("step", ["predict", "train adam", "head sgd_momentum"])
+def test_the_dumped_plan_is_the_compiled_ones(step: str, tmp_path: Path) -> None:
+    with without_values(keras()):
+        model = mobile()
+    if step.startswith("head"):
+        freeze(model)
+    compiled = lowered(model, 8, step)[0].compile(compiler_options={"xla_dump_to": str(tmp_path)})
+    (dumped,) = tmp_path.glob("*-buffer-assignment.txt")
+    assert plan_in(dumped.read_text()) == plan_of(compiled)
 
 
 def test_the_textbook_prediction_is_exact() -> None:

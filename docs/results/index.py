@@ -46,7 +46,7 @@ def read(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-INKS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b")
+INKS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b", "#8a5fa8", "#7a7a7a")
 
 
 def chart(groups, x_name, ticks, caption, logarithmic=False):
@@ -72,9 +72,14 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
         )
     for x in ticks:
         parts.append(f'<text x="{x_of(x):.1f}" y="258" text-anchor="middle">{x:g}</text>')
-    for ink, (name, group), shift in zip(INKS, groups.items(), (-4, 4, -8, 8), strict=False):
+    if len(groups) > len(INKS):
+        raise ValueError(
+            f"{len(groups)} groups are too many for one chart; it has {len(INKS)} inks"
+        )
+    for k, (ink, (name, group)) in enumerate(zip(INKS, groups.items(), strict=False)):
+        shift = 4 * (k - (len(groups) - 1) / 2)
         for x, low, value, high in group:
-            at = x_of(x) + (shift if len(groups) > 1 else 0)
+            at = x_of(x) + shift
             parts.append(
                 f'<path d="M{at:.1f} {y_of(low):.1f}V{y_of(high):.1f}" stroke="{ink}" '
                 f'stroke-width="2"/><circle cx="{at:.1f}" cy="{y_of(value):.1f}" r="4" '

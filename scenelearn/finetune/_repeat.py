@@ -27,6 +27,7 @@ def repeat(
     folder: str | os.PathLike[str],
     *,
     manifest: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Run a fit again on the same photos, on the same sides, with the same settings.
@@ -39,13 +40,14 @@ def repeat(
         result: what `FitResult.to_json` gave, or `json.load` of the result.json of a report.
         folder: the photos, a folder or archive. Files that the fit did not use may be there, too.
         manifest: the one that the photos were scanned with, if any.
+        weights: the path of the weights file where it lies now; None looks where it lay then.
         progress: called with (what, done, in all) as the work goes on.
 
     Returns:
         As `fit`.
 
     Raises:
-        PathMissingError: if there is no such folder.
+        PathMissingError: if there is no such folder, or no weights file where it lay then.
         ManifestError: if a photo is missing, or has another content or class than then.
 
     Other errors are those of `scan` and `fit`.
@@ -61,7 +63,8 @@ def repeat(
     other = [f"{k} {then.get(k)} (now {v})" for k, v in now.items() if then.get(k) != v]
     if differences := [one for one in other if not one.startswith("date ")]:
         _log.warning("The fit that is repeated ran with %s.", ", ".join(differences))
-    return fit(splits, **result["settings"], progress=progress)
+    settings = result["settings"] | ({} if weights is None else {"weights": weights})
+    return fit(splits, **settings, progress=progress)
 
 
 def _same_splits(then: Mapping[str, Any], photos: Photos) -> Splits:

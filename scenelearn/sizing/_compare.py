@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,9 @@ from ._bytes import megabytes, parse_bytes
 from ._estimate import estimate
 from ._result import Estimate
 from ._unfilled import without_values
+
+# "mobilenet_v2_0.35": a MobileNet of that width, which Keras calls `alpha`.
+_WITH_WIDTH = re.compile(r"(?P<name>.*?)[_-](?P<width>\d+\.\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +98,8 @@ def compare(
     """Rank networks by the memory that training them takes.
 
     Args:
-        networks: Names of `keras.applications` in any case ("mobilenet_v2"), Keras models, or
-            lists of layer descriptions.
+        networks: Names of `keras.applications` in any case ("mobilenet_v2", a MobileNet also with
+            a width, "mobilenet_v2_0.35"), Keras models, or lists of layer descriptions.
         memory: Bytes or text such as "8 GiB": also find the largest training batch of each.
         image_px: Height and width of the images, in pixels.
         batch_size: Samples in a batch.
@@ -141,14 +146,15 @@ def application(name: str, image_px: int | None = None) -> Any:
     """A model of `keras.applications` with its top of 1,000 classes, and without any weight.
 
     Args:
-        name: Its name in any case, with or without underscores: "mobilenet_v2", "ResNet50".
+        name: Its name in any case, with or without underscores: "mobilenet_v2", "ResNet50"; a
+            MobileNet also with its width at the end, "mobilenet_v2_0.35".
         image_px: Height and width of its images; None for its own default.
 
     Returns:
         A Keras model to look at: its variables have shapes and no values.
 
     Raises:
-        UnknownBackboneError: No model of that name.
+        UnknownBackboneError: No model of that name, or not of that width.
         ArgumentError: The model does not work at that size.
     """
     keras = _backend.keras()
@@ -157,15 +163,23 @@ def application(name: str, image_px: int | None = None) -> Any:
         for key, value in vars(keras.applications).items()
         if callable(value) and key[0].isupper()
     }
-    wanted = name.lower().replace("_", "").replace("-", "")
+    kinds["mobilenetv1"] = kinds["mobilenet"]
+    match = _WITH_WIDTH.fullmatch(name)
+    wanted = (match["name"] if match else name).lower().replace("_", "").replace("-", "")
     if wanted not in kinds:
         raise UnknownBackboneError(
             f"No network of keras.applications is called {name!r}. There are: "
-            f"{', '.join(sorted(value.__name__ for value in kinds.values()))}."
+            f"{', '.join(sorted({value.__name__ for value in kinds.values()}))}."
+        )
+    width = {"alpha": float(match["width"])} if match else {}
+    if match and ("alpha" not in inspect.signature(kinds[wanted]).parameters or not width["alpha"]):
+        raise UnknownBackboneError(
+            f"{kinds[wanted].__name__} has no width {match['width']}. Received: {name!r}. Leave "
+            "the number out, or take a MobileNet with a width, e.g. 'mobilenet_v2_0.35'."
         )
     shape = None if image_px is None else (image_px, image_px, 3)
     try:
         with without_values(keras):
-            return kinds[wanted](weights=None, input_shape=shape)
+            return kinds[wanted](weights=None, input_shape=shape, **width)
     except ValueError as error:
         raise ArgumentError(f"{name} cannot read images of {image_px} px: {error}") from error

@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     which = {
         "photos": fingerprint(photos),
         "backbone": options.backbone,
+        "weights": Path(options.weights).name,
+        "image_px": options.image_px,
         "epochs": options.epochs,
         "per_class": options.per_class,
     }
@@ -95,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
         case = {"what": what, "seed": seed} | which
         if tuple(case.values()) in done:
             continue
+        if runs and {key: runs[0][key] for key in which} != which:
+            raise SystemExit(f"{out} holds runs of {[runs[0][key] for key in which]}: take another")
         runs.append(run(sl.split(photos, seed=seed), case, options))
         print({key: runs[-1][key] for key in ("what", "seed", "kept", "test")}, flush=True)
         table = {"command": "python -m tests.bench.ablations", **which}

@@ -34,13 +34,14 @@ def main(arguments: list[str] | None = None) -> None:
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
-    done = {(run["what"], run["seed"]) for run in runs}
+    done = {(run["what"], run["seed"], run["settings"]["weights"]) for run in runs}
+    weights = Path(options.weights).name
     for seed in options.seeds:
         for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
             what = HEAD if minutes == "head" else f"{minutes:g} minutes"
             if options.backbone != "mobilenet_v2_0.35" or options.image_px != 160:
                 what = f"{options.backbone} at {options.image_px} px, {what}"
-            if (what, seed) in done:
+            if (what, seed, weights) in done:
                 continue
             run, photos = _alone(options, seed, str(minutes))
             runs.append({"what": what, "seed": seed} | run)

@@ -4,19 +4,24 @@ Every network of keras.applications at a small and a usual image size, the textb
 networks and transformers; batches of 1, 8 and 32; prediction, training, and training of the head
 alone; two optimizers. Each step is Keras's own, compiled from shapes without any weight, and its
 memory is what XLA's `memory_analysis` says: arguments + outputs + temporaries − what is aliased.
+It is read from the assignment of buffers that XLA dumps, so that no code has to be made from it.
 
 A case that the file has with the same versions is not measured again, so a run can be cut off and
-go on. `--only` takes those whose name holds a text; `--minutes` stops after that time.
+go on. `--only` takes those whose name holds a text; `--minutes` stops after that time;
+`--processes` compile beside each other, one a core.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import gc
 import json
+import multiprocessing
 import os
 import platform
+import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -33,6 +38,7 @@ from scenelearn.sizing._unfilled import without_values
 
 STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
 BATCHES = (8, 1, 32)
+_QUICKLY = {"xla_backend_optimization_level": 0}  # of LLVM only: the plan is the same, sooner
 SMALL = {"InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 96}  # others: 64 px
 
 
@@ -161,10 +167,8 @@ def cases() -> Iterator[dict[str, Any]]:
 
 def planned(model: Any, batch: int, step: str) -> dict[str, int]:
     """What XLA plans for one of Keras's steps, in bytes."""
-    # of LLVM only: the plan is the same, sooner
-    options = {"xla_backend_optimization_level": 0}
     step_as_lowered, _ = lowered(model, batch, step)
-    return plan_of(step_as_lowered.compile(compiler_options=options))
+    return plan_of(step_as_lowered.compile(compiler_options=dict(_QUICKLY)))
 
 
 def lowered(model: Any, batch: int, step: str) -> tuple[Any, tuple[Any, ...]]:
@@ -232,12 +236,75 @@ def estimated(model: Any, case: dict[str, Any]) -> dict[str, Any]:
     return {"estimated_bytes": value, "estimate_s": round(seconds, 4)}
 
 
+def plan_in(text: str) -> dict[str, int]:
+    """As `plan_of`, of the assignment of buffers that XLA writes down before it makes code."""
+    sizes = dict.fromkeys(("argument", "output", "temporary", "alias"), 0)
+    for found in re.finditer(r"^allocation \d+: size (\d+), (.*)$", text, re.MULTILINE):
+        size, what = int(found[1]), found[2]
+        goes_out = "maybe-live-out" in what or what.startswith("output shape")
+        comes_in = what.startswith("parameter")
+        sizes["argument"] += size * comes_in
+        sizes["output"] += size * goes_out
+        sizes["alias"] += size * (comes_in and goes_out)
+        sizes["temporary"] += size * (not comes_in and not goes_out and "preallocated" in what)
+    parts = {f"{name}_bytes": size for name, size in sizes.items()}
+    return {**parts, "total_bytes": sum(parts.values()) - 2 * parts["alias_bytes"]}
+
+
+class Trial:
+    """A case in a process of its own, which is ended as soon as XLA has planned its memory.
+
+    Making code from the plan takes XLA twice as long as all before, and changes nothing in it.
+    """
+
+    def __init__(self, case: dict[str, Any], old: dict[str, Any], folder: Path) -> None:
+        self.case, self.old, self.folder = case, old, folder
+        self.process = multiprocessing.get_context("fork").Process(target=self._run)
+        self.process.start()
+
+    def _run(self) -> None:
+        try:
+            with without_values(keras()):
+                model = networks()[self.case["model"]](self.case["image_px"])
+            if self.case["step"].startswith("head"):
+                freeze(model)
+            self._say(estimated(model, self.case))
+            if not self.old:
+                step, _ = lowered(model, self.case["batch"], self.case["step"])
+                step.compile(compiler_options=_QUICKLY | {"xla_dump_to": str(self.folder)})
+        except Exception as error:  # noqa: BLE001 - one network must not stop the rest
+            self._say({"error": repr(error)[:200]})
+
+    def _say(self, what: dict[str, Any]) -> None:
+        with written_whole(self.folder / "found.json") as partial:
+            partial.write_text(json.dumps(what), encoding="utf-8")
+
+    def ended(self) -> bool:
+        """Whether all is known; the process is gone then."""
+        if self.process.is_alive():
+            if not [*self.folder.glob("*-memory-usage-report.txt")]:  # written after the plan
+                return False
+            self.process.kill()
+        self.process.join()
+        return True
+
+    def found(self) -> dict[str, Any]:
+        """The case with what XLA plans and what sizing says of it, or with an error."""
+        said = self.folder / "found.json"
+        if not said.exists():
+            return {**self.case, "error": f"exit status {self.process.exitcode}"}
+        plans = [*self.folder.glob("*-buffer-assignment.txt")]
+        plan = plan_in(plans[0].read_text(encoding="utf-8")) if plans else {}
+        return {**self.case, **self.old, **plan, **json.loads(said.read_text(encoding="utf-8"))}
+
+
 def main() -> None:
     """Measure what is missing, estimate all of it anew, and write both."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--only", default="")
     options.add_argument("--minutes", type=float, default=1e9)
+    options.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = options.parse_args()
     end = time.monotonic() + 60 * given.minutes
     known: dict[str, dict[str, Any]] = {}
@@ -246,48 +313,45 @@ def main() -> None:
         old = json.loads(given.out.read_text(encoding="utf-8"))
         if {**old["versions"], "date": ""} == {**now, "date": ""}:
             known = {_key(case): case for case in old["cases"]}
-    makers = networks()
-    for case in cases():
-        if given.only.lower() not in case["model"].lower():
-            continue
-        old_case = known.get(_key(case), {})
-        if "total_bytes" not in old_case and time.monotonic() > end:
-            continue
-        try:
-            with without_values(keras()):
-                model = makers[case["model"]](case["image_px"])
-            if case["step"].startswith("head"):
-                freeze(model)
-            real = (
-                old_case
-                if "total_bytes" in old_case
-                else planned(model, case["batch"], case["step"])
-            )
-            known[_key(case)] = {**case, **real, **estimated(model, case)}
-            print(
-                _key(case),
-                f"{known[_key(case)]['estimated_bytes'] / real['total_bytes']:.4f}",
-                flush=True,
-            )
-        except Exception as error:  # noqa: BLE001 - one network must not stop the rest
-            print(_key(case), repr(error)[:200], flush=True)
-            continue
-        _free()
-        if len(known) % 25 == 0:
+    chosen = [case for case in cases() if given.only.lower() in case["model"].lower()]
+    # what is to be compiled comes first
+    todo = sorted(chosen, key=lambda case: _key(case) in known)
+    for done, found in enumerate(_in_turn(todo, dict(known), end, given.processes), 1):
+        print(_key(found), found.get("error") or f"{_ratio(found):.4f}", flush=True)
+        if "error" not in found:
+            known[_key(found)] = found
+        if done % 25 == 0:
             _write(given.out, now, known)
     _write(given.out, now, known)
 
 
+def _in_turn(
+    todo: list[dict[str, Any]], known: dict[str, dict[str, Any]], end: float, processes: int
+) -> Iterator[dict[str, Any]]:
+    """The measured cases as they end; what is not known is not begun after `end`."""
+    keras()  # before the processes part, so that none has to import it; nothing is computed here
+    waiting = todo[::-1]
+    running: list[Trial] = []
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                case = waiting.pop()
+                old = known.get(_key(case), {})
+                if old or time.monotonic() < end:
+                    running.append(Trial(case, old, Path(tempfile.mkdtemp(dir=folder))))
+            time.sleep(0.02)
+            for trial in [one for one in running if one.ended()]:
+                running.remove(trial)
+                yield trial.found()
+                shutil.rmtree(trial.folder)
+
+
+def _ratio(case: dict[str, Any]) -> float:
+    return case["estimated_bytes"] / case["total_bytes"]
+
+
 def _key(case: dict[str, Any]) -> str:
     return f"{case['model']}/{case['image_px']}/{case['batch']}/{case['step']}"
-
-
-def _free() -> None:
-    import jax
-
-    jax.clear_caches()
-    keras().backend.clear_session(free_memory=False)
-    gc.collect()
 
 
 def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
