@@ -19,7 +19,7 @@ from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
 from scenelearn.finetune._course import Course
 from scenelearn.finetune._feature_rows import seconds_a_photo
-from scenelearn.finetune._fits import available_bytes, shareable_batch, training_estimate
+from scenelearn.finetune._fits import available_bytes, shareable_batch, training_bytes
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
 from scenelearn.finetune._start import (
@@ -46,7 +46,7 @@ class Plan:
         course: for each epoch its steps and the share of the schedule that is done after it.
         seconds: what each phase is expected to take, by its name, in order.
         step_s: seconds a training step, as measured.
-        training_bytes: memory that a training step takes at most, as XLA plans it.
+        training_bytes: the most that the process's memory rises by for training, as sizing has it.
         free_bytes: memory that is free now; None where the system does not say.
         reasons: why, line by line.
     """
@@ -187,14 +187,13 @@ def _planned(
     if course:
         steps_s = sum(size * step_s + judging_s for size, _ in course)
         seconds["fine-tuning"] = steps_s + between_s
-    training_bytes = training_estimate(features, settings.batch_size).training_bytes
     free = available_bytes()
     found = Plan(
         settings=settings,
         course=course,
         seconds={name: seconds[name] for name in _PHASES},
         step_s=step_s,
-        training_bytes=training_bytes,
+        training_bytes=training_bytes(features, settings.batch_size),
         free_bytes=free,
         reasons=(),
     )

@@ -3,7 +3,8 @@
 Each step runs three times in a process of its own, compiled as Keras compiles it. Counted is how
 far the process's resident memory rises at its highest above what it was before the step's arrays
 were made, so Python, Keras, JAX and the compiler are left out. Beside it stands the most that
-sizing expects, with the XLA rule. Linux only.
+sizing expects, with the XLA rule. "fit" is a training step as `fit` makes it, in the form that is
+fast on a CPU; beside it stands what `fit` expects. Linux only.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scenelearn import backbone as backbones
 from scenelearn import sizing
 from scenelearn.data import written_whole
 from scenelearn.finetune._environment import environment
+from scenelearn.finetune._fits import training_bytes
 from tests.bench.memory import freeze, lowered, networks, plan_of
 
 CASES = (
@@ -35,6 +38,8 @@ CASES = (
     ("encoder", 0, 32),
 )
 STEPS = ("predict", "train sgd_momentum", "head adam")
+FITS = (("MobileNetV2", 160, 32), ("MobileNetV2", 224, 32), ("EfficientNetB0", 224, 32),
+        ("ResNet50", 224, 32), ("ConvNeXtTiny", 160, 32))  # fmt: skip
 
 
 def measured(name: str, px: int, batch: int, step: str) -> dict[str, int]:
@@ -49,7 +54,9 @@ def measured(name: str, px: int, batch: int, step: str) -> dict[str, int]:
         model = networks()[name](px)
     if step.startswith("head"):
         freeze(model)
-    step_as_lowered, shapes = lowered(model, batch, step)
+    if step == "fit":
+        model = backbones.fast_on_cpu(backbones.keep_statistics(model))
+    step_as_lowered, shapes = lowered(model, batch, "train adam" if step == "fit" else step)
     compiled = step_as_lowered.compile()
     plan = plan_of(compiled)["total_bytes"]
     gc.collect()
@@ -69,7 +76,9 @@ def measured(name: str, px: int, batch: int, step: str) -> dict[str, int]:
 
 
 def _said(model: Any, batch: int, step: str) -> int:
-    """The most that sizing expects."""
+    """The most that sizing expects, or `fit`."""
+    if step == "fit":
+        return training_bytes(model, batch)
     kind, _, optimizer = step.partition(" ")
     found = sizing.estimate(
         model,
@@ -101,8 +110,8 @@ def main() -> None:
         print(json.dumps(measured(name, int(px), int(batch), step)))
         return
     rows: list[dict[str, Any]] = []
-    for step in STEPS:
-        for name, px, batch in CASES:
+    for step in (*STEPS, "fit"):
+        for name, px, batch in FITS if step == "fit" else CASES:
             call = [sys.executable, "-m", "tests.bench.resident", "--case"]
             run = subprocess.run(
                 [*call, name, str(px), str(batch), step],

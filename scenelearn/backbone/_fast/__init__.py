@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import forget_programs, keras
-from scenelearn.backbone._fast._chunks import can_be_chunked, chunked
+from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alone, size_of
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
@@ -25,7 +25,7 @@ from scenelearn.backbone._fast._relu import ceiling, relu
 from scenelearn.backbone._fast._step import loss_by_chunks
 from scenelearn.backbone._programs import keep_programs
 
-__all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "plain"]
+__all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "photos_at_once", "plain"]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
 _SMALL = 64  # a first layer's 3·3·3; with 7·7·3 XLA's own convolution is faster
@@ -87,6 +87,22 @@ def plain(model: Any) -> Any:
             object.__setattr__(layer, _SWITCH, False)
         forget_programs(layer)
     return model
+
+
+def photos_at_once(model: Any, batch_size: int) -> int:
+    """How many photos of a batch a training step of the model has maps of at one time.
+
+    Args:
+        model: a `keras.Model`, after `fast_on_cpu` or as it was made.
+        batch_size: photos a step.
+
+    Returns:
+        A few where the fast form of the model takes a few at a time; else `batch_size`.
+    """
+    by_chunks = vars(model).get(_SWITCH, False) and can_be_chunked(model)
+    if not by_chunks or not each_alone(model, True):
+        return batch_size
+    return size_of(batch_size) or batch_size
 
 
 def _jax_on_cpu() -> bool:

@@ -54,9 +54,13 @@ def chunk_size(inputs: Any) -> int | None:
     """How many photos of a batch to take at a time; None to take all, and outside of tracing."""
     import jax
 
-    if not isinstance(inputs, jax.core.Tracer) or keras().distribution.distribution() is not None:
+    return size_of(inputs.shape[0]) if isinstance(inputs, jax.core.Tracer) else None
+
+
+def size_of(n_photos: int) -> int | None:
+    """How many of so many photos to take at a time; None to take all."""
+    if keras().distribution.distribution() is not None:
         return None
-    n_photos = inputs.shape[0]
     return next((n for n in _SIZES if n_photos % n == 0 and n_photos >= 8), None)
 
 
