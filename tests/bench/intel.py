@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--backbone", default="mobilenet_v2_0.35")
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4.5])
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
