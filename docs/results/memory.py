@@ -22,7 +22,7 @@ print(f"within 1 %: {sum(size <= 0.01 for size in sizes) / len(sizes):.1%}")
 print(f"within 5 %: {sum(size <= 0.05 for size in sizes) / len(sizes):.1%}")
 print(f"worst {sizes[-1]:.1%}")
 seconds = [case["estimate_s"] for case in cases]
-print(f"seconds for an estimate: median {statistics.median(seconds):.3f}, most {max(seconds):.2f}")
+print(f"processor seconds an estimate: median {statistics.median(seconds):.3f}, most {max(seconds):.2f}")
 
 # %% [markdown]
 # The ten that are furthest off:

@@ -132,13 +132,18 @@ def _linear(layer: Any) -> Linear | None:
         return None
     if not layer.built or layer.data_format != "channels_last":
         return None
-    if kind is layers.Conv2D:
+    if kind is layers.Conv2D and not _has_a_group_a_channel(layer):
         pointwise = tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1) and layer.groups == 1
         return _pointwise if pointwise else _first if _small(layer) else _convolution
     rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
     if rare or layer.padding not in ("same", "valid"):
         return None
-    return _by_channel if kind is layers.DepthwiseConv2D else _separable
+    return _separable if kind is layers.SeparableConv2D else _by_channel
+
+
+def _has_a_group_a_channel(layer: Any) -> bool:
+    """Whether a convolution is a depthwise one, as ConvNeXt writes them."""
+    return bool(layer.groups > 1 and layer.kernel.shape[2] == 1)
 
 
 def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
@@ -184,9 +189,12 @@ def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
 
 
 def _by_channel(layer: Any, inputs: Any, scale: Any) -> Any:
+    k = keras().ops
     kernel = layer.kernel
+    if type(layer) is keras().layers.Conv2D:  # the same, of one channel a group
+        kernel = k.reshape(kernel, (*kernel.shape[:2], inputs.shape[-1], -1))
     if scale is not None:
-        kernel = kernel * keras().ops.reshape(scale, kernel.shape[2:])
+        kernel = kernel * k.reshape(scale, kernel.shape[2:])
     return _shifted(layer, inputs, kernel)
 
 
