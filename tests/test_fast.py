@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn import backbone
+from scenelearn import backbone, sizing
 from scenelearn._backend import keras
 from scenelearn.backbone import _programs
+from scenelearn.sizing._unfilled import without_values
 
 SMALL = "mobilenet_0.25"
 
@@ -112,6 +114,9 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
         lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
         lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
         lambda k: k.Conv2D(6, 5, padding="same", groups=2),
+        lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
+        lambda k: k.Conv2D(8, 3, 2, groups=4, activation="gelu"),
+        lambda k: k.Conv2D(4, 3, padding="same", dilation_rate=2, groups=4),
         lambda k: k.ReLU(6.0),
         lambda k: k.ReLU(negative_slope=0.1),
         lambda k: k.Activation("relu"),
@@ -138,6 +143,7 @@ def test_images_that_come_first_in_channels_stay_plain() -> None:
         (lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept"),
         (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
         (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
+        (lambda k: k.Conv2D(8, 3, padding="same", groups=4), "statistics kept"),
         (lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept"),
         (lambda k: k.DepthwiseConv2D(3), "frozen"),
         (lambda k: k.Conv2D(7, 1), "predicting"),
@@ -332,6 +338,21 @@ def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> No
     expected = model.predict_on_batch(pixels)
     found = backbone.fast_on_cpu(model).predict_on_batch(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "NASNetMobile",
+     "Xception", "ConvNeXtTiny"],
+)  # fmt: skip
+def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
+    from tests.bench.memory import lowered
+
+    with without_values(keras()):
+        model = sizing.application(name, 96)
+        backbone.fast_on_cpu(backbone.keep_statistics(model))
+    text = lowered(model, 8, "predict")[0].as_text()
+    assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
 
 @pytest.mark.slow

@@ -100,8 +100,8 @@ print(fifty["textbook"].compare(fifty["xla"]))
 # XLA's plan is not what the system shows for a process. Python, Keras and JAX themselves take some
 # hundreds of MB; the kernels take scratch memory while they run; and the maps inside a library call
 # are in no plan at all. So `prediction_resident_bytes` and `training_resident_bytes` add a margin
-# to the plan. Measured, each step in a process of its own; "fit" is a step as `sl.fit` takes it on a
-# CPU, with the maps of a few photos of the batch at a time:
+# to the plan. Measured, each step in a process of its own; "fit" is a step as `sl.fit` takes it on
+# a CPU, with the maps of a few photos of the batch at a time:
 
 # %%
 import json

@@ -22,7 +22,8 @@ print(f"within 1 %: {sum(size <= 0.01 for size in sizes) / len(sizes):.1%}")
 print(f"within 5 %: {sum(size <= 0.05 for size in sizes) / len(sizes):.1%}")
 print(f"worst {sizes[-1]:.1%}")
 seconds = [case["estimate_s"] for case in cases]
-print(f"processor seconds an estimate: median {statistics.median(seconds):.3f}, most {max(seconds):.2f}")
+median, most = statistics.median(seconds), max(seconds)
+print(f"processor seconds an estimate: median {median:.3f}, most {most:.2f}")
 
 # %% [markdown]
 # The ten that are furthest off:
