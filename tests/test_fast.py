@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 from scenelearn import backbone, sizing
 from scenelearn._backend import keras
 from scenelearn.backbone import _programs
+from scenelearn.backbone._fast import _halves
 from scenelearn.sizing._unfilled import without_values
 
 SMALL = "mobilenet_0.25"
@@ -450,3 +454,121 @@ def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_programs, "_LIMIT_BYTES", 20)
     _programs._remove_oldest(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def faults_of(setup: dict[str, str]) -> int:
+    """Pages that the system had to find and clear for a training step, in a process of its own."""
+    code = """
+import resource
+
+import numpy as np
+
+from scenelearn import backbone
+from scenelearn._backend import keras
+
+k = keras()
+model = backbone.keep_statistics(backbone.build("mobilenet_0.25", weights=None, image_px=96))
+model = k.Sequential([backbone.fast_on_cpu(model), k.layers.Dense(2)])
+backbone.fast_on_cpu(model).compile("sgd", "mse")
+x, y = np.zeros((16, 96, 96, 3), np.uint8), np.zeros((16, 2), np.float32)
+for _ in range(4):
+    model.train_on_batch(x, y)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    model.train_on_batch(x, y)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4)
+"""
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, capture_output=True, env=os.environ | setup, check=True, text=True)
+    return int(found.stdout.split()[-1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+def test_memory_that_a_step_gives_back_is_kept_unless_the_user_says_otherwise() -> None:
+    kept, not_kept = faults_of({}), faults_of({"MALLOC_TRIM_THRESHOLD_": "131072"})
+    assert not_kept > 1000  # 4 KB each
+    assert kept < not_kept / 10
+
+
+# The two halves of a batch
+
+
+def trained(model: Any, x: Any, y: Any, times: int = 3) -> list[npt.NDArray[Any]]:
+    for _ in range(times):
+        model.train_on_batch(x, y)
+    return [np.asarray(a) for a in model.get_weights()]
+
+
+def test_halves_run_beside_each_other_and_add_up_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = images(16, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
+    threads = set[str]()
+    run = _halves._Step._run
+
+    def noted(self: Any, *arguments: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return run(self, *arguments)
+
+    monkeypatch.setattr(_halves._Step, "_run", noted)
+
+    def weights() -> list[npt.NDArray[Any]]:
+        k = keras()
+        model = backbone.fast_on_cpu(network())
+        model.compile("adam", k.losses.CategoricalCrossentropy(from_logits=True))
+        return trained(model, x, y)
+
+    first, again = weights(), weights()
+    assert len(threads) == 2
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("n_photos", [16, 24, 20, 12, 7])
+def test_keras_own_fit_goes_by_halves_where_it_can(n_photos: int) -> None:
+    x, y = images(n_photos + 3, 12, 12, 3), np.arange(n_photos + 3) % 3
+
+    def fitted(fast: bool) -> tuple[list[npt.NDArray[Any]], Any]:
+        model = network()
+        if fast:
+            backbone.fast_on_cpu(model)
+        loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, metrics=["accuracy"])
+        history = model.fit(x, y, batch_size=n_photos, epochs=2, shuffle=False, verbose=0)
+        return [np.asarray(a) for a in model.get_weights()], history.history
+
+    (fast, fast_history), (plain, plain_history) = fitted(True), fitted(False)
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    for name, values in plain_history.items():
+        np.testing.assert_allclose(fast_history[name], values, rtol=1e-4)
+
+
+def test_the_halves_drop_out_different_values() -> None:
+    model = backbone.fast_on_cpu(network(dropout=0.5))
+    model.compile("sgd", "mse")
+    x, y = np.repeat(images(1, 12, 12, 3), 8, axis=0), np.zeros((8, 3), np.float32)
+    trained(model, np.concatenate([x, x]), np.concatenate([y, y]), 1)
+    step = model.train_function
+    assert isinstance(step, _halves._Step)
+    state = model._get_jax_state(
+        trainable_variables=True,
+        non_trainable_variables=True,
+        optimizer_variables=True,
+        metrics_variables=True,
+    )
+    (_, _, first, _), (_, _, second, _), (_, _, again, _) = (
+        step._run(state, number, x, y) for number in (0, 1, 0)
+    )
+    assert (np.asarray(first) == np.asarray(again)).all()
+    assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
+
+
+def test_plain_takes_the_whole_batch_again() -> None:
+    model = backbone.fast_on_cpu(network())
+    model.compile("sgd", "mse")
+    x, y = images(16, 12, 12, 3), np.zeros((16, 3), np.float32)
+    trained(model, x, y, 1)
+    assert isinstance(model.train_function, _halves._Step)
+    backbone.plain(model)
+    trained(model, x, y, 1)
+    assert not isinstance(model.train_function, _halves._Step)

@@ -100,8 +100,8 @@ print(fifty["textbook"].compare(fifty["xla"]))
 # XLA's plan is not what the system shows for a process. Python, Keras and JAX themselves take some
 # hundreds of MB; the kernels take scratch memory while they run; and the maps inside a library call
 # are in no plan at all. So `prediction_resident_bytes` and `training_resident_bytes` add a margin
-# to the plan. Measured, each step in a process of its own; "fit" is a step as `sl.fit` takes it on
-# a CPU, with the maps of a few photos of the batch at a time:
+# to the plan. Measured, each step in a process of its own; "fit" is a network and its steps as
+# `sl.fit` takes them on a CPU, with the maps of a few photos of the batch at a time:
 
 # %%
 import json
@@ -109,8 +109,9 @@ from pathlib import Path
 
 measured = json.loads(Path("docs/results/resident.json").read_text())
 for row in measured["rows"]:
+    plan = sizing.megabytes(row["plan_bytes"]) if "plan_bytes" in row else "-"
     print(
-        f"{row['model']:<15} {row['step']:<19} plan {sizing.megabytes(row['plan_bytes']):>8}, "
+        f"{row['model']:<15} {row['step']:<19} plan {plan:>8}, "
         f"took {sizing.megabytes(row['resident_bytes']):>8}, "
         f"at most {sizing.megabytes(row['at_most_bytes']):>8}"
     )

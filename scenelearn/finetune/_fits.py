@@ -90,7 +90,7 @@ def training_bytes(model: Any, batch_size: int) -> int:
     """The most that a process's memory rises by for training all of a model, with AdamW.
 
     Where the model's form takes a few photos at a time, there are maps of those, the whole batch,
-    and gradients twice: of the few, and summed up.
+    and gradients of the few and summed up, by each half of the batch.
     """
     at_once = backbones.photos_at_once(model, batch_size)
     try:
@@ -104,7 +104,7 @@ def training_bytes(model: Any, batch_size: int) -> int:
         return most
     photo_bytes = 4 * math.prod(model.inputs[0].shape[1:])
     gradient_bytes = 4 * sum(math.prod(one.shape) for one in model.weights)
-    return int(most + (batch_size - at_once) * photo_bytes + gradient_bytes)
+    return int(most + (batch_size - at_once) * photo_bytes + 3 * gradient_bytes)
 
 
 def available_bytes() -> int | None:

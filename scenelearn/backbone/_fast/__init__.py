@@ -21,6 +21,8 @@ from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alon
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
+from scenelearn.backbone._fast._halves import by_halves, can_be_halved
+from scenelearn.backbone._fast._heap import keep_freed_memory
 from scenelearn.backbone._fast._relu import ceiling, relu
 from scenelearn.backbone._fast._step import loss_by_chunks
 from scenelearn.backbone._programs import keep_programs
@@ -36,10 +38,12 @@ def fast_on_cpu(model: Any) -> Any:
 
     Convolutions, ReLU and BatchNormalization get other forms, and the network runs over a few
     photos at a time. The training step of `fit` and `train_on_batch` is sped up too, of the very
-    model that is passed. Programs that JAX compiles are kept on disk, unless the user has set up
-    its compilation cache otherwise. Does nothing unless Keras runs on JAX and JAX on a CPU.
-    Call it before the model is first used: programs that were compiled before stay as they are.
-    `plain` undoes it.
+    model that is passed: its two halves run at the same time. Programs that JAX compiles are kept
+    on disk, unless the user has set up its compilation cache otherwise. With glibc the process
+    keeps up to a gigabyte that a step gives back for the next, unless the user has set up malloc by
+    environment variables (such as MALLOC_TRIM_THRESHOLD_). Does nothing unless Keras runs on JAX
+    and JAX on a CPU. Call it before the model is first used: programs that were compiled before
+    stay as they are. `plain` undoes it, but for what is kept.
 
     Args:
         model: any `keras.Model`; nested models are gone through too.
@@ -50,6 +54,7 @@ def fast_on_cpu(model: Any) -> Any:
     if not _jax_on_cpu():
         return model
     keep_programs()
+    keep_freed_memory()
     linear: dict[int, Linear] = {}
     for layer in model._flatten_layers():
         if _SWITCH in vars(layer):
@@ -69,6 +74,7 @@ def fast_on_cpu(model: Any) -> Any:
             by_chunks = loss_by_chunks(layer)
             _replace(layer, chunked(layer))
             _replace(layer, by_chunks, "compute_loss_and_updates")
+            _replace(layer, by_halves(layer), "make_train_function")
     return model
 
 
@@ -102,7 +108,7 @@ def photos_at_once(model: Any, batch_size: int) -> int:
     by_chunks = vars(model).get(_SWITCH, False) and can_be_chunked(model)
     if not by_chunks or not each_alone(model, True):
         return batch_size
-    return size_of(batch_size) or batch_size
+    return min(batch_size, (1 + can_be_halved(batch_size)) * (size_of(batch_size) or batch_size))
 
 
 def _jax_on_cpu() -> bool:

@@ -35,7 +35,7 @@ def loss_by_chunks(model: Any) -> Callable[..., Any]:
         training: bool = False,
         optimizer_variables: Any = None,
     ) -> Any:
-        size = chunk_size(x) if training and sample_weight is None and _is_mean(model) else None
+        size = chunk_size(x) if training and sample_weight is None and is_mean(model) else None
         if size is None or not hasattr(y, "shape") or not each_alone(model, training):
             return whole(
                 trainable, non_trainable, metrics, x, y, sample_weight, training=training,
@@ -47,7 +47,7 @@ def loss_by_chunks(model: Any) -> Callable[..., Any]:
     return compute
 
 
-def _is_mean(model: Any) -> bool:
+def is_mean(model: Any) -> bool:
     """Whether the loss of a batch is the mean of the losses of its photos."""
     loss = model.loss
     return isinstance(loss, str) or getattr(loss, "reduction", None) == "sum_over_batch_size"
