@@ -129,6 +129,7 @@ def backbones(session: nox.Session) -> None:
         name, _, file = pair.partition("=")
         which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
         which += ["--minutes", "4.5"]
+        which += ["--image-px", "128" if name == "scenelearn_tiny" else "160"]
         session.run("python", "-m", "tests.bench.intel", *where, *which)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from scenelearn._heap import keep_freed_memory
 from scenelearn.errors import BackendError
 
 BACKENDS = ("jax", "tensorflow", "torch")  # in the order in which we look for one
@@ -46,6 +47,8 @@ def keras() -> ModuleType:
         return loaded
     os.environ["KERAS_BACKEND"] = choose_backend(os.environ, keras_home() / "keras.json")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ["KERAS_BACKEND"] == "jax":
+        keep_freed_memory()  # before JAX starts threads, each of which would get a heap of its own
     if (keras_home() / "keras.json").exists():
         return importlib.import_module("keras")
     return _import_without_writing()

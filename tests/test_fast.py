@@ -504,13 +504,13 @@ def test_halves_run_beside_each_other_and_add_up_to_the_same(
 ) -> None:
     x, y = images(16, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
     threads = set[str]()
-    run = _halves._Step._run
+    run = _halves._Pair.run
 
     def noted(self: Any, *arguments: Any) -> Any:
         threads.add(threading.current_thread().name)
         return run(self, *arguments)
 
-    monkeypatch.setattr(_halves._Step, "_run", noted)
+    monkeypatch.setattr(_halves._Pair, "run", noted)
 
     def weights() -> list[npt.NDArray[Any]]:
         k = keras()
@@ -557,7 +557,7 @@ def test_the_halves_drop_out_different_values() -> None:
         metrics_variables=True,
     )
     (_, _, first, _), (_, _, second, _), (_, _, again, _) = (
-        step._run(state, number, x, y) for number in (0, 1, 0)
+        step.pair.run(state, number, x, y) for number in (0, 1, 0)
     )
     assert (np.asarray(first) == np.asarray(again)).all()
     assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
@@ -572,3 +572,20 @@ def test_plain_takes_the_whole_batch_again() -> None:
     backbone.plain(model)
     trained(model, x, y, 1)
     assert not isinstance(model.train_function, _halves._Step)
+
+
+@pytest.mark.parametrize("n_photos", [16, 19])
+def test_predictions_come_by_halves_and_change_no_variable(n_photos: int) -> None:
+    x = images(n_photos, 12, 12, 3)
+    model = network(dropout=0.5)
+    expected = model.predict(x, batch_size=16, verbose=0)
+    backbone.fast_on_cpu(model)
+    before = [np.asarray(variable.value) for variable in model.variables]
+    backbone.plain(model)
+    backbone.fast_on_cpu(model)
+    found = [model.predict(x, batch_size=16, verbose=0) for _ in range(2)]
+    assert isinstance(model.predict_function, _halves._Prediction)
+    for one in found:
+        np.testing.assert_allclose(one, expected, atol=1e-5)
+    after = [np.asarray(variable.value) for variable in model.variables]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))

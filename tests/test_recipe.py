@@ -195,7 +195,7 @@ def test_plan_says_what_a_fit_does(fitted: FitResult, fit_settings: dict[str, An
     assert plan.seconds["fine-tuning"] >= plan.step_s * sum(size for size, _ in plan.course)
     model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
     by_sizing = sl.sizing.estimate(model, batch_size=32, optimizer="adamw", rule="xla")
-    assert plan.training_bytes == by_sizing.training_bytes
+    assert plan.training_bytes == by_sizing.training_resident_bytes
     assert "2 epochs, as asked for" in str(plan)
     assert f"{sum(plan.seconds.values()) / 60:.1f} minutes" in str(plan)
     assert "<li>" in plan._repr_html_()

@@ -37,8 +37,11 @@ for row in speed["rows"]:
 # 2. Kernel gradients of 1×1 and first convolutions as matrix products.
 # 3. A few photos at a time, so that what passes between layers stays in the cache; in training, all
 #    the way to the loss and back.
-# 4. BatchNormalization with stored statistics as part of the convolution before it.
-# 5. ReLU's derivative from its output.
+# 4. Memory that a program gives back is kept for its next run, instead of pages that the system has
+#    to clear anew.
+# 5. The two halves of a batch run beside each other, each with what passes between its layers.
+# 6. BatchNormalization with stored statistics as part of the convolution before it.
+# 7. ReLU's derivative from its output.
 #
 # ## The solved head
 #

@@ -7,6 +7,7 @@ from typing import Any
 
 from scenelearn import sizing
 from scenelearn.errors import UnknownLayerError
+from scenelearn.finetune._fits import training_bytes
 
 
 def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
@@ -21,17 +22,21 @@ def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
         trained: whether any step was trained; else it only predicted.
     """
     words = {}
-    try:
-        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="adamw", rule="xla")
-        rise = estimate.training_resident_bytes if trained else estimate.prediction_resident_bytes
-        if rise is not None:
-            words["memory predicted"] = sizing.megabytes(rise)
-    except UnknownLayerError:
-        pass
+    rise = training_bytes(model, batch_size) if trained else _prediction_bytes(model, batch_size)
+    if rise is not None:
+        words["memory predicted"] = sizing.megabytes(rise)
     peak = peak_bytes()
     if peak is not None:
         words["memory measured"] = sizing.megabytes(peak)
     return words
+
+
+def _prediction_bytes(model: Any, batch_size: int) -> int | None:
+    try:
+        estimate = sizing.estimate(model, batch_size=batch_size, rule="xla")
+    except UnknownLayerError:
+        return None
+    return estimate.prediction_resident_bytes
 
 
 def peak_bytes() -> int | None:

@@ -1,4 +1,4 @@
-"""Memory that one step gives back is kept for the next, on Linux.
+"""Memory that one run of a program gives back is kept for the next, on Linux.
 
 XLA asks the C library for the memory of a program's maps each time it runs, and gives it back at
 the end. glibc hands pieces that large back to the system at once, which has to clear every page
@@ -9,7 +9,6 @@ that can grow.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import platform
@@ -36,6 +35,8 @@ def keep_freed_memory() -> bool:
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
+    import ctypes
+
     set_option = ctypes.CDLL(None).mallopt
     options = {
         _MMAP_THRESHOLD: _LARGEST,
