@@ -48,7 +48,7 @@ def keras() -> ModuleType:
     os.environ["KERAS_BACKEND"] = choose_backend(os.environ, keras_home() / "keras.json")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if os.environ["KERAS_BACKEND"] == "jax":
-        keep_freed_memory()  # before JAX starts threads, each of which would get a heap of its own
+        keep_freed_memory()
     if (keras_home() / "keras.json").exists():
         return importlib.import_module("keras")
     return _import_without_writing()
