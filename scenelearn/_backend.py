@@ -19,7 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scenelearn._heap import keep_freed_memory
 from scenelearn.errors import BackendError
 
 BACKENDS = ("jax", "tensorflow", "torch")  # in the order in which we look for one
@@ -47,8 +46,6 @@ def keras() -> ModuleType:
         return loaded
     os.environ["KERAS_BACKEND"] = choose_backend(os.environ, keras_home() / "keras.json")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if os.environ["KERAS_BACKEND"] == "jax":
-        keep_freed_memory()
     if (keras_home() / "keras.json").exists():
         return importlib.import_module("keras")
     return _import_without_writing()

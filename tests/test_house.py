@@ -25,7 +25,7 @@ HEAVY = ("h5py", "jax", "keras", "matplotlib", "numpy", "PIL", "scipy", "tensorf
 BACKENDS = ("jax", "keras", "tensorflow", "torch")
 
 # What each room may import, itself and the ground floor apart. Imports run down, never up.
-GROUND = {"errors", "_backend", "_cache", "_devices", "_heap"}
+GROUND = {"errors", "_backend", "_cache", "_devices"}
 ALONE = {"augment", "evaluate", "sizing"}  # they import no other room
 MAY_IMPORT = {
     "__main__": {"cli"},
@@ -41,7 +41,6 @@ MAY_IMPORT = {
     "_backend": set[str](),
     "_cache": set[str](),
     "_devices": set[str](),
-    "_heap": set[str](),
     "errors": set[str](),
 }
 

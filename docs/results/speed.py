@@ -30,8 +30,7 @@ for row in speed["rows"]:
 {key: value for key, value in speed["rows"][0].items() if isinstance(value, str)}
 
 # %% [markdown]
-# What is done, in the order of what it brings to a training step of MobileNetV2-0.35 (the code says
-# how, with a paragraph each):
+# What is done (the code says how, and what each brings, with a paragraph each):
 #
 # 1. Depthwise convolutions as sums of shifted copies, with derivatives of their own.
 # 2. Kernel gradients of 1×1 and first convolutions as matrix products.

@@ -92,13 +92,13 @@ def main(arguments: list[str] | None = None) -> None:
     }
     out = Path(options.out)
     runs = json.loads(out.read_text())["runs"] if out.exists() else []
-    done = {tuple(r[key] for key in ("what", "seed", *which)) for r in runs}
+    if runs and {key: runs[0][key] for key in which} != which:
+        raise SystemExit(f"{out} holds runs of {[runs[0][key] for key in which]}: take another")
+    done = {(r["what"], r["seed"]) for r in runs}
     for seed, what in itertools.product(options.seeds, VARIANTS):
         case = {"what": what, "seed": seed} | which
-        if tuple(case.values()) in done:
+        if (what, seed) in done:
             continue
-        if runs and {key: runs[0][key] for key in which} != which:
-            raise SystemExit(f"{out} holds runs of {[runs[0][key] for key in which]}: take another")
         runs.append(run(sl.split(photos, seed=seed), case, options))
         print({key: runs[-1][key] for key in ("what", "seed", "kept", "test")}, flush=True)
         table = {"command": "python -m tests.bench.ablations", **which}

@@ -209,8 +209,12 @@ def plan_of(compiled: Any) -> dict[str, int]:
         "temporary_bytes": found.temp_size_in_bytes,
         "alias_bytes": found.alias_size_in_bytes,
     }
-    total = sum(parts.values()) - 2 * parts["alias_bytes"]
-    return {**parts, "total_bytes": total}
+    return _with_total(parts)
+
+
+def _with_total(parts: dict[str, int]) -> dict[str, int]:
+    """What is aliased is both an argument and an output, and there once."""
+    return {**parts, "total_bytes": sum(parts.values()) - 2 * parts["alias_bytes"]}
 
 
 def freeze(model: Any) -> None:
@@ -248,7 +252,7 @@ def plan_in(text: str) -> dict[str, int]:
         sizes["alias"] += size * (comes_in and goes_out)
         sizes["temporary"] += size * (not comes_in and not goes_out and "preallocated" in what)
     parts = {f"{name}_bytes": size for name, size in sizes.items()}
-    return {**parts, "total_bytes": sum(parts.values()) - 2 * parts["alias_bytes"]}
+    return _with_total(parts)
 
 
 class Trial:

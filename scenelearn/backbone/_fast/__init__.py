@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import forget_programs, keras
-from scenelearn._heap import keep_freed_memory
 from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alone, size_of
 from scenelearn.backbone._fast._dense import patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
-from scenelearn.backbone._fast._halves import by_halves, can_be_halved, predicted_by_halves
+from scenelearn.backbone._fast._halves import by_halves, can_be_halved
+from scenelearn.backbone._fast._heap import keep_freed_memory
 from scenelearn.backbone._fast._relu import ceiling, relu
 from scenelearn.backbone._fast._step import loss_by_chunks
 from scenelearn.backbone._programs import keep_programs
@@ -74,8 +74,8 @@ def fast_on_cpu(model: Any) -> Any:
             by_chunks = loss_by_chunks(layer)
             _replace(layer, chunked(layer))
             _replace(layer, by_chunks, "compute_loss_and_updates")
-            _replace(layer, by_halves(layer), "make_train_function")
-            _replace(layer, predicted_by_halves(layer), "make_predict_function")
+            for what in ("train", "predict"):
+                _replace(layer, by_halves(layer, what), f"make_{what}_function")
     return model
 
 
@@ -109,7 +109,10 @@ def photos_at_once(model: Any, batch_size: int) -> int:
     by_chunks = vars(model).get(_SWITCH, False) and can_be_chunked(model)
     if not by_chunks or not each_alone(model, True):
         return batch_size
-    return min(batch_size, (1 + can_be_halved(batch_size)) * (size_of(batch_size) or batch_size))
+    size = size_of(batch_size)
+    if size is None:
+        return batch_size
+    return 2 * size if can_be_halved(batch_size) else size
 
 
 def _jax_on_cpu() -> bool:
