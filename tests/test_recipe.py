@@ -254,12 +254,12 @@ def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: st
 def test_judging_the_networks_between_is_part_of_the_budget(fitted: FitResult) -> None:
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, float, float]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe)
-        return _start.judging_seconds(0.01, settings, 700, 150, 150)
+        return _start.judging_seconds(0.02, settings, (700, 150, 150))
 
     epoch_s, between_s, test_s = seconds(Recipe())
-    assert epoch_s == pytest.approx(1.3 * 0.01 * 150)
+    assert epoch_s == pytest.approx(1.3 * 0.02 * 150)
     assert between_s == pytest.approx(len(SHARES) * epoch_s)
-    assert test_s >= 1.3 * 0.01 * (700 + 150 + 150)
+    assert test_s >= 1.3 * 0.02 * (700 + 150 + 150)
     for recipe, weights in ((Recipe(interpolate=False), "imagenet"), (Recipe(), None)):
         assert seconds(recipe, weights) == (epoch_s, 0.0, test_s)
 

@@ -21,7 +21,7 @@ from scenelearn.finetune._feature_files import Table, folder_of, put, take
 
 # Photos between two writings: some at first, then as many as take about ten seconds.
 _FIRST, _MOST, _WRITE_EVERY_S = 64, 512, 10.0
-_TIMED = 2  # batches
+_TIMED = 5  # batches
 
 FEATURE_BATCH = 32
 """Photos that a network sees at once for features, unless training takes fewer at once."""
@@ -138,13 +138,14 @@ def taken(
 
 
 def seconds_a_photo(model: Any, image_px: int, batch_size: int) -> float:
-    """How long the network takes to see a photo, after compilation, by two blank batches."""
+    """How long the network takes to see a photo, after compilation: the median of blank batches."""
     n = min(batch_size, FEATURE_BATCH * n_devices())
-    batch = np.zeros((n, image_px, image_px, 3), np.uint8)
-    outputs(model, [batch], n)
-    start = time.monotonic()
-    outputs(model, [batch] * _TIMED, n)
-    return (time.monotonic() - start) / (_TIMED * n)
+    batch, seconds = np.zeros((n, image_px, image_px, 3), np.uint8), []
+    for _ in range(1 + _TIMED):
+        start = time.monotonic()
+        outputs(model, [batch], n)
+        seconds.append(time.monotonic() - start)
+    return float(np.median(seconds[1:])) / n  # the first one compiles
 
 
 def _mirrored(pixels: Pixels) -> Pixels:

@@ -203,7 +203,7 @@ def fit(
         with clock.phase("fine-tuning") as note:
             if saved is None:
                 state = planned(
-                    features, to_logits, sides, settings,
+                    features, to_logits, model, sides, settings,
                     solved=solved, clock=clock, stop=heard,
                 )  # fmt: skip
             keep_s = state.schedule.keep_s

@@ -14,6 +14,7 @@ import numpy as np
 from scenelearn import sizing
 from scenelearn._devices import spread
 from scenelearn.augment import Policy
+from scenelearn.classify import sight_model
 from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
@@ -163,15 +164,16 @@ def _planned(
     features = _network.features_for(settings)
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
+    to_logits, model = _network.with_blank_head(features, splits.photos.n_classes)
     photo_s = seconds_a_photo(features, image_px, settings.batch_size)
+    sight_s = seconds_a_photo(sight_model(model), image_px, settings.batch_size)
     step_s, n_trained = 0.0, 0
     if settings.epochs != 0:
-        step_s, n_trained = _timed(features, settings, splits.photos.n_classes, progress)
+        step_s, n_trained = _timed(features, to_logits, settings, progress)
 
-    n_train, n_validation, n_test = (
-        len(getattr(splits, side)) for side in ("train", "validation", "test")
-    )
-    judging_s, between_s, test_s = judging_seconds(photo_s, settings, n_train, n_validation, n_test)
+    n_photos = len(splits.train), len(splits.validation), len(splits.test)
+    n_train, n_validation, _ = n_photos
+    judging_s, between_s, test_s = judging_seconds(sight_s, settings, n_photos)
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
@@ -201,12 +203,11 @@ def _planned(
 
 
 def _timed(
-    features: Any, settings: FitSettings, n_classes: int, progress: Progress | None
+    features: Any, to_logits: Any, settings: FitSettings, progress: Progress | None
 ) -> tuple[float, int]:
     """Seconds a training step on noise, and how many parameters it trains."""
     rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
     noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
-    to_logits, _ = _network.with_blank_head(features, n_classes)
     prepare(features, to_logits, settings)
     batches = Batches(
         pixels=in_memory(noise),

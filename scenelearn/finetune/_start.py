@@ -9,7 +9,7 @@ from typing import Any
 
 from scenelearn._devices import largest, shared
 from scenelearn.augment import policy as policy_of
-from scenelearn.classify import MOST_PHOTOS
+from scenelearn.classify import MOST_PHOTOS, sight_model
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._between import SHARES, usual_share
 from scenelearn.finetune._clock import Clock
@@ -27,12 +27,15 @@ _log = logging.getLogger(__name__)
 # Random weights have further to go.
 _MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
 _LEAST_WARM_UP = 100  # steps, from stored weights
-_JUDGING_COMPILES_S = 4.0  # the network with its traits and features, where it is not on the disk
+# Of the end: the network with features and traits is traced and its program read again from the
+# disk; calibration, likeness, results.
+_END_S = 2.5
 
 
 def planned(
     features: Any,
     to_logits: Any,
+    model: Any,
     sides: Sides,
     settings: FitSettings,
     *,
@@ -45,6 +48,8 @@ def planned(
     Args:
         features: from `backbone.build`.
         to_logits: the same with its solved head; compiled here, where there is time to train.
+        model: the whole classifier; where the time decides, what the end needs of it is compiled
+            here, so that it cannot come as a surprise.
         sides: the photos.
         settings: of the fit; `epochs` None lets the time decide.
         solved: what the solved head reaches.
@@ -55,11 +60,11 @@ def planned(
         The state, with 0 epochs where none is asked for or fits.
     """
     best_weights = to_logits.get_weights()
-    timed, step_s, photo_s = settings.epochs is None, 0.0, 0.0
+    timed, step_s, sight_s = settings.epochs is None, 0.0, 0.0
     if timed:  # not where the features were made: most of them may have been kept
-        photo_s = seconds_a_photo(features, settings.image_px, settings.batch_size)
-    n_photos = (one.n_photos for one in (sides.train, sides.validation, sides.test))
-    judging_s, between_s, test_s = judging_seconds(photo_s, settings, *n_photos)
+        sight_s = seconds_a_photo(sight_model(model), settings.image_px, settings.batch_size)
+    n_photos = sides.train.n_photos, sides.validation.n_photos, sides.test.n_photos
+    judging_s, between_s, test_s = judging_seconds(sight_s, settings, n_photos)
     keep_s = between_s + test_s
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
     train = settings.epochs != 0 and not stop.requested
@@ -99,7 +104,7 @@ def planned(
 
 
 def judging_seconds(
-    photo_s: float, settings: FitSettings, n_train: int, n_validation: int, n_test: int
+    sight_s: float, settings: FitSettings, n_photos: tuple[int, int, int]
 ) -> tuple[float, float, float]:
     """How long judging takes: after an epoch, after the last one, and of the test.
 
@@ -107,10 +112,11 @@ def judging_seconds(
     the head's and the last; in the end the one that is kept sees validation, test and some training
     photos.
     """
-    epoch_s = 1.3 * photo_s * n_validation
+    n_train, n_validation, n_test = n_photos
+    epoch_s = 1.3 * sight_s * n_validation
     n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
     between_s = len(SHARES) * epoch_s if _looks_between(settings) else 0.0
-    return epoch_s, between_s, 1.3 * photo_s * n_seen + _JUDGING_COMPILES_S
+    return epoch_s, between_s, 1.3 * sight_s * n_seen + _END_S
 
 
 def _looks_between(settings: FitSettings) -> bool:
