@@ -18,10 +18,11 @@ from scenelearn.augment import policy
 from scenelearn.classify import softmax, temperature
 from scenelearn.data import Batches, in_memory
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _start
+from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _network, _start, _train
 from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
 from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._rates import share_of_kernel, shares
 from scenelearn.finetune._state import judged
 from scenelearn.finetune._vary import Variation, varied
 from scenelearn.sizing._unfilled import without_values
@@ -104,6 +105,7 @@ def test_result_of_a_budget_is_repeated_by_its_course(
         ("trained", "most"), ("layer_decay", 0.0), ("layer_decay", 1.5), ("label_smoothing", 1.0),
         ("average", 1.0), ("mixup", -0.1), ("cutmix", "1"), ("weight_decay", -1.0),
         ("interpolate", 1), ("batch_statistics", "no"), ("weight_decay", float("nan")),
+        ("relative_rates", None),
     ],
 )  # fmt: skip
 def test_recipe_refuses_by_name(name: str, value: Any) -> None:
@@ -141,8 +143,81 @@ def step_sizes(recipe: Recipe) -> list[float]:
 
 def test_rates_of_layers_grow_geometrically_to_the_last() -> None:
     np.testing.assert_allclose(step_sizes(Recipe()), 1e-3, rtol=1e-4)
+    np.testing.assert_allclose(step_sizes(Recipe(relative_rates=False)), 1e-3, rtol=1e-4)
     by_layer = step_sizes(Recipe(layer_decay=0.01))
     np.testing.assert_allclose(by_layer, [1e-5, 1e-4, 1e-3], rtol=1e-4)
+
+
+def layers_of_all_kinds() -> Any:
+    k = keras()
+    inputs = k.Input((8, 8, 3))
+    x = k.layers.Conv2D(5, 3, name="usual")(inputs)
+    x = k.layers.Conv2D(10, 3, groups=5, name="grouped")(x)
+    x = k.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = k.layers.SeparableConv2D(4, 1, name="separable")(x)
+    x = k.layers.GlobalAveragePooling2D()(x)
+    return k.Model(inputs, k.layers.Dense(3, name="logits")(k.layers.Dense(7, name="dense")(x)))
+
+
+def test_a_kernel_learns_by_the_size_of_its_weights_and_the_number_of_its_inputs() -> None:
+    model, rng = layers_of_all_kinds(), np.random.default_rng(0)
+    n_inputs = {
+        "usual": 27, "grouped": 9, "depthwise": 9, "depthwise_kernel": 1, "pointwise_kernel": 20,
+        "dense": 4,
+    }  # fmt: skip
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 1e-3, variable.shape).astype(np.float32))
+    found = shares(model, decay=1.0, relative=True)
+    assert len(found) == len(model.trainable_variables)
+    seen = set()
+    for share, variable in zip(found, model.trainable_variables, strict=True):
+        layer, name = variable.path.split("/")[-2:]
+        n = n_inputs.get(name, n_inputs.get(layer))
+        if n is None or not name.endswith("kernel"):
+            np.testing.assert_array_equal(share, 1)  # biases, and the head
+            continue
+        seen |= {name, layer}
+        values = np.asarray(variable)
+        depthwise = "depthwise" in (layer, name.removesuffix("_kernel"))
+        for channel in np.ndindex(values.shape[-2 if depthwise else -1 :]):
+            weights = values[..., *channel]
+            assert weights.size == n
+            by_hand = np.clip(100 * np.sqrt((weights**2).mean() / n), 0.01, 1)
+            np.testing.assert_allclose(share[..., *channel], by_hand, rtol=1e-5)
+        assert np.broadcast_shapes(share.shape, values.shape) == values.shape
+    assert seen >= set(n_inputs)
+
+
+def test_folding_a_scale_into_a_kernel_does_not_change_how_fast_it_learns() -> None:
+    kernel = np.random.default_rng(1).normal(0, 0.01, (3, 3, 8, 6)).astype(np.float32)
+    scale = np.array([0.1, 0.3, 0.5, 1, 2, 3], np.float32)
+    step = share_of_kernel(kernel) / kernel  # as a share of the weight itself
+    folded = share_of_kernel(kernel * scale) / (kernel * scale)
+    np.testing.assert_allclose(folded, step, rtol=1e-5)
+    np.testing.assert_array_equal(share_of_kernel(kernel * 100), 1)
+    np.testing.assert_array_equal(share_of_kernel(kernel * 0), np.float32(0.01))
+
+
+def test_relative_rates_are_those_of_the_steps_made_and_of_stored_weights_only(
+    monkeypatch: pytest.MonkeyPatch, fitted: FitResult
+) -> None:
+    k, model = keras(), layers_of_all_kinds()
+    optimizer = optimizer_of(model, Recipe(layer_decay=0.5, weight_decay=0.0))
+    optimizer.learning_rate = 1e-3
+    expected = shares(model, decay=0.5, relative=True)
+    before = [np.asarray(v) for v in model.trainable_variables]
+    optimizer.apply([k.ops.ones(v.shape) for v in before], model.trainable_variables)
+    for old, variable, share in zip(before, model.trainable_variables, expected, strict=True):
+        moved = np.broadcast_to(1e-3 * share, old.shape)
+        np.testing.assert_allclose(old - np.asarray(variable), moved, rtol=1e-2, atol=1e-7)
+
+    asked = []
+    monkeypatch.setattr(_train, "compile_", lambda _model, recipe, _precision: asked.append(recipe))
+    for weights in (None, "scenelearn"):
+        features = backbone.build("scenelearn_tiny", weights=weights, image_px=32)
+        to_logits, _ = _network.with_blank_head(features, 3)
+        _start.prepare(features, to_logits, replace(fitted.settings, weights=weights))
+    assert [recipe.relative_rates for recipe in asked] == [False, True]
 
 
 def test_average_is_there_inside_only() -> None:

@@ -288,7 +288,7 @@ table(
 # The defaults of `fit`, and one thing changed at a time: three splits, of whose training side each
 # class keeps as many photos as said below, the same for all. Gains are on the same test photos,
 # with their 95 % interval over photos; an interval that holds 0 says that chance explains it.
-# With eleven comparisons, one such interval in two tables would miss 0 by chance alone.
+# With twelve comparisons, one such interval in two tables would miss 0 by chance alone.
 # `nox -s ablations -- --photos FOLDER --weights FILE` measured it.
 
 # %%

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW, with a rate of its own for each layer, and a running average of weights."""
+"""The optimizer: AdamW, with a rate of its own for each variable, and an average of weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from scenelearn._backend import keras
 from scenelearn.finetune._precision import scaled
+from scenelearn.finetune._rates import shares
 from scenelearn.finetune._recipe import Recipe
 
 
@@ -16,24 +17,25 @@ def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> An
 
     Args:
         model: from raw pixels to logits; its layers are frozen or not already.
-        recipe: `weight_decay`, `average` and `layer_decay` of it.
+        recipe: `weight_decay`, `average`, `layer_decay` and `relative_rates` of it.
         precision: of the network's arithmetic, see `FitSettings`.
 
     Returns:
         A Keras optimizer, not built yet.
     """
     adamw = keras().optimizers.AdamW
-    shares = _shares(model, recipe.layer_decay)
+    by_place = shares(model, decay=recipe.layer_decay, relative=recipe.relative_rates)
 
-    class LayerwiseAdamW(adamw):  # type: ignore[misc, valid-type]
+    class OwnRatesAdamW(adamw):  # type: ignore[misc, valid-type]
         """Each variable learns at its share of the rate."""
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             # by its place, as Keras' optimizers do: TensorFlow passes variables without a path
-            share = shares[self._get_variable_index(variable)]
+            share = by_place[self._get_variable_index(variable)]
+            share = keras().ops.convert_to_tensor(share, learning_rate.dtype)
             super().update_step(gradient, variable, learning_rate * share)
 
-    optimizer = (LayerwiseAdamW if shares else adamw)(
+    optimizer = (OwnRatesAdamW if by_place else adamw)(
         learning_rate=0.0,
         weight_decay=recipe.weight_decay,
         use_ema=recipe.average > 0,
@@ -59,21 +61,3 @@ def averaged(model: Any) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, own, strict=True):
             variable.assign(value)
-
-
-def _shares(model: Any, decay: float) -> list[float]:
-    """Each trainable variable's share of the rate; nothing if all have the whole."""
-    if decay == 1:
-        return []
-    layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False, recursive=True)
-        if layer.trainable and layer._trainable_variables
-    ]
-    last = max(1, len(layers) - 1)
-    by_path = {
-        variable.path: decay ** ((last - k) / last)
-        for k, layer in enumerate(layers)
-        for variable in layer._trainable_variables
-    }
-    return [by_path[variable.path] for variable in model.trainable_variables]

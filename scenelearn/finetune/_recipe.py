@@ -21,6 +21,8 @@ class Recipe:
             most of the time. "all"; or "head": none but the last. Random weights train all.
         layer_decay: the rate of the first layer that trains, as a share of the last one's, in
             (0, 1]; between them it grows geometrically.
+        relative_rates: whether a kernel's rate is the smaller, the smaller its weights are and the
+            more inputs they sum over, see `_rates`. With stored weights only.
         label_smoothing: share of each label that is spread over all classes, in [0, 1).
         mixup: both parameters of the Beta distribution for MixUp; 0 for none.
         cutmix: the same for CutMix; with both, each photo gets one or the other.
@@ -53,6 +55,7 @@ class Recipe:
 
     trained: str = "coarse"
     layer_decay: float = 1.0
+    relative_rates: bool = True
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -66,7 +69,7 @@ class Recipe:
             raise ArgumentError(
                 f"`trained` must be 'coarse', 'all' or 'head'. Received: trained={self.trained!r}."
             )
-        for name in ("interpolate", "batch_statistics"):
+        for name in ("relative_rates", "interpolate", "batch_statistics"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(
                     f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from scenelearn._devices import largest, shared
@@ -182,8 +183,10 @@ def variation_of(settings: FitSettings, to_logits: Any) -> Variation:
 
 def prepare(features: Any, to_logits: Any, settings: FitSettings) -> None:
     """Settle which layers train, and give the model its loss and optimizer."""
+    recipe = settings.recipe
     if settings.weights is None:
         _network.start_afresh(features, to_logits)
+        recipe = replace(recipe, relative_rates=False)
     else:
-        _network.choose_trained(features, settings.image_px, settings.recipe.trained)
-    _train.compile_(to_logits, settings.recipe, settings.precision)
+        _network.choose_trained(features, settings.image_px, recipe.trained)
+    _train.compile_(to_logits, recipe, settings.precision)

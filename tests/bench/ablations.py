@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "photos as they are": {"augmentation": "none"},
     "all layers train": {"recipe": {"trained": "all"}},
     "all layers, rates falling to a tenth": {"recipe": {"trained": "all", "layer_decay": 0.1}},
+    "one rate for all kernels": {"recipe": {"relative_rates": False}},
     "rate 0.003": {"learning_rate": 0.003},
     "rate 0.0003": {"learning_rate": 0.0003},
     "label smoothing 0.1": {"recipe": {"label_smoothing": 0.1}},

@@ -79,6 +79,7 @@ def _work(options: argparse.Namespace) -> None:
     from scenelearn.finetune import _network, _train
     from scenelearn.finetune._environment import environment
     from scenelearn.finetune._head import Head
+    from scenelearn.finetune._recipe import Recipe
 
     keras()
     stage("imports")
@@ -89,10 +90,10 @@ def _work(options: argparse.Namespace) -> None:
         kernel=np.zeros((n_features, 6), np.float32), bias=np.zeros(6, np.float32), strength=1.0
     )
     model, _ = _network.with_head(features, head)
-    _train.compile_(model)
+    _train.compile_(model, Recipe())
     stage("head")
     images = np.zeros((options.batch, options.image_px, options.image_px, 3), np.uint8)
-    model.train_on_batch(images, np.zeros(options.batch, np.int32))
+    model.train_on_batch(images, np.eye(6, dtype=np.float32)[np.arange(options.batch) % 6])
     stage("first_step")
     seconds["total_s"] = round(last[0] - _STARTED, 2)
     seconds["total_processor_s"] = round(last[1], 2)
