@@ -55,21 +55,21 @@ for row in json.loads(Path("docs/results/speed.json").read_text())["rows"]:
 # %% [markdown]
 # ## How good they are
 #
-# On 6,000 Intel photos, by the minutes that the fit was given, or with the solved head alone; more on
+# On 6,000 Intel photos, by the minutes that were given, or with the solved head alone; more on
 # [the page of results](../results/index.py):
 
 # %%
 reached = {}
 for name in ("intel", "backbones", "minutes"):
     for run in json.loads(Path(f"docs/results/{name}.json").read_text())["runs"]:
-        spent = f"{run['minutes']:g} minutes" if run["minutes"] else "head alone"
+        spent = f"{run['minutes']:g} min" if run["minutes"] else "head alone"
         key = run["settings"]["backbone"], run["settings"]["image_px"], spent
         reached.setdefault(key, []).append(run["test"]["value"])
 for (name, px, spent), values in sorted(
     reached.items(), key=lambda item: sum(item[1]) / len(item[1]), reverse=True
 ):
     mean, splits = sum(values) / len(values), "splits" if len(values) > 1 else "split"
-    print(f"{name:<20} {px} px, {spent:<11} {mean:.1%}, the mean of {len(values)} {splits}")
+    print(f"{name:<20} {px} px, {spent:<10} {mean:.1%}, the mean of {len(values)} {splits}")
 
 # %% [markdown]
 # ## Reasons to take another one
