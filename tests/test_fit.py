@@ -99,6 +99,26 @@ def test_upper_layers_are_those_with_coarse_maps() -> None:
         assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("mobilenet_v2_0.35", "block_6_depthwise"),
+        ("mobilenet_v3_small", "expanded_conv_3_depthwise"),
+        ("efficientnet_b0", "block4a_dwconv"),
+    ],
+)
+def test_what_large_maps_are_made_from_does_not_train(name: str, first: str) -> None:
+    """Squeeze-and-excitation has maps of 1×1 in early blocks, too."""
+    from scenelearn.finetune._network import choose_trained
+
+    features = sl.backbone.build(name, weights=None, image_px=160)
+    choose_trained(features, 160, "coarse")
+    layers = [one for one in features.get_layer("backbone").layers if one.weights]
+    at = [layer.name for layer in layers].index(first)
+    assert not any(layer.trainable for layer in layers[:at])
+    assert all(layer.trainable for layer in layers[at:])
+
+
 def test_epochs_that_are_asked_for_are_made_whatever_the_time(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:

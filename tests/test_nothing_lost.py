@@ -589,3 +589,7 @@ def test_a_repeat_finds_the_weights_where_they_lie_now(
         sl.finetune.repeat(value, scenes)
     again = sl.finetune.repeat(value, scenes, weights=moved)
     assert np.array_equal(again.test_probabilities, first.test_probabilities)
+    assert again.settings.recipe.relative_rates
+    del value["settings"]["recipe"]["relative_rates"]  # a result of before there were such rates
+    before = sl.finetune.repeat(value, scenes, weights=moved)
+    assert not before.settings.recipe.relative_rates

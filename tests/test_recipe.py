@@ -148,6 +148,19 @@ def test_rates_of_layers_grow_geometrically_to_the_last() -> None:
     np.testing.assert_allclose(by_layer, [1e-5, 1e-4, 1e-3], rtol=1e-4)
 
 
+def test_rates_of_layers_grow_in_a_nested_network_as_well() -> None:
+    features = backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    to_logits, _ = _network.with_blank_head(features, 3)
+    found = shares(to_logits, decay=0.1, relative=False)
+    values = [float(share) for share in found]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(0.1)
+    assert values[-1] == 1
+    assert shares(to_logits, decay=1.0, relative=False) == []
+    _network.choose_trained(features, 32, "head")
+    assert shares(to_logits, decay=1.0, relative=True) == []
+
+
 def layers_of_all_kinds() -> Any:
     k = keras()
     inputs = k.Input((8, 8, 3))
@@ -201,10 +214,13 @@ def test_folding_a_scale_into_a_kernel_does_not_change_how_fast_it_learns() -> N
 def test_relative_rates_are_those_of_the_steps_made_and_of_stored_weights_only(
     monkeypatch: pytest.MonkeyPatch, fitted: FitResult
 ) -> None:
-    k, model = keras(), layers_of_all_kinds()
+    k, model, rng = keras(), layers_of_all_kinds(), np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 1e-3, variable.shape).astype(np.float32))
     optimizer = optimizer_of(model, Recipe(layer_decay=0.5, weight_decay=0.0))
     optimizer.learning_rate = 1e-3
     expected = shares(model, decay=0.5, relative=True)
+    assert min(share.min() for share in expected) < 0.1
     before = [np.asarray(v) for v in model.trainable_variables]
     optimizer.apply([k.ops.ones(v.shape) for v in before], model.trainable_variables)
     for old, variable, share in zip(before, model.trainable_variables, expected, strict=True):

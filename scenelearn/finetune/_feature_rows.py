@@ -137,9 +137,16 @@ def taken(
     return found, n_bytes
 
 
-def seconds_a_photo(model: Any, image_px: int, batch_size: int) -> float:
-    """How long the network takes to see a photo, after compilation: the median of blank batches."""
-    n = min(batch_size, FEATURE_BATCH * n_devices())
+def feature_batch(batch_size: int) -> int:
+    """Photos that a network sees at once for features where training takes so many at once."""
+    return min(batch_size, FEATURE_BATCH * n_devices())
+
+
+def seconds_a_photo(model: Any, image_px: int, n: int) -> float:
+    """How long the network takes to see one of n photos, after compilation.
+
+    The median of a few blank batches.
+    """
     batch, seconds = np.zeros((n, image_px, image_px, 3), np.uint8), []
     for _ in range(1 + _TIMED):
         start = time.monotonic()

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbone as backbones
-from scenelearn._devices import n_devices
 from scenelearn.data import Batches, Photos, Pixels, Splits, decode
 from scenelearn.errors import TooFewPhotosError
-from scenelearn.finetune._feature_rows import FEATURE_BATCH, kept, rows_of
+from scenelearn.finetune._feature_rows import FEATURE_BATCH, feature_batch, kept, rows_of
 from scenelearn.finetune._settings import FitSettings
 
 
@@ -111,7 +110,7 @@ def features_of(
     """
     n_train, hashes = sides.train.n_photos, splits.photos.hashes
     indices = np.concatenate([sides.train.indices, sides.validation.indices])
-    size = min(sides.train.batch_size, FEATURE_BATCH * n_devices())
+    size = feature_batch(sides.train.batch_size)
     once, both = (
         replace(sides.train, indices=one, batch_size=size) for one in (sides.train.indices, indices)
     )

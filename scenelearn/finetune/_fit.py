@@ -114,7 +114,8 @@ def fit(
             many as fit into the time, the last one shorter where needed, at most 40 from stored
             weights and 120 from random ones. Or the course of an earlier result's settings.
         batch_size: photos a training step.
-        learning_rate: peak rate of fine-tuning; None for the default: 0.001 from stored weights,
+        learning_rate: peak rate of fine-tuning, of which a kernel may have a share, see
+            `Recipe.relative_rates`; None for the default: 0.001 from stored weights,
             0.003 from random ones.
         augmentation: how training photos are varied while fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" leaves them as they are.
@@ -198,12 +199,13 @@ def fit(
             sides = sides_of(splits, pixels, settings.batch_size, seed)
             to_logits, model = restored(features, n_classes, saved.arrays, settings)
             clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
+        network = sight_model(model)
         stop.gently()  # there is a classifier to keep
 
         with clock.phase("fine-tuning") as note:
             if saved is None:
                 state = planned(
-                    features, to_logits, model, sides, settings,
+                    features, to_logits, network, sides, settings,
                     solved=solved, clock=clock, stop=heard,
                 )  # fmt: skip
             keep_s = state.schedule.keep_s
@@ -224,8 +226,8 @@ def fit(
             note(_said_of(state, stopped, asked=epochs))
 
         if settings.precision is not None:
-            in_float32(model)
-        trust, on_validation, on_test, tested = _judged(model, splits, sides, clock)
+            network = sight_model(in_float32(model))
+        trust, on_validation, on_test, tested = _judged(model, network, splits, sides, clock)
         if not stopped or stopped != heard.requested:
             checkpoint.remove()
         where = environment()
@@ -317,12 +319,11 @@ def _solved(
 
 
 def _judged(
-    model: Any, splits: Splits, sides: Sides, clock: Clock
+    model: Any, network: Any, splits: Splits, sides: Sides, clock: Clock
 ) -> tuple[Trust, Evaluation, Evaluation, Labelled]:
     """Calibrate the network and judge it: validation photos first, then, once, the test photos."""
     with clock.phase("test") as note:
         names = splits.photos.class_names
-        network = sight_model(model)
         checked = see_photos(network, sides.validation, clock.report("calibrating"))
         divisor = temperature(checked.seen.logits, checked.labels)
         _network.divide_logits(model, divisor)

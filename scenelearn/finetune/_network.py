@@ -75,10 +75,20 @@ def choose_trained(features: Any, image_px: int, trained: str) -> None:
         trained: "coarse", "all" or "head", see `Recipe`.
     """
     largest = {"coarse": np.ceil(image_px / _COARSE), "all": np.inf, "head": -1}[trained]
-    for layer in features.get_layer("backbone").layers:
-        shape = tuple(getattr(layer.output, "shape", ()))
-        size = 0 if len(shape) != 4 else np.inf if shape[1] is None else shape[1]
-        layer.trainable = bool(size <= largest)
+    frozen = set[int]()  # what large maps are made from, squeeze-and-excitation too
+    for operation in reversed(features.get_layer("backbone").operations):
+        fed = {id(node.operation) for node in operation._outbound_nodes}
+        if _map_px(operation) > largest or fed & frozen:
+            frozen.add(id(operation))
+        if isinstance(operation, keras().Layer):
+            operation.trainable = id(operation) not in frozen
+
+
+def _map_px(operation: Any) -> float:
+    """Width and height of what comes out; 0 if it is no map, or one with a border added."""
+    shape = tuple(getattr(operation.output, "shape", ()))
+    border = isinstance(operation, keras().layers.ZeroPadding2D)
+    return 0 if len(shape) != 4 or border else np.inf if shape[1] is None else shape[1]
 
 
 def start_afresh(features: Any, to_logits: Any) -> None:

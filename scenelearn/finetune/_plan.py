@@ -19,7 +19,7 @@ from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
 from scenelearn.finetune._course import Course
-from scenelearn.finetune._feature_rows import seconds_a_photo
+from scenelearn.finetune._feature_rows import feature_batch, seconds_a_photo
 from scenelearn.finetune._fits import available_bytes, shareable_batch, training_bytes
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
@@ -107,7 +107,8 @@ def plan(
 
     The network is built and timed on a few batches of noise, a few photos are decoded, and sizing
     says what a training step takes in memory. Nothing is trained. The times are those of a first
-    run: pixels and features that are kept from before take none.
+    run, but for compiling, which the plan has done: pixels and features that are kept from before
+    take none.
 
     Args:
         splits: from `split`.
@@ -165,12 +166,12 @@ def _planned(
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
     to_logits, model = _network.with_blank_head(features, splits.photos.n_classes)
-    photo_s = seconds_a_photo(features, image_px, settings.batch_size)
-    sight_s = seconds_a_photo(sight_model(model), image_px, settings.batch_size)
+    photo_s = seconds_a_photo(features, image_px, feature_batch(settings.batch_size))
     step_s, n_trained = 0.0, 0
     if settings.epochs != 0:
         step_s, n_trained = _timed(features, to_logits, settings, progress)
 
+    sight_s = seconds_a_photo(sight_model(model), image_px, settings.batch_size)
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos
     judging_s, between_s, test_s = judging_seconds(sight_s, settings, n_photos)

@@ -16,13 +16,17 @@ class Recipe:
     """How a network is fine-tuned, beside its learning rate and the variation of its photos.
 
     Attributes:
-        trained: which layers train. "coarse": those whose maps are at least 16 times smaller than
-            the image; edges and textures carry over as they are, and their gradients would take
-            most of the time. "all"; or "head": none but the last. Random weights train all.
+        trained: which layers train. "coarse": those from where all maps are at least 16 times
+            smaller than the image; edges and textures carry over as they are, and their gradients
+            would take most of the time. "all"; or "head": none but the last. Random weights train
+            all.
         layer_decay: the rate of the first layer that trains, as a share of the last one's, in
             (0, 1]; between them it grows geometrically.
-        relative_rates: whether a kernel's rate is the smaller, the smaller its weights are and the
-            more inputs they sum over, see `_rates`. With stored weights only.
+        relative_rates: whether each channel of a kernel below the head has a share of the rate by
+            its size: 100 times the root mean square of its weights, divided by the root of their
+            number; at least 0.01, at most 1. So a network needs no rate of its own because it is
+            wide, or because its BatchNormalization is folded into its kernels. With stored weights
+            only.
         label_smoothing: share of each label that is spread over all classes, in [0, 1).
         mixup: both parameters of the Beta distribution for MixUp; 0 for none.
         cutmix: the same for CutMix; with both, each photo gets one or the other.
@@ -44,6 +48,10 @@ class Recipe:
         0.2
 
     References:
+        Rates by the size of the weights: N. Shazeer, M. Stern (2018), Adafactor: adaptive learning
+        rates with sublinear memory cost. ICML. And by the number of inputs: G. Yang et al. (2021),
+        Tensor programs V: tuning large neural networks via zero-shot hyperparameter transfer.
+        NeurIPS.
         Layer-wise rates: J. Howard, S. Ruder (2018), Universal language model fine-tuning for text
         classification. ACL.
         Label smoothing: C. Szegedy et al. (2016), Rethinking the Inception architecture. CVPR.

@@ -19,6 +19,8 @@ from scenelearn.finetune._result import FitResult
 
 _SIDES = ("train", "validation", "test")
 
+_BEFORE = {"relative_rates": False}  # how fits were whose recipe does not say so
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,7 @@ def repeat(
     if differences := [one for one in other if not one.startswith("date ")]:
         _log.warning("The fit that is repeated ran with %s.", ", ".join(differences))
     settings = result["settings"] | ({} if weights is None else {"weights": weights})
+    settings["recipe"] = _BEFORE | (settings.get("recipe") or {})
     return fit(splits, **settings, progress=progress)
 
 

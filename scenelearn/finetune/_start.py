@@ -10,7 +10,7 @@ from typing import Any
 
 from scenelearn._devices import largest, shared
 from scenelearn.augment import policy as policy_of
-from scenelearn.classify import MOST_PHOTOS, sight_model
+from scenelearn.classify import MOST_PHOTOS
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._between import SHARES, usual_share
 from scenelearn.finetune._clock import Clock
@@ -28,15 +28,13 @@ _log = logging.getLogger(__name__)
 # Random weights have further to go.
 _MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
 _LEAST_WARM_UP = 100  # steps, from stored weights
-# Of the end: the network with features and traits is traced and its program read again from the
-# disk; calibration, likeness, results.
-_END_S = 2.5
+_END_S = 2.0  # of the test phase beside the network: looks, calibration, likeness, results
 
 
 def planned(
     features: Any,
     to_logits: Any,
-    model: Any,
+    network: Any,
     sides: Sides,
     settings: FitSettings,
     *,
@@ -49,8 +47,8 @@ def planned(
     Args:
         features: from `backbone.build`.
         to_logits: the same with its solved head; compiled here, where there is time to train.
-        model: the whole classifier; where the time decides, what the end needs of it is compiled
-            here, so that it cannot come as a surprise.
+        network: with all that is wanted in the end, from `sight_model`; where the time decides, it
+            is compiled and timed here, so that it cannot come as a surprise.
         sides: the photos.
         settings: of the fit; `epochs` None lets the time decide.
         solved: what the solved head reaches.
@@ -62,18 +60,19 @@ def planned(
     """
     best_weights = to_logits.get_weights()
     timed, step_s, sight_s = settings.epochs is None, 0.0, 0.0
-    if timed:  # not where the features were made: most of them may have been kept
-        sight_s = seconds_a_photo(sight_model(model), settings.image_px, settings.batch_size)
+    train = settings.epochs != 0 and not stop.requested
+    if train:  # first of all: programs differ by which layers train
+        prepare(features, to_logits, settings)
+    if timed:
+        sight_s = seconds_a_photo(network, settings.image_px, settings.batch_size)
     n_photos = sides.train.n_photos, sides.validation.n_photos, sides.test.n_photos
     judging_s, between_s, test_s = judging_seconds(sight_s, settings, n_photos)
     keep_s = between_s + test_s
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
-    train = settings.epochs != 0 and not stop.requested
     if train and largest(time.monotonic() > deadline):
         _log.warning("No time is left for fine-tuning: minutes=%g is too little.", settings.minutes)
         train = False
     if train:
-        prepare(features, to_logits, settings)
         report = clock.report("compiling and timing")
         step_s = _train.time_step(
             to_logits, sides.train, variation_of(settings, to_logits), stop, report
