@@ -96,7 +96,8 @@ def test_upper_layers_are_those_with_coarse_maps() -> None:
     choose_trained(features, 160, "coarse")
     for layer in features.get_layer("backbone").layers:
         shape = layer.output.shape
-        assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
+        if layer.weights:
+            assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
 
 
 @pytest.mark.parametrize(
