@@ -113,22 +113,23 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def backbones(session: nox.Session) -> None:
-    """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--seeds 0 1 2]`.
+    """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--seeds 0 1 2] [--minutes 4.5]`.
 
-    Writes docs/results/backbones.json: of each network heads alone and fits of 4.5 minutes, those
-    of the embedded one too. Goes on where it was cut off.
+    Writes docs/results/backbones.json: of each network heads alone and fits of so many minutes,
+    those of the embedded one too. Goes on where it was cut off.
     """
     options = argparse.ArgumentParser(prog="nox -s backbones --")
     options.add_argument("--photos", metavar="FOLDER", required=True, help="the Intel photos")
     options.add_argument("--weights", metavar="NAME=FILE", nargs="+", required=True)
     options.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    options.add_argument("--minutes", nargs="*", default=["4.5"])
     given = options.parse_args(session.posargs)
     session.install("-e", ".", *group("test"))
     where = ["--photos", given.photos, "--out", "docs/results/backbones.json"]
     for pair in (*given.weights, "scenelearn_tiny=scenelearn"):
         name, _, file = pair.partition("=")
         which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
-        which += ["--minutes", "4.5"]
+        which += ["--minutes", *given.minutes]
         which += ["--image-px", "128" if name == "scenelearn_tiny" else "160"]
         session.run("python", "-m", "tests.bench.intel", *where, *which)
 
