@@ -21,6 +21,7 @@ from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _network, _start, _train
 from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
+from scenelearn.finetune._memory import memory
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._rates import share_of_kernel, shares
 from scenelearn.finetune._state import judged
@@ -234,6 +235,14 @@ def test_relative_rates_are_those_of_the_steps_made_and_of_stored_weights_only(
         to_logits, _ = _network.with_blank_head(features, 3)
         _start.prepare(features, to_logits, replace(fitted.settings, weights=weights))
     assert [recipe.relative_rates for recipe in asked] == [False, True]
+
+
+@pytest.mark.parametrize("precision", [None, "mixed_float16"])
+def test_memory_is_told_of_a_network_that_no_step_was_trained_of(precision: str | None) -> None:
+    features = backbone.build("scenelearn_tiny", weights="scenelearn", image_px=32)
+    to_logits, _ = _network.with_blank_head(features, 3)
+    _train.compile_(to_logits, Recipe(), precision)
+    assert float(memory(to_logits, 8, trained=False)["memory predicted"].split()[0]) > 1
 
 
 def test_average_is_there_inside_only() -> None:

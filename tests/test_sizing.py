@@ -163,6 +163,14 @@ def test_slots_equal_those_of_keras(make: str, settings: dict[str, Any]) -> None
     assert found.training.optimizer == 4 * kept
 
 
+def test_slots_of_an_optimizer_that_keras_does_not_know() -> None:
+    class OwnAdam(keras().optimizers.Adam):  # type: ignore[misc]
+        """Not registered with Keras."""
+
+    known, own = keras().optimizers.Adam(amsgrad=True), OwnAdam(amsgrad=True)
+    assert cnn(optimizer=own).training.optimizer == cnn(optimizer=known).training.optimizer
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "nadam", "adafactor"])
 def test_a_name_and_its_optimizer_agree(name: str) -> None:
     by_name = cnn(optimizer=name).training

@@ -33,7 +33,7 @@ def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
 
 def _prediction_bytes(model: Any, batch_size: int) -> int | None:
     try:
-        estimate = sizing.estimate(model, batch_size=batch_size, rule="xla")
+        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="sgd", rule="xla")
     except UnknownLayerError:
         return None
     return estimate.prediction_resident_bytes

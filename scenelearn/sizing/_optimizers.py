@@ -75,10 +75,10 @@ def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
             "`optimizer` must be a name or a Keras optimizer. Received: "
             f"{type(optimizer).__name__}."
         )
-    config = keras.saving.serialize_keras_object(optimizer)
     if type(optimizer).__name__ in _BY_HAND:
         return _by_hand(optimizer, weights)
-    fresh = keras.saving.deserialize_keras_object(config)  # its scalars are made with values
+    # its scalars are made with values
+    fresh = type(optimizer).from_config(optimizer.get_config())
     with without_values(keras):
         fresh.build([_named(keras, shape, place) for place, shape in enumerate(weights)])
         shapes = [tuple(variable.shape) for variable in fresh.variables]
