@@ -100,10 +100,10 @@ def share_of_kernel(kernel: npt.NDArray[np.float32], n_output_axes: int = 1) -> 
 def _kernels(layer: Any) -> Iterator[tuple[Any, int]]:
     """A layer's kernels, and how many of the last axes are those of the outputs."""
     k = keras().layers
-    if isinstance(layer, k.DepthwiseConv1D | k.DepthwiseConv2D):
+    if isinstance(layer, k.DepthwiseConv2D):
         yield layer.kernel, 2
-    elif isinstance(layer, k.SeparableConv1D | k.SeparableConv2D):
+    elif isinstance(layer, k.SeparableConv2D):
         yield layer.depthwise_kernel, 2
         yield layer.pointwise_kernel, 1
-    elif isinstance(layer, k.Conv1D | k.Conv2D | k.Dense):
+    elif isinstance(layer, k.Conv2D | k.Dense):
         yield layer.kernel, 1
