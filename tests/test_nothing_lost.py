@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -437,10 +438,28 @@ def test_resumed_fit_without_time_left_keeps_the_best(
     timed = settings | {"epochs": None, "minutes": 5.0}
     with pytest.raises(CrashError):
         sl.fit(fitted.splits, **timed, progress=at("fine-tuning", 6, crash))
-    late = sl.fit(fitted.splits, **timed | {"minutes": 0.05}, resume=True)
+    late = sl.fit(fitted.splits, **timed | {"minutes": 0.001}, resume=True)
     assert late.stopped == "time"
     assert [epoch.number for epoch in late.history] == [0, 1]
     assert runs() == []
+
+
+@pytest.mark.slow
+def test_judging_that_takes_all_the_time_is_an_early_end(
+    fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_s, judged = [0.0], _train._judged
+
+    def slowly(*arguments: Any) -> Any:
+        late_s[0] = 1000.0
+        return judged(*arguments)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0])
+    monkeypatch.setattr(_train, "time", clock)
+    monkeypatch.setattr(_train, "_judged", slowly)
+    fit = sl.fit(fitted.splits, **settings | {"epochs": None, "minutes": 5.0})
+    assert fit.stopped == "time"
+    assert [epoch.number for epoch in fit.history] == [0, 1]
 
 
 # Losses that are no numbers

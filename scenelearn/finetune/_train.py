@@ -138,6 +138,8 @@ def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Wat
             stopped = "time"
             break
         stopped = _rest_of_epoch(model, sides, state, variation, watch)
+    if not stopped and not _is_through(state) and watch.is_over:
+        stopped = "time"  # nothing more was planned, as nothing more fits
     if stopped in ("", "time"):
         _choose_between(model, sides.validation, state, watch)
     if state.schedule.course and stopped == watch.stop.requested != "":
@@ -146,6 +148,12 @@ def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Wat
         _log.warning(_why(stopped, state))
     model.set_weights(state.best_weights)
     return stopped
+
+
+def _is_through(state: State) -> bool:
+    """Whether the schedule went to its end."""
+    course = state.schedule.course
+    return not course or course[-1][1] >= 1
 
 
 def _why(stopped: str, state: State) -> str:
