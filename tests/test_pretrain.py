@@ -18,6 +18,7 @@ from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailabl
 from tests.bench import embedded
 from tests.bench.pretrain import _kinds, _train
 from tests.bench.pretrain.__main__ import write_weights
+from tests.bench.pretrain._sixteens import train_by_sixteens
 from tests.bench.pretrain._store import Store
 
 STORED = pytest.mark.skipif(not _tiny.FILE.is_file(), reason="the package has no weights yet")
@@ -38,6 +39,13 @@ def test_every_kind_of_class_draws_something(label: int) -> None:
     images = _kinds.images(0, label, range(3), 48)
     assert images.shape == (3, 48, 48, 3)
     assert images.std(axis=(1, 2, 3)).mean() > 4
+
+
+def test_some_kinds_alone_take_turns() -> None:
+    kinds = [_kinds.kind_of(label, ("julia", "texture")) for label in range(8)]
+    assert kinds == ["texture", "texture", "texture", "julia"] * 2
+    alone = _kinds.images(0, 3, range(2), 36, ("julia", "texture"))
+    assert not np.array_equal(alone, _kinds.images(0, 3, range(2), 36))  # an attractor's
 
 
 def test_half_of_the_classes_are_layouts() -> None:
@@ -73,17 +81,55 @@ def test_batches_of_an_epoch_hold_every_image_once_but_those_held_out() -> None:
     assert not np.array_equal(list(_train._orders(store, lesson, 1, 0)), batches)
 
 
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="pretraining is on JAX")
+def test_each_sixteen_images_have_statistics_of_their_own() -> None:
+    import jax
+
+    k = keras()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 8, 3)).astype(np.float32)
+    y = np.eye(5, dtype=np.float32)[rng.integers(0, 5, 64)]
+
+    def made() -> Any:
+        k.utils.set_random_seed(3)
+        image = k.Input((8, 8, 3))
+        maps = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3, use_bias=False)(image))
+        pooled = k.layers.GlobalAveragePooling2D()(k.layers.ReLU()(maps))
+        model = k.Model(image, k.layers.Dense(5)(pooled))
+        loss = k.losses.CategoricalCrossentropy(from_logits=True)
+        model.compile(k.optimizers.SGD(0.5), loss=loss)
+        return model
+
+    model, plain = made(), made()
+    sl.backbone.fast_on_cpu(model)
+    train_by_sixteens(model)
+    model.train_on_batch(x, y)
+
+    def loss_of(trainable: Any, x: Any, y: Any) -> Any:
+        others = [variable.value for variable in plain.non_trainable_variables]
+        logits, _ = plain.stateless_call(trainable, others, x, training=True)
+        return -(y * jax.nn.log_softmax(logits)).sum(1).mean()
+
+    weights = [variable.value for variable in plain.trainable_variables]
+    parts = [jax.grad(loss_of)(weights, x[n : n + 16], y[n : n + 16]) for n in range(0, 64, 16)]
+    expected = [w - 0.5 * sum(g) / 4 for w, *g in zip(weights, *parts, strict=True)]
+    for one, other in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-4, atol=1e-6)
+    together = jax.grad(loss_of)(weights, x, y)[0]  # another step than with one mean for all
+    assert not np.allclose(model.trainable_variables[0], weights[0] - 0.5 * together, rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(folder=tmp_path / "drawn", seed=0, n_classes=20, per_class=6, px=36)
     store.draw(lambda _: None)
-    lesson = _train.Lesson(image_px=32, batch_size=16, epochs=2, held_out=1)
+    lesson = _train.Lesson(image_px=32, batch_size=32, epochs=2, held_out=1)
 
     def weights(checkpoint: Path) -> list[Any]:
         network, found = _train.train(store, lesson, checkpoint, lambda _: None)
-        assert found["steps"] == 2 * (100 // 16)
+        assert found["steps"] == 2 * (100 // 32)
         return list(network.get_weights())
 
     expected = weights(tmp_path / "never")
@@ -93,7 +139,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(
     def cut(*arguments: Any) -> None:
         keep(*arguments)
         n_kept.append(1)
-        if len(n_kept) == 8:  # in the second epoch
+        if len(n_kept) == 5:  # in the second epoch
             raise KeyboardInterrupt
 
     monkeypatch.setattr(_train, "_keep", cut)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +17,42 @@ from tests.bench.pretrain._textures import texture
 _TURN = (layout, texture, layout, attractor, layout, texture, layout, texture, layout, julia)
 
 
-def kind_of(label: int) -> str:
-    """The name of a class's kind."""
-    return _TURN[label % len(_TURN)].__name__
+def _turn(kinds: Sequence[str]) -> list[Callable[..., Any]]:
+    return [drawn for drawn in _TURN if not kinds or drawn.__name__ in kinds]
 
 
-def a_class(seed: int, label: int) -> Callable[[int, np.random.Generator], Floats]:
-    """What draws images of a class: the same for the same seed and label."""
-    return _TURN[label % len(_TURN)](np.random.default_rng([seed, label]))
+def kind_of(label: int, kinds: Sequence[str] = ()) -> str:
+    """The name of a class's kind.
+
+    Args:
+        label: the number of the class.
+        kinds: names of those that take turns; all if empty.
+    """
+    turn = _turn(kinds)
+    return turn[label % len(turn)].__name__
 
 
-def images(seed: int, label: int, indices: range, px: int) -> npt.NDArray[np.uint8]:
-    """Images of one class, each a function of (seed, label, index).
+def a_class(
+    seed: int, label: int, kinds: Sequence[str] = ()
+) -> Callable[[int, np.random.Generator], Floats]:
+    """What draws images of a class: the same for the same seed, label and kinds."""
+    turn = _turn(kinds)
+    draws: Callable[[int, np.random.Generator], Floats] = turn[label % len(turn)](
+        np.random.default_rng([seed, label])
+    )
+    return draws
+
+
+def images(
+    seed: int, label: int, indices: range, px: int, kinds: Sequence[str] = ()
+) -> npt.NDArray[np.uint8]:
+    """Images of one class, each a function of (seed, label, index, kinds).
 
     Returns:
         (len(indices), px, px, 3) uint8.
     """
-    drawn, out = a_class(seed, label), np.empty((len(indices), px, px, 3), np.uint8)
+    drawn = a_class(seed, label, kinds)
+    out = np.empty((len(indices), px, px, 3), np.uint8)
     for k, index in enumerate(indices):
         rng = np.random.default_rng([seed, label, index])
         out[k] = lit(drawn(px, rng), rng)

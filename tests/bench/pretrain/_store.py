@@ -25,6 +25,7 @@ class Store:
         n_classes: a multiple of 20.
         per_class: images of each.
         px: width and height, in pixels.
+        kinds: names of the generators that take turns; all if empty.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Store:
     n_classes: int
     per_class: int
     px: int
+    kinds: tuple[str, ...] = ()
 
     def draw(self, say: Callable[[str], None]) -> None:
         """Draw what is not there yet."""
@@ -41,7 +43,9 @@ class Store:
                 continue
             labels = range(block * _BLOCK, (block + 1) * _BLOCK)
             indices = range(self.per_class)
-            parts = [_kinds.images(self.seed, label, indices, self.px) for label in labels]
+            parts = [
+                _kinds.images(self.seed, label, indices, self.px, self.kinds) for label in labels
+            ]
             with written_whole(file) as partial, partial.open("wb") as stream:
                 np.save(stream, np.concatenate(parts))
             say(f"drawn: {(block + 1) * _BLOCK} of {self.n_classes} classes")
@@ -57,5 +61,5 @@ class Store:
         return read
 
     def _file(self, block: int) -> Path:
-        name = f"{self.seed}-{self.per_class}-{self.px}-{_BLOCK}-{block:04}.npy"
-        return self.folder / name
+        of = "-".join(map(str, (*self.kinds, self.seed, self.per_class, self.px, _BLOCK)))
+        return self.folder / f"{of}-{block:04}.npy"

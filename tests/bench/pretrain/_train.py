@@ -18,6 +18,7 @@ from scenelearn._backend import keras
 from scenelearn.finetune._checkpoint import read, write
 from scenelearn.finetune._course import share_of_peak
 from tests.bench.pretrain._kinds import kind_of
+from tests.bench.pretrain._sixteens import train_by_sixteens
 from tests.bench.pretrain._store import Store
 
 POLICY = augment.Policy(
@@ -40,6 +41,8 @@ class Lesson:
         weight_decay: of AdamW.
         label_smoothing: share of a label that is spread over all classes.
         held_out: images of each class that are not trained on.
+        policy: how an image is varied at each sight.
+        sixteens: whether each sixteen images of a batch have statistics of their own.
         seed: of weights, order and variation.
     """
 
@@ -51,6 +54,8 @@ class Lesson:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     held_out: int = 2
+    policy: augment.Policy = POLICY
+    sixteens: bool = True
     seed: int = 0
 
 
@@ -68,7 +73,7 @@ def train(
     Returns:
         The network, without the layer that tells the classes apart, and what to report.
     """
-    asked = {"lesson": asdict(lesson), "store": _of_store(store), "policy": POLICY.to_json()}
+    asked = {"lesson": _of_lesson(lesson), "store": _of_store(store)}
     model, network = _models(store.n_classes, lesson)
     about: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
@@ -89,7 +94,7 @@ def train(
             if share >= 1:
                 break
             model.optimizer.learning_rate.assign(lesson.peak * share_of_peak(share))
-            draws = augment.draw(POLICY, lesson.seed, numbers, epoch=epoch)
+            draws = augment.draw(lesson.policy, lesson.seed, numbers, epoch=epoch)
             x = augment.apply(images(numbers), draws, image_px=lesson.image_px)
             y = np.eye(store.n_classes, dtype=np.float32)[numbers // store.per_class]
             losses.append(float(np.asarray(model.train_on_batch(np.asarray(x), y))))
@@ -110,7 +115,9 @@ def train(
         losses = []
         about["history"].append(row)
         say(json.dumps(row))
-    kinds = np.array([kind_of(label) for label in range(store.n_classes)]).repeat(lesson.held_out)
+    kinds = np.array([kind_of(k, store.kinds) for k in range(store.n_classes)]).repeat(
+        lesson.held_out
+    )
     by_kind = {kind: round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)}
     return network, asked | {
         "steps": about["step"],
@@ -121,8 +128,14 @@ def train(
     }
 
 
+def _of_lesson(lesson: Lesson) -> dict[str, Any]:
+    return asdict(lesson) | {"policy": lesson.policy.to_json()}
+
+
 def _of_store(store: Store) -> dict[str, Any]:
-    return {name: getattr(store, name) for name in ("seed", "n_classes", "per_class", "px")}
+    return {
+        name: getattr(store, name) for name in ("seed", "n_classes", "per_class", "px", "kinds")
+    }
 
 
 def _models(n_classes: int, lesson: Lesson) -> tuple[Any, Any]:
@@ -142,6 +155,8 @@ def _models(n_classes: int, lesson: Lesson) -> tuple[Any, Any]:
     )
     model.compile(k.optimizers.AdamW(0.0, weight_decay=lesson.weight_decay), loss=loss)
     model.optimizer.build(model.trainable_variables)
+    if lesson.sixteens:
+        train_by_sixteens(model)
     return model, features.get_layer("backbone")
 
 
