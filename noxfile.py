@@ -107,7 +107,7 @@ def results(session: nox.Session) -> None:
             where = ["--photos", given.photos, *weights, "--out", str(out / f"{name}.json")]
             session.run("python", "-m", f"tests.bench.{name}", *where)
         where = ["--photos", given.photos, *weights, "--out", str(out / "minutes.json")]
-        more = ["--without-head", "--minutes", "2", "10", "--seeds", "0"]
+        more = ["--without-head", "--minutes", "10", "--seeds", "0"]
         session.run("python", "-m", "tests.bench.intel", *where, *more)
 
 

@@ -62,6 +62,47 @@ def test_names_find_their_network(name: str, function: str, width: float | None)
     assert (again.width or 1.0) == (width or 1.0)
 
 
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        ("imagenet", "mobilenet_v3_small"),
+        (None, "mobilenet_v3_small"),
+        ("scenelearn", "scenelearn_tiny"),
+        ("imagnet", "mobilenet_v3_small"),  # no such file: building says so
+        # as Keras names its files
+        ("mobilenet_1_0_224_tf_no_top.h5", "mobilenet"),
+        ("mobilenet_2_5_128_tf_no_top.h5", "mobilenet_0.25"),
+        (
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.4_224_no_top.h5",
+            "mobilenet_v2_1.4",
+        ),
+        ("weights_mobilenet_v3_large_224_0.75_float_no_top_v2.h5", "mobilenet_v3_large_0.75"),
+        ("weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", "mobilenet_v3_small"),
+        ("efficientnetb0_notop.h5", "efficientnet_b0"),
+        ("efficientnetv2-b0_notop.h5", "efficientnet_v2_b0"),
+        ("efficientnetv2-s_notop.h5", "efficientnet_v2_s"),
+        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "resnet50"),
+        ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "resnet50_v2"),
+        ("inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "inception_resnet_v2"),
+        ("nasnet_mobile_no_top.h5", "nasnet_mobile"),
+        # as people do
+        (Path("weights", "mobilenet_v2_0.35.h5"), "mobilenet_v2_0.35"),
+        ("weights of resnet50/MobileNetV1-0.5_notop.h5", "mobilenet_0.5"),
+    ],
+)
+def test_weights_tell_the_network(weights: str | Path | None, name: str) -> None:
+    assert backbone.default_for(weights) == name
+
+
+def test_weights_file_that_does_not_tell_the_network(tmp_path: Path) -> None:
+    file = tmp_path / "best.h5"
+    file.touch()
+    with pytest.raises(ArgumentError, match=r"name does not tell the network.*best\.h5.*backbone="):
+        backbone.default_for(file)
+    with pytest.raises(PathMissingError, match="imagnet"):
+        backbone.build(backbone.default_for("imagnet"), weights="imagnet")
+
+
 def test_unknown_name_is_answered_with_what_was_meant() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
         backbone.find("resnet5")

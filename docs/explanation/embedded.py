@@ -7,7 +7,7 @@
 # scenelearn's own rides along.
 #
 # ```python
-# fit = sl.fit(splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=96)
+# fit = sl.fit(splits, weights="scenelearn", image_px=128)
 # ```
 #
 # For photos of your own, weights from ImageNet are far better where they can be had. They stay the

@@ -102,6 +102,7 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
 
 # %%
 intel = read("intel")
+network = intel["runs"][0]["settings"]
 table(
     ("seed", "what", "test accuracy, 95 % interval", "test photos", "calibration error", "seconds"),
     [
@@ -115,7 +116,7 @@ table(
         )
         for run in intel["runs"]
     ],
-    f"{intel['photos']['n']:,} photos; MobileNetV2 of width 0.35 at 160 px; minutes as asked for",
+    f"{intel['photos']['n']:,} photos; {network['backbone']}, the default; minutes as asked for",
 )
 
 # %%

@@ -291,10 +291,10 @@ def _instead() -> str:
     if not FILE.is_file() or not {"imagenet", "pretrained"} <= set(known):
         return "Or train from random weights, with much lower accuracy: weights=None."
     return (
-        "Or take what comes with scenelearn: backbone='scenelearn_tiny', weights='scenelearn' "
-        "(--backbone scenelearn_tiny --weights scenelearn). Expect a lower accuracy: on photos of "
-        f"six kinds of scenes {known['pretrained']:g} % in place of {known['imagenet']:g} % by the "
-        "default network."
+        "Or take the network that comes with scenelearn: backbone='scenelearn_tiny', "
+        "weights='scenelearn' (on the command line --weights scenelearn). Expect a lower accuracy: "
+        f"on photos of six kinds of scenes {known['pretrained']:g} % in place of "
+        f"{known['imagenet']:g} % by the default network."
     )
 
 

@@ -34,6 +34,11 @@ class Architecture:
     width: float | None
     preprocess: Callable[..., Any]
 
+    @property
+    def has_widths(self) -> bool:
+        """Whether it is there in several widths."""
+        return "alpha" in inspect.signature(self.build).parameters
+
 
 def names() -> list[str]:
     """The names of all backbones, without widths.
@@ -77,20 +82,20 @@ def find(name: str) -> Architecture:
     function = by_key.get(_key(base)) if isinstance(base, str) else None
     if function is None:
         raise _unknown(name)
-    has_width = "alpha" in inspect.signature(function).parameters
-    if width is not None and (not has_width or width <= 0):
-        raise UnknownBackboneError(
-            f"`backbone` {_canonical(function)!r} has no width {width:g}. Received: "
-            f"backbone={name!r}. Leave the number out, or take a MobileNet with a width, "
-            "e.g. 'mobilenet_v2_0.35'."
-        )
     canonical = _canonical(function)
-    return Architecture(
+    found = Architecture(
         name=canonical if width in (None, 1.0) else f"{canonical}_{width}",
         build=function,
         width=width,
         preprocess=sys.modules[function.__module__].preprocess_input,
     )
+    if width is not None and (not found.has_widths or width <= 0):
+        raise UnknownBackboneError(
+            f"`backbone` {canonical!r} has no width {width:g}. Received: "
+            f"backbone={name!r}. Leave the number out, or take a MobileNet with a width, "
+            "e.g. 'mobilenet_v2_0.35'."
+        )
+    return found
 
 
 def _functions() -> list[Callable[..., Any]]:

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     fit.add_argument("folder", nargs="?", help="or a .zip; without it, sample scenes are drawn")
     fit.add_argument("--out", default="scenelearn-fit", help="folder of the results [%(default)s]")
     fit.add_argument(
-        "--backbone", help="of keras.applications [mobilenet_v2_0.35; scenelearn_tiny]"
+        "--backbone", help="of keras.applications [what the weights are of; scenelearn_tiny]"
     )
     fit.add_argument(
         "--weights", help="imagenet, scenelearn, a file, or none [imagenet; scenelearn]"

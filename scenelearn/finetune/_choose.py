@@ -97,5 +97,5 @@ def check_auto(weights: object) -> None:
         raise ArgumentError(
             "`backbone` must be a network's name unless weights='imagenet': 'auto' chooses among "
             f"networks that Keras has such weights for. Received: backbone='auto', "
-            f"weights={weights!r}. Pass e.g. backbone='mobilenet_v2_0.35'."
+            f"weights={weights!r}. Pass e.g. backbone={backbones.DEFAULT!r}."
         )

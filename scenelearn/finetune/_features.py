@@ -150,7 +150,7 @@ def features_of(
 def features(
     photos: Photos,
     *,
-    backbone: str = "mobilenet_v2_0.35",
+    backbone: str | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     progress: Callable[[str, int, int], None] | None = None,
@@ -168,7 +168,8 @@ def features(
 
     Args:
         photos: from `scan`.
-        backbone: a network of keras.applications, see `backbone.names`.
+        backbone: a network of keras.applications, see `backbone.names`; None for the one that goes
+            with the weights, see `backbone.default_for`: usually "mobilenet_v3_small".
         weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
             the path of a weights file without top layers; or None.
         image_px: width and height at which the network sees a photo, in pixels.
@@ -178,7 +179,8 @@ def features(
         (n, n_features) float32; NaN in the rows of photos that cannot be decoded.
 
     Raises:
-        ArgumentError: if the network cannot have this image size.
+        ArgumentError: if the network cannot have this image size, or none is named and the weights
+            file does not tell it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
@@ -189,9 +191,9 @@ def features(
     decoding, running = (
         partial(progress, what) if progress else None for what in ("decoding photos", "features")
     )
-    name = backbones.find(backbone).name
+    name = backbones.find(backbone or backbones.default_for(weights)).name
     model = backbones.build(
-        backbone,
+        name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         image_px=image_px,
         seed=0,

@@ -62,7 +62,7 @@ _SPARE = 0.03  # of the time: what the last epoch may take longer than planned
 def fit(
     splits: Splits,
     *,
-    backbone: str = "mobilenet_v2_0.35",
+    backbone: str | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     minutes: float = 5.0,
@@ -104,7 +104,9 @@ def fit(
     Args:
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
-            `backbone.names`; or "auto" for the most accurate of a few that the time allows.
+            `backbone.names`; "auto" for the most accurate of a few that the time allows; or None
+            for the one that goes with the weights, see `backbone.default_for`: usually
+            "mobilenet_v3_small".
         weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
             the path of a weights file without top layers; or None.
         image_px: width and height at which the network sees a photo, in pixels.
@@ -143,8 +145,8 @@ def fit(
         how long a repetition trains.
 
     Raises:
-        ArgumentError: if `splits` is something else, a setting is out of range, or the network
-            cannot have this image size.
+        ArgumentError: if `splits` is something else, a setting is out of range, the network
+            cannot have this image size, or none is named and the weights file does not tell it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.

@@ -89,7 +89,7 @@ class Plan:
 def plan(
     splits: Splits,
     *,
-    backbone: str = "mobilenet_v2_0.35",
+    backbone: str | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     minutes: float = 5.0,
@@ -130,8 +130,8 @@ def plan(
         The plan, with its reasons.
 
     Raises:
-        ArgumentError: if `splits` is something else, a setting is out of range, or the network
-            cannot have this image size.
+        ArgumentError: if `splits` is something else, a setting is out of range, the network
+            cannot have this image size, or none is named and the weights file does not tell it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.

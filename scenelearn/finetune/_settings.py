@@ -46,7 +46,7 @@ class FitSettings:
             weights, the head and the loss stay in 32. None for 32 bits throughout.
     """
 
-    backbone: str = "mobilenet_v2_0.35"
+    backbone: str = backbones.DEFAULT
     weights: str | None = "imagenet"
     image_px: int = 160
     minutes: float = 5.0
@@ -100,6 +100,7 @@ class FitSettings:
 def asked(
     splits: object,
     *,
+    backbone: str | None,
     weights: str | os.PathLike[str] | None,
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
@@ -108,7 +109,8 @@ def asked(
     """The settings that the arguments of `fit` and `plan` ask for, with defaults filled in.
 
     Raises:
-        ArgumentError: if `splits` is something else, or a value is out of range.
+        ArgumentError: if `splits` is something else, a value is out of range, or no backbone is
+            named and the name of the weights file does not tell it.
     """
     if not isinstance(splits, Splits):
         raise ArgumentError(
@@ -116,9 +118,10 @@ def asked(
             "Pass sl.split(sl.scan(folder))."
         )
     peak = _PEAK_RANDOM if weights is None else _PEAK_STORED
-    if others["backbone"] == AUTO:
+    if backbone == AUTO:
         check_auto(weights)
     return FitSettings(
+        backbone=backbones.default_for(weights) if backbone is None else backbone,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         learning_rate=peak if learning_rate is None else learning_rate,
         recipe=Recipe() if recipe is None else recipe,  # type: ignore[arg-type]

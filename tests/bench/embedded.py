@@ -4,7 +4,7 @@
         [--image-px 96 128] [--seeds 0 1] [--out docs/results/embedded.json]
 
 With `--photos`: heads on its frozen features; the same network with random weights beside it, and,
-with `--weights`, the default of `sl.fit` (mobilenet_v2_0.35 at 160 px from ImageNet). Each seed
+with `--weights`, the default of `sl.fit` (mobilenet_v3_small at 160 px from ImageNet). Each seed
 draws its own split. The image size of each is the one that is best on the validation photos, all
 seeds together; only its figures on test photos are kept. The means also go into a small file beside
 the weights, from which an error message has them.
@@ -31,7 +31,7 @@ from scenelearn.evaluate import wilson
 from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
 
-_TINY, _DEFAULT = "scenelearn_tiny", "mobilenet_v2_0.35"
+_TINY, _DEFAULT = "scenelearn_tiny", sl.backbone.DEFAULT
 _ORDER = ("random", "pretrained", "imagenet")
 SUMMARY = FILE.with_name("scenelearn_tiny.json")
 
@@ -161,7 +161,7 @@ def _write(file: Path, value: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.embedded")
     parser.add_argument("--photos", help="one folder a class")
-    parser.add_argument("--weights", help="ImageNet weights of mobilenet_v2_0.35, to compare")
+    parser.add_argument("--weights", help="ImageNet weights of mobilenet_v3_small, to compare")
     parser.add_argument("--what", nargs="+", choices=_ORDER, default=_ORDER, help="[all]")
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")

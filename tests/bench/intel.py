@@ -1,7 +1,7 @@
 """What a fit reaches on real photos, by its minutes, with the solved head alone for comparison.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
-        [--minutes 1 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
+        [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
 
 Each seed draws its own split and its own training. Test photos are judged once, at the end of
 each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from scenelearn.backbone import default_for
+
 HEAD = "solved head alone"
 
 
@@ -31,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.worker:
         print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
         return
+    options.backbone = options.backbone or default_for(options.weights)
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
@@ -38,9 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     weights = Path(options.weights).name
     for seed in options.seeds:
         for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
-            what = HEAD if minutes == "head" else f"{minutes:g} minutes"
-            if options.backbone != "mobilenet_v2_0.35" or options.image_px != 160:
-                what = f"{options.backbone} at {options.image_px} px, {what}"
+            spent = HEAD if minutes == "head" else f"{minutes:g} minutes"
+            what = f"{options.backbone} at {options.image_px} px, {spent}"
             if (what, seed, weights) in done:
                 continue
             run, photos = _alone(options, seed, str(minutes))
@@ -107,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", required=True, help="one folder a class")
     parser.add_argument("--weights", default="imagenet", help="a weights file [imagenet]")
     parser.add_argument("--out", required=True, help="the JSON file to write")
-    parser.add_argument("--backbone", default="mobilenet_v2_0.35")
+    parser.add_argument("--backbone", help="[the one that the weights are of]")
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 4.5])
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 2, 4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
