@@ -1,7 +1,8 @@
 """What the embedded backbone knows of photos that it never saw, and what it is worth to a fit.
 
-    python -m tests.bench.embedded [--photos FOLDER [--weights FILE]] [--scenes 40 120]
-        [--image-px 96 128] [--seeds 0 1] [--out docs/results/embedded.json]
+    python -m tests.bench.embedded [--photos FOLDER [--weights FILE]] [--sizes 25 100 500]
+        [--scenes 40 120 500] [--image-px 128 160] [--seeds 0 1 2 3 4]
+        [--out docs/results/embedded.json]
 
 With `--photos`: heads on its frozen features; the same network with random weights beside it, and,
 with `--weights`, the default of `sl.fit` (mobilenet_v3_small at 160 px from ImageNet). Each seed
@@ -9,14 +10,17 @@ draws its own split. The image size of each is the one that is best on the valid
 seeds together; only its figures on test photos are kept. The means also go into a small file beside
 the weights, from which an error message has them.
 
-With `--scenes`: fits of 25 epochs at 64 px on so many sample scenes of each class, from the stored
-weights and from random ones. What is not measured now, see `--what`, stays in the file.
+With `--sizes`: fits on so many training photos of each class, validation and test whole; with
+`--scenes`: fits on so many sample scenes of each class; both of 25 epochs, from the stored weights
+and from random ones. What is in the file stays, and fits that it holds are not repeated; but what
+other stored weights reached is dropped.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -30,16 +34,20 @@ from scenelearn.data import written_whole
 from scenelearn.evaluate import wilson
 from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
+from tests.bench.augment_helps import smaller
 
 _TINY, _DEFAULT = "scenelearn_tiny", sl.backbone.DEFAULT
 _ORDER = ("random", "pretrained", "imagenet")
+_FITS = ("random", "pretrained")
+_PHOTO_PX, _SCENE_PX, _EPOCHS = 96, 64, 25
 SUMMARY = FILE.with_name("scenelearn_tiny.json")
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     out = Path(options.out)
-    found: dict[str, Any] = {"command": "python -m tests.bench.embedded", "rows": [], "scenes": []}
+    found: dict[str, Any] = {"command": "python -m tests.bench.embedded"}
+    found |= {"rows": [], "fits": [], "scenes": []}
     if out.exists():
         found |= _of_these_weights(json.loads(out.read_text(encoding="utf-8")))
     found |= {"weights_blake2b": digest(), "environment": environment()}
@@ -52,12 +60,17 @@ def main(arguments: list[str] | None = None) -> None:
         _write(out, found)
         if options.tiny == "scenelearn":
             _write(SUMMARY, summary(found))
+        for per_class, seed, what in itertools.product(options.sizes, options.seeds, _FITS):
+            splits = smaller(sl.split(photos, seed=seed), per_class, seed)
+            _add(found["fits"], splits, (per_class, seed, what), _PHOTO_PX, options)
+            _write(out, found)
     for per_class in options.scenes:
-        runs = _scenes(per_class, options)
-        new = {(run["per_class"], run["what"]) for run in runs}
-        kept = [run for run in found["scenes"] if (run["per_class"], run["what"]) not in new]
-        found["scenes"] = kept + runs
-        _write(out, found)
+        with tempfile.TemporaryDirectory() as folder:
+            scenes = sl.scan(sl.sample_scenes(folder, per_class=per_class, seed=0))
+            for seed, what in itertools.product(options.seeds, _FITS):
+                splits = sl.split(scenes, seed=seed)
+                _add(found["scenes"], splits, (per_class, seed, what), _SCENE_PX, options)
+                _write(out, found)
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +88,7 @@ def _of_these_weights(found: dict[str, Any]) -> dict[str, Any]:
         return found
     kept = {
         part: [row for row in found.get(part, []) if row["what"] != "pretrained"]
-        for part in ("rows", "scenes")
+        for part in ("rows", "fits", "scenes")
     }
     return found | kept
 
@@ -133,24 +146,26 @@ def _heads(photos: Any, seeds: list[int], **network: Any) -> list[dict[str, Any]
     return runs
 
 
-def _scenes(per_class: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    runs = []
-    with tempfile.TemporaryDirectory() as folder:
-        photos = sl.scan(sl.sample_scenes(folder, per_class=per_class, seed=0))
-        for seed in options.seeds:
-            splits = sl.split(photos, seed=seed)
-            for what, weights in (("random", None), ("pretrained", options.tiny)):
-                if what not in options.what:
-                    continue
-                fit = sl.fit(
-                    splits, backbone=_TINY, weights=weights, image_px=64, epochs=25, seed=seed,
-                    minutes=60,
-                )  # fmt: skip
-                test = fit.evaluation.accuracy.to_json()
-                run = {"per_class": per_class, "seed": seed, "what": what, "test": test}
-                runs.append(run | {"kept": fit.kept, "seconds": round(fit.seconds, 1)})
-                print(json.dumps(runs[-1]), flush=True)
-    return runs
+def _add(
+    runs: list[dict[str, Any]], splits: Any, key: tuple[int, int, str], px: int, options: Any
+) -> None:
+    """Fit and append what came out, unless it is there."""
+    if key in [(run["per_class"], run["seed"], run["what"]) for run in runs]:
+        return
+    per_class, seed, what = key
+    fit = sl.fit(
+        splits,
+        backbone=_TINY,
+        weights=options.tiny if what == "pretrained" else None,
+        image_px=px,
+        epochs=_EPOCHS,
+        seed=seed,
+        minutes=60,
+    )
+    run = {"per_class": per_class, "seed": seed, "what": what}
+    run |= {"image_px": px, "test": fit.evaluation.accuracy.to_json()}
+    runs.append(run | {"kept": fit.kept, "seconds": round(fit.seconds, 1)})
+    print(json.dumps(runs[-1]), flush=True)
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
@@ -163,11 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", help="one folder a class")
     parser.add_argument("--weights", help="ImageNet weights of mobilenet_v3_small, to compare")
     parser.add_argument("--what", nargs="+", choices=_ORDER, default=_ORDER, help="[all]")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="photos of each class")
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")
     parser.add_argument("--out", default="docs/results/embedded.json", help="[%(default)s]")
-    parser.add_argument("--image-px", type=int, nargs="+", default=[96, 128])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--image-px", type=int, nargs="+", default=[128, 160])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     return parser
 
 
