@@ -1,0 +1,106 @@
+# %% [markdown]
+# # How fine-tuning works
+#
+# [`sl.fit`][scenelearn.finetune.fit] solves a head first and fine-tunes from there. This page says
+# what each step does, why, and what was left out. Its numbers are computed when the page is built.
+# What the steps are worth is
+# [measured](../results/index.py#what-each-part-of-fine-tuning-is-worth).
+#
+# ## 1. Features, once
+#
+# The frozen backbone sees each photo once, and each training photo mirrored as well. The
+# [features][scenelearn.finetune.features] are kept on disk by the content of the photo and the
+# values of the weights, so no later fit computes them again.
+#
+# ## 2. A head that is solved
+#
+# On fixed features the best head of a given penalty is the minimum of a convex function: it is
+# found in seconds, not approached over epochs. How strong the penalty should be is cross-validated
+# on the training photos ([`choose`][scenelearn.finetune.choose]). That is the first honest answer,
+# and what fine-tuning has to improve on.
+#
+# A random head would send large and random gradients through the backbone, and spoil what it knows
+# before the head has learned anything. From a solved head, the first gradients are small and have
+# to do with the photos.
+#
+# ## 3. The layers with coarse maps train
+#
+# Edges and textures carry over as they are, and the early layers with their large maps would take
+# most of the time. So those layers train from where on all maps are at least 16 times smaller than
+# the image; what lies below needs no gradients. At 160 pixels:
+
+# %%
+import scenelearn as sl
+from scenelearn import sizing
+from scenelearn.finetune._network import choose_trained
+
+
+def cut(name, image_px=160):
+    """What trains, what lies below it, and the maps that are handed from there."""
+    features = sl.backbone.build(name, weights=None, image_px=image_px)
+    choose_trained(features, image_px, "coarse")
+    trained = {one.name for one in features.get_layer("backbone").layers if one.trainable}
+    rows = [row for row in sizing.estimate(features).rows if row.n_parameters]
+    first = next(k for k, row in enumerate(rows) if row.name.split("/")[-1] in trained)
+    total = sum(row.n_multiply_adds for row in rows)
+    return (
+        sum(row.n_parameters for row in rows[first:]) / sum(row.n_parameters for row in rows),
+        sum(row.n_multiply_adds for row in rows[:first]) / total,
+        rows[first - 1].activation_bytes,
+    )
+
+
+networks = {
+    name: cut(name)
+    for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficientnet_b0")
+}
+print(f"{'':<20} {'weights that train':>20} {'multiply-adds below them':>26}")
+for name, (weights, below, _) in networks.items():
+    print(f"{name:<20} {weights:>20.0%} {below:>26.0%}")
+
+# %% [markdown]
+# BatchNormalization keeps the mean and variance that it has stored, as 32 photos of one's own would
+# be a poor estimate of them; its scale and offset train.
+#
+# ## 4. A rate for each kernel, and a course that ends in time
+#
+# A step of Adam moves each weight by about the learning rate, however large the weight is and
+# however many inputs are summed up. So one rate is too much for wide layers and for small weights.
+# Here each channel of a kernel has a share of it, by the size of its weights and the number of its
+# inputs ([`Recipe.relative_rates`][scenelearn.finetune.Recipe]), and one peak serves all networks.
+# The rate rises over the first tenth of the course and falls to 0 along a half cosine. Where
+# `minutes` decide, the course is planned anew after each epoch, by how long it took: the rate comes
+# to 0 just when the time is over.
+#
+# ## 5. What is kept
+#
+# Where there are few photos, fine-tuning fits them all and forgets some of what was known before.
+# On the straight way between the solved head's network and the fine-tuned one there are often some
+# that are better than both. The one that is usually good, by the number of photos a class, is kept,
+# unless the validation photos tell another to be better by more than chance; among the choices is
+# the head's own network. So fine-tuning seldom costs accuracy, however wrong its settings are. Only
+# then are the test photos looked at, once.
+#
+# ## What was left out: maps of the frozen layers
+#
+# What lies below the layers that train always gives the same maps for the same view of a photo. One
+# could keep them and start each step from there. What that would save at the most, if a step takes
+# the work of one pass forward, and of two more where gradients are needed; and what it would keep:
+
+# %%
+print(f"{'':<20} {'of a step':>10} {'a photo and view':>17} {'10,000 photos, 4 views':>23}")
+for name, (_, below, handed) in networks.items():
+    saved = below / (1 + 2 * (1 - below))
+    print(f"{name:<20} {saved:>10.0%} {handed / 1e3:>14.0f} kB {4e4 * handed / 1e9:>20.1f} GB")
+
+# %% [markdown]
+# A view that is varied is new at each epoch, and has no kept maps. Only a few fixed views of each
+# photo could have some, from the second time on that they are seen; in a few minutes, thousands of
+# photos are seen a few times in all. For so little, views that are new at each epoch would be given
+# up, and gigabytes written. So it is not done. With few photos a fit is short as it is.
+#
+# References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
+# out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,
+# CVPR. I. Loshchilov, F. Hutter (2017), *SGDR: stochastic gradient descent with warm restarts*,
+# ICLR. N. Shazeer, M. Stern (2018), *Adafactor: adaptive learning rates with sublinear memory
+# cost*, ICML.
