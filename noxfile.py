@@ -130,7 +130,6 @@ def backbones(session: nox.Session) -> None:
         name, _, file = pair.partition("=")
         which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
         which += ["--minutes", *given.minutes]
-        which += ["--image-px", "128" if name == "scenelearn_tiny" else "160"]
         session.run("python", "-m", "tests.bench.intel", *where, *which)
 
 
@@ -173,7 +172,7 @@ def bench(session: nox.Session) -> None:
 def pretrain(session: nox.Session) -> None:
     """Draw images and pretrain the embedded backbone on them; goes on where it was cut off.
 
-    Writes its weights and docs/results/pretrain.json; takes up to two hours on two cores, and with
+    Writes its weights and docs/results/pretrain.json; takes about an hour on two cores, and with
     `-- --minutes 30` so long. Further arguments go to tests.bench.pretrain.
     """
     session.install("-e", ".", *group("test"))
@@ -183,9 +182,21 @@ def pretrain(session: nox.Session) -> None:
 
 
 @nox.session
-def embedded(session: nox.Session) -> None:
-    """Measure the embedded backbone: `-- --photos FOLDER --weights FILE --scenes 40 120`.
+def pretrain_ablations(session: nox.Session) -> None:
+    """Pretrain shortly with one thing changed at a time: `-- --photos FOLDER`; about an hour.
 
+    Writes docs/results/pretrain_ablations.json; what is there is not run again.
+    """
+    session.install("-e", ".", *group("test"))
+    env = {"KERAS_BACKEND": "jax"}
+    session.run("python", "-m", "tests.bench.pretrain_ablations", *session.posargs, env=env)
+
+
+@nox.session
+def embedded(session: nox.Session) -> None:
+    """Measure the embedded backbone: `-- --photos FOLDER --weights FILE`.
+
+    With `--sizes 25 100 500` and `--scenes 40 120 500` fits, too, on so many photos of each class.
     Writes docs/results/embedded.json, and the few numbers of it that an error message needs.
     """
     session.install("-e", ".", *group("test"))

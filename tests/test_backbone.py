@@ -303,7 +303,7 @@ def test_width_that_was_never_trained() -> None:
 
 @pytest.mark.parametrize(
     ("name", "n_features"),
-    [("efficientnet_v2_b0", 1280), ("convnext_tiny", 768), ("scenelearn_tiny", 384)],
+    [("efficientnet_v2_b0", 1280), ("convnext_tiny", 768), ("scenelearn_tiny", 768)],
 )
 def test_networks_are_built_under_their_own_name(name: str, n_features: int) -> None:
     """Some of Keras's functions look up what to build by the name that they are given."""

@@ -15,7 +15,7 @@ import scenelearn as sl
 from scenelearn._backend import keras
 from scenelearn.backbone import _build, _tiny
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
-from tests.bench import embedded
+from tests.bench import embedded, pretrain_ablations
 from tests.bench.pretrain import _kinds, _train
 from tests.bench.pretrain.__main__ import write_weights
 from tests.bench.pretrain._sixteens import train_by_sixteens
@@ -166,13 +166,21 @@ def test_weights_are_written_in_half_precision_and_read_by_a_build(tmp_path: Pat
         np.testing.assert_array_equal(one, other.astype(np.float16) if one.ndim > 1 else other)
 
 
+def test_variants_are_judged_by_photos_that_no_published_split_tests(scenes: Path) -> None:
+    photos = sl.scan(scenes)
+    tested = {n for seed in range(5) for n in sl.split(photos, seed=seed).test.tolist()}
+    judged = pretrain_ablations.judge(photos, None, 32)
+    assert judged["n"] == len(photos) - len(tested)
+    assert 0 < judged["value"] < 1
+
+
 # What is in the package
 
 
 def test_the_network_is_small_and_takes_any_size() -> None:
     for px in (32, 33, 100):
         model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=px)
-        assert model.output_shape == (None, 384)
+        assert model.output_shape == (None, 768)
     assert model.count_params() < 500_000
 
 
@@ -195,7 +203,7 @@ def test_stored_weights_are_loaded_and_frozen_features_are_kept(scenes: Path) ->
     known = sl.finetune.features(
         sl.scan(scenes), backbone="scenelearn_tiny", weights="scenelearn", image_px=48
     )
-    assert known.shape == (72, 384)
+    assert known.shape == (72, 768)
     assert np.isfinite(known).all()
 
 

@@ -24,6 +24,7 @@ from scenelearn.finetune._course import course_of, even, fitting, share_done, sh
 from scenelearn.finetune._memory import memory
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._rates import share_of_kernel, shares
+from scenelearn.finetune._settings import asked
 from scenelearn.finetune._state import judged
 from scenelearn.finetune._vary import Variation, varied
 from scenelearn.sizing._unfilled import without_values
@@ -340,6 +341,27 @@ def test_auto_takes_a_larger_network_where_there_is_more_time(
     timed.clear()
     assert _choose.chosen_backbone(6000, 160, 0.5) == "mobilenet_v2_0.35"
     assert len(timed) == 1  # the others could not fit
+
+
+@pytest.mark.parametrize(
+    ("weights", "backbone", "rate", "trained"),
+    [
+        ("imagenet", "mobilenet_v3_small", 0.001, "coarse"),
+        ("resnet50_notop.h5", "resnet50", 0.001, "coarse"),
+        ("scenelearn", "scenelearn_tiny", 0.003, "all"),  # has seen drawn images only
+        (None, "mobilenet_v3_small", 0.003, "coarse"),  # random weights train all in any case
+    ],
+)
+def test_network_rate_and_recipe_follow_from_the_weights(
+    fitted: FitResult, weights: str | None, backbone: str, rate: float, trained: str
+) -> None:
+    given = {"weights": weights, "image_px": 32}
+    settings = asked(fitted.splits, backbone=None, learning_rate=None, recipe=None, **given)
+    assert (settings.backbone, settings.learning_rate) == (backbone, rate)
+    assert settings.recipe == Recipe(trained=trained)
+    own = Recipe(trained="head", mixup=0.2)
+    settings = asked(fitted.splits, backbone="vgg16", learning_rate=0.1, recipe=own, **given)
+    assert (settings.backbone, settings.learning_rate, settings.recipe) == ("vgg16", 0.1, own)
 
 
 @pytest.mark.parametrize("weights", [None, "file.h5"])

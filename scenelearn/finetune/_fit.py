@@ -89,8 +89,9 @@ def fit(
     from them how far to trust an answer, and judge it on the test photos, which nothing has seen
     so far.
 
-    With stored weights, the layers with coarse maps are fine-tuned and BatchNormalization keeps
-    its stored statistics. With random weights everything trains, and from a head of zeros.
+    With stored weights, the layers with coarse maps are fine-tuned (of "scenelearn_tiny", which has
+    seen drawn images only, all layers) and BatchNormalization keeps its stored statistics. With
+    random weights everything trains, and from a head of zeros.
 
     Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
     the same call with `resume` goes on from it, after a kill at any moment, and ends with the same
@@ -117,12 +118,12 @@ def fit(
             weights and 120 from random ones. Or the course of an earlier result's settings.
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning, of which a kernel may have a share, see
-            `Recipe.relative_rates`; None for the default: 0.001 from stored weights,
-            0.003 from random ones.
+            `Recipe.relative_rates`; None for the default: 0.001, but 0.003 from random weights and
+            from those in the package.
         augmentation: how training photos are varied while fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" leaves them as they are.
         recipe: the finer points: which layers train, label smoothing, MixUp and so on; None for
-            the defaults of `Recipe`.
+            the defaults of `Recipe`, but that from the weights in the package all layers train.
         seed: of everything random.
         precision: "mixed_bfloat16" or "mixed_float16": while features are made and fine-tuning
             goes on, the network computes in 16 bits; float16 with a scaled loss. Weights, head

@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.embedded")
     parser.add_argument("--photos", help="one folder a class")
     parser.add_argument("--weights", help="ImageNet weights of mobilenet_v3_small, to compare")
-    parser.add_argument("--what", nargs="+", choices=_ORDER, default=_ORDER, help="[all]")
+    parser.add_argument("--what", nargs="*", choices=_ORDER, default=_ORDER, help="heads of [all]")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="photos of each class")
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")

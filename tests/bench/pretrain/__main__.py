@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = Path(options.work) if options.work else cache_folder() / "pretrain"
     store = Store(
         folder=folder, seed=options.seed, n_classes=options.classes, per_class=options.per_class,
-        px=72,
+        px=108,
     )  # fmt: skip
     lesson = Lesson(epochs=options.epochs, minutes=options.minutes, seed=options.seed)
 
@@ -43,14 +43,6 @@ def main(arguments: list[str] | None = None) -> None:
     with written_whole(options.history) as partial:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-
-
-def planned() -> int:
-    """Images that a run of full length sees."""
-    usual = _parser().parse_args(["--out", "none"])
-    lesson = Lesson(epochs=usual.epochs)
-    per_epoch = usual.classes * (usual.per_class - lesson.held_out) // lesson.batch_size
-    return lesson.epochs * per_epoch * lesson.batch_size
 
 
 def write_weights(network: Any, file: Path) -> None:
@@ -82,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", help="folder of images and checkpoint [in scenelearn's cache]")
     parser.add_argument("--classes", type=int, default=600, help="a multiple of 20 [%(default)d]")
     parser.add_argument("--per-class", type=int, default=150, help="images [%(default)d]")
-    parser.add_argument("--epochs", type=int, default=40, help="[%(default)d]")
+    parser.add_argument("--epochs", type=int, default=24, help="[%(default)d]")
     parser.add_argument("--minutes", type=float, default=0.0, help="end sooner [do not]")
     parser.add_argument("--seed", type=int, default=0, help="[%(default)d]")
     return parser

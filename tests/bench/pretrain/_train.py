@@ -46,9 +46,9 @@ class Lesson:
         seed: of weights, order and variation.
     """
 
-    image_px: int = 64
+    image_px: int = 96
     batch_size: int = 128
-    epochs: int = 40
+    epochs: int = 24
     minutes: float = 0.0
     peak: float = 2e-3
     weight_decay: float = 0.05
