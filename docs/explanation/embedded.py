@@ -118,10 +118,11 @@ for row in embedded["rows"]:
     reached = [run["test"]["value"] for run in row["runs"]]
     each = ", ".join(f"{100 * value:.1f}" for value in reached)
     print(f"{row['what']:<10} {row['image_px']:4} px: {mean_of(reached)} % of the test photos")
-    print(f"{'':<19} by seed {each}; one seed's interval is about 2 points each way")
+    print(f"{'':<19} by seed {each}")
 by_what = {row["what"]: [run["test"]["value"] for run in row["runs"]] for row in embedded["rows"]}
 gain = np.subtract(by_what["pretrained"], by_what["random"])
 print(f"\npretrained over random: {mean_of(gain)} points")
+print("(by its test photos alone, each seed's figure is uncertain by about 2 points each way)")
 
 # %% [markdown]
 # The splits of different seeds share photos, so the intervals are a little too narrow.
@@ -134,7 +135,7 @@ print(f"\npretrained over random: {mean_of(gain)} points")
 # %%
 def beside(runs, heading):
     """Means by the photos a class, and of the gain within each seed."""
-    print(f"{heading:<22} {'seeds':>5} {'from random weights':>24} {'pretrained':>24} {'gain':>22}")
+    print(f"{heading:<16} {'seeds':>5} {'from random weights':>22} {'pretrained':>22} {'gain':>20}")
     for size in sorted({run["per_class"] for run in runs}):
         reached = {
             what: {
@@ -147,12 +148,12 @@ def beside(runs, heading):
         seeds = sorted(reached["random"].keys() & reached["pretrained"].keys())
         pairs = [[reached[what][seed] for seed in seeds] for what in ("random", "pretrained")]
         cells = [mean_of(values) for values in (*pairs, np.subtract(pairs[1], pairs[0]))]
-        print(f"{size:>22} {len(seeds):>5} {cells[0]:>24} {cells[1]:>24} {cells[2]:>22}")
+        print(f"{size:>16} {len(seeds):>5} {cells[0]:>22} {cells[1]:>22} {cells[2]:>20}")
     print("test accuracy in %\n")
 
 
-beside(embedded["fits"], "Intel photos a class")
-beside(embedded["scenes"], "sample scenes a class")
+beside(embedded["fits"], "photos a class")
+beside(embedded["scenes"], "scenes a class")
 
 # %% [markdown]
 # ## What it cannot do
