@@ -73,10 +73,10 @@ for kind, right in pretrain["held_out_accuracy_by_kind"].items():
 #
 # ## What of it matters
 #
-# One thing changed at a time, in short runs that see about the same number of images, a sixth of the
-# long run above. Each is judged by heads on its frozen features, cross-validated on Intel photos
-# that are on the test side of none of the splits below: what was chosen by this table does not
-# spoil what is measured there. Written by `nox -s pretrain_ablations -- --photos FOLDER`.
+# One thing changed at a time, in short runs that see about the same number of images, a sixth of
+# those of the long run above. Each is judged by heads on its frozen features, cross-validated on
+# Intel photos that are on the test side of none of the splits below: what was chosen by this table
+# does not spoil what is measured there. Written by `nox -s pretrain_ablations -- --photos FOLDER`.
 
 # %%
 ablations = json.loads(Path("docs/results/pretrain_ablations.json").read_text())["rows"]
