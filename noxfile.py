@@ -115,8 +115,8 @@ def results(session: nox.Session) -> None:
 def backbones(session: nox.Session) -> None:
     """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--seeds 0 1 2] [--minutes 4.5]`.
 
-    Writes docs/results/backbones.json: of each network heads alone and fits of so many minutes,
-    those of the embedded one too. Goes on where it was cut off.
+    Writes docs/results/backbones.json: of each network heads alone and fits of so many minutes; the
+    embedded one is `scenelearn_tiny=scenelearn`. Goes on where it was cut off.
     """
     options = argparse.ArgumentParser(prog="nox -s backbones --")
     options.add_argument("--photos", metavar="FOLDER", required=True, help="the Intel photos")
@@ -126,7 +126,7 @@ def backbones(session: nox.Session) -> None:
     given = options.parse_args(session.posargs)
     session.install("-e", ".", *group("test"))
     where = ["--photos", given.photos, "--out", "docs/results/backbones.json"]
-    for pair in (*given.weights, "scenelearn_tiny=scenelearn"):
+    for pair in given.weights:
         name, _, file = pair.partition("=")
         which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
         which += ["--minutes", *given.minutes]

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from scenelearn.backbone._names import find, names
+from scenelearn.backbone._names import find, letters_of, names
 from scenelearn.backbone._tiny import STORED
 from scenelearn.errors import ArgumentError
 
@@ -54,8 +54,8 @@ def default_for(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _told_by(file: str) -> str | None:
-    letters = re.sub(r"[^a-z0-9]", "", file)
-    known = {name.replace("_", ""): name for name in names()}
+    letters = letters_of(file)
+    known = {letters_of(name): name for name in names()}
     named = max((key for key in known if key in letters), key=len, default=None)
     if named is None:
         return None

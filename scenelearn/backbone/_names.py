@@ -78,8 +78,8 @@ def find(name: str) -> Architecture:
     """
     match = _WITH_WIDTH.fullmatch(name) if isinstance(name, str) else None
     base, width = (match["name"], float(match["width"])) if match else (name, None)
-    by_key = {_key(function.__name__): function for function in _functions()}
-    function = by_key.get(_key(base)) if isinstance(base, str) else None
+    by_key = {letters_of(function.__name__): function for function in _functions()}
+    function = by_key.get(letters_of(base)) if isinstance(base, str) else None
     if function is None:
         raise _unknown(name)
     canonical = _canonical(function)
@@ -108,7 +108,8 @@ def _functions() -> list[Callable[..., Any]]:
     return [*theirs, scenelearn_tiny]
 
 
-def _key(name: str) -> str:
+def letters_of(name: str) -> str:
+    """What of a name matters: its letters and digits."""
     letters = re.sub(r"[^a-z0-9]", "", name.lower())
     return "mobilenet" if letters == "mobilenetv1" else letters
 
@@ -124,8 +125,8 @@ def _canonical(function: Callable[..., Any]) -> str:
 
 def _unknown(name: object) -> UnknownBackboneError:
     known = names()
-    keys = {_key(candidate): candidate for candidate in known}
-    near = difflib.get_close_matches(_key(str(name)), list(keys), n=3, cutoff=0.5)
+    keys = {letters_of(candidate): candidate for candidate in known}
+    near = difflib.get_close_matches(letters_of(str(name)), list(keys), n=3, cutoff=0.5)
     meant = " or ".join(repr(keys[key]) for key in near) or "'mobilenet_v2_0.35'"
     return UnknownBackboneError(
         f"`backbone` must be a network of keras.applications. Received: backbone={name!r}. "

@@ -22,7 +22,6 @@ _SAMPLE_PER_CLASS, _SAMPLE_SEED = 120, 0
 # Sample scenes are no photos, and nothing is downloaded for them: the network and its weights come
 # with the package.
 _SAMPLE_FIT: dict[str, Any] = {
-    "backbone": "scenelearn_tiny",
     "weights": "scenelearn",
     "image_px": 64,
     "minutes": 2.0,
@@ -36,9 +35,7 @@ def add(commands: Any) -> None:
     fit.epilog = "In brackets: the default; after a semicolon, the one without a folder."
     fit.add_argument("folder", nargs="?", help="or a .zip; without it, sample scenes are drawn")
     fit.add_argument("--out", default="scenelearn-fit", help="folder of the results [%(default)s]")
-    fit.add_argument(
-        "--backbone", help="of keras.applications [what the weights are of; scenelearn_tiny]"
-    )
+    fit.add_argument("--backbone", help="of keras.applications [what the weights are of]")
     fit.add_argument(
         "--weights", help="imagenet, scenelearn, a file, or none [imagenet; scenelearn]"
     )

@@ -191,7 +191,7 @@ def features(
     decoding, running = (
         partial(progress, what) if progress else None for what in ("decoding photos", "features")
     )
-    name = backbones.find(backbone or backbones.default_for(weights)).name
+    name = backbones.default_for(weights) if backbone is None else backbones.find(backbone).name
     model = backbones.build(
         name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,

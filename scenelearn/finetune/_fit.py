@@ -89,9 +89,9 @@ def fit(
     from them how far to trust an answer, and judge it on the test photos, which nothing has seen
     so far.
 
-    With stored weights, the layers with coarse maps are fine-tuned (of "scenelearn_tiny", which has
-    seen drawn images only, all layers) and BatchNormalization keeps its stored statistics. With
-    random weights everything trains, and from a head of zeros.
+    With stored weights, the layers with coarse maps are fine-tuned, or all layers where the weights
+    are those in the package, which were learned from drawn images; BatchNormalization keeps its
+    stored statistics. With random weights everything trains, and from a head of zeros.
 
     Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
     the same call with `resume` goes on from it, after a kill at any moment, and ends with the same

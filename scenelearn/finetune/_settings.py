@@ -24,7 +24,6 @@ from scenelearn.finetune._recipe import Recipe
 # reached 83.2 % of the validation photos of one split where the upper layers alone reached 81.3 %,
 # and with 25 photos 73.1 % by the higher rate where all layers reached 71.4 % by the lower one.
 _PEAK_STORED, _PEAK_FAR = 1e-3, 3e-3
-_DRAWN = "scenelearn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +120,8 @@ def asked(
             f"`splits` must come from `split`. Received: {type(splits).__name__}. "
             "Pass sl.split(sl.scan(folder))."
         )
-    peak = _PEAK_FAR if weights in (None, _DRAWN) else _PEAK_STORED
-    usual = Recipe(trained="all") if weights == _DRAWN else Recipe()
+    peak = _PEAK_FAR if weights in (None, backbones.STORED) else _PEAK_STORED
+    usual = Recipe(trained="all") if weights == backbones.STORED else Recipe()
     if backbone == AUTO:
         check_auto(weights)
     return FitSettings(

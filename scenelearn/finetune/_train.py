@@ -161,7 +161,8 @@ def _why(stopped: str, state: State) -> str:
     n_epochs, number = state.schedule.n_epochs, state.epoch
     best = f"epoch {state.best}" if state.best else "the solved head"
     if stopped == "time":
-        return f"Out of time after epoch {number - 1} of {n_epochs}: {best} is kept."
+        of = f" of {n_epochs}" if number <= n_epochs else ""  # else the rest was left out
+        return f"Out of time after epoch {number - 1}{of}: {best} is kept."
     if stopped == "not finite":
         return (
             f"In epoch {number} of {n_epochs} the loss was no finite number any more: {best} is "

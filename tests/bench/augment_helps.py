@@ -102,6 +102,7 @@ def compared(runs: list[dict[str, Any]], base: str) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    options.backbone = options.backbone or sl.backbone.default_for(options.weights)
     photos = sl.scan(options.photos)
     which = {"photos": fingerprint(photos), "epochs": options.epochs}
     out = Path(options.out)
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", required=True, help="one folder a class")
     parser.add_argument("--weights", default="imagenet", help="a weights file [imagenet]")
     parser.add_argument("--out", default="docs/results/augment_helps.json")
-    parser.add_argument("--backbone", default="mobilenet_v2_0.35")
+    parser.add_argument("--backbone", help="[the one that the weights are of]")
     parser.add_argument("--image-px", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--sizes", type=int, nargs="+", default=[25, 100, 500])

@@ -1,7 +1,7 @@
 """What the embedded backbone knows of photos that it never saw, and what it is worth to a fit.
 
     python -m tests.bench.embedded [--photos FOLDER [--weights FILE]] [--sizes 25 100 500]
-        [--scenes 40 120 500] [--image-px 128 160] [--seeds 0 1 2 3 4]
+        [--scenes 40 120 500] [--image-px 128 160 192] [--seeds 0 1 2 3 4]
         [--out docs/results/embedded.json]
 
 With `--photos`: heads on its frozen features; the same network with random weights beside it, and,
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")
     parser.add_argument("--out", default="docs/results/embedded.json", help="[%(default)s]")
-    parser.add_argument("--image-px", type=int, nargs="+", default=[128, 160])
+    parser.add_argument("--image-px", type=int, nargs="+", default=[128, 160, 192])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     return parser
 

@@ -54,7 +54,9 @@ def of_photos(options: argparse.Namespace) -> tuple[Table, npt.NDArray[np.int32]
     from scenelearn.finetune._features import features_of, sides_of
 
     splits = sl.split(sl.scan(options.photos))
-    settings = finetune.FitSettings(weights=options.weights)
+    settings = finetune.FitSettings(
+        backbone=backbone.default_for(options.weights), weights=options.weights
+    )
     model = backbone.build(settings.backbone, weights=settings.weights)
     backbone.fast_on_cpu(model)
     pixels = decode(splits.photos, settings.image_px)

@@ -3,12 +3,11 @@
     python -m tests.bench.pretrain_ablations --photos FOLDER [--only NAME …]
         [--out docs/results/pretrain_ablations.json]
 
-They are run at 64 px and with 384 features, but for those that change just that; what is in the
-package was chosen by them. Each variant sees about as many images as the first one, a sixth of what
-the run of full length sees, and is judged by heads on its frozen features: cross-validated on
-photos that are on the test side of none of the five splits with which `tests.bench.embedded`
-measures, so that a choice made here does not spoil what is published there. Variants that are in
-the file already are left out.
+They are run at 64 px and with 384 features, but for those that change just that. Each variant takes
+about as long as the first one, which sees a sixth of what the run of full length sees, and is
+judged by heads on its frozen features: cross-validated on photos that are on the test side of none
+of the five splits with which `tests.bench.embedded` measures, so that a choice made here does not
+spoil what is published there. Variants that are in the file already are left out.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from tests.bench.pretrain._train import Lesson, train
 
 _SEEDS = range(5)  # of splits whose test photos stay unseen
 _FOLDS = 4
-_VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "as it is": {},
     "layouts only": {"store": {"kinds": ("layout",)}},
     "textures only": {"store": {"kinds": ("texture",)}},
@@ -66,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
         found = json.loads(out.read_text(encoding="utf-8"))
     photos = sl.scan(options.photos)
     found |= {"photos": {"n": len(photos), "classes": photos.counts()}}
-    for name in options.only or _VARIANTS:
+    for name in options.only or VARIANTS:
         if name in [row["what"] for row in found["rows"]]:
             continue
-        row = {"what": name, **_measured(photos, _VARIANTS[name], options)}
+        row = {"what": name, **_measured(photos, VARIANTS[name], options)}
         print(json.dumps(row), flush=True)
         found["rows"].append(row)
         found["environment"] = environment()
@@ -126,7 +125,7 @@ def judge(photos: Any, weights: str | None, px: int) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.pretrain_ablations")
     parser.add_argument("--photos", required=True, help="one folder a class")
-    parser.add_argument("--only", nargs="+", choices=_VARIANTS, help="[all]")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="[all]")
     parser.add_argument("--image-px", type=int, nargs="+", default=[128, 160])
     parser.add_argument("--work", help="folder of drawn images [in scenelearn's cache]")
     parser.add_argument("--out", default="docs/results/pretrain_ablations.json")
