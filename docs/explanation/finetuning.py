@@ -27,8 +27,8 @@
 #
 # Edges and textures carry over as they are, and the early layers with their large maps would take
 # most of the time. So those layers train from where on all maps are at least 16 times smaller than
-# the image; what lies below needs no gradients. (Of `scenelearn_tiny`, which has seen drawn images
-# only, all layers train, and by a higher rate.) At 160 pixels:
+# the image; what lies below needs no gradients. (With `weights="scenelearn"`, which have seen drawn
+# images only, all layers train, and by a higher rate.) At 160 pixels:
 
 # %%
 import scenelearn as sl
@@ -45,7 +45,7 @@ def cut(name, image_px=160):
     first = next(k for k, row in enumerate(rows) if row.name.split("/")[-1] in trained)
     total = sum(row.n_multiply_adds for row in rows)
     return (
-        sum(row.n_parameters for row in rows[first:]) / sum(row.n_parameters for row in rows),
+        sum(row.n_trainable for row in rows[first:]) / sum(row.n_parameters for row in rows),
         sum(row.n_multiply_adds for row in rows[:first]) / total,
         rows[first - 1].activation_bytes,
     )
@@ -68,10 +68,10 @@ for name, (weights, below, _) in networks.items():
 # A step of Adam moves each weight by about the learning rate, however large the weight is and
 # however many inputs are summed up. So one rate is too much for wide layers and for small weights.
 # Here each channel of a kernel has a share of it, by the size of its weights and the number of its
-# inputs ([`Recipe.relative_rates`][scenelearn.finetune.Recipe]), and one peak serves all networks.
-# The rate rises over the first tenth of the course and falls to 0 along a half cosine. Where
-# `minutes` decide, the course is planned anew after each epoch, by how long it took: the rate comes
-# to 0 just when the time is over.
+# inputs ([`Recipe.relative_rates`][scenelearn.finetune.Recipe]), and from ImageNet weights one peak
+# served all networks that we measured. The rate rises over the first tenth of the course and falls
+# to 0 along a half cosine. Where `minutes` decide, the course is planned anew after each epoch, by
+# how long it took: the rate comes to 0 just when the time is over.
 #
 # ## 5. What is kept
 #
@@ -79,14 +79,14 @@ for name, (weights, below, _) in networks.items():
 # On the straight way between the solved head's network and the fine-tuned one there are often some
 # that are better than both. The one that is usually good, by the number of photos a class, is kept,
 # unless the validation photos tell another to be better by more than chance; among the choices is
-# the head's own network. So fine-tuning seldom costs accuracy, however wrong its settings are. Only
-# then are the test photos looked at, once.
+# the head's own network. Only then are the test photos looked at, once.
 #
 # ## What was left out: maps of the frozen layers
 #
 # What lies below the layers that train always gives the same maps for the same view of a photo. One
-# could keep them and start each step from there. What that would save at the most, if a step takes
-# the work of one pass forward, and of two more where gradients are needed; and what it would keep:
+# could keep them and start each step from there. What that would save, counted in multiply-adds, if
+# a step takes the work of one pass forward, and of two more where gradients are needed; and the
+# room for the maps that the first of these layers reads:
 
 # %%
 print(f"{'':<20} {'of a step':>10} {'a photo and view':>17} {'10,000 photos, 4 views':>23}")
@@ -95,10 +95,12 @@ for name, (_, below, handed) in networks.items():
     print(f"{name:<20} {saved:>10.0%} {handed / 1e3:>14.0f} kB {4e4 * handed / 1e9:>20.1f} GB")
 
 # %% [markdown]
-# A view that is varied is new at each epoch, and has no kept maps. Only a few fixed views of each
-# photo could have some, from the second time on that they are seen; in a few minutes, thousands of
-# photos are seen a few times in all. For so little, views that are new at each epoch would be given
-# up, and gigabytes written. So it is not done. With few photos a fit is short as it is.
+# Seconds are another matter: layers with large maps take more of them than multiply-adds say.
+# And one convolution earlier the maps are four to six times narrower. A view that is varied is new
+# at each epoch, and has no kept maps. Only a few fixed views of each photo could have some, from
+# the second time on that they are seen; in a few minutes, thousands of photos are seen a few times
+# in all, and with few photos a fit is short as it is. So it is not done so far, and what it would
+# bring has not been measured.
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,

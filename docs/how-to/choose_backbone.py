@@ -2,10 +2,10 @@
 # # Choose a backbone
 #
 # **Take the default, `mobilenet_v3_small`, at 160 pixels.** It is among the cheapest there are to
-# train, and no other network that we measured [on real photos](../results/index.py) reaches as much
-# in so little time; it was chosen by validation photos. Change it only for a reason, and then
-# measure: [`sl.classify.compare`][scenelearn.classify.compare] says whether the other one is
-# really better.
+# train, and of the two networks that were given one minute [on real photos](../results/index.py) it
+# was the better one on validation photos (the other, `mobilenet_v2_0.35`, with an earlier recipe).
+# Change it only for a reason, and then measure:
+# [`sl.classify.compare`][scenelearn.classify.compare] says whether the other one is really better.
 #
 # ## What they cost
 #
@@ -75,9 +75,9 @@ for (name, px, spent), values in sorted(
 # %% [markdown]
 # ## Reasons to take another one
 #
-# - **There is time for it**, four minutes for 6,000 photos: `mobilenet_v2`, or 224 pixels as well.
-#   `backbone="auto"` takes the best of a few that the minutes allow, by timing them on your
-#   machine; [`sl.finetune.plan`][scenelearn.finetune.plan] says which.
+# - **There is time for it**, four minutes for 6,000 photos: `mobilenet_v2`. `backbone="auto"` takes
+#   the best of a few that the minutes allow, by timing them on your machine;
+#   [`sl.finetune.plan`][scenelearn.finetune.plan] says which.
 # - **The classes differ in small things** (species, defects): more pixels first, then more width.
 # - **You have a GPU**: arithmetic is cheap there. We have not measured how cheap.
 # - **No download is possible**: `scenelearn_tiny` has [weights in the
@@ -86,5 +86,5 @@ for (name, px, spent), values in sorted(
 # The call is the same for all of them:
 #
 # ```python
-# fit = sl.fit(splits, backbone="mobilenet_v2", image_px=224)
+# fit = sl.fit(splits, backbone="mobilenet_v2", minutes=10)
 # ```

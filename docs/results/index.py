@@ -139,7 +139,7 @@ table(("what", "which"), sorted(first.items()), "What the first of these runs wa
 #
 # How many photos of each class does it take? Of the training side of three splits each class keeps
 # as many photos as said; validation and test stay whole. `nox -s augment -- --photos FOLDER`
-# measured it, with the policy "standard".
+# measured it, with the policy "standard"; the caption names the network.
 
 # %%
 sizes = [run for run in read("augment_helps")["runs"] if run["policy"] == "standard"]
@@ -151,7 +151,8 @@ means = {
     for size, tests in sorted(by_size.items())
 }
 caption = (
-    "Test accuracy over training photos a class, each seed with its 95 % interval; means: "
+    f"{sizes[0]['settings']['backbone']}: "
+    "test accuracy over training photos a class, each seed with its 95 % interval; means: "
     + ", ".join(f"{size} photos {mean:.1%}" for size, mean in means.items())
     + "."
 )
@@ -189,7 +190,8 @@ for fewer, more in itertools.pairwise(sorted(by_size)):
 # two minutes; Keras' is the recipe of its guide to transfer learning (20 epochs with the backbone
 # frozen, then 10 of all of it with a small rate), on TensorFlow, with the same photos and weights.
 # Both are judged on the same 900 photos of each seed. `nox -s few -- --photos FOLDER --weights
-# FILE` measured it. Minutes depend on what else the machine does; both sides took turns.
+# FILE` measured it, with `mobilenet_v2_0.35`, before kernels had rates of their own. Minutes depend
+# on what else the machine does; both sides took turns.
 
 # %%
 few = read("few") or {"runs": []}
@@ -221,10 +223,10 @@ table(
 #
 # ## Against minutes
 #
-# The solved head is there after half a minute to a minute; fine-tuning takes what is left of the
-# budget. Each point is one fit: of the tables on this page, or another by the same bench, e.g.
-# `python -m tests.bench.intel … --backbone mobilenet_v2 --image-px 224 --minutes 10`. Times are of
-# the whole fit, from decoding to the test.
+# The solved head is there first; fine-tuning takes what is left of the budget. Each point is one
+# fit: of the tables on this page, or another by the same bench, e.g. `python -m tests.bench.intel …
+# --backbone mobilenet_v2 --image-px 224 --minutes 10`. Times are of the whole fit, from decoding to
+# the test.
 
 # %%
 groups = {}
@@ -252,9 +254,9 @@ chart(
 # ## Which network
 #
 # Heads solved on the features of each network whose weights were at hand, the default among them,
-# and fits of so many minutes, all with the splits of the first table. It was measured by
-# `nox -s backbones -- --photos FOLDER --weights NAME=FILE`. Weights "deq8" are 8-bit ones made
-# 32-bit again, with BatchNormalization folded in.
+# and fits of so many minutes. Seeds draw their own splits, so means of three seeds and of five are
+# not of the same photos. It was measured by `nox -s backbones -- --photos FOLDER --weights
+# NAME=FILE`. Weights "deq8" are 8-bit ones made 32-bit again, with BatchNormalization folded in.
 
 # %%
 at_hand = {}
@@ -297,7 +299,7 @@ table(
 # `nox -s ablations -- --photos FOLDER --weights FILE` measured it.
 
 # %%
-ablations = read("ablations") or {"compared": [], "per_class": 0, "epochs": 0}
+ablations = read("ablations")
 
 
 def verdict(row):
@@ -320,7 +322,8 @@ table(
         else (row["what"], f"{row['test']:.1%}", "", "")
         for row in ablations["compared"]
     ],
-    f"{ablations['per_class']} photos a class, {ablations['epochs']} epochs",
+    f"{ablations['backbone']}, {ablations['per_class']} photos a class, "
+    f"{ablations['epochs']} epochs",
 )
 
 # %% [markdown]
@@ -388,8 +391,8 @@ table(
         "least of four kept kinds",
     ),
     [cells(run) for run in trust["runs"]],
-    f"Solved head; of all {trust['together']['n']:,} test photos together the calibration error is "
-    f"{trust['together']['calibration_error']:.3f}, the floor "
+    f"Solved head of mobilenet_v2_0.35; of all {trust['together']['n']:,} test photos together the "
+    f"calibration error is {trust['together']['calibration_error']:.3f}, the floor "
     f"{trust['together']['calibration_floor']:.3f}",
 )
 
