@@ -88,16 +88,29 @@ def test_names_find_their_network(name: str, function: str, width: float | None)
         # as people do
         (Path("weights", "mobilenet_v2_0.35.h5"), "mobilenet_v2_0.35"),
         ("weights of resnet50/MobileNetV1-0.5_notop.h5", "mobilenet_0.5"),
+        ("intel-mobilenet_v2_acc0.93.h5", "mobilenet_v2"),
+        ("resnet50_scenes_0.91.h5", "resnet50"),  # it has no widths
+        ("ScenelearnTiny.h5", "scenelearn_tiny"),
     ],
 )
 def test_weights_tell_the_network(weights: str | Path | None, name: str) -> None:
     assert backbone.default_for(weights) == name
 
 
-def test_weights_file_that_does_not_tell_the_network(tmp_path: Path) -> None:
-    file = tmp_path / "best.h5"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "best.h5",
+        "mobilenet_v3_notop.h5",  # small or large?
+        "seresnet50.h5",  # another family
+        "mobilenet_v2_0.93.h5",  # a width or an accuracy?
+        "mobilenet_v2_0.0.h5",
+    ],
+)
+def test_weights_file_that_does_not_tell_the_network(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
     file.touch()
-    with pytest.raises(ArgumentError, match=r"name does not tell the network.*best\.h5.*backbone="):
+    with pytest.raises(ArgumentError, match=rf"name does not tell the network.*{name}.*backbone="):
         backbone.default_for(file)
     with pytest.raises(PathMissingError, match="imagnet"):
         backbone.build(backbone.default_for("imagnet"), weights="imagnet")

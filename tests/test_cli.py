@@ -13,6 +13,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli
+from scenelearn.backbone import STORED
 from scenelearn.finetune import FitResult
 
 QUICK = [
@@ -53,10 +54,25 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
-    assert value["settings"]["weights"] == "scenelearn"
+    assert value["settings"]["weights"] == STORED
     assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion"]))
     assert Path(value["bundle"]).is_file()
     assert Path(value["report"]).is_file()
+
+
+def test_fit_without_a_folder_takes_the_network_of_the_weights_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
+    file = tmp_path / "mobilenet_0.25_notop.weights.h5"
+    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=32, seed=0)
+    network.get_layer("backbone").save_weights(file)
+    code, out, _ = run(
+        capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["settings"]["backbone"] == "mobilenet_0.25"
 
 
 def test_predict_prints_a_line_a_photo(
@@ -402,10 +418,19 @@ def test_a_quarantine_that_is_no_list(
 
 
 def test_audit_judges_labels_by_a_backbone(
-    capsys: pytest.CaptureFixture[str], scenes: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scenes: Path
 ) -> None:
-    network = ["--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32"]
-    code, out, _ = run(capsys, "audit", str(scenes), *network, "--json")
-    assert code == 0
-    kinds = {one["finding"] for one in json.loads(out)["findings"]}
-    assert kinds <= {"suspicious", "alike"}
+    asked: list[tuple[Any, Any]] = []
+    features = sl.finetune.features
+
+    def seen(photos: Any, *, backbone: Any, weights: Any, **settings: Any) -> Any:
+        asked.append((backbone, weights))
+        return features(photos, backbone=backbone, weights=weights, **settings)
+
+    monkeypatch.setattr(sl.finetune, "features", seen)
+    for network in (["--backbone", "scenelearn_tiny", "--weights", "none"], ["--weights", STORED]):
+        code, out, _ = run(capsys, "audit", str(scenes), *network, "--image-px", "32", "--json")
+        assert code == 0
+        kinds = {one["finding"] for one in json.loads(out)["findings"]}
+        assert kinds <= {"suspicious", "alike"}
+    assert asked == [("scenelearn_tiny", None), (None, STORED)]

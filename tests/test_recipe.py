@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -349,6 +351,7 @@ def test_auto_takes_a_larger_network_where_there_is_more_time(
         ("imagenet", "mobilenet_v3_small", 0.001, "coarse"),
         ("resnet50_notop.h5", "resnet50", 0.001, "coarse"),
         ("scenelearn", "scenelearn_tiny", 0.003, "all"),  # has seen drawn images only
+        ("mine/ScenelearnTiny.h5", "scenelearn_tiny", 0.003, "all"),
         (None, "mobilenet_v3_small", 0.003, "coarse"),  # random weights train all in any case
     ],
 )
@@ -359,9 +362,41 @@ def test_network_rate_and_recipe_follow_from_the_weights(
     settings = asked(fitted.splits, backbone=None, learning_rate=None, recipe=None, **given)
     assert (settings.backbone, settings.learning_rate) == (backbone, rate)
     assert settings.recipe == Recipe(trained=trained)
+    some = {"mixup": 0.2}
+    settings = asked(fitted.splits, backbone=None, learning_rate=None, recipe=some, **given)
+    assert settings.recipe == Recipe(trained=trained, mixup=0.2)
     own = Recipe(trained="head", mixup=0.2)
     settings = asked(fitted.splits, backbone="vgg16", learning_rate=0.1, recipe=own, **given)
     assert (settings.backbone, settings.learning_rate, settings.recipe) == ("vgg16", 0.1, own)
+
+
+def test_finding_out_what_a_weights_file_is_of_is_part_of_the_budget(
+    fitted: FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+
+    def network(weights: object) -> str:  # loads Keras, which takes a second or two
+        begun.append(time.monotonic())
+        return "scenelearn_tiny"
+
+    class MadeError(Exception):
+        pass
+
+    def clock(minutes: float, progress: object, stop: object, start: float) -> None:
+        assert start <= begun[0]
+        raise MadeError
+
+    monkeypatch.setattr(backbone, "default_for", network)
+    monkeypatch.setattr(sys.modules["scenelearn.finetune._fit"], "Clock", clock)
+    with pytest.raises(MadeError):
+        sl.fit(fitted.splits, weights="file.h5")
+
+
+def test_plan_and_features_take_the_network_of_the_weights(fitted: FitResult) -> None:
+    plan = sl.finetune.plan(fitted.splits, weights="scenelearn", image_px=32, epochs=0)
+    assert plan.settings.backbone == "scenelearn_tiny"
+    known = sl.finetune.features(fitted.splits.photos, weights="scenelearn", image_px=32)
+    assert known.shape[1] == 768
 
 
 @pytest.mark.parametrize("weights", [None, "file.h5"])

@@ -350,8 +350,9 @@ table(
 # seed's validation photos; here they meet its test photos, and drawings of things that are no
 # scenes. Every number but the floor is measured. The floor is what the calibration error of
 # perfectly calibrated answers would be with so many photos, by chance alone. How photos are flagged
-# was chosen on six kinds of drawings; fractals, mosaics, sheet music and stars were kept for the
-# end.
+# was chosen on six kinds of drawings, with `mobilenet_v2_0.35`; fractals, mosaics, sheet music and
+# stars were kept for the end. `python -m tests.bench.trust --photos FOLDER --weights FILE --out
+# docs/results/trust.json` measured it.
 
 # %%
 trust = read("trust")
@@ -391,8 +392,9 @@ table(
         "least of four kept kinds",
     ),
     [cells(run) for run in trust["runs"]],
-    f"Solved head of mobilenet_v2_0.35; of all {trust['together']['n']:,} test photos together the "
-    f"calibration error is {trust['together']['calibration_error']:.3f}, the floor "
+    f"Solved head of {trust['backbone']}, {trust['environment']['date']}; of all "
+    f"{trust['together']['n']:,} test photos together the calibration error is "
+    f"{trust['together']['calibration_error']:.3f}, the floor "
     f"{trust['together']['calibration_floor']:.3f}",
 )
 

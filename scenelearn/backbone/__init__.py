@@ -5,11 +5,12 @@ from scenelearn.backbone._default import DEFAULT, default_for
 from scenelearn.backbone._fast import fast_on_cpu, photos_at_once, plain
 from scenelearn.backbone._licences import licence
 from scenelearn.backbone._names import find, names
-from scenelearn.backbone._tiny import STORED
+from scenelearn.backbone._tiny import STORED, TINY
 
 __all__ = [
     "DEFAULT",
     "STORED",
+    "TINY",
     "build",
     "default_for",
     "fast_on_cpu",

@@ -289,13 +289,14 @@ def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavail
 def _instead() -> str:
     """What to take where nothing can be downloaded, and what it costs."""
     known = reached()
-    if not FILE.is_file() or not {"imagenet", "pretrained"} <= set(known):
+    if not FILE.is_file() or not {"imagenet", "pretrained"} <= set(known.get("test_percent", ())):
         return "Or train from random weights, with much lower accuracy: weights=None."
     return (
-        "Or take the network that comes with scenelearn: backbone='scenelearn_tiny', "
-        "weights='scenelearn' (on the command line --weights scenelearn). Expect a lower accuracy: "
-        f"on photos of six kinds of scenes {known['pretrained']:g} % in place of "
-        f"{known['imagenet']:g} % by the default network."
+        "Or take the network that comes with scenelearn: weights='scenelearn' (on the command line "
+        "--weights scenelearn), best without `backbone` and with "
+        f"image_px={known['image_px']['pretrained']}. Expect a lower accuracy: on photos of six "
+        f"kinds of scenes {known['test_percent']['pretrained']:g} % in place of "
+        f"{known['test_percent']['imagenet']:g} % by the default network, by solved heads alone."
     )
 
 

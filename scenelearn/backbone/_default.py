@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 from scenelearn.backbone._names import find, letters_of, names
-from scenelearn.backbone._tiny import STORED
+from scenelearn.backbone._tiny import STORED, TINY
 from scenelearn.errors import ArgumentError
 
 DEFAULT = "mobilenet_v3_small"
 """The network from ImageNet weights, where none is named. Chosen by validation photos."""
 
-_WIDTH = re.compile(r"(?<![\d.])[01]\.\d+(?!\.?\d)")
+# Not "acc0.93" nor a version such as "1.0.2". Keras has weights of these widths.
+_WIDTH = re.compile(r"(?<![\d.a-z])\d\.\d+(?!\.?\d)")
+_WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 # "mobilenet_2_5_224_tf_no_top.h5": so Keras calls the file of MobileNet with a width of 0.25.
 _WIDTH_OF_V1 = re.compile(r"mobilenet_(?P<tenths>\d)_(?P<hundredths>\d)_\d+_tf")
 
@@ -39,7 +41,7 @@ def default_for(weights: str | os.PathLike[str] | None) -> str:
         'mobilenet_v2_0.35'
     """
     if weights == STORED:
-        return "scenelearn_tiny"
+        return TINY
     if not isinstance(weights, str | os.PathLike) or weights == "imagenet":
         return DEFAULT
     path = Path(weights)
@@ -54,9 +56,8 @@ def default_for(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _told_by(file: str) -> str | None:
-    letters = letters_of(file)
     known = {letters_of(name): name for name in names()}
-    named = max((key for key in known if key in letters), key=len, default=None)
+    named = max((key for key in known if _holds(file, key)), key=len, default=None)
     if named is None:
         return None
     name = known[named]
@@ -66,6 +67,14 @@ def _told_by(file: str) -> str | None:
         tenths, hundredths = match["tenths"], match["hundredths"]
         width = 1.0 if tenths == "1" else float(f"0.{tenths}{hundredths}")
     else:
-        found = _WIDTH.findall(file)
-        width = float(found[-1]) if found else 1.0
+        found = [float(number) for number in _WIDTH.findall(file)]
+        if not set(found) <= set(_WIDTHS):
+            return None
+        width = found[-1] if found else 1.0
     return find(f"{name}_{width}").name
+
+
+def _holds(file: str, letters: str) -> bool:
+    """Whether a file's name has these letters as a word: not "seresnet50", "mobilenet_v3"."""
+    word = "[^a-z0-9]*".join(letters)
+    return re.search(rf"(?<![a-z]){word}(?![^a-z0-9]*v[2-9])", file) is not None

@@ -8,6 +8,9 @@ from typing import Any
 
 from scenelearn._backend import keras
 
+TINY = "scenelearn_tiny"
+"""Its name."""
+
 STORED = "scenelearn"
 """What to pass as `weights` for those that come with the package."""
 
@@ -75,18 +78,18 @@ def scenelearn_tiny(
     return k.Model(image, k.layers.GlobalAveragePooling2D(name="features")(x))
 
 
-def reached() -> dict[str, float]:
+def reached() -> dict[str, dict[str, float]]:
     """What was measured with the stored weights, see `tests/bench/embedded.py` in the repository.
 
     Returns:
-        Mean accuracy on the Intel photos' test side, in percent: of heads on the frozen features
-        with "pretrained" and "random" weights, and of "imagenet" ones in the default network.
-        Empty where nothing was measured.
+        "test_percent": the mean accuracy on the Intel photos' test side of heads on the frozen
+        features with "pretrained" and "random" weights, and of "imagenet" ones in the default
+        network; "image_px": the image size of each. Empty where nothing was measured.
     """
     if not _REACHED.is_file():
         return {}
     known = json.loads(_REACHED.read_text(encoding="utf-8"))
-    return {what: float(value) for what, value in known["test_percent"].items()}
+    return {part: known[part] for part in ("test_percent", "image_px")}
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:  # noqa: ARG001

@@ -17,7 +17,9 @@ def add(commands: Any) -> None:
     audit.add_argument("--manifest", help="a .csv or .parquet that lists the photos of the folder")
     audit.add_argument("--out", help="folder for a page with the photos, and quarantine.json")
     audit.add_argument("--backbone", help="judge labels by this network's features, too [no]")
-    audit.add_argument("--weights", default="imagenet", help="of the backbone [%(default)s]")
+    audit.add_argument(
+        "--weights", help="of it; alone: judge by the network that they are of [imagenet]"
+    )
     audit.add_argument("--image-px", type=int, default=160, help="[%(default)d]")
 
     size = command(commands, "size", _size, "say what networks cost before anything runs")
@@ -38,11 +40,12 @@ def _audit(options: argparse.Namespace) -> Answer:
     with Bars() as bars:
         photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
         features = None
-        if options.backbone:
+        if options.backbone is not None or options.weights is not None:
+            weights = options.weights or "imagenet"
             features = sl.finetune.features(
                 photos,
                 backbone=options.backbone,
-                weights=None if options.weights.lower() == "none" else options.weights,
+                weights=None if weights.lower() == "none" else weights,
                 image_px=options.image_px,
                 progress=bars.show,
             )

@@ -17,18 +17,20 @@ _log = logging.getLogger(__name__)
 
 
 class Clock:
-    """Runs from its making on.
+    """Runs from `start` on.
 
     Attributes:
         phases: those that have ended, in order; first what an earlier process did of the run.
     """
 
-    def __init__(self, minutes: float, progress: Progress | None, stop: Stop) -> None:
+    def __init__(
+        self, minutes: float, progress: Progress | None, stop: Stop, start: float | None = None
+    ) -> None:
         self.phases: list[Phase] = []
         self._minutes = minutes
         self._progress = progress
         self._stop = stop
-        self._start = time.monotonic()
+        self._start = time.monotonic() if start is None else start
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[str], None]]:

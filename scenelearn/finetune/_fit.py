@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -89,8 +90,8 @@ def fit(
     from them how far to trust an answer, and judge it on the test photos, which nothing has seen
     so far.
 
-    With stored weights, the layers with coarse maps are fine-tuned, or all layers where the weights
-    are those in the package, which were learned from drawn images; BatchNormalization keeps its
+    With stored weights, the layers with coarse maps are fine-tuned, or all layers of
+    "scenelearn_tiny", whose weights were learned from drawn images; BatchNormalization keeps its
     stored statistics. With random weights everything trains, and from a head of zeros.
 
     Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
@@ -119,11 +120,12 @@ def fit(
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning, of which a kernel may have a share, see
             `Recipe.relative_rates`; None for the default: 0.001, but 0.003 from random weights and
-            from those in the package.
+            for "scenelearn_tiny".
         augmentation: how training photos are varied while fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" leaves them as they are.
-        recipe: the finer points: which layers train, label smoothing, MixUp and so on; None for
-            the defaults of `Recipe`, but that from the weights in the package all layers train.
+        recipe: the finer points: which layers train, label smoothing, MixUp and so on: a `Recipe`,
+            or some of its values by name. What is not named has the default of `Recipe`, but that
+            all layers of "scenelearn_tiny" train.
         seed: of everything random.
         precision: "mixed_bfloat16" or "mixed_float16": while features are made and fine-tuning
             goes on, the network computes in 16 bits; float16 with a scaled loss. Weights, head
@@ -163,6 +165,7 @@ def fit(
         Solving the head before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
         pretrained features and underperform out-of-distribution. ICLR.
     """
+    start = time.monotonic()
     settings = asked(
         splits,
         backbone=backbone,
@@ -183,7 +186,7 @@ def fit(
         raise broken_photos(refused)
 
     with stoppable() as stop, ExitStack() as inside:
-        clock, n_classes = Clock(minutes, progress, stop), splits.photos.n_classes
+        clock, n_classes = Clock(minutes, progress, stop, start), splits.photos.n_classes
         settings, features, pixels = _opened(
             splits, settings, broken, clock, lambda: inside.enter_context(spread(devices))
         )

@@ -114,21 +114,28 @@ def asked(
     Raises:
         ArgumentError: if `splits` is something else, a value is out of range, or no backbone is
             named and the name of the weights file does not tell it.
+        UnknownBackboneError: if keras.applications has no such network.
     """
     if not isinstance(splits, Splits):
         raise ArgumentError(
             f"`splits` must come from `split`. Received: {type(splits).__name__}. "
             "Pass sl.split(sl.scan(folder))."
         )
-    peak = _PEAK_FAR if weights in (None, backbones.STORED) else _PEAK_STORED
-    usual = Recipe(trained="all") if weights == backbones.STORED else Recipe()
     if backbone == AUTO:
         check_auto(weights)
+    network = backbones.default_for(weights) if backbone is None else backbone
+    drawn = weights == backbones.STORED or (  # what it learned from were drawn images
+        weights not in (None, "imagenet") and network != AUTO and _is_tiny(network)
+    )
+    peak = _PEAK_FAR if drawn or weights is None else _PEAK_STORED
+    usual = {"trained": "all"} if drawn else {}
+    if recipe is None or isinstance(recipe, Mapping):
+        recipe = usual | dict(recipe or {})
     return FitSettings(
-        backbone=backbones.default_for(weights) if backbone is None else backbone,
+        backbone=network,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
         learning_rate=peak if learning_rate is None else learning_rate,
-        recipe=usual if recipe is None else recipe,  # type: ignore[arg-type]
+        recipe=recipe,  # type: ignore[arg-type]
         **others,
     )
 
@@ -148,6 +155,10 @@ def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
     return replace(
         settings, backbone=backbones.find(name).name, precision=usable(settings.precision)
     )
+
+
+def _is_tiny(network: str) -> bool:
+    return backbones.find(network).name == backbones.TINY
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:

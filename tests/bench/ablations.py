@@ -21,6 +21,7 @@ from typing import Any
 import scenelearn as sl
 from scenelearn.data import Splits, written_whole
 from scenelearn.finetune import fingerprint
+from tests.bench._whole import whole
 from tests.bench.augment_helps import gain, smaller
 
 DEFAULTS = "defaults"
@@ -53,6 +54,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
         seed=case["seed"],
         **settings,
     )
+    whole(fit)
     right = fit.test_probabilities.argmax(axis=1) == splits.photos.labels[fit.test_indices]
     return case | {
         "kept": fit.kept,

@@ -27,6 +27,7 @@ import numpy as np
 import scenelearn as sl
 from scenelearn.data import Splits, written_whole
 from scenelearn.finetune import fingerprint
+from tests.bench._whole import whole
 
 _Z95 = 1.959963984540054
 
@@ -53,6 +54,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
         augmentation=case["policy"],
         seed=case["seed"],
     )
+    whole(fit)
     right = fit.test_probabilities.argmax(axis=1) == splits.photos.labels[fit.test_indices]
     head, last = fit.history[0], fit.history[-1]
     return case | {

@@ -1,8 +1,8 @@
 """What the embedded backbone knows of photos that it never saw, and what it is worth to a fit.
 
     python -m tests.bench.embedded [--photos FOLDER [--weights FILE]] [--sizes 25 100 500]
-        [--scenes 40 120 500] [--image-px 128 160 192] [--seeds 0 1 2 3 4]
-        [--out docs/results/embedded.json]
+        [--scenes 40 120 500] [--fits random pretrained longer] [--image-px 128 160 192]
+        [--seeds 0 1 2 3 4] [--out docs/results/embedded.json]
 
 With `--photos`: heads on its frozen features; the same network with random weights beside it, and,
 with `--weights`, the default of `sl.fit` (mobilenet_v3_small at 160 px from ImageNet). Each seed
@@ -12,8 +12,9 @@ the weights, from which an error message has them.
 
 With `--sizes`: fits on so many training photos of each class, validation and test whole; with
 `--scenes`: fits on so many sample scenes of each class; both of 25 epochs, from the stored weights
-and from random ones. What is in the file stays, and fits that it holds are not repeated; but what
-other stored weights reached is dropped.
+and from random ones, and "longer" of 100 epochs from random ones, which have further to go. What is
+in the file stays, and fits that it holds are not repeated; but what other stored weights reached is
+dropped.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from scenelearn.data import written_whole
 from scenelearn.evaluate import wilson
 from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
+from tests.bench._whole import whole
 from tests.bench.augment_helps import smaller
 
 _TINY, _DEFAULT = "scenelearn_tiny", sl.backbone.DEFAULT
 _ORDER = ("random", "pretrained", "imagenet")
-_FITS = ("random", "pretrained")
-_PHOTO_PX, _SCENE_PX, _EPOCHS = 96, 64, 25
+_EPOCHS = {"random": 25, "pretrained": 25, "longer": 100}
+_PHOTO_PX, _SCENE_PX = 96, 64
 SUMMARY = FILE.with_name("scenelearn_tiny.json")
 
 
@@ -60,14 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
         _write(out, found)
         if options.tiny == "scenelearn":
             _write(SUMMARY, summary(found))
-        for per_class, seed, what in itertools.product(options.sizes, options.seeds, _FITS):
+        for per_class, seed, what in itertools.product(options.sizes, options.seeds, options.fits):
             splits = smaller(sl.split(photos, seed=seed), per_class, seed)
             _add(found["fits"], splits, (per_class, seed, what), _PHOTO_PX, options)
             _write(out, found)
     for per_class in options.scenes:
         with tempfile.TemporaryDirectory() as folder:
             scenes = sl.scan(sl.sample_scenes(folder, per_class=per_class, seed=0))
-            for seed, what in itertools.product(options.seeds, _FITS):
+            for seed, what in itertools.product(options.seeds, options.fits):
                 splits = sl.split(scenes, seed=seed)
                 _add(found["scenes"], splits, (per_class, seed, what), _SCENE_PX, options)
                 _write(out, found)
@@ -78,6 +80,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     values = {row["what"]: [run["test"]["value"] for run in row["runs"]] for row in found["rows"]}
     return {
         "photos": "Intel scenes, six classes, frozen features and a solved head",
+        "image_px": {row["what"]: row["image_px"] for row in found["rows"]},
         "test_percent": {what: round(100 * float(np.mean(v)), 1) for what, v in values.items()},
     }
 
@@ -158,12 +161,14 @@ def _add(
         backbone=_TINY,
         weights=options.tiny if what == "pretrained" else None,
         image_px=px,
-        epochs=_EPOCHS,
+        epochs=_EPOCHS[what],
         seed=seed,
         minutes=60,
     )
+    whole(fit)
     run = {"per_class": per_class, "seed": seed, "what": what}
-    run |= {"image_px": px, "test": fit.evaluation.accuracy.to_json()}
+    run |= {"image_px": px, "epochs": _EPOCHS[what], "date": fit.environment["date"]}
+    run |= {"test": fit.evaluation.accuracy.to_json()}
     runs.append(run | {"kept": fit.kept, "seconds": round(fit.seconds, 1)})
     print(json.dumps(runs[-1]), flush=True)
 
@@ -180,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--what", nargs="*", choices=_ORDER, default=_ORDER, help="heads of [all]")
     parser.add_argument("--sizes", type=int, nargs="*", default=[], help="photos of each class")
     parser.add_argument("--scenes", type=int, nargs="*", default=[], help="of each class")
+    parser.add_argument("--fits", nargs="+", choices=list(_EPOCHS), default=list(_EPOCHS))
     parser.add_argument("--tiny", default="scenelearn", help="other weights of scenelearn_tiny")
     parser.add_argument("--out", default="docs/results/embedded.json", help="[%(default)s]")
     parser.add_argument("--image-px", type=int, nargs="+", default=[128, 160, 192])

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench._whole import whole
+
 _EPOCHS_FROZEN, _EPOCHS_ALL = 20, 10
 
 
@@ -79,6 +81,7 @@ def _ours(splits: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]
         minutes=options.minutes,
         seed=seed,
     )
+    whole(fit)
     return {
         "test": fit.evaluation.accuracy.to_json(),
         "kept": fit.kept,

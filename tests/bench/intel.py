@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn.backbone import default_for
+from tests.bench._whole import whole
 
 HEAD = "solved head alone"
 
@@ -89,6 +90,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         epochs=0 if minutes == "head" else None,
         seed=seed,
     )
+    whole(fit)
     about = {"n": len(photos), "classes": photos.counts()}
     return {
         "minutes": None if minutes == "head" else float(minutes),

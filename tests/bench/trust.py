@@ -18,6 +18,7 @@ import numpy as np
 import scenelearn as sl
 from scenelearn.evaluate import evaluate, wilson
 from tests import nonscenes
+from tests.bench._whole import whole
 
 _N_EACH = 50
 _COVERAGES = (0.8, 0.9, 0.95, 0.99)
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         fit = sl.fit(
             sl.split(photos, seed=seed), weights=options.weights, epochs=options.epochs, seed=seed
         )
+        whole(fit)
         runs.append(measured(fit, options.others) | {"seed": seed})
         labels.append(photos.labels[fit.test_indices])
         tables.append(fit.test_probabilities)
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     value = {
         "command": "python -m tests.bench.trust",
         "epochs": options.epochs,
+        "backbone": fit.settings.backbone,
+        "environment": fit.environment,
         "runs": runs,
         "together": {
             "n": together.n_photos,
