@@ -37,7 +37,7 @@ from scenelearn.finetune._network import choose_trained
 
 
 def cut(name, image_px=160):
-    """What trains, what lies below it, and the maps that are handed from there."""
+    """Shares: the weights that train, and the multiply-adds of what lies below them."""
     features = sl.backbone.build(name, weights=None, image_px=image_px)
     choose_trained(features, image_px, "coarse")
     trained = {one.name for one in features.get_layer("backbone").layers if one.trainable}
@@ -47,7 +47,6 @@ def cut(name, image_px=160):
     return (
         sum(row.n_trainable for row in rows[first:]) / sum(row.n_parameters for row in rows),
         sum(row.n_multiply_adds for row in rows[:first]) / total,
-        rows[first - 1].activation_bytes,
     )
 
 
@@ -56,7 +55,7 @@ networks = {
     for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficientnet_b0")
 }
 print(f"{'':<20} {'weights that train':>20} {'multiply-adds below them':>26}")
-for name, (weights, below, _) in networks.items():
+for name, (weights, below) in networks.items():
     print(f"{name:<20} {weights:>20.0%} {below:>26.0%}")
 
 # %% [markdown]
@@ -84,23 +83,32 @@ for name, (weights, below, _) in networks.items():
 # ## What was left out: maps of the frozen layers
 #
 # What lies below the layers that train always gives the same maps for the same view of a photo. One
-# could keep them and start each step from there. What that would save, counted in multiply-adds, if
-# a step takes the work of one pass forward, and of two more where gradients are needed; and the
-# room for the maps that the first of these layers reads:
+# could keep them and start each step from there. How long that part takes, of a training step; and
+# the room for its maps. `python -m tests.bench.frozen_maps` measured it:
 
 # %%
-print(f"{'':<20} {'of a step':>10} {'a photo and view':>17} {'10,000 photos, 4 views':>23}")
-for name, (_, below, handed) in networks.items():
-    saved = below / (1 + 2 * (1 - below))
-    print(f"{name:<20} {saved:>10.0%} {handed / 1e3:>14.0f} kB {4e4 * handed / 1e9:>20.1f} GB")
+import json
+from pathlib import Path
+
+maps = json.loads(Path("docs/results/frozen_maps.json").read_text())
+print(f"{'':<20} {'a step':>12} {'below':>12} {'share':>8} {'maps of 10,000 photos, 4 views':>32}")
+for row in maps["rows"]:
+    print(
+        f"{row['backbone']:<20} {row['step_ms']:>6.2f} ms {row['below_ms']:>9.2f} ms "
+        f"{row['below_share']:>9.0%} {4e4 * row['map_bytes'] / 1e9:>29.1f} GB"
+    )
+about = maps["environment"]
+print(f"\nmilliseconds a photo, {maps['image_px']} px, batches of {maps['batch']}; ", end="")
+print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}, {about['date']}")
 
 # %% [markdown]
-# Seconds are another matter: layers with large maps take more of them than multiply-adds say.
-# And one convolution earlier the maps are four to six times narrower. A view that is varied is new
-# at each epoch, and has no kept maps. Only a few fixed views of each photo could have some, from
-# the second time on that they are seen; in a few minutes, thousands of photos are seen a few times
-# in all, and with few photos a fit is short as it is. So it is not done so far, and what it would
-# bring has not been measured.
+# That is all that could be saved, and only if every view came again. But a view that is varied is
+# new at each epoch, and has no kept maps: only a few fixed views of each photo could have some,
+# from the second time on that they are seen. In a few minutes, thousands of photos are seen a few
+# times in all, and with few photos a fit is short as it is. Twice the time [brings a point or
+# less](../results/index.py#which-network); such a share of it could hardly be told from chance, and
+# would cost gigabytes and variation. So it is not done. (The maps are counted where training
+# begins; one convolution earlier they are some four to six times narrower.)
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,
