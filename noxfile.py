@@ -113,23 +113,22 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def backbones(session: nox.Session) -> None:
-    """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--seeds 0 1 2] [--minutes 4.5]`.
+    """Compare networks: `-- --photos FOLDER --weights NAME=FILE … [--minutes 4.5]`.
 
     Writes docs/results/backbones.json: of each network heads alone and fits of so many minutes; the
-    embedded one is `scenelearn_tiny=scenelearn`. Goes on where it was cut off.
+    embedded one is `scenelearn_tiny=scenelearn`. Goes on where it was cut off. Further arguments go
+    to tests.bench.intel: `--seeds 0 1 2`, `--image-px 192`, `--without-head`.
     """
     options = argparse.ArgumentParser(prog="nox -s backbones --")
     options.add_argument("--photos", metavar="FOLDER", required=True, help="the Intel photos")
     options.add_argument("--weights", metavar="NAME=FILE", nargs="+", required=True)
-    options.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     options.add_argument("--minutes", nargs="*", default=["4.5"])
-    given = options.parse_args(session.posargs)
+    given, more = options.parse_known_args(session.posargs)
     session.install("-e", ".", *group("test"))
     where = ["--photos", given.photos, "--out", "docs/results/backbones.json"]
     for pair in given.weights:
         name, _, file = pair.partition("=")
-        which = ["--backbone", name, "--weights", file, "--seeds", *given.seeds]
-        which += ["--minutes", *given.minutes]
+        which = ["--backbone", name, "--weights", file, "--minutes", *given.minutes, *more]
         session.run("python", "-m", "tests.bench.intel", *where, *which)
 
 
@@ -158,7 +157,7 @@ def few(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time networks on this CPU, against TensorFlow and Torch too; further arguments go to speed.
 
-    Writes docs/results/speed.json and cold_start.json; takes about half an hour.
+    Writes docs/results/speed.json, cold_start.json and frozen_maps.json; takes about half an hour.
     """
     session.install("-e", ".[tensorflow,torch]", *group("test"))
     env, out = {"KERAS_BACKEND": "jax"}, Path("docs", "results")
@@ -166,6 +165,8 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.speed", *speed, env=env)
     cold = str(out / "cold_start.json")
     session.run("python", "-m", "tests.bench.cold_start", "--out", cold, env=env)
+    maps = str(out / "frozen_maps.json")
+    session.run("python", "-m", "tests.bench.frozen_maps", "--out", maps, env=env)
 
 
 @nox.session

@@ -88,7 +88,8 @@ def test_names_find_their_network(name: str, function: str, width: float | None)
         # as people do
         (Path("weights", "mobilenet_v2_0.35.h5"), "mobilenet_v2_0.35"),
         ("weights of resnet50/MobileNetV1-0.5_notop.h5", "mobilenet_0.5"),
-        ("intel-mobilenet_v2_acc0.93.h5", "mobilenet_v2"),
+        ("mobilenet_v2_alpha0.35_scenelearn_1.0.2.h5", "mobilenet_v2_0.35"),
+        ("se_resnet50.h5", "resnet50"),  # loading says that it does not fit
         ("resnet50_scenes_0.91.h5", "resnet50"),  # it has no widths
         ("ScenelearnTiny.h5", "scenelearn_tiny"),
     ],
@@ -103,7 +104,9 @@ def test_weights_tell_the_network(weights: str | Path | None, name: str) -> None
         "best.h5",
         "mobilenet_v3_notop.h5",  # small or large?
         "seresnet50.h5",  # another family
-        "mobilenet_v2_0.93.h5",  # a width or an accuracy?
+        "mobilenet_v2_acc0.93.h5",  # no width
+        "mobilenet_v2_0.35_loss_0.25.h5",  # which?
+        "vgg160.h5",
         "mobilenet_v2_0.0.h5",
     ],
 )

@@ -434,3 +434,8 @@ def test_audit_judges_labels_by_a_backbone(
         kinds = {one["finding"] for one in json.loads(out)["findings"]}
         assert kinds <= {"suspicious", "alike"}
     assert asked == [("scenelearn_tiny", None), (None, STORED)]
+    assert run(capsys, "audit", str(scenes))[0] == 0
+    code, _, err = run(capsys, "audit", str(scenes), "--weights", "none")
+    assert code == 2
+    assert "`--weights none` needs `--backbone`" in err
+    assert len(asked) == 2

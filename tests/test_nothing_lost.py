@@ -423,7 +423,7 @@ def test_runs_that_differ_have_checkpoints_of_their_own(
 
 
 def test_time_that_was_used_before_counts() -> None:
-    clock = Clock(1.0, None, _stop.Stop())
+    clock = Clock(1.0, None, _stop.Stop(), time.monotonic())
     deadline = clock.deadline(keep_s=5)
     clock.count(40.0, "up to step 3 of epoch 2")
     assert clock.deadline(keep_s=5) == deadline - 40

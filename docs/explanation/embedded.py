@@ -149,7 +149,7 @@ def beside(runs, heading):
         for run in runs:
             if run["per_class"] == size:
                 reached.setdefault(run["what"], {})[run["seed"]] = run["test"]["value"]
-        best = reached["pretrained"]
+        best = reached.get("pretrained", {})
         for what, label in (
             ("random", "random, 25 epochs"),
             ("longer", "random, 100 epochs"),
@@ -158,6 +158,7 @@ def beside(runs, heading):
             values = reached.get(what, {})
             seeds = sorted(values.keys() & best.keys())
             if not seeds:
+                print(f"{size:>16} {label:<24} not run")
                 continue
             line = f"{size:>16} {label:<24} {len(seeds):>5} "
             line += f"{mean_of([values[seed] for seed in seeds]):>22}"

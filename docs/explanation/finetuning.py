@@ -27,8 +27,8 @@
 #
 # Edges and textures carry over as they are, and the early layers with their large maps would take
 # most of the time. So those layers train from where on all maps are at least 16 times smaller than
-# the image; what lies below needs no gradients. (With `weights="scenelearn"`, which have seen drawn
-# images only, all layers train, and by a higher rate.) At 160 pixels:
+# the image; what lies below needs no gradients. (Of `scenelearn_tiny`, whose weights were learned
+# from drawn images, all layers train, and by a higher rate.) At 160 pixels:
 
 # %%
 import scenelearn as sl
@@ -91,24 +91,22 @@ import json
 from pathlib import Path
 
 maps = json.loads(Path("docs/results/frozen_maps.json").read_text())
-print(f"{'':<20} {'a step':>12} {'below':>12} {'share':>8} {'maps of 10,000 photos, 4 views':>32}")
+print(f"{'':<20} {'a step':>12} {'below':>12} {'share':>8} {'10,000 photos, 4 views':>25}")
 for row in maps["rows"]:
     print(
         f"{row['backbone']:<20} {row['step_ms']:>6.2f} ms {row['below_ms']:>9.2f} ms "
-        f"{row['below_share']:>9.0%} {4e4 * row['map_bytes'] / 1e9:>29.1f} GB"
+        f"{row['below_share']:>9.0%} {4e4 * row['kept_bytes'] / 1e9:>22.1f} GB"
     )
 about = maps["environment"]
 print(f"\nmilliseconds a photo, {maps['image_px']} px, batches of {maps['batch']}; ", end="")
 print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}, {about['date']}")
 
 # %% [markdown]
-# That is all that could be saved, and only if every view came again. But a view that is varied is
-# new at each epoch, and has no kept maps: only a few fixed views of each photo could have some,
-# from the second time on that they are seen. In a few minutes, thousands of photos are seen a few
-# times in all, and with few photos a fit is short as it is. Twice the time [brings a point or
+# That share is all that could be saved, and only where every view comes again. But a view that is
+# varied is new at each epoch and has no kept maps: only a few fixed views of each photo could have
+# some, from the second time on that they are seen. Twice the time [brings a point or
 # less](../results/index.py#which-network); such a share of it could hardly be told from chance, and
-# would cost gigabytes and variation. So it is not done. (The maps are counted where training
-# begins; one convolution earlier they are some four to six times narrower.)
+# it would cost variation. So it is not done.
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,

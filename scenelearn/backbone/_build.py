@@ -272,7 +272,7 @@ def _unfitting(architecture: Architecture, source: str, error: Exception) -> Wei
     return WeightsFileError(
         f"The weights file {source!r} does not fit {architecture.name!r} without its top "
         f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "
-        "and width whose name has 'notop' or 'no_top' in it, as Keras offers it for download; "
+        "and width without top layers, as Keras offers those of its networks for download; "
         "`backbone` names the network."
     )
 

@@ -13,8 +13,8 @@ from scenelearn.errors import ArgumentError
 DEFAULT = "mobilenet_v3_small"
 """The network from ImageNet weights, where none is named. Chosen by validation photos."""
 
-# Not "acc0.93" nor a version such as "1.0.2". Keras has weights of these widths.
-_WIDTH = re.compile(r"(?<![\d.a-z])\d\.\d+(?!\.?\d)")
+# Not a version such as "1.0.2". Keras has weights of these widths.
+_DECIMAL = re.compile(r"(?<![\d.])\d\.\d+(?!\.?\d)")
 _WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 # "mobilenet_2_5_224_tf_no_top.h5": so Keras calls the file of MobileNet with a width of 0.25.
 _WIDTH_OF_V1 = re.compile(r"mobilenet_(?P<tenths>\d)_(?P<hundredths>\d)_\d+_tf")
@@ -67,14 +67,17 @@ def _told_by(file: str) -> str | None:
         tenths, hundredths = match["tenths"], match["hundredths"]
         width = 1.0 if tenths == "1" else float(f"0.{tenths}{hundredths}")
     else:
-        found = [float(number) for number in _WIDTH.findall(file)]
-        if not set(found) <= set(_WIDTHS):
+        found = {float(number) for number in _DECIMAL.findall(file)} or {1.0}
+        if len(found) > 1 or not found <= set(_WIDTHS):  # which, or an accuracy?
             return None
-        width = found[-1] if found else 1.0
+        (width,) = found
     return find(f"{name}_{width}").name
 
 
 def _holds(file: str, letters: str) -> bool:
-    """Whether a file's name has these letters as a word: not "seresnet50", "mobilenet_v3"."""
+    """Whether a file's name has these letters, not as a part of a longer word or number.
+
+    Nor before another version: "seresnet50" has no "resnet50", "mobilenet_v3" no "mobilenet".
+    """
     word = "[^a-z0-9]*".join(letters)
-    return re.search(rf"(?<![a-z]){word}(?![^a-z0-9]*v[2-9])", file) is not None
+    return re.search(rf"(?<![a-z]){word}(?!\d|[^a-z0-9]*v[2-9])", file) is not None

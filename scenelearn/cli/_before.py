@@ -8,6 +8,7 @@ from typing import Any
 import scenelearn as sl
 from scenelearn.cli._bars import Bars
 from scenelearn.cli._command import Answer, command
+from scenelearn.errors import ArgumentError
 
 
 def add(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
     audit.add_argument("--out", help="folder for a page with the photos, and quarantine.json")
     audit.add_argument("--backbone", help="judge labels by this network's features, too [no]")
     audit.add_argument(
-        "--weights", help="of it; alone: judge by the network that they are of [imagenet]"
+        "--weights", help="of it [imagenet]; alone: judge labels by the network that they are of"
     )
     audit.add_argument("--image-px", type=int, default=160, help="[%(default)d]")
 
@@ -41,7 +42,13 @@ def _audit(options: argparse.Namespace) -> Answer:
         photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
         features = None
         if options.backbone is not None or options.weights is not None:
-            weights = options.weights or "imagenet"
+            weights = "imagenet" if options.weights is None else options.weights
+            if options.backbone is None and weights.lower() == "none":
+                raise ArgumentError(
+                    "`--weights none` needs `--backbone`. Received: no backbone. Random weights "
+                    "know nothing of photos: leave `--weights` out, or pass e.g. `--weights "
+                    "imagenet`."
+                )
             features = sl.finetune.features(
                 photos,
                 backbone=options.backbone,

@@ -23,14 +23,12 @@ class Clock:
         phases: those that have ended, in order; first what an earlier process did of the run.
     """
 
-    def __init__(
-        self, minutes: float, progress: Progress | None, stop: Stop, start: float | None = None
-    ) -> None:
+    def __init__(self, minutes: float, progress: Progress | None, stop: Stop, start: float) -> None:
         self.phases: list[Phase] = []
         self._minutes = minutes
         self._progress = progress
         self._stop = stop
-        self._start = time.monotonic() if start is None else start
+        self._start = start
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[str], None]]:

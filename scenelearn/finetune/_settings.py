@@ -124,11 +124,11 @@ def asked(
     if backbone == AUTO:
         check_auto(weights)
     network = backbones.default_for(weights) if backbone is None else backbone
-    drawn = weights == backbones.STORED or (  # what it learned from were drawn images
-        weights not in (None, "imagenet") and network != AUTO and _is_tiny(network)
+    tiny = weights == backbones.STORED or (
+        weights not in (None, "imagenet") and backbones.find(network).name == backbones.TINY
     )
-    peak = _PEAK_FAR if drawn or weights is None else _PEAK_STORED
-    usual = {"trained": "all"} if drawn else {}
+    peak = _PEAK_FAR if tiny or weights is None else _PEAK_STORED
+    usual = {"trained": "all"} if tiny else {}
     if recipe is None or isinstance(recipe, Mapping):
         recipe = usual | dict(recipe or {})
     return FitSettings(
@@ -155,10 +155,6 @@ def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
     return replace(
         settings, backbone=backbones.find(name).name, precision=usable(settings.precision)
     )
-
-
-def _is_tiny(network: str) -> bool:
-    return backbones.find(network).name == backbones.TINY
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:

@@ -6,10 +6,10 @@ from typing import Any
 
 
 def whole(fit: Any) -> None:
-    """End the bench if a signal, or a loss that is not finite, ended the fit.
+    """End the bench if a signal ended the fit.
 
     `fit` returns what was best so far when somebody stops it, which is right for a person and wrong
     in a table of results.
     """
-    if fit.stopped not in ("", "time"):
+    if fit.stopped.startswith("SIG"):
         raise SystemExit(f"The fit was stopped ({fit.stopped}): its result is not written.")

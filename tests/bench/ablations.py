@@ -58,6 +58,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
     right = fit.test_probabilities.argmax(axis=1) == splits.photos.labels[fit.test_indices]
     return case | {
         "kept": fit.kept,
+        "stopped": fit.stopped,
         "share": fit.share,
         "test": fit.evaluation.accuracy.to_json(),
         "test_right": "".join("01"[int(r)] for r in right),

@@ -59,6 +59,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
     head, last = fit.history[0], fit.history[-1]
     return case | {
         "kept": fit.kept,
+        "stopped": fit.stopped,
         "test": fit.evaluation.accuracy.to_json(),
         "test_right": "".join("01"[int(r)] for r in right),
         "validation_head": head.validation_accuracy,

@@ -169,7 +169,7 @@ def _add(
     run = {"per_class": per_class, "seed": seed, "what": what}
     run |= {"image_px": px, "epochs": _EPOCHS[what], "date": fit.environment["date"]}
     run |= {"test": fit.evaluation.accuracy.to_json()}
-    runs.append(run | {"kept": fit.kept, "seconds": round(fit.seconds, 1)})
+    runs.append(run | {"kept": fit.kept, "stopped": fit.stopped, "seconds": round(fit.seconds, 1)})
     print(json.dumps(runs[-1]), flush=True)
 
 

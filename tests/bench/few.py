@@ -85,6 +85,7 @@ def _ours(splits: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]
     return {
         "test": fit.evaluation.accuracy.to_json(),
         "kept": fit.kept,
+        "stopped": fit.stopped,
         "share": fit.share,
         "epochs": len(fit.history) - 1,
         "seconds": round(fit.seconds, 1),

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         "command": "python -m tests.bench.frozen_maps",
         "batch": _BATCH,
         "image_px": options.image_px,
+        "rounds": options.rounds,
         "environment": environment(),
         "rows": rows,
     }
@@ -55,50 +56,54 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measured(name: str, image_px: int, n_rounds: int) -> dict[str, Any]:
-    """Of one network: milliseconds a photo, and the bytes of the maps where training begins."""
+    """Of one network: milliseconds a photo, and the bytes of maps to keep of one."""
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3), np.uint8)
     labels = np.eye(_N_CLASSES, dtype=np.float32)[np.arange(_BATCH) % _N_CLASSES]
-    model, below = _step(name, image_px), below_what_trains(name, image_px)
+    model, (below, kept) = _prepared(name, image_px)[1], below_what_trains(name, image_px)
     times: list[tuple[float, float]] = []
     for _ in range(1 + n_rounds):
         step = _fastest(lambda: model.train_on_batch(images, labels))
         times.append((step, _fastest(lambda: below.predict_on_batch(images))))
     times = times[1:]  # the first ones compile
     shares = [forward / step for step, forward in times]
-    maps = below.outputs
     return {
         "backbone": name,
         "step_ms": round(min(step for step, _ in times), 3),
         "below_ms": round(min(forward for _, forward in times), 3),
         "below_share": round(statistics.median(shares), 3),
-        "map_bytes": sum(4 * int(np.prod(one.shape[1:])) for one in maps),
+        "kept_bytes": kept,
     }
 
 
-def _step(name: str, image_px: int) -> Any:
-    return _prepared(name, image_px)[1]
+def below_what_trains(name: str, image_px: int) -> tuple[Any, int]:
+    """The pass forward up to the first layers that train, as a model that is fast on a CPU.
 
-
-def below_what_trains(name: str, image_px: int) -> Any:
-    """The pass forward up to the first layers that train, as a model that is fast on a CPU."""
+    And the bytes of the maps that a fit would have to keep of a photo: the fewest that are handed
+    on anywhere in it, as the last maps before training begins may be wide ones.
+    """
     features, _ = _prepared(name, image_px)
     network = features.get_layer("backbone")
-    first = next(
-        k for k, one in enumerate(network.operations) if getattr(one, "trainable_variables", ())
-    )
-    below = network.operations[:first]
-    fed_on = {id(one) for one in network.operations[first:]}
-    handed = [
-        one.output
-        for one in below
-        if any(id(node.operation) in fed_on for node in one._outbound_nodes)
-    ]
+    operations = network.operations
+    first = next(k for k, one in enumerate(operations) if getattr(one, "trainable_variables", ()))
     x = features.input
     for layer in features.layers[1:-1]:  # the preprocessing
         x = layer(x)
-    return backbone.fast_on_cpu(
-        keras().Model(features.input, keras().Model(network.input, handed)(x))
+    below = keras().Model(network.input, handed_on(operations, first))
+    kept = min(
+        sum(4 * int(np.prod(one.shape[1:])) for one in handed_on(operations, k))
+        for k in range(1, first + 1)
     )
+    return backbone.fast_on_cpu(keras().Model(features.input, below(x))), kept
+
+
+def handed_on(operations: list[Any], first: int) -> list[Any]:
+    """What the operations from a certain one on have from those before it."""
+    later = {id(one) for one in operations[first:]}
+    return [
+        one.output
+        for one in operations[:first]
+        if any(id(node.operation) in later for node in one._outbound_nodes)
+    ]
 
 
 def _prepared(name: str, image_px: int) -> tuple[Any, Any]:

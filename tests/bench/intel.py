@@ -1,7 +1,7 @@
 """What a fit reaches on real photos, by its minutes, with the solved head alone for comparison.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
-        [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2]
+        [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2 3 4]
 
 Each seed draws its own split and its own training. Test photos are judged once, at the end of
 each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
@@ -95,6 +95,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
     return {
         "minutes": None if minutes == "head" else float(minutes),
         "kept": fit.kept,
+        "stopped": fit.stopped,
         "share": fit.share,
         "test": fit.evaluation.accuracy.to_json(),
         "test_calibration_error": fit.evaluation.calibration_error,
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", help="[the one that the weights are of]")
     parser.add_argument("--image-px", type=int, default=160)
     parser.add_argument("--minutes", type=float, nargs="*", default=[1, 2, 4.5])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

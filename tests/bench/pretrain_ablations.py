@@ -3,11 +3,12 @@
     python -m tests.bench.pretrain_ablations --photos FOLDER [--only NAME …]
         [--out docs/results/pretrain_ablations.json]
 
-They are run at 64 px and with 384 features, but for those that change just that. Each variant takes
-about as long as the first one, which sees a sixth of what the run of full length sees, and is
-judged by heads on its frozen features: cross-validated on photos that are on the test side of none
-of the five splits with which `tests.bench.embedded` measures, so that a choice made here does not
-spoil what is published there. Variants that are in the file already are left out.
+They are run at 64 px and with 384 features, but for those that change just that. Each sees about
+as many images as the first one, a sixth of what the run of full length sees; that of 96 px sees
+half as many. It is judged by heads on its frozen features: cross-validated on photos that are on
+the test side of none of the five splits with which `tests.bench.embedded` measures, so that a
+choice made here does not spoil what is published there. Variants that are in the file already are
+left out.
 """
 
 from __future__ import annotations

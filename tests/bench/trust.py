@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", default="imagenet", help="a weights file [imagenet]")
     parser.add_argument("--others", help="a folder of photos of other things")
     parser.add_argument("--epochs", type=int, default=0, help="of fine-tuning [0]")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", required=True, help="the JSON file to write")
     options = parser.parse_args(arguments)
     photos = sl.scan(options.photos)
