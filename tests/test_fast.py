@@ -116,6 +116,13 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
         lambda k: k.Conv2D(2, 1, use_bias=False),
         lambda k: k.Conv2D(6, 3, 2, "same"),
         lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
+        lambda k: k.Conv2D(6, 1, 2, "same", use_bias=False),
+        lambda k: k.Conv2D(6, 1, (2, 1), "valid"),
+        lambda k: k.Conv2D(6, 5, padding="same", activation="relu"),
+        lambda k: k.Conv2D(6, 5, padding="valid"),
+        lambda k: k.Conv2D(6, 5, 2, "same", use_bias=False),
+        lambda k: k.Conv2D(6, (4, 5), 3, "valid"),
+        lambda k: k.Conv2D(6, 5, (2, 1), "same"),
         lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
         lambda k: k.Conv2D(6, 5, padding="same", groups=2),
         lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
@@ -129,6 +136,30 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
 )  # fmt: skip
 def test_other_layers(make: Callable[[Any], Any]) -> None:
     check(of_layers((9, 10, 4), make(keras().layers)), 4 * images(2, 9, 10, 4))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_large_maps_have_their_gradients_by_the_turned_kernel(padding: str) -> None:
+    layer = keras().layers.Conv2D(5, (4, 3), padding=padding)
+    check(of_layers((20, 24, 8), layer), images(2, 20, 24, 8), tolerance=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"),
+    [(3, 2, "same"), (2, 2, "valid"), ((2, 3), 1, "same"), (3, 2, "valid"), (2, 3, "valid")],
+)
+def test_largest_of_windows(window: Any, stride: int, padding: str) -> None:
+    layer = keras().layers.MaxPooling2D(window, stride, padding)
+    # Whole numbers: many windows have several largest values, of which one has the gradient.
+    check(of_layers((9, 10, 4), layer), np.round(2 * images(2, 9, 10, 4)))
+    check(of_layers((9, 10, 4), layer), -5 - images(2, 9, 10, 4) ** 2)  # padding is not the largest
+
+
+def test_largest_of_windows_of_unlike_strides_stays_plain() -> None:
+    layer = keras().layers.MaxPooling2D(2, (2, 1))
+    before = layer.call
+    backbone.fast_on_cpu(of_layers((9, 10, 4), layer))
+    assert layer.call == before
 
 
 def test_images_that_come_first_in_channels_stay_plain() -> None:
@@ -146,6 +177,8 @@ def test_images_that_come_first_in_channels_stay_plain() -> None:
         (lambda k: k.Conv2D(7, 1), "statistics kept"),
         (lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept"),
         (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(6, 5, 2, use_bias=False), "statistics kept"),
+        (lambda k: k.Conv2D(60, 9), "statistics kept"),  # has more weights than outputs
         (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
         (lambda k: k.Conv2D(8, 3, padding="same", groups=4), "statistics kept"),
         (lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept"),
@@ -359,6 +392,22 @@ def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
     assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
 
+@pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0", "Xception"])
+def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> None:
+    from tests.bench.memory import lowered
+
+    with without_values(keras()):
+        model = sizing.application(name, 96)
+        backbone.fast_on_cpu(backbone.keep_statistics(model))
+    text = lowered(model, 8, "train")[0].as_text()
+    # XLA is slow where the batch or the channels of the outputs take another's place.
+    assert set(re.findall(r"dim_numbers = (\S.*?), window", text)) == {
+        "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+    }
+    assert "lhs_dilate = [2" not in text
+    assert "select_and_scatter" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_px"),
@@ -370,6 +419,7 @@ def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
         ("nasnet_mobile", 64),
         ("convnext_tiny", 64),
         ("resnet50", 64),
+        ("densenet121", 64),
     ],
 )
 def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int) -> None:

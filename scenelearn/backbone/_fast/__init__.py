@@ -18,11 +18,12 @@ import numpy as np
 
 from scenelearn._backend import forget_programs, keras
 from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alone, size_of
-from scenelearn.backbone._fast._dense import patches, product
+from scenelearn.backbone._fast._dense import convolution, patches, product
 from scenelearn.backbone._fast._depthwise import depthwise, pads_of
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
 from scenelearn.backbone._fast._halves import by_halves, can_be_halved
 from scenelearn.backbone._fast._heap import keep_freed_memory
+from scenelearn.backbone._fast._pool import largest
 from scenelearn.backbone._fast._relu import ceiling, relu
 from scenelearn.backbone._fast._step import loss_by_chunks
 from scenelearn.backbone._programs import keep_programs
@@ -36,10 +37,10 @@ _SMALL = 64  # a first layer's 3·3·3; with 7·7·3 XLA's own convolution is fa
 def fast_on_cpu(model: Any) -> Any:
     """Let the model run in a form that is fast on a CPU: its convolutions, and a few photos a time.
 
-    Convolutions, ReLU and BatchNormalization get other forms, and the network runs over a few
-    photos at a time. The training step of `fit` and `train_on_batch` is sped up too, of the very
-    model that is passed: its two halves run at the same time. Programs that JAX compiles are kept
-    on disk, unless the user has set up its compilation cache otherwise. With glibc the process
+    Convolutions, poolings, ReLU and BatchNormalization get other forms, and the network runs over a
+    few photos at a time. The training step of `fit` and `train_on_batch` is sped up too, of the
+    very model that is passed: its two halves run at the same time. Programs that JAX compiles are
+    kept on disk, unless the user has set up its compilation cache otherwise. With glibc the process
     keeps up to a gigabyte that a step gives back for the next, unless the user has set up malloc by
     environment variables (such as MALLOC_TRIM_THRESHOLD_). Does nothing unless Keras runs on JAX
     and JAX on a CPU. Call it before the model is first used: programs that were compiled before
@@ -65,6 +66,8 @@ def fast_on_cpu(model: Any) -> Any:
                 _replace(layer, _alone(layer, form))
         elif (top := ceiling(layer)) is not None:
             _replace(layer, functools.partial(_rectified, top=top))
+        elif _pools(layer):
+            _replace(layer, functools.partial(_largest, layer))
     for layer in model._flatten_layers(include_self=False):
         source = source_of(layer)
         if source is not None and id(source) in linear and _has_no_activation(source):
@@ -143,8 +146,11 @@ def _linear(layer: Any) -> Linear | None:
     if not layer.built or layer.data_format != "channels_last":
         return None
     if kind is layers.Conv2D and not _has_a_group_a_channel(layer):
-        pointwise = tuple(layer.kernel_size) == tuple(layer.strides) == (1, 1) and layer.groups == 1
-        return _pointwise if pointwise else _first if _small(layer) else _convolution
+        if not _is_usual(layer):
+            return _convolution
+        if tuple(layer.kernel_size) == (1, 1):
+            return _pointwise
+        return _first if np.prod(layer.kernel.shape[:3]) <= _SMALL else _dense
     rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
     if rare or layer.padding not in ("same", "valid"):
         return None
@@ -169,12 +175,22 @@ def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
 
 
 def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
-    """Any other convolution: as Keras has it, for XLA does it well."""
+    """A convolution in groups, dilated, or of unlike strides: as Keras has it."""
     return layer.convolution_op(inputs, _scaled(layer.kernel, scale))
 
 
 def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
-    return _product(inputs, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
+    (stride, _) = layer.strides
+    seen = inputs if stride == 1 else inputs[:, ::stride, ::stride]
+    return _product(seen, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
+
+
+def _dense(layer: Any, inputs: Any, scale: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, kernel, stride = jnp.asarray(inputs), jnp.asarray(layer.kernel), int(layer.strides[0])
+    pads = pads_of(layer.padding, x.shape[1:3], kernel.shape[:2], stride)
+    return convolution()(x, kernel if scale is None else kernel * scale, stride, pads)
 
 
 def _first(layer: Any, inputs: Any, scale: Any) -> Any:
@@ -212,6 +228,19 @@ def _rectified(inputs: Any, top: float) -> Any:
     return relu()(inputs, top)
 
 
+def _pools(layer: Any) -> bool:
+    """Whether a layer takes the largest of each window, with like strides."""
+    usual = type(layer) is keras().layers.MaxPooling2D and layer.data_format == "channels_last"
+    return usual and layer.strides[0] == layer.strides[1]
+
+
+def _largest(layer: Any, inputs: Any) -> Any:
+    import jax.numpy as jnp
+
+    x, size, stride = jnp.asarray(inputs), tuple(layer.pool_size), int(layer.strides[0])
+    return largest()(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
+
+
 def _scaled(kernel: Any, scale: Any) -> Any:
     """The kernel with its last axis, that of the outputs, scaled."""
     return keras().ops.convert_to_tensor(kernel) if scale is None else kernel * scale
@@ -232,12 +261,11 @@ def _has_no_activation(layer: Any) -> bool:
     return layer.activation in (None, keras().activations.linear)
 
 
-def _small(layer: Any) -> bool:
-    """Whether each output of a convolution sees few enough values, and the usual ones."""
-    usual = (
+def _is_usual(layer: Any) -> bool:
+    """Whether a convolution is one of all channels, with like strides and nothing left out."""
+    return bool(
         layer.groups == 1
         and layer.padding in ("same", "valid")
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.strides[0] == layer.strides[1]
     )
-    return usual and int(np.prod(layer.kernel.shape[:3])) <= _SMALL

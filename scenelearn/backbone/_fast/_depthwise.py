@@ -41,6 +41,24 @@ def pads_of(padding: str, size: tuple[int, ...], kernel: tuple[int, ...], stride
     return before_after[0], before_after[1]
 
 
+def shifted(
+    x: Any, size: tuple[int, int], stride: int, pads: Pads, around: float = 0.0
+) -> list[Any]:
+    """What the outputs see at each position of a window, row by row: (b, oh, ow, c) each."""
+    import jax.numpy as jnp
+    from jax import lax
+
+    kh, kw = size
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=around)
+    b, h, w, c = padded.shape
+    down, right = (h - kh) // stride * stride + 1, (w - kw) // stride * stride + 1
+    return [
+        lax.slice(padded, (0, i, j, 0), (b, i + down, j + right, c), (1, stride, stride, 1))
+        for i in range(kh)
+        for j in range(kw)
+    ]
+
+
 @functools.cache
 def depthwise() -> Any:
     """The convolution with its derivative, made once JAX is loaded.
@@ -73,18 +91,8 @@ def _positions(kernel: Any) -> list[tuple[int, int]]:
 
 
 def _forward(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
-    import jax.numpy as jnp
-    from jax import lax
-
-    kh, kw, c = kernel.shape
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    b, h, w, _ = padded.shape
-    down, right = (h - kh) // stride * stride + 1, (w - kw) // stride * stride + 1
-
-    def shifted(i: int, j: int) -> Any:
-        return lax.slice(padded, (0, i, j, 0), (b, i + down, j + right, c), (1, stride, stride, 1))
-
-    return sum(shifted(i, j) * kernel[i, j] for i, j in _positions(kernel))
+    seen = shifted(x, kernel.shape[:2], stride, pads)
+    return sum(one * kernel[at] for one, at in zip(seen, _positions(kernel), strict=True))
 
 
 def _input_gradient(g: Any, kernel: Any, stride: int, pads: Pads, size: tuple[int, int]) -> Any:

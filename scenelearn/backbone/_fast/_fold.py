@@ -3,12 +3,15 @@
 With them it is y = s·z + o for each channel of the convolution's output z = x ∗ W, and that is
 x ∗ (s·W) + o: the pass over z and, in training, its two derivatives over arrays of that size are
 gone. The derivatives for s and W follow from the one for s·W, which is as small as the kernel.
+Where the kernel is larger than what comes out, as in ResNet's last blocks, z is scaled instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from scenelearn._backend import keras
 
@@ -56,10 +59,16 @@ def fold(source: Any, norm: Any, linear: Linear, *, replace: Callable[[Any, Any]
         scale, offset = _scale_and_offset(norm)
         if source.use_bias:
             offset = offset + scale * source.bias
-        return linear(source, before, scale) + offset
+        if _n_weights(source) <= np.prod(outputs.shape):
+            return linear(source, before, scale) + offset
+        return linear(source, before, None) * scale + offset  # fewer to scale, and to keep
 
     replace(source, note)
     replace(norm, both)
+
+
+def _n_weights(layer: Any) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in layer.weights)
 
 
 def uses_batch(norm: Any, training: Any) -> bool:
