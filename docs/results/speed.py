@@ -44,6 +44,12 @@ for row in speed["rows"]:
 # 6. BatchNormalization with stored statistics as part of the convolution before it.
 # 7. ReLU's derivative from its output.
 #
+# ResNet50 and EfficientNetV2, whose 3×3 convolutions are of all channels, are no slower than with
+# TensorFlow where they predict, and a little slower where they train, for three reasons. The maps
+# and gradients of a step are more memory than glibc keeps for a thread, so that the system clears
+# it anew. The gradients of all weights are summed up after every four photos; with more photos at a
+# time, their maps leave the cache. And XLA's products are slower for kernel gradients than forward.
+#
 # ## The solved head
 #
 # Multinomial logistic regression, ours and scikit-learn's, on features that were drawn at random
