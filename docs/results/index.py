@@ -190,8 +190,8 @@ for fewer, more in itertools.pairwise(sorted(by_size)):
 # two minutes; Keras' is the recipe of its guide to transfer learning (20 epochs with the backbone
 # frozen, then 10 of all of it with a small rate), on TensorFlow, with the same photos and weights.
 # Both are judged on the same 900 photos of each seed. `nox -s few -- --photos FOLDER --weights
-# FILE` measured it, with `mobilenet_v2_0.35`, before kernels had rates of their own. Minutes depend
-# on what else the machine does; both sides took turns.
+# FILE` measured it, with `mobilenet_v2_0.35`. Seconds depend on what else the machine does; both
+# sides took turns.
 
 # %%
 few = read("few") or {"runs": []}
