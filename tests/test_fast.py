@@ -19,7 +19,7 @@ import pytest
 from scenelearn import backbone, sizing
 from scenelearn._backend import keras
 from scenelearn.backbone import _programs
-from scenelearn.backbone._fast import _halves
+from scenelearn.backbone._fast import _dense, _halves
 from scenelearn.sizing._unfilled import without_values
 
 SMALL = "mobilenet_0.25"
@@ -123,6 +123,8 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
         lambda k: k.Conv2D(6, 5, 2, "same", use_bias=False),
         lambda k: k.Conv2D(6, (4, 5), 3, "valid"),
         lambda k: k.Conv2D(6, 5, (2, 1), "same"),
+        lambda k: k.Conv2D(3, 5, padding="same"),  # fewer channels out than in
+        lambda k: k.MaxPooling2D(6, 2, "same"),  # as XLA has it
         lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
         lambda k: k.Conv2D(6, 5, padding="same", groups=2),
         lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
@@ -138,10 +140,72 @@ def test_other_layers(make: Callable[[Any], Any]) -> None:
     check(of_layers((9, 10, 4), make(keras().layers)), 4 * images(2, 9, 10, 4))
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_large_maps_have_their_gradients_by_the_turned_kernel(padding: str) -> None:
-    layer = keras().layers.Conv2D(5, (4, 3), padding=padding)
-    check(of_layers((20, 24, 8), layer), images(2, 20, 24, 8), tolerance=5e-5)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((4, 3), 1, "same", (20, 24)),
+        ((4, 3), 1, "valid", (20, 24)),
+        (3, 2, "same", (33, 40)),
+        ((5, 4), 2, "valid", (36, 41)),
+        (7, 3, "same", (50, 49)),
+        (4, 3, "valid", (51, 53)),  # the last columns are seen by no output
+    ],
+)
+def test_large_maps_have_their_gradients_by_the_turned_kernel(
+    kernel: Any, stride: int, padding: str, size: tuple[int, int]
+) -> None:
+    layer = keras().layers.Conv2D(5, kernel, stride, padding)
+    model = of_layers((*size, 8), layer)
+    assert np.prod(model.output_shape[1:3]) >= _dense._MANY_POSITIONS
+    check(model, images(2, *size, 8), tolerance=5e-5)
+
+
+def test_convolution_whose_windows_do_not_overlap_is_one_product() -> None:
+    import jax
+
+    model = backbone.fast_on_cpu(of_layers((32, 32, 3), keras().layers.Conv2D(6, 8, 8)))
+    text = jax.jit(model).lower(images(2, 32, 32, 3)).as_text()
+    assert text.count("dot_general") == 1
+    assert "stablehlo.convolution" not in text
+    check(of_layers((33, 34, 3), keras().layers.Conv2D(6, 8, 8, "same")), images(2, 33, 34, 3))
+
+
+def test_batch_of_unknown_size() -> None:
+    import jax
+
+    k = keras()
+    layers = [k.layers.Conv2D(60, 9), k.layers.BatchNormalization(), k.layers.MaxPooling2D(1)]
+    model = backbone.fast_on_cpu(backbone.keep_statistics(of_layers((9, 10, 4), *layers)))
+    (batch,) = jax.export.symbolic_shape("b")
+    found = jax.eval_shape(model, jax.ShapeDtypeStruct((batch, 9, 10, 4), np.float32))
+    assert found.shape == (batch, 1, 2, 60)
+
+
+def test_images_that_are_no_floats() -> None:
+    import jax
+
+    k = keras()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 10, 4))
+    for layer, kind in (
+        (k.layers.Conv2D(6, 5), "uint8"),
+        (k.layers.MaxPooling2D(3, 2, "same"), "int8"),
+        (k.layers.MaxPooling2D(3, 2, "same"), "bool"),
+    ):
+        model = k.Sequential([k.Input((9, 10, 4), dtype=kind), layer])
+        x = (pixels % 2 if kind == "bool" else pixels // 2).astype(kind)
+        plain = jax.jit(lambda x, m=model: m(x))(x)
+        backbone.fast_on_cpu(model)
+        fast = jax.jit(lambda x, m=model: m(x))(x)
+        assert fast.dtype == plain.dtype
+        np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-3)
+
+
+def test_photo_smaller_than_the_kernel_is_told_by_keras() -> None:
+    k = keras()
+    layers = [k.layers.Conv2D(6, 5), k.layers.GlobalAveragePooling2D()]
+    model = backbone.fast_on_cpu(of_layers((None, None, 4), *layers))
+    with pytest.raises(ValueError, match="empty output"):
+        model(images(2, 4, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +315,9 @@ def test_half_precision() -> None:
         k.layers.BatchNormalization(dtype=policy),
         k.layers.ReLU(6.0, dtype=policy),
         k.layers.DepthwiseConv2D(3, padding="same", dtype=policy),
+        k.layers.Conv2D(8, 5, padding="same", dtype=policy),
+        k.layers.MaxPooling2D(3, 2, "same", dtype=policy),
+        k.layers.Conv2D(6, 3, dtype=policy, padding="same"),
         k.layers.Conv2D(2, 1, dtype=policy),
     ]
     model = backbone.keep_statistics(of_layers((8, 8, 3), *layers))

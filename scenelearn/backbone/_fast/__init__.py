@@ -19,7 +19,7 @@ import numpy as np
 from scenelearn._backend import forget_programs, keras
 from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alone, size_of
 from scenelearn.backbone._fast._dense import convolution, patches, product
-from scenelearn.backbone._fast._depthwise import depthwise, pads_of
+from scenelearn.backbone._fast._depthwise import depthwise, pads_of, shifted
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
 from scenelearn.backbone._fast._halves import by_halves, can_be_halved
 from scenelearn.backbone._fast._heap import keep_freed_memory
@@ -31,6 +31,7 @@ from scenelearn.backbone._programs import keep_programs
 __all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "photos_at_once", "plain"]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
+_MANY_VALUES = 25  # of a window that is looked at for its largest, each as a copy of its own
 _SMALL = 64  # a first layer's 3·3·3; with 7·7·3 XLA's own convolution is faster
 
 
@@ -150,7 +151,8 @@ def _linear(layer: Any) -> Linear | None:
             return _convolution
         if tuple(layer.kernel_size) == (1, 1):
             return _pointwise
-        return _first if np.prod(layer.kernel.shape[:3]) <= _SMALL else _dense
+        apart = max(layer.kernel_size) <= layer.strides[0]  # what the outputs see does not overlap
+        return _first if apart or np.prod(layer.kernel.shape[:3]) <= _SMALL else _spatial
     rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
     if rare or layer.padding not in ("same", "valid"):
         return None
@@ -180,16 +182,24 @@ def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
 
 
 def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
-    (stride, _) = layer.strides
-    seen = inputs if stride == 1 else inputs[:, ::stride, ::stride]
+    import jax.numpy as jnp
+
+    stride = int(layer.strides[0])
+    (seen,) = shifted(jnp.asarray(inputs), (1, 1), stride, ((0, 0), (0, 0)))
     return _product(seen, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
 
 
-def _dense(layer: Any, inputs: Any, scale: Any) -> Any:
+def _spatial(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
-    x, kernel, stride = jnp.asarray(inputs), jnp.asarray(layer.kernel), int(layer.strides[0])
-    pads = pads_of(layer.padding, x.shape[1:3], kernel.shape[:2], stride)
+    size, kernel, stride = inputs.shape[1:3], jnp.asarray(layer.kernel), int(layer.strides[0])
+    known = all(isinstance(n, int) for n in size)
+    if not known or (layer.padding == "valid" and np.any(np.less(size, kernel.shape[:2]))):
+        return _convolution(layer, inputs, scale)  # Keras has the words for what is too small
+    x, pads = (
+        jnp.asarray(inputs, kernel.dtype),
+        pads_of(layer.padding, size, kernel.shape[:2], stride),
+    )
     return convolution()(x, kernel if scale is None else kernel * scale, stride, pads)
 
 
@@ -229,15 +239,20 @@ def _rectified(inputs: Any, top: float) -> Any:
 
 
 def _pools(layer: Any) -> bool:
-    """Whether a layer takes the largest of each window, with like strides."""
+    """Whether a layer takes the largest of each window, with like strides and not of too many."""
     usual = type(layer) is keras().layers.MaxPooling2D and layer.data_format == "channels_last"
-    return usual and layer.strides[0] == layer.strides[1]
+    few = usual and np.prod(layer.pool_size) <= _MANY_VALUES
+    return bool(few and layer.strides[0] == layer.strides[1])
 
 
 def _largest(layer: Any, inputs: Any) -> Any:
     import jax.numpy as jnp
 
     x, size, stride = jnp.asarray(inputs), tuple(layer.pool_size), int(layer.strides[0])
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not all(
+        isinstance(n, int) for n in x.shape[1:]
+    ):
+        return keras().ops.max_pool(inputs, size, stride, layer.padding, layer.data_format)
     return largest()(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
 
 

@@ -11,8 +11,8 @@
   of 3×3 on 4 maps of 40×40×64 took 11 (inputs) and 215 ms (kernel), where forward takes 2.2. The
   kernel gradient is k² matrix products, one for each shifted copy of the input: 4.3 ms. The input
   gradient is one matrix product to what each output saw, and k² sums: 1.6 ms; but at large maps
-  that takes k² times the memory, and with stride 1 a convolution with the kernel turned round,
-  2.1 ms, takes none.
+  that takes k² times the memory, and a convolution with the kernel turned round, 2.1 ms, takes
+  none. (With a stride, inputs that a stride apart see the same weights: one convolution for each.)
 """
 
 from __future__ import annotations
@@ -78,11 +78,9 @@ def convolution() -> Any:
 
     def gradients(stride: int, pads: Pads, kept: Any, g: Any) -> Any:
         x, kernel = kept
-        turned = stride == 1 and g.shape[1] * g.shape[2] >= _MANY_POSITIONS
-        for_x = (
-            _by_turned_kernel(g, kernel, pads) if turned else _summed(g, x, kernel, stride, pads)
-        )
-        return for_x, _kernel_gradient(x, g, kernel, stride, pads)
+        large = g.shape[1] * g.shape[2] >= _MANY_POSITIONS
+        for_x = (_by_turned_kernel if large else _summed)(g, x, kernel, stride, pads)
+        return for_x.astype(x.dtype), _kernel_gradient(x, g, kernel, stride, pads)
 
     convolve.defvjp(keep, gradients)
     return convolve
@@ -95,21 +93,41 @@ def _forward(x: Any, kernel: Any, stride: int, pads: Any) -> Any:
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=order)
 
 
-def _by_turned_kernel(g: Any, kernel: Any, pads: Pads) -> Any:
-    """The input gradient at stride 1: a convolution of `g`, too."""
-    kh, kw = kernel.shape[:2]
-    (top, bottom), (left, right) = pads
-    around = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
-    return _forward(g, kernel[::-1, ::-1].swapaxes(2, 3), 1, around)
+def _by_turned_kernel(g: Any, x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
+    """The input gradient as convolutions of `g`: one for the inputs that a stride apart."""
+    import jax.numpy as jnp
+    from jax import lax
+
+    zero, whole = jnp.zeros((), g.dtype), jnp.zeros(x.shape, g.dtype)
+    for row in range(min(stride, x.shape[1])):
+        for column in range(min(stride, x.shape[2])):
+            # x[row + stride · r] is seen at the kernel's positions start, start + stride, …
+            starts = [(at + pad[0]) % stride for at, pad in zip((row, column), pads, strict=True)]
+            part = kernel[starts[0] :: stride, starts[1] :: stride]
+            if 0 in part.shape:
+                continue
+            around, between = [], []
+            for axis, (at, start) in enumerate(zip((row, column), starts, strict=True)):
+                n = len(range(at, x.shape[axis + 1], stride))
+                before = part.shape[axis] - 1 - (at + pads[axis][0] - start) // stride
+                around.append((before, n - g.shape[axis + 1] - before + part.shape[axis] - 1))
+                between.append((at, x.shape[axis + 1] - at - (n - 1) * stride - 1, stride - 1))
+            found = _forward(g, part[::-1, ::-1].swapaxes(2, 3), 1, around)
+            whole = whole + lax.pad(found, zero, ((0, 0, 0), *between, (0, 0, 0)))
+    return whole
 
 
 def _summed(g: Any, x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
     """The input gradient: what goes to each value that an output saw, summed up where it lies."""
     import jax
+    import jax.numpy as jnp
     from jax import lax
 
-    towards = lax.dot_general(g, kernel, (((3,), (3,)), ((), ())))  # (b, oh, ow, kh, kw, c)
-    _, back = jax.vjp(lambda x: patches(x, kernel.shape[:2], stride, pads), x)
+    along, sums = (((3,), (3,)), ((), ())), jnp.promote_types(g.dtype, jnp.float32)
+    towards = lax.dot_general(g, kernel, along, preferred_element_type=sums)
+    # `towards` is (b, oh, ow, kh, kw, c)
+    seen = jax.ShapeDtypeStruct(x.shape, sums)  # type: ignore[no-untyped-call]
+    back = jax.linear_transpose(lambda x: patches(x, kernel.shape[:2], stride, pads), seen)
     return back(towards.reshape(*g.shape[:3], -1))[0]
 
 
@@ -118,8 +136,9 @@ def _kernel_gradient(x: Any, g: Any, kernel: Any, stride: int, pads: Pads) -> An
     from jax import lax
 
     outputs, along = g.reshape(-1, g.shape[3]), (((0,), (0,)), ((), ()))
-    each = [
-        lax.dot_general(seen.reshape(-1, x.shape[3]), outputs, along)
-        for seen in shifted(x, kernel.shape[:2], stride, pads)
-    ]
-    return jnp.stack(each).reshape(kernel.shape).astype(kernel.dtype)
+    each = [one.reshape(-1, x.shape[3]) for one in shifted(x, kernel.shape[:2], stride, pads)]
+    if x.shape[3] > g.shape[3]:
+        products = [lax.dot_general(outputs, one, along).T for one in each]  # the narrow one first
+    else:
+        products = [lax.dot_general(one, outputs, along) for one in each]
+    return jnp.stack(products).reshape(kernel.shape).astype(kernel.dtype)

@@ -8,10 +8,9 @@ Where the kernel is larger than what comes out, as in ResNet's last blocks, z is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from scenelearn._backend import keras
 
@@ -59,7 +58,8 @@ def fold(source: Any, norm: Any, linear: Linear, *, replace: Callable[[Any, Any]
         scale, offset = _scale_and_offset(norm)
         if source.use_bias:
             offset = offset + scale * source.bias
-        if _n_weights(source) <= np.prod(outputs.shape):
+        known = [n for n in outputs.shape if isinstance(n, int)]  # a batch may be symbolic
+        if _n_weights(source) <= math.prod(known):
             return linear(source, before, scale) + offset
         return linear(source, before, None) * scale + offset  # fewer to scale, and to keep
 
@@ -68,7 +68,7 @@ def fold(source: Any, norm: Any, linear: Linear, *, replace: Callable[[Any, Any]
 
 
 def _n_weights(layer: Any) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in layer.weights)
+    return sum(math.prod(weight.shape) for weight in layer.weights)
 
 
 def uses_batch(norm: Any, training: Any) -> bool:

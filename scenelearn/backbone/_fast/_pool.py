@@ -2,7 +2,7 @@
 
 For windows of 3×3 and stride 2 on 4 maps of 82×82×64, XLA's own way took 1.9 ms forward and 22 ms
 back; this takes 0.2 and 2.3. The gradient goes to the same value of each window as XLA's: to the
-first of the largest, row by row.
+first of the largest, row by row. (Of a window with a NaN it goes nowhere.)
 """
 
 from __future__ import annotations
