@@ -92,7 +92,7 @@ for row in ablations:
     ]
     print(f"{row['what']:<46} " + " ".join(f"{cell:>24}" for cell in cells))
 missing = sorted(set(pretrain_ablations.VARIANTS) - {row["what"] for row in ablations})
-print("\nnot run yet: " + ("; ".join(missing) or "none"))
+print("\nnot run yet:", *(missing or ["none"]), sep="\n  ")
 
 # %% [markdown]
 # "Each image a class of its own" needs no label: the network learns to know one drawn image again,

@@ -98,7 +98,7 @@ for row in maps["rows"]:
         f"{row['below_share']:>9.0%} {4e4 * row['kept_bytes'] / 1e9:>22.1f} GB"
     )
 about = maps["environment"]
-print(f"\nmilliseconds a photo, {maps['image_px']} px, batches of {maps['batch']}; ", end="")
+print(f"\nmilliseconds a photo, {maps['image_px']} px, batches of {maps['batch']}")
 print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}, {about['date']}")
 
 # %% [markdown]
