@@ -87,13 +87,14 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
                 "</title></circle>"
             )
     for k, (ink, name) in enumerate(zip(INKS, groups, strict=False)):
-        at = 70 + 560 / len(groups) * k
+        at, y = 30 + 210 * (k % 3), 292 + 20 * (k // 3)
         parts.append(
-            f'<circle cx="{at:.0f}" cy="292" r="4" fill="{ink}"/>'
-            f'<text x="{at + 10:.0f}" y="296">{html.escape(name)}</text>'
+            f'<circle cx="{at}" cy="{y}" r="4" fill="{ink}"/>'
+            f'<text x="{at + 10}" y="{y + 4}">{html.escape(name)}</text>'
         )
+    height = 304 + 20 * ((len(groups) - 1) // 3)
     return HTML(
-        f'<figure><svg viewBox="0 0 640 304" role="img" aria-label="{html.escape(caption)}" '
+        f'<figure><svg viewBox="0 0 640 {height}" role="img" aria-label="{html.escape(caption)}" '
         f'style="max-width:100%" font-size="12" fill="currentColor">{"".join(parts)}'
         f'<text x="340" y="276" text-anchor="middle">{html.escape(x_name)}</text></svg>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
@@ -240,7 +241,7 @@ for name in ("intel", "backbones", "minutes"):
 chart(
     groups,
     "minutes that the fit took",
-    (0.4, 1, 2, 5, 11),
+    (0.25, 0.5, 1, 2, 5, 11),
     "Test accuracy over minutes, each seed with its 95 % interval: "
     + "; ".join(
         f"{what}: {', '.join(f'{value:.1%} after {m:.1f}' for m, _, value, _ in sorted(group))}"
