@@ -19,13 +19,14 @@ import numpy as np
 from scenelearn._backend import forget_programs, keras
 from scenelearn.backbone._fast._chunks import can_be_chunked, chunked, each_alone, size_of
 from scenelearn.backbone._fast._dense import convolution, patches, product
-from scenelearn.backbone._fast._depthwise import depthwise, pads_of, shifted
+from scenelearn.backbone._fast._depthwise import depthwise
 from scenelearn.backbone._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
 from scenelearn.backbone._fast._halves import by_halves, can_be_halved
 from scenelearn.backbone._fast._heap import keep_freed_memory
 from scenelearn.backbone._fast._pool import largest
 from scenelearn.backbone._fast._relu import ceiling, relu
 from scenelearn.backbone._fast._step import loss_by_chunks
+from scenelearn.backbone._fast._windows import pads_of, shifted
 from scenelearn.backbone._programs import keep_programs
 
 __all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "photos_at_once", "plain"]
@@ -147,14 +148,13 @@ def _linear(layer: Any) -> Linear | None:
     if not layer.built or layer.data_format != "channels_last":
         return None
     if kind is layers.Conv2D and not _has_a_group_a_channel(layer):
-        if not _is_usual(layer):
+        if layer.groups > 1 or not _is_usual(layer):
             return _convolution
         if tuple(layer.kernel_size) == (1, 1):
             return _pointwise
         apart = max(layer.kernel_size) <= layer.strides[0]  # what the outputs see does not overlap
         return _first if apart or np.prod(layer.kernel.shape[:3]) <= _SMALL else _spatial
-    rare = tuple(layer.dilation_rate) != (1, 1) or layer.strides[0] != layer.strides[1]
-    if rare or layer.padding not in ("same", "valid"):
+    if not _is_usual(layer):
         return None
     return _separable if kind is layers.SeparableConv2D else _by_channel
 
@@ -192,15 +192,12 @@ def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
 def _spatial(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
-    size, kernel, stride = inputs.shape[1:3], jnp.asarray(layer.kernel), int(layer.strides[0])
-    known = all(isinstance(n, int) for n in size)
-    if not known or (layer.padding == "valid" and np.any(np.less(size, kernel.shape[:2]))):
+    size, window = inputs.shape[1:3], tuple(layer.kernel_size)
+    if not _known(size) or (layer.padding == "valid" and np.any(np.less(size, window))):
         return _convolution(layer, inputs, scale)  # Keras has the words for what is too small
-    x, pads = (
-        jnp.asarray(inputs, kernel.dtype),
-        pads_of(layer.padding, size, kernel.shape[:2], stride),
-    )
-    return convolution()(x, kernel if scale is None else kernel * scale, stride, pads)
+    kernel, stride = jnp.asarray(_scaled(layer.kernel, scale)), int(layer.strides[0])
+    pads = pads_of(layer.padding, size, window, stride)
+    return convolution()(jnp.asarray(inputs, kernel.dtype), kernel, stride, pads)
 
 
 def _first(layer: Any, inputs: Any, scale: Any) -> Any:
@@ -249,11 +246,14 @@ def _largest(layer: Any, inputs: Any) -> Any:
     import jax.numpy as jnp
 
     x, size, stride = jnp.asarray(inputs), tuple(layer.pool_size), int(layer.strides[0])
-    if not jnp.issubdtype(x.dtype, jnp.floating) or not all(
-        isinstance(n, int) for n in x.shape[1:]
-    ):
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not _known(x.shape[1:3]):
         return keras().ops.max_pool(inputs, size, stride, layer.padding, layer.data_format)
     return largest()(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
+
+
+def _known(size: tuple[Any, ...]) -> bool:
+    """Whether height and width are numbers, not symbols of a program for any size."""
+    return all(isinstance(n, int) for n in size)
 
 
 def _scaled(kernel: Any, scale: Any) -> Any:
@@ -277,10 +277,9 @@ def _has_no_activation(layer: Any) -> bool:
 
 
 def _is_usual(layer: Any) -> bool:
-    """Whether a convolution is one of all channels, with like strides and nothing left out."""
+    """Whether a convolution has like strides and leaves nothing out."""
     return bool(
-        layer.groups == 1
-        and layer.padding in ("same", "valid")
+        layer.padding in ("same", "valid")
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.strides[0] == layer.strides[1]
     )

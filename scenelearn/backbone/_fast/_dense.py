@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from scenelearn.backbone._fast._depthwise import Pads, shifted
+from scenelearn.backbone._fast._windows import Pads, differentiable, shifted
 
 _MANY_POSITIONS = 256  # of a map; with fewer, a convolution with the kernel turned round is slower
 
@@ -67,23 +67,13 @@ def convolution() -> Any:
 
     (x (b, h, w, c), kernel (kh, kw, c, n), stride, pads) -> (b, oh, ow, n).
     """
-    import jax
+    return differentiable(_forward, _gradients)
 
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-    def convolve(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
-        return _forward(x, kernel, stride, pads)
 
-    def keep(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
-        return _forward(x, kernel, stride, pads), (x, kernel)
-
-    def gradients(stride: int, pads: Pads, kept: Any, g: Any) -> Any:
-        x, kernel = kept
-        large = g.shape[1] * g.shape[2] >= _MANY_POSITIONS
-        for_x = (_by_turned_kernel if large else _summed)(g, x, kernel, stride, pads)
-        return for_x.astype(x.dtype), _kernel_gradient(x, g, kernel, stride, pads)
-
-    convolve.defvjp(keep, gradients)
-    return convolve
+def _gradients(x: Any, kernel: Any, g: Any, stride: int, pads: Pads) -> tuple[Any, Any]:
+    large = g.shape[1] * g.shape[2] >= _MANY_POSITIONS
+    for_x = (_by_turned_kernel if large else _summed)(g, x, kernel, stride, pads)
+    return for_x.astype(x.dtype), _kernel_gradient(x, g, kernel, stride, pads)
 
 
 def _forward(x: Any, kernel: Any, stride: int, pads: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from scenelearn.backbone._fast._depthwise import Pads, shifted
+from scenelearn.backbone._fast._windows import Pads, shifted
 
 
 @functools.cache
