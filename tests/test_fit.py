@@ -89,15 +89,17 @@ def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
     assert not any("moving_" in path for path in changed)
 
 
-def test_upper_layers_are_those_with_coarse_maps() -> None:
+@pytest.mark.parametrize(
+    ("trained", "largest"), [("coarse", 10), ("coarsest", 5), ("all", 160), ("head", -1)]
+)
+def test_upper_layers_are_those_with_coarse_maps(trained: str, largest: int) -> None:
     from scenelearn.finetune._network import choose_trained
 
     features = sl.backbone.build("mobilenet_0.25", weights=None, image_px=160)
-    choose_trained(features, 160, "coarse")
+    choose_trained(features, 160, trained)
     for layer in features.get_layer("backbone").layers:
-        shape = layer.output.shape
         if layer.weights:
-            assert layer.trainable == (len(shape) != 4 or shape[1] <= 10), layer.name
+            assert layer.trainable == (layer.output.shape[1] <= largest), layer.name
 
 
 @pytest.mark.parametrize(

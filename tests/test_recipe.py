@@ -20,7 +20,16 @@ from scenelearn.augment import policy
 from scenelearn.classify import softmax, temperature
 from scenelearn.data import Batches, in_memory
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import FitResult, FitSettings, Recipe, _choose, _network, _start, _train
+from scenelearn.finetune import (
+    FitResult,
+    FitSettings,
+    Recipe,
+    _choose,
+    _network,
+    _settings,
+    _start,
+    _train,
+)
 from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._course import course_of, even, fitting, share_done, share_of_peak
 from scenelearn.finetune._memory import memory
@@ -65,6 +74,14 @@ def test_course_takes_the_time_that_there_is(time_s: float) -> None:
         np.testing.assert_allclose([share for _, share in course], gone / gone[-1])
 
 
+def test_course_leaves_time_for_epochs_that_take_longer() -> None:
+    seconds: dict[str, Any] = {"n_steps": 10, "step_s": 1.0, "judging_s": 2.0}
+    course = fitting(40.0, **seconds, most=9, n_slow=2, slow_s=5.0)  # 17 and 17, then 6
+    assert [size for size, _ in course] == [10, 10, 4]
+    assert fitting(40.0, **seconds, most=9, n_slow=2) == fitting(40.0, **seconds, most=9)
+    assert [size for size, _ in fitting(11.0, **seconds, most=9, n_slow=2, slow_s=5.0)] == [6]
+
+
 def test_course_that_goes_on_ends_at_one_again_and_keeps_what_is_done() -> None:
     done = ((10, 0.4),)
     course = fitting(25.0, n_steps=10, step_s=1.0, judging_s=0.0, most=9, done=done)
@@ -88,7 +105,7 @@ def test_what_is_no_course(value: Any) -> None:
 def test_result_of_a_budget_is_repeated_by_its_course(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_start, "_MOST_EPOCHS_RANDOM", 3)
+    monkeypatch.setattr(_settings, "_MOST_EPOCHS_RANDOM", 3)
     timed = fit_settings | {"epochs": None, "minutes": 5.0, "batch_size": 16}
     fit = sl.fit(fitted.splits, **timed)
     course = fit.settings.epochs
@@ -109,7 +126,7 @@ def test_result_of_a_budget_is_repeated_by_its_course(
         ("trained", "most"), ("layer_decay", 0.0), ("layer_decay", 1.5), ("label_smoothing", 1.0),
         ("average", 1.0), ("mixup", -0.1), ("cutmix", "1"), ("weight_decay", -1.0),
         ("interpolate", 1), ("batch_statistics", "no"), ("weight_decay", float("nan")),
-        ("relative_rates", None),
+        ("relative_rates", None), ("views", -1), ("views", 1.5), ("views", True),
     ],
 )  # fmt: skip
 def test_recipe_refuses_by_name(name: str, value: Any) -> None:
@@ -245,7 +262,7 @@ def test_memory_is_told_of_a_network_that_no_step_was_trained_of(precision: str 
     features = backbone.build("scenelearn_tiny", weights="scenelearn", image_px=32)
     to_logits, _ = _network.with_blank_head(features, 3)
     _train.compile_(to_logits, Recipe(), precision)
-    assert float(memory(to_logits, 8, trained=False)["memory predicted"].split()[0]) > 1
+    assert float(memory(to_logits, None, 8)["memory predicted"].split()[0]) > 1
 
 
 def test_average_is_there_inside_only() -> None:
@@ -411,7 +428,7 @@ def test_auto_needs_the_weights_that_keras_offers(fitted: FitResult, weights: st
 def test_judging_the_networks_between_is_part_of_the_budget(fitted: FitResult) -> None:
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, float, float]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe)
-        return _start.judging_seconds(0.02, settings, (700, 150, 150))
+        return _start.judging_seconds(0.02, 0.02, settings, (700, 150, 150))
 
     epoch_s, between_s, test_s = seconds(Recipe())
     assert epoch_s == pytest.approx(1.3 * 0.02 * 150)

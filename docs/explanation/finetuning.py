@@ -28,7 +28,8 @@
 # Edges and textures carry over as they are, and the early layers with their large maps would take
 # most of the time. So those layers train from where on all maps are at least 16 times smaller than
 # the image; what lies below needs no gradients. (Of `scenelearn_tiny`, whose weights were learned
-# from drawn images, all layers train, and by a higher rate.) At 160 pixels:
+# from drawn images, all layers train, and by a higher rate.) `recipe={"trained": "coarsest"}` asks
+# for 32 times. At 160 pixels:
 
 # %%
 import scenelearn as sl
@@ -80,33 +81,39 @@ for name, (weights, below) in networks.items():
 # unless the validation photos tell another to be better by more than chance; among the choices is
 # the head's own network. Only then are the test photos looked at, once.
 #
-# ## What was left out: maps of the frozen layers
+# ## 6. Where views come again, their maps are kept
 #
-# What lies below the layers that train always gives the same maps for the same view of a photo. One
-# could keep them and start each step from there. How long that part takes, of a training step; and
-# the room for its maps. `python -m tests.bench.frozen_maps` measured it:
+# What lies below the layers that train gives the same maps for the same view of a photo, unless it
+# drops out at random (EfficientNet does; on kept maps, only the layers that train do). With
+# `augmentation="none"` each photo has one view, and with
+# [`Recipe.views`][scenelearn.finetune.Recipe] as many as that says, drawn once and seen in turn.
+# Then a fit keeps these maps the first time that it computes them, in a file of the cache that is
+# gone when the fit is, and later steps begin there. The network is parted where few numbers pass.
+# Whether there is room for the maps changes only the time: on a CPU, what is read is to the bit
+# what would be computed. `python -m tests.bench.frozen_maps` measured a training step of the whole
+# network, one that begins at kept maps, and the pass that computes these:
 
 # %%
 import json
 from pathlib import Path
 
 maps = json.loads(Path("docs/results/frozen_maps.json").read_text())
-print(f"{'':<20} {'a step':>12} {'below':>12} {'share':>8} {'10,000 photos, 4 views':>25}")
+columns = ("layers that train", "a step", "from maps", "times as fast", "pass below", "maps")
+print(f"{'':<18} " + " ".join(f"{name:>{max(10, len(name))}}" for name in columns))
 for row in maps["rows"]:
     print(
-        f"{row['backbone']:<20} {row['step_ms']:>6.2f} ms {row['below_ms']:>9.2f} ms "
-        f"{row['below_share']:>9.0%} {4e4 * row['kept_bytes'] / 1e9:>22.1f} GB"
+        f"{row['backbone']:<18} {row['trained']:>17} {row['step_ms']:>7.2f} ms "
+        f"{row['kept_ms']:>7.2f} ms {row['ratio']:>13.2f} {row['below_ms']:>7.2f} ms "
+        f"{row['kept_bytes'] / 1e3:>7.1f} kB"
     )
 about = maps["environment"]
-print(f"\nmilliseconds a photo, {maps['image_px']} px, batches of {maps['batch']}")
+print(f"\nof a photo; {maps['image_px']} px, batches of {maps['batch']}")
 print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}, {about['date']}")
 
 # %% [markdown]
-# That share is all that could be saved, and only where every view comes again. But a view that is
-# varied is new at each epoch and has no kept maps: only a few fixed views of each photo could have
-# some, from the second time on that they are seen. Twice the time [brings a point or
-# less](../results/index.py#which-network); such a share of it could hardly be told from chance, and
-# it would cost variation. So it is not done.
+# By default each epoch has new views, and there is nothing to keep. What a few views in place of
+# new ones are worth, and the coarsest layers alone, is [measured beside the other
+# parts](../results/index.py#what-each-part-of-fine-tuning-is-worth).
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,

@@ -298,7 +298,6 @@ table(
 # The defaults of `fit`, and one thing changed at a time: three splits, of whose training side each
 # class keeps as many photos as said below, the same for all. Gains are on the same test photos,
 # with their 95 % interval over photos; an interval that holds 0 says that chance explains it.
-# With twelve comparisons, one such interval in two tables would miss 0 by chance alone.
 # `nox -s ablations -- --photos FOLDER --weights FILE` measured it.
 
 # %%
@@ -326,7 +325,8 @@ table(
         for row in ablations["compared"]
     ],
     f"{ablations['backbone']}, {ablations['per_class']} photos a class, "
-    f"{ablations['epochs']} epochs",
+    f"{ablations['epochs']} epochs; of {len(ablations['compared']) - 1} such intervals, "
+    f"{0.05 * (len(ablations['compared']) - 1):.1f} miss 0 by chance alone",
 )
 
 # %% [markdown]

@@ -180,7 +180,7 @@ def judge(
     """A model's outputs for a set of photos, in its order.
 
     Args:
-        model: from raw pixels on, with one output.
+        model: from what the batches hold, raw pixels or their maps, to one output.
         batches: the photos.
         progress: called with (photos done, photos in all).
 

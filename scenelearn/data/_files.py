@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 def cache_limit_bytes() -> int:
-    """How much the pixels of one size, or the features of one network, may take.
+    """How much the pixels of one size, the features of one network, or kept maps may take.
 
     That is ``SCENELEARN_CACHE_GIB`` gibibytes, else 64.
 

@@ -54,7 +54,7 @@ def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
     start, photos = time.monotonic(), _PASSES * n_photos
 
     def seconds_of(network: Any) -> float:
-        return float(photos * shared(seconds_a_photo(network, image_px, FEATURE_BATCH)))
+        return float(photos * shared(seconds_a_photo(network, FEATURE_BATCH)))
 
     def left_s() -> float:
         return float(shared(_SHARE * (60 * minutes - (time.monotonic() - start))))

@@ -30,7 +30,15 @@ def even(n_epochs: int, n_steps: int) -> Course:
 
 
 def fitting(
-    time_s: float, *, n_steps: int, step_s: float, judging_s: float, most: int, done: Course = ()
+    time_s: float,
+    *,
+    n_steps: int,
+    step_s: float,
+    judging_s: float,
+    most: int,
+    done: Course = (),
+    n_slow: int = 0,
+    slow_s: float = 0.0,
 ) -> Course:
     """The course that ends when the time does, going on from what is done of it.
 
@@ -44,6 +52,8 @@ def fitting(
         judging_s: seconds for judging the validation photos after an epoch.
         most: the most epochs, those that are done included.
         done: the epochs behind.
+        n_slow: how many of the next epochs take longer.
+        slow_s: by so many seconds, if they are whole.
 
     Returns:
         `done`, and what fits. Only `done` if that is nothing, or the schedule is through: its
@@ -57,13 +67,14 @@ def fitting(
     """
     if done and done[-1][1] >= 1:
         return done
-    n_whole = max(0, int(time_s / (n_steps * step_s + judging_s)))
-    left_s = time_s - n_whole * (n_steps * step_s + judging_s) - judging_s
-    n_rest = min(n_steps, max(0, int(left_s / step_s)))
-    sizes = [n_steps] * n_whole
-    if n_rest >= max(1, _SHORTEST * n_steps):
-        sizes.append(n_rest)
-    sizes = sizes[: max(0, most - len(done))]
+    left_s, sizes = time_s, list[int]()
+    while len(done) + len(sizes) < most and (not sizes or sizes[-1] == n_steps):
+        a_step_s = step_s + (slow_s / n_steps if len(sizes) < n_slow else 0.0)
+        size = min(n_steps, int((left_s - judging_s) / a_step_s))
+        if size < max(1, _SHORTEST * n_steps):
+            break
+        sizes.append(size)
+        left_s -= size * a_step_s + judging_s
     total, begun, gone = sum(sizes), done[-1][1] if done else 0.0, 0
     ahead = []
     for size in sizes:

@@ -142,12 +142,17 @@ def feature_batch(batch_size: int) -> int:
     return min(batch_size, FEATURE_BATCH * n_devices())
 
 
-def seconds_a_photo(model: Any, image_px: int, n: int) -> float:
+def seconds_a_photo(model: Any, n: int, dtype: npt.DTypeLike = np.uint8) -> float:
     """How long the network takes to see one of n photos, after compilation.
 
     The median of a few blank batches.
+
+    Args:
+        model: from raw pixels, or from maps.
+        n: photos at once.
+        dtype: of what it sees.
     """
-    batch, seconds = np.zeros((n, image_px, image_px, 3), np.uint8), []
+    batch, seconds = np.zeros((n, *model.input_shape[1:]), dtype), []
     for _ in range(1 + _TIMED):
         start = time.monotonic()
         outputs(model, [batch], n)

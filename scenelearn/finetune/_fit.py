@@ -51,7 +51,7 @@ from scenelearn.finetune._precision import in_float32
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
-from scenelearn.finetune._start import most_epochs, planned, restored, variation_of
+from scenelearn.finetune._start import planned, restored
 from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import SharedStop, stoppable
 from scenelearn.finetune._strength import choose
@@ -92,7 +92,9 @@ def fit(
 
     With stored weights, the layers with coarse maps are fine-tuned, or all layers of
     "scenelearn_tiny", whose weights were learned from drawn images; BatchNormalization keeps its
-    stored statistics. With random weights everything trains, and from a head of zeros.
+    stored statistics. With random weights everything trains, and from a head of zeros. Where the
+    views of a training photo come again (`augmentation` "none", or `Recipe.views`), the maps of the
+    layers that do not train are computed once and kept, see `Recipe.views`.
 
     Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
     the same call with `resume` goes on from it, after a kill at any moment, and ends with the same
@@ -203,14 +205,15 @@ def fit(
             state = unpack(saved.about["state"], saved.arrays)
             settings = replace(settings, batch_size=state.schedule.batch_size)
             sides = sides_of(splits, pixels, settings.batch_size, seed)
-            to_logits, model = restored(features, n_classes, saved.arrays, settings)
+            to_logits, model = _network.with_blank_head(features, n_classes)
+            learner = restored(features, to_logits, sides, settings, saved.arrays)
             clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
         network = sight_model(model)
         stop.gently()  # there is a classifier to keep
 
         with clock.phase("fine-tuning") as note:
             if saved is None:
-                state = planned(
+                learner, state = planned(
                     features, to_logits, network, sides, settings,
                     solved=solved, clock=clock, stop=heard,
                 )  # fmt: skip
@@ -219,14 +222,13 @@ def fit(
             watch = _train.Watch(
                 deadline=deadline,
                 spare_s=_SPARE * 60 * minutes,
-                most_epochs=most_epochs(settings),
+                most_epochs=settings.most_epochs,
                 stop=heard,
                 checkpoint=checkpoint,
                 elapsed_s=clock.elapsed_s,
                 progress=clock.report("fine-tuning"),
             )
-            variation = variation_of(settings, to_logits)
-            stopped = _train.run(to_logits, sides, state, variation, watch)
+            stopped = _train.run(learner, state, watch)
             if epochs is None:
                 settings = replace(settings, epochs=state.schedule.course or 0)
             note(_said_of(state, stopped, asked=epochs))
@@ -246,7 +248,7 @@ def fit(
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
         "weights' licence": backbones.licence(settings.backbone, settings.weights),
         "test accuracy": str(on_test.accuracy),
-        **memory(to_logits, settings.batch_size, trained=len(state.history) > 1),
+        **memory(to_logits, learner.model if len(state.history) > 1 else None, settings.batch_size),
     }
     return FitResult(
         classifier=Classifier(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn._cache import cache_path
-from scenelearn._devices import n_devices
+from scenelearn._devices import n_devices, process
 from scenelearn.data import Pixels, Splits
 from scenelearn.finetune._checkpoint import bytes_of
 from scenelearn.finetune._environment import versions
@@ -33,7 +33,7 @@ def checkpoint_file(settings: FitSettings, splits: Splits, pixels: Pixels, featu
     del asked["minutes"]
     asked["weights"] = settings.weights is not None
     key = hashlib.blake2b(digest_size=12)
-    about = [asked, versions(), splits.photos.class_names, n_devices()]
+    about = [asked, versions(), splits.photos.class_names, n_devices(), process()[1]]
     key.update(json.dumps(about, sort_keys=True).encode())
     for source in sorted(_PACKAGE.rglob("*.py")):  # the version of a checkout says too little
         key.update(source.read_bytes())

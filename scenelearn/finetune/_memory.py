@@ -10,21 +10,24 @@ from scenelearn.errors import UnknownLayerError
 from scenelearn.finetune._fits import training_bytes
 
 
-def memory(model: Any, batch_size: int, *, trained: bool) -> dict[str, str]:
+def memory(model: Any, trained: Any, batch_size: int) -> dict[str, str]:
     """Both as words; what is not known is left out.
 
     Predicted is by how much a step raises the process's memory at the most; measured, the most
     that the whole process held, Python, Keras and the photos included.
 
     Args:
-        model: what was trained, its layers frozen or not as they were.
+        model: the network.
+        trained: it or its upper part, as it was trained, layers frozen or not; None if it only
+            predicted.
         batch_size: photos a step.
-        trained: whether any step was trained; else it only predicted.
     """
     words = {}
-    rise = training_bytes(model, batch_size) if trained else _prediction_bytes(model, batch_size)
-    if rise is not None:
-        words["memory predicted"] = sizing.megabytes(rise)
+    rises = [] if trained is None else [training_bytes(trained, batch_size)]
+    if trained is not model and (predicting := _prediction_bytes(model, batch_size)) is not None:
+        rises.append(predicting)
+    if rises:
+        words["memory predicted"] = sizing.megabytes(max(rises))
     peak = peak_bytes()
     if peak is not None:
         words["memory measured"] = sizing.megabytes(peak)

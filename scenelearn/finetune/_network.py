@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from scenelearn._backend import keras
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._settings import FitSettings
 
-_COARSE = 16  # layers whose maps are at least this many times smaller than the image
+# The largest maps of layers that train, as a share of the image's width.
+_LARGEST = {"coarse": 1 / 16, "coarsest": 1 / 32, "all": np.inf, "head": -1.0}
+
+_log = logging.getLogger(__name__)
 
 
 def features_for(settings: FitSettings) -> Any:
@@ -72,9 +76,9 @@ def choose_trained(features: Any, image_px: int, trained: str) -> None:
     Args:
         features: from `backbone.build`.
         image_px: its image size.
-        trained: "coarse", "all" or "head", see `Recipe`.
+        trained: "coarse", "coarsest", "all" or "head", see `Recipe`.
     """
-    largest = {"coarse": np.ceil(image_px / _COARSE), "all": np.inf, "head": -1}[trained]
+    largest = np.ceil(image_px * _LARGEST[trained])
     frozen = set[int]()  # what large maps are made from, squeeze-and-excitation too
     for operation in reversed(features.get_layer("backbone").operations):
         fed = {id(node.operation) for node in operation._outbound_nodes}
@@ -82,6 +86,61 @@ def choose_trained(features: Any, image_px: int, trained: str) -> None:
             frozen.add(id(operation))
         if isinstance(operation, keras().Layer):
             operation.trainable = id(operation) not in frozen
+    if trained != "head" and not features.get_layer("backbone").trainable_variables:
+        _log.warning("The head trains alone: the network has no maps as small as %r asks", trained)
+
+
+def parted(features: Any, to_logits: Any) -> tuple[Any, Any] | None:
+    """The network in two parts, below and from where layers train.
+
+    It is cut below the first layer that trains, at the last place where at most twice the fewest
+    numbers pass, in one tensor; where only the head trains, below that. In training the lower part
+    runs as in prediction: what it drops out at random elsewhere it does not drop out there.
+
+    Args:
+        features: from `backbone.build`, its layers frozen or not.
+        to_logits: the same with its head.
+
+    Returns:
+        Two models, fast on a CPU, that share their layers and weights with it: from raw pixels to
+        maps, and from these to logits; or None where less than half of the layers with weights that
+        do not train lie below.
+    """
+    k, network = keras(), features.get_layer("backbone")
+    operations, maps = network.operations, network.output
+    trains = [bool(getattr(one, "trainable_variables", ())) for one in operations]
+    if any(trains):
+        frozen = [bool(getattr(one, "weights", ())) and not one.trainable for one in operations]
+        ends = [
+            handed[0]
+            for n in range(1, trains.index(True) + 1)
+            if 2 * sum(frozen[:n]) >= sum(frozen) > 0 and len(handed := _handed_on(network, n)) == 1
+        ]
+        if not ends:
+            return None
+        sizes = [int(np.prod(end.shape[1:])) for end in ends]
+        maps = [end for end, size in zip(ends, sizes, strict=True) if size <= 2 * min(sizes)][-1]
+    x = features.input
+    for layer in features.layers[1:-1]:  # the preprocessing
+        x = layer(x)
+    below = k.Model(features.input, k.Model(network.input, maps)(x))
+    start = end = k.Input(maps.shape[1:])
+    if maps is not network.output:
+        upper = k.Model(maps, network.output)
+        start, end = upper.input, upper.output
+    above = k.Model(start, to_logits.get_layer("logits")(end))
+    return backbones.fast_on_cpu(below), backbones.fast_on_cpu(above)
+
+
+def _handed_on(network: Any, n: int) -> list[Any]:
+    """What the network's operations from the n-th on, or its user, have from those before it."""
+    later, ends = {id(one) for one in network.operations[n:]}, {id(one) for one in network.outputs}
+
+    def is_used(one: Any) -> bool:
+        by_later = any(id(node.operation) in later for node in one._outbound_nodes)
+        return by_later or id(one.output) in ends
+
+    return [one.output for one in network.operations[:n] if is_used(one)]
 
 
 def _map_px(operation: Any) -> float:

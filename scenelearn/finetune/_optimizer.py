@@ -16,7 +16,7 @@ def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> An
     """AdamW for what trains of a model; its learning rate is set before each step.
 
     Args:
-        model: from raw pixels to logits; its layers are frozen or not already.
+        model: to logits; its layers are frozen or not already.
         recipe: `weight_decay`, `average`, `layer_decay` and `relative_rates` of it.
         precision: of the network's arithmetic, see `FitSettings`.
 

@@ -15,20 +15,21 @@ from scenelearn import sizing
 from scenelearn._devices import spread
 from scenelearn.augment import Policy
 from scenelearn.classify import sight_model
-from scenelearn.data import Batches, Splits, in_memory, seconds_to_decode
+from scenelearn.data import Pixels, Splits, seconds_to_decode
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._clock import Progress
 from scenelearn.finetune._course import Course
 from scenelearn.finetune._feature_rows import feature_batch, seconds_a_photo
+from scenelearn.finetune._features import sides_of
 from scenelearn.finetune._fits import available_bytes, shareable_batch, training_bytes
+from scenelearn.finetune._learner import Learner, learner_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._settings import FitSettings, asked, with_backbone
 from scenelearn.finetune._start import (
     first_course,
     judging_seconds,
-    most_epochs,
     prepare,
-    variation_of,
+    seconds_beside,
 )
 from scenelearn.finetune._stop import Stop
 
@@ -166,15 +167,17 @@ def _planned(
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
     to_logits, model = _network.with_blank_head(features, splits.photos.n_classes)
-    photo_s = seconds_a_photo(features, image_px, feature_batch(settings.batch_size))
-    step_s, n_trained = 0.0, 0
+    photo_s = seconds_a_photo(features, feature_batch(settings.batch_size))
+    sight_s = seconds_a_photo(sight_model(model), settings.batch_size)
+    step_s, judge_s, slow_s, n_slow, learner = 0.0, 0.0, 0.0, 0, None
     if settings.epochs != 0:
-        step_s, n_trained = _timed(features, to_logits, settings, progress)
-
-    sight_s = seconds_a_photo(sight_model(model), image_px, settings.batch_size)
+        learner = _noise_learner(features, to_logits, splits, settings)
+        step_s = _timed(learner, progress)
+        judge_s, slow_s = seconds_beside(learner, sight_s)
+        n_slow = learner.n_new_views
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos
-    judging_s, between_s, test_s = judging_seconds(sight_s, settings, n_photos)
+    judging_s, between_s, test_s = judging_seconds(judge_s, sight_s, settings, n_photos)
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
@@ -186,9 +189,18 @@ def _planned(
     }
     n_steps = -(-n_train // settings.batch_size)
     left_s = 60 * minutes - sum(seconds.values()) - between_s
-    course = first_course(settings, left_s, n_steps=n_steps, step_s=step_s, judging_s=judging_s)
+    course = first_course(
+        settings,
+        left_s,
+        n_steps=n_steps,
+        step_s=step_s,
+        judging_s=judging_s,
+        n_slow=n_slow,
+        slow_s=slow_s,
+    )
     if course:
         steps_s = sum(size * step_s + judging_s for size, _ in course)
+        steps_s += slow_s * sum(size for size, _ in course[:n_slow]) / n_steps
         seconds["fine-tuning"] = steps_s + between_s
     free = available_bytes()
     found = Plan(
@@ -200,30 +212,32 @@ def _planned(
         free_bytes=free,
         reasons=(),
     )
-    return replace(found, reasons=_reasons(found, photo_s, n_trained, left_s, batch_size))
+    return replace(found, reasons=_reasons(found, photo_s, learner, left_s, batch_size))
 
 
-def _timed(
-    features: Any, to_logits: Any, settings: FitSettings, progress: Progress | None
-) -> tuple[float, int]:
-    """Seconds a training step on noise, and how many parameters it trains."""
+def _noise_learner(features: Any, to_logits: Any, splits: Splits, settings: FitSettings) -> Learner:
+    """What would train, ready to, with noise in the place of photos."""
     rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
     noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
-    prepare(features, to_logits, settings)
-    batches = Batches(
-        pixels=in_memory(noise),
-        labels=np.zeros(n, np.int32),
-        indices=np.arange(n),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
+    pixels = Pixels(
+        image_px=px,
+        usable=np.ones(len(splits.photos), bool),
+        rows=lambda indices: (noise[indices % n], indices),
     )
+    sides = sides_of(splits, pixels, settings.batch_size, settings.seed)
+    learner = learner_of(features, to_logits, sides, settings)
+    prepare(features, learner.model, settings)
+    return learner
+
+
+def _timed(learner: Learner, progress: Progress | None) -> float:
+    """Seconds a training step."""
 
     def report(done: int, total: int) -> None:
         if progress:
             progress("compiling and timing", done, total)
 
-    step_s = _train.time_step(to_logits, batches, variation_of(settings, to_logits), Stop(), report)
-    return step_s, sum(int(np.prod(v.shape)) for v in to_logits.trainable_variables)
+    return _train.time_step(learner, Stop(), report)
 
 
 def _head_s(n: int, n_features: int, n_classes: int) -> float:
@@ -238,7 +252,7 @@ def _head_s(n: int, n_features: int, n_classes: int) -> float:
 
 
 def _reasons(
-    found: Plan, photo_s: float, n_trained: int, left_s: float, batch_size: int
+    found: Plan, photo_s: float, learner: Learner | None, left_s: float, batch_size: int
 ) -> tuple[str, ...]:
     settings, mb = found.settings, sizing.megabytes
     lines = [
@@ -251,13 +265,21 @@ def _reasons(
         f"{smaller if settings.batch_size != batch_size else ''}: training them takes up to "
         f"{mb(found.training_bytes)}{free}"
     )
-    if settings.epochs == 0:
+    if learner is None:
         return (*lines, "no fine-tuning was asked for: the solved head alone")
     trained = "all" if settings.weights is None else settings.recipe.trained
+    n_trained = sum(int(np.prod(v.shape)) for v in learner.model.trainable_variables)
     lines.append(
         f"layers that train: {trained}, {n_trained:,} parameters; {1e3 * found.step_s:.0f} ms a "
         "step, as measured"
     )
+    if learner.maps is not None:
+        n, kept = learner.maps.n_views, learner.maps.has_room
+        n_bytes = learner.maps.row_bytes * n * learner.sides.train.n_photos
+        lines.append(
+            f"{n} {'views' if n > 1 else 'view'} of each training photo: the maps below those "
+            f"layers are {'' if kept else 'not '}kept, {mb(n_bytes)} on disk"
+        )
     n_steps = sum(size for size, _ in found.course)
     if settings.epochs is not None:
         lines.append(f"{len(found.course)} epochs, as asked for: {n_steps:,} steps")
@@ -267,9 +289,7 @@ def _reasons(
             "for it, less than a tenth of an epoch"
         )
     else:
-        enough = (
-            "; more would not be worth it" if len(found.course) == most_epochs(settings) else ""
-        )
+        enough = "; more would not be worth it" if len(found.course) == settings.most_epochs else ""
         lines.append(
             f"{len(found.course)} epochs of {found.course[0][0]:,} steps or less in the "
             f"{left_s:.0f} s that are left for them: {n_steps:,} steps{enough}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from scenelearn.errors import ArgumentError
 
-TRAINED = ("coarse", "all", "head")
+TRAINED = ("coarse", "coarsest", "all", "head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,8 @@ class Recipe:
     Attributes:
         trained: which layers train. "coarse": those from where all maps are at least 16 times
             smaller than the image; edges and textures carry over as they are, and their gradients
-            would take most of the time. "all"; or "head": none but the last. Random weights train
+            would take most of the time. "coarsest": those from where they are at least 32 times
+            smaller, if there are any. "all"; or "head": none but the last. Random weights train
             all.
         layer_decay: the rate of the first layer that trains, as a share of the last one's, in
             (0, 1]; between them it grows geometrically.
@@ -36,6 +37,11 @@ class Recipe:
             kept: three quarters of the way, half-way or the first itself by the photos a class,
             unless validation photos tell another to be better by more than chance. With stored
             weights only.
+        views: how many views each training photo has, which are drawn once and seen in turn; 0 for
+            a new one at each epoch. Where views come again, and with `augmentation` "none", the
+            maps of the layers that do not train are kept, in scenelearn's cache while the fit goes
+            on, instead of computed at each step. Not with MixUp or CutMix, not by several
+            processes, and not of networks that hand on several maps at once (NASNet).
         weight_decay: of AdamW, at least 0.
         batch_statistics: whether BatchNormalization normalizes by the batch and moves its stored
             statistics, as in training from scratch. With stored weights only; random ones do.
@@ -69,13 +75,15 @@ class Recipe:
     cutmix: float = 0.0
     average: float = 0.0
     interpolate: bool = True
+    views: int = 0
     weight_decay: float = 0.01
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
         if self.trained not in TRAINED:
             raise ArgumentError(
-                f"`trained` must be 'coarse', 'all' or 'head'. Received: trained={self.trained!r}."
+                f"`trained` must be one of {', '.join(map(repr, TRAINED))}. "
+                f"Received: trained={self.trained!r}. 'coarse' is usual."
             )
         for name in ("relative_rates", "interpolate", "batch_statistics"):
             if not isinstance(getattr(self, name), bool):
@@ -87,6 +95,11 @@ class Recipe:
         _between("average", self.average, 0.0, 0.99999, "0.99 is usual.")
         _between("mixup", self.mixup, 0.0, 100.0, "0.2 is usual.")
         _between("cutmix", self.cutmix, 0.0, 100.0, "1 is usual.")
+        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 0:
+            raise ArgumentError(
+                "`views` must be a whole number of at least 0. "
+                f"Received: views={self.views!r}. 0 varies a photo anew at each epoch."
+            )
         _between("weight_decay", self.weight_decay, 0.0, 10.0, "0.01 is usual.")
 
     def to_json(self) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from scenelearn.finetune._recipe import Recipe
 # and with 25 photos 73.1 % by the higher rate where all layers reached 71.4 % by the lower one.
 _PEAK_STORED, _PEAK_FAR = 1e-3, 3e-3
 
+# Random weights have further to go.
+_MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings:
@@ -91,6 +94,13 @@ class FitSettings:
             _whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
         _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
         _above_zero("learning_rate", self.learning_rate, "0.001 is usual.")
+
+    @property
+    def most_epochs(self) -> int:
+        """The most epochs that the fit makes, however much time it has."""
+        if self.epochs is None:
+            return _MOST_EPOCHS_RANDOM if self.weights is None else _MOST_EPOCHS_STORED
+        return self.epochs if isinstance(self.epochs, int) else len(self.epochs)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, by name."""

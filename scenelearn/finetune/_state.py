@@ -31,6 +31,7 @@ class Schedule:
         least_warm_up: steps over which the rate rises at the least.
         step_s: seconds a step took when timed.
         judging_s: seconds for judging the validation photos.
+        slow_s: seconds more that an epoch takes whose views' maps are computed and kept.
         keep_s: seconds of the budget to leave for what comes after.
         batch_size: photos a step.
     """
@@ -41,6 +42,7 @@ class Schedule:
     least_warm_up: int
     step_s: float
     judging_s: float
+    slow_s: float
     keep_s: float
     batch_size: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import math
@@ -20,13 +21,12 @@ from scenelearn.data import Batches
 from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._course import fitting, share_done
-from scenelearn.finetune._features import Sides
+from scenelearn.finetune._learner import Learner
 from scenelearn.finetune._optimizer import averaged, optimizer_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._state import Judged, Schedule, State, judged, pack
 from scenelearn.finetune._stop import Requested
-from scenelearn.finetune._vary import Variation, varied
 
 _TIMED_STEPS = 5
 
@@ -42,35 +42,31 @@ def compile_(model: Any, recipe: Recipe, precision: str | None = None) -> None:
     model.compile(optimizer=optimizer_of(model, recipe, precision), loss=loss)
 
 
-def time_step(
-    model: Any,
-    train: Batches,
-    variation: Variation,
-    stop: Requested,
-    progress: Callable[[int, int], None],
-) -> float:
+def time_step(learner: Learner, stop: Requested, progress: Callable[[int, int], None]) -> float:
     """Seconds a training step takes, after compilation.
 
-    The steps that are timed have rate 0, so that the trainable weights stay as they are.
+    The steps that are timed have rate 0, so that the trainable weights stay as they are. Where maps
+    are kept, theirs are computed before.
 
     Args:
-        model: compiled, not trained yet.
-        train: the training photos.
-        variation: how they are varied and mixed.
+        learner: what trains; its model is compiled, and not trained yet.
         stop: whether a signal asks for the end.
         progress: called with (steps done, steps in all).
 
     Returns:
         The median of five steps, the making of their batches included; NaN after a signal.
     """
-    batches = itertools.cycle(varied(train, variation, epoch=0, steps=range(len(train))))
+    steps = range(min(1 + _TIMED_STEPS, len(learner.sides.train)))
+    if learner.maps is not None:
+        collections.deque(learner.batches(epoch=0, steps=steps), maxlen=0)
+    batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
     seconds = []
     for n_done in range(1 + _TIMED_STEPS):
         progress(n_done, 1 + _TIMED_STEPS)
         if stop.requested:
             return math.nan
         start = time.monotonic()
-        model.train_on_batch(*next(batches)[1])
+        learner.model.train_on_batch(*next(batches)[1])
         seconds.append(time.monotonic() - start)
     progress(1 + _TIMED_STEPS, 1 + _TIMED_STEPS)
     return sorted(seconds[1:])[_TIMED_STEPS // 2]  # the first one compiles
@@ -110,8 +106,8 @@ class Watch:
         self.checkpoint.write({"state": about, "elapsed_s": self.elapsed_s()}, arrays)
 
 
-def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Watch) -> str:
-    """Fine-tune the model in place, from where the state stands.
+def run(learner: Learner, state: State, watch: Watch) -> str:
+    """Fine-tune the learner's model in place, from where the state stands.
 
     The rate rises to its peak over the first tenth of the course or more and falls to 0 along a
     half cosine. Where the time decides, the rest of the course is planned anew after each epoch by
@@ -121,27 +117,25 @@ def run(model: Any, sides: Sides, state: State, variation: Variation, watch: Wat
     the first and the last, see `_between`.
 
     Args:
-        model: compiled; from raw pixels to logits.
-        sides: the photos to train on, and those judged after each epoch.
+        learner: what trains, its model compiled, and on what.
         state: where to begin; it is moved on.
-        variation: how the training photos are varied and mixed.
         watch: what is heeded between two steps.
 
     Returns:
         Why it ended early, see `FitResult.stopped`; empty if it did not.
     """
-    stopped = watch.stop.requested
+    model, stopped = learner.model, watch.stop.requested
     if state.schedule.course and not stopped and watch.checkpoint.is_due():
         watch.keep(state, model)  # what was done before the first step counts, too
     while not stopped and state.epoch <= state.schedule.n_epochs:
         if watch.is_over:
             stopped = "time"
             break
-        stopped = _rest_of_epoch(model, sides, state, variation, watch)
+        stopped = _rest_of_epoch(learner, state, watch)
     if not stopped and not _is_through(state) and watch.is_over:
         stopped = "time"  # nothing more was planned, as nothing more fits
     if stopped in ("", "time"):
-        _choose_between(model, sides.validation, state, watch)
+        _choose_between(model, learner.sides.validation, state, watch)
     if state.schedule.course and stopped == watch.stop.requested != "":
         watch.keep(state, model)
     if stopped:
@@ -177,15 +171,14 @@ def _why(stopped: str, state: State) -> str:
     )
 
 
-def _rest_of_epoch(
-    model: Any, sides: Sides, state: State, variation: Variation, watch: Watch
-) -> str:
+def _rest_of_epoch(learner: Learner, state: State, watch: Watch) -> str:
     """Train on what is left of the running epoch, and judge it; or say why not."""
-    plan, number, stopped = state.schedule, state.epoch, ""
+    model, plan, number, stopped = learner.model, state.schedule, state.epoch, ""
+    n_new_views = learner.n_new_views
     before = sum(size for size, _ in plan.course[: number - 1])
     steps = range(state.step, plan.course[number - 1][0])
     start = time.monotonic() - state.epoch_s
-    for step, batch in varied(sides.train, variation, epoch=number, steps=steps):
+    for step, batch in learner.batches(epoch=number, steps=steps):
         model.optimizer.learning_rate.assign(plan.rate(number, step + 0.5))
         loss = float(np.asarray(model.train_on_batch(*batch)))
         if not math.isfinite(loss):
@@ -202,7 +195,7 @@ def _rest_of_epoch(
             watch.keep(state, model)
     steps_s, n_done = time.monotonic() - start, state.step
     with averaged(model):
-        found = _judged(model, sides.validation, watch.stop)
+        found = _judged(model, learner.sides.validation, watch.stop)
         if found is None:
             return watch.stop.requested
         epoch = Epoch(
@@ -216,7 +209,9 @@ def _rest_of_epoch(
         )
         state.close_epoch(epoch, model)
     if plan.timed and n_done:
-        state.schedule = _planned_anew(state, n_done, len(sides.train), steps_s, watch)
+        if learner.n_new_views < n_new_views:
+            steps_s = max(0.1 * steps_s, steps_s - plan.slow_s)
+        state.schedule = _planned_anew(state, n_done, learner, steps_s, watch)
     _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
     if not math.isfinite(found.loss):
         return "not finite"
@@ -226,7 +221,7 @@ def _rest_of_epoch(
 
 
 def _planned_anew(
-    state: State, n_done: int, n_steps: int, steps_s: float, watch: Watch
+    state: State, n_done: int, learner: Learner, steps_s: float, watch: Watch
 ) -> Schedule:
     """The schedule after an epoch of `n_done` steps: its rest as the time that is left has it."""
     plan, number = state.schedule, len(state.history) - 1
@@ -240,11 +235,13 @@ def _planned_anew(
     )
     course = fitting(
         left_s,
-        n_steps=n_steps,
+        n_steps=len(learner.sides.train),
         step_s=step_s,
         judging_s=judging_s,
         most=watch.most_epochs,
         done=(*plan.course[: number - 1], ended),
+        n_slow=learner.n_new_views,
+        slow_s=plan.slow_s,
     )
     return replace(plan, course=course)
 

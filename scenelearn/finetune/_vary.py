@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from scenelearn._devices import padded, process
-from scenelearn.augment import Policy, apply, draw, mix, pair
+from scenelearn.augment import Policy, apply, draw, mix, pair, policy
 from scenelearn.data import Batches, made_ahead
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._recipe import Recipe
@@ -28,6 +28,15 @@ class Variation:
     policy: Policy
     recipe: Recipe
     n_classes: int
+
+    @property
+    def n_views(self) -> int:
+        """How many views of a photo there are; 0 if each epoch has new ones."""
+        return 1 if self.policy == policy("none") else self.recipe.views
+
+    def view(self, epoch: int) -> int:
+        """The number of the view that an epoch sees."""
+        return epoch % self.n_views if self.n_views else epoch
 
 
 def varied(
@@ -54,10 +63,10 @@ def varied(
     Raises:
         DeviceError: by the iterator, if one of several processes can no longer read a photo.
     """
-    order, recipe = train.order(epoch), variation.recipe
+    order, view, recipe = train.order(epoch), variation.view(epoch), variation.recipe
     one_hot = np.eye(variation.n_classes, dtype=np.float32)
     n, n_padded, (k, n_processes) = train.batch_size, padded(train.batch_size), process()
-    mixed = recipe.mixup or recipe.cutmix
+    mixed, spread_out = recipe.mixup or recipe.cutmix, spreading(n)
     share = replace(train, batch_size=n_padded, process=(k, n_processes))
 
     def vary(step: int) -> tuple[Any, ...]:
@@ -76,7 +85,7 @@ def varied(
         if not len(indices):
             return images, labels
         images = np.resize(images, (n_rows, *images.shape[1:]))
-        draws = draw(variation.policy, train.seed, np.resize(indices, n_rows), epoch=epoch)
+        draws = draw(variation.policy, train.seed, np.resize(indices, n_rows), epoch=view)
         images, targets = apply(images, draws), one_hot[np.resize(labels, n_rows)]
         if mixed:
             pairs = pair(
@@ -85,8 +94,25 @@ def varied(
             images, targets = mix(images, targets, pairs)
         return spread_out(images, targets)
 
+    made = made_ahead(vary, steps, workers=1)
+    return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))
+
+
+def spreading(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """What makes of a batch this process's rows of it, and what each weighs.
+
+    Ask for it in the thread that trains: others do not know over which devices Keras spreads.
+
+    Args:
+        n: how many photos a batch has.
+
+    Returns:
+        A function from images, or maps, and labels of all of them, or of this process's share. On
+        one device it gives them back.
+    """
+    n_padded, (k, n_processes) = padded(n), process()
+
     def spread_out(images: Any, targets: Any) -> tuple[Any, ...]:
-        """This process's rows, and what each weighs; the whole batch on one device."""
         if n_padded == n and n_processes == 1:
             return images, targets
         mine = np.arange(n_padded)[k::n_processes]
@@ -96,5 +122,4 @@ def varied(
             return images, targets
         return images, targets, np.where(mine < n, n_padded / n, 0).astype(np.float32)
 
-    made = made_ahead(vary, steps, workers=1)
-    return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))
+    return spread_out

@@ -1,12 +1,13 @@
-"""How much of a training step the layers take that do not train.
+"""What a training step takes where the maps of the layers that do not train are kept.
 
     python -m tests.bench.frozen_maps [--backbone NAME …] [--image-px 160] [--rounds 5]
         [--out docs/results/frozen_maps.json]
 
-Fine-tuning trains the layers with coarse maps. Those below give the same maps whenever they see the
-same picture, and a fit could keep these. What would that save? Of each network a training step as
-`fit` makes it, its photos at hand; and the pass forward up to the first layer that trains. They
-take turns; the median of the ratios counts. Weights are random: the time does not depend on them.
+Fine-tuning trains the upper layers. Those below give the same maps whenever they see the same
+picture, and where the views of a photo come again, `fit` keeps them. Of each network a training
+step of the whole, its photos at hand; one from kept maps on, these at hand; and the pass forward
+that gives them. They take turns; the median of the ratios counts. Weights are random: the time does
+not depend on them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from scenelearn import backbone
-from scenelearn._backend import keras
+from scenelearn.classify import outputs
 from scenelearn.data import written_whole
-from scenelearn.finetune import FitSettings
+from scenelearn.finetune import FitSettings, Recipe, _network
 from scenelearn.finetune._environment import environment
-from scenelearn.finetune._network import with_blank_head
 from scenelearn.finetune._start import prepare
 
 _NETWORKS = ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficientnet_b0")
+_TRAINED = ("coarse", "coarsest")
 _BATCH, _N_CLASSES, _CALLS = 32, 6, 3
 
 
@@ -41,8 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows = []
     for name in options.backbone:
-        rows.append(measured(name, options.image_px, options.rounds))
-        print(json.dumps(rows[-1]), flush=True)
+        for trained in _TRAINED:
+            rows.append(measured(name, options.image_px, trained, options.rounds))
+            print(json.dumps(rows[-1]), flush=True)
     found = {
         "command": "python -m tests.bench.frozen_maps",
         "batch": _BATCH,
@@ -55,62 +57,53 @@ def main(arguments: list[str] | None = None) -> None:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(name: str, image_px: int, n_rounds: int) -> dict[str, Any]:
+def measured(name: str, image_px: int, trained: str, n_rounds: int) -> dict[str, Any]:
     """Of one network: milliseconds a photo, and the bytes of maps to keep of one."""
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3), np.uint8)
     labels = np.eye(_N_CLASSES, dtype=np.float32)[np.arange(_BATCH) % _N_CLASSES]
-    model, (below, kept) = _prepared(name, image_px)[1], below_what_trains(name, image_px)
-    times: list[tuple[float, float]] = []
+    settings = FitSettings(backbone=name, image_px=image_px, recipe=Recipe(trained=trained))
+    _, whole = _prepared(settings)
+    below, above = _parted(settings)
+    maps = outputs(below, [images], _BATCH)
+    times: list[tuple[float, float, float]] = []
     for _ in range(1 + n_rounds):
-        step = _fastest(lambda: model.train_on_batch(images, labels))
-        times.append((step, _fastest(lambda: below.predict_on_batch(images))))
+        step = _fastest(lambda: whole.train_on_batch(images, labels))
+        kept = _fastest(lambda: above.train_on_batch(maps, labels))
+        times.append((step, kept, _fastest(lambda: outputs(below, [images], _BATCH))))
     times = times[1:]  # the first ones compile
-    shares = [forward / step for step, forward in times]
+    step_ms, kept_ms, below_ms = (min(of) for of in zip(*times, strict=True))
     return {
         "backbone": name,
-        "step_ms": round(min(step for step, _ in times), 3),
-        "below_ms": round(min(forward for _, forward in times), 3),
-        "below_share": round(statistics.median(shares), 3),
-        "kept_bytes": kept,
+        "trained": trained,
+        "step_ms": round(step_ms, 3),
+        "kept_ms": round(kept_ms, 3),
+        "below_ms": round(below_ms, 3),
+        "ratio": round(statistics.median(step / kept for step, kept, _ in times), 3),
+        "kept_bytes": 4 * int(np.prod(maps.shape[1:])),
     }
 
 
-def below_what_trains(name: str, image_px: int) -> tuple[Any, int]:
-    """The pass forward up to the first layers that train, as a model that is fast on a CPU.
-
-    And the bytes of the maps that a fit would have to keep of a photo: the fewest that are handed
-    on anywhere in it, as the last maps before training begins may be wide ones.
-    """
-    features, _ = _prepared(name, image_px)
-    network = features.get_layer("backbone")
-    operations = network.operations
-    first = next(k for k, one in enumerate(operations) if getattr(one, "trainable_variables", ()))
-    x = features.input
-    for layer in features.layers[1:-1]:  # the preprocessing
-        x = layer(x)
-    below = keras().Model(network.input, handed_on(operations, first))
-    kept = min(
-        sum(4 * int(np.prod(one.shape[1:])) for one in handed_on(operations, k))
-        for k in range(1, first + 1)
-    )
-    return backbone.fast_on_cpu(keras().Model(features.input, below(x))), kept
-
-
-def handed_on(operations: list[Any], first: int) -> list[Any]:
-    """What the operations from a certain one on have from those before it."""
-    later = {id(one) for one in operations[first:]}
-    return [
-        one.output
-        for one in operations[:first]
-        if any(id(node.operation) in later for node in one._outbound_nodes)
-    ]
-
-
-def _prepared(name: str, image_px: int) -> tuple[Any, Any]:
+def _prepared(settings: FitSettings) -> tuple[Any, Any]:
     """The network of features, and it with a head, ready to train."""
-    features = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
-    to_logits, _ = with_blank_head(backbone.fast_on_cpu(features), _N_CLASSES)
-    prepare(features, to_logits, FitSettings(backbone=name, image_px=image_px))
+    features, to_logits = _built(settings)
+    prepare(features, to_logits, settings)
+    return features, to_logits
+
+
+def _parted(settings: FitSettings) -> tuple[Any, Any]:
+    """The same network in two parts, the upper one ready to train."""
+    features, to_logits = _built(settings)
+    parts = _network.parted(features, to_logits)
+    assert parts is not None
+    prepare(features, parts[1], settings)
+    return parts
+
+
+def _built(settings: FitSettings) -> tuple[Any, Any]:
+    features = backbone.build(settings.backbone, weights=None, image_px=settings.image_px)
+    backbone.fast_on_cpu(backbone.keep_statistics(features))
+    to_logits, _ = _network.with_blank_head(features, _N_CLASSES)
+    _network.choose_trained(features, settings.image_px, settings.recipe.trained)
     return features, to_logits
 
 

@@ -281,9 +281,9 @@ def _fit() -> None:
         close(state, epoch, model)
         digests[str(epoch.number)] = digest_of(state, model)
 
-    def ran(model: Any, sides: Any, state: State, policy: Any, watch: Any) -> str:
-        stopped = run(model, sides, state, policy, watch)
-        digests["end"] = digest_of(state, model)
+    def ran(learner: Any, state: State, watch: Any) -> str:
+        stopped = run(learner, state, watch)
+        digests["end"] = digest_of(state, learner.model)
         return stopped
 
     def progress(what: str, _done: int, _total: int) -> None:
@@ -361,9 +361,9 @@ def _share() -> None:
     seen: list[Any] = []
     plain = _train.run
 
-    def run(model: Any, sides: Any, state: Any, policy: Any, watch: Any) -> str:
+    def run(learner: Any, state: Any, watch: Any) -> str:
         start = time.monotonic()
-        stopped = plain(model, sides, state, policy, watch)
+        stopped = plain(learner, state, watch)
         seen.extend([time.monotonic() - start, watch.checkpoint, watch.checkpoint.file])
         return stopped
 
