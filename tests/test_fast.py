@@ -603,6 +603,7 @@ print(min(found))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.slow
 def test_memory_that_a_step_gives_back_is_kept_unless_the_user_says_otherwise() -> None:
     kept, not_kept = faults_of({}), faults_of({"MALLOC_TRIM_THRESHOLD_": "131072"})
     assert not_kept > 1000  # 4 KB each

@@ -70,6 +70,7 @@ def test_the_fast_form_has_maps_of_a_few_photos_at_a_time(network: Any) -> None:
 
 
 @on_jax
+@pytest.mark.slow
 def test_training_a_few_at_a_time_takes_what_xla_plans_and_more(network: Any) -> None:
     from tests.bench.memory import lowered, plan_of
 

@@ -339,6 +339,7 @@ def test_fit_on_kept_maps_is_that_of_the_whole_network(
     np.testing.assert_allclose(kept.test_probabilities, plain.test_probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_fit_on_kept_maps_goes_on_to_the_bit(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
