@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.augment import apply, draw
 from scenelearn.classify import outputs
 from scenelearn.data import Batches, Pixels, cache_folder, has_room, made_ahead
 from scenelearn.errors import ArgumentError
@@ -171,10 +170,9 @@ def mapped(
         """The photos of a step, and this view of those that have no maps."""
         wanted = order[step * n : (step + 1) * n]
         images, _, seen = train.at(wanted[~maps.are_kept(view, wanted)], 0)
-        if len(seen):  # always n of them, as each other number is a program to compile
-            draws = draw(variation.policy, train.seed, np.resize(seen, n), epoch=view)
-            whole = np.resize(images, (n, *images.shape[1:]))
-            images = np.asarray(apply(whole, draws))[: len(seen)]
+        if len(seen):
+            whole = variation.seen(images, seen, n, seed=train.seed, view=view)
+            images = np.asarray(whole)[: len(seen)]
         return wanted, images, seen
 
     for step, found in zip(steps, made_ahead(some, steps, workers=1), strict=True):

@@ -95,11 +95,7 @@ class Recipe:
         _between("average", self.average, 0.0, 0.99999, "0.99 is usual.")
         _between("mixup", self.mixup, 0.0, 100.0, "0.2 is usual.")
         _between("cutmix", self.cutmix, 0.0, 100.0, "1 is usual.")
-        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 0:
-            raise ArgumentError(
-                "`views` must be a whole number of at least 0. "
-                f"Received: views={self.views!r}. 0 varies a photo anew at each epoch."
-            )
+        whole("views", self.views, 0, "0 varies a photo anew at each epoch.")
         _between("weight_decay", self.weight_decay, 0.0, 10.0, "0.01 is usual.")
 
     def to_json(self) -> dict[str, Any]:
@@ -112,5 +108,18 @@ def _between(name: str, value: object, low: float, high: float, advice: str) -> 
     if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
         raise ArgumentError(
             f"`{name}` must be a number from {low:g} to {high:g}. Received: {name}={value!r}. "
+            + advice
+        )
+
+
+def whole(name: str, value: object, lowest: int, advice: str) -> None:
+    """See that a setting is a whole number of at least `lowest`.
+
+    Raises:
+        ArgumentError: if it is not; the message ends with the advice.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ArgumentError(
+            f"`{name}` must be a whole number of at least {lowest}. Received: {name}={value!r}. "
             + advice
         )

@@ -16,7 +16,7 @@ from scenelearn.errors import ArgumentError
 from scenelearn.finetune._choose import AUTO, check_auto, chosen_backbone
 from scenelearn.finetune._course import Course, course_of
 from scenelearn.finetune._precision import PRECISIONS, usable
-from scenelearn.finetune._recipe import Recipe
+from scenelearn.finetune._recipe import Recipe, whole
 
 # Stored weights: the best of 3e-5 … 2e-3 on validation photos of three splits of the Intel photos,
 # for MobileNetV2-0.35 by one rate for all kernels. Random weights have further to go, and so have
@@ -85,13 +85,13 @@ class FitSettings:
                 f"`recipe` must be a Recipe. Received: recipe={self.recipe!r}. "
                 "Pass e.g. sl.finetune.Recipe(label_smoothing=0.1)."
             )
-        _whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
-        _whole("batch_size", self.batch_size, 1, "32 is usual.")
-        _whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
+        whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
+        whole("batch_size", self.batch_size, 1, "32 is usual.")
+        whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
         if isinstance(self.epochs, list | tuple):
             object.__setattr__(self, "epochs", _course(self.epochs))
         elif self.epochs is not None:
-            _whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
+            whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
         _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
         _above_zero("learning_rate", self.learning_rate, "0.001 is usual.")
 
@@ -187,14 +187,6 @@ def _course(value: Sequence[Sequence[float]]) -> Course:
             f"Received: epochs={value!r}. Pass None to let `minutes` decide."
         )
     return course
-
-
-def _whole(name: str, value: object, lowest: int, advice: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ArgumentError(
-            f"`{name}` must be a whole number of at least {lowest}. Received: {name}={value!r}. "
-            + advice
-        )
 
 
 def _above_zero(name: str, value: object, advice: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
 import logging
 import math
@@ -58,7 +57,8 @@ def time_step(learner: Learner, stop: Requested, progress: Callable[[int, int], 
     """
     steps = range(min(1 + _TIMED_STEPS, len(learner.sides.train)))
     if learner.maps is not None:
-        collections.deque(learner.batches(epoch=0, steps=steps), maxlen=0)
+        for _ in learner.batches(epoch=0, steps=steps):
+            pass
     batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
     seconds = []
     for n_done in range(1 + _TIMED_STEPS):

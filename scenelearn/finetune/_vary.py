@@ -38,6 +38,19 @@ class Variation:
         """The number of the view that an epoch sees."""
         return epoch % self.n_views if self.n_views else epoch
 
+    def seen(self, images: Any, indices: Any, n: int, *, seed: int, view: int) -> Any:
+        """A view of photos, always n of them, as each other number is a program to compile.
+
+        Args:
+            images: (b, height, width, 3) uint8, b from 1 to n; they are repeated.
+            indices: (b,) which photos they are.
+            n: how many there will be.
+            seed: of the draws.
+            view: the number of the view.
+        """
+        draws = draw(self.policy, seed, np.resize(indices, n), epoch=view)
+        return apply(np.resize(images, (n, *images.shape[1:])), draws)
+
 
 def varied(
     train: Batches, variation: Variation, *, epoch: int, steps: range
@@ -84,9 +97,8 @@ def varied(
             )
         if not len(indices):
             return images, labels
-        images = np.resize(images, (n_rows, *images.shape[1:]))
-        draws = draw(variation.policy, train.seed, np.resize(indices, n_rows), epoch=view)
-        images, targets = apply(images, draws), one_hot[np.resize(labels, n_rows)]
+        images = variation.seen(images, indices, n_rows, seed=train.seed, view=view)
+        targets = one_hot[np.resize(labels, n_rows)]
         if mixed:
             pairs = pair(
                 train.seed, n, epoch=epoch, step=step, mixup=recipe.mixup, cutmix=recipe.cutmix

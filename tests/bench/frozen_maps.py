@@ -62,7 +62,8 @@ def measured(name: str, image_px: int, trained: str, n_rounds: int) -> dict[str,
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3), np.uint8)
     labels = np.eye(_N_CLASSES, dtype=np.float32)[np.arange(_BATCH) % _N_CLASSES]
     settings = FitSettings(backbone=name, image_px=image_px, recipe=Recipe(trained=trained))
-    _, whole = _prepared(settings)
+    features, whole = _built(settings)
+    prepare(features, whole, settings)
     below, above = _parted(settings)
     maps = outputs(below, [images], _BATCH)
     times: list[tuple[float, float, float]] = []
@@ -83,15 +84,8 @@ def measured(name: str, image_px: int, trained: str, n_rounds: int) -> dict[str,
     }
 
 
-def _prepared(settings: FitSettings) -> tuple[Any, Any]:
-    """The network of features, and it with a head, ready to train."""
-    features, to_logits = _built(settings)
-    prepare(features, to_logits, settings)
-    return features, to_logits
-
-
 def _parted(settings: FitSettings) -> tuple[Any, Any]:
-    """The same network in two parts, the upper one ready to train."""
+    """A network in two parts, the upper one ready to train."""
     features, to_logits = _built(settings)
     parts = _network.parted(features, to_logits)
     assert parts is not None
@@ -100,6 +94,7 @@ def _parted(settings: FitSettings) -> tuple[Any, Any]:
 
 
 def _built(settings: FitSettings) -> tuple[Any, Any]:
+    """The network of features, its lower layers frozen, and it with a head."""
     features = backbone.build(settings.backbone, weights=None, image_px=settings.image_px)
     backbone.fast_on_cpu(backbone.keep_statistics(features))
     to_logits, _ = _network.with_blank_head(features, _N_CLASSES)
