@@ -29,11 +29,13 @@ head = sl.fit(sl.split(photos), **small, epochs=0)
 tuned = sl.fit(
     sl.split(photos), backbone="scenelearn_tiny", weights=None, image_px=32, epochs=6
 )
+kept = sl.fit(sl.split(photos), **small, augmentation="none", epochs=2)  # maps of lower layers
 answer = {
     "backend": head.environment["backend"],
     "head": head.test_probabilities.tolist(),
     "tuned": tuned.evaluation.accuracy.to_json(),
     "epochs": len(tuned.history),
+    "losses": [[epoch.train_loss, epoch.validation_loss] for epoch in kept.history[1:]],
 }
 with open(out, "w") as file:
     json.dump(answer, file)
@@ -77,5 +79,6 @@ def test_a_fit_is_the_same_on_another_backend(
     np.testing.assert_allclose(other["features"], on_jax["features"], atol=1e-4)
     np.testing.assert_allclose(other["head"], on_jax["head"], atol=2e-3)
     assert other["epochs"] == on_jax["epochs"]
+    np.testing.assert_allclose(other["losses"], on_jax["losses"], rtol=5e-3, atol=1e-4)
     # Rounding grows while a network trains: the accuracies agree as far as they are known.
     assert on_jax["tuned"]["low"] <= other["tuned"]["value"] <= on_jax["tuned"]["high"]

@@ -156,9 +156,9 @@ def test_figures_in_the_readme_are_those_that_were_measured() -> None:
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in [*intel["runs"], *networks["runs"]]:
         minutes = f"{run['minutes']:g}" if run["minutes"] else "head alone"
-        px = run["settings"]["image_px"]
-        name = f"`{run['settings']['backbone']}`" + ("" if px == 160 else f" at {px} px")
-        kinds.setdefault((name, minutes), []).append(run)
+        network = run["settings"]["backbone"]
+        how = run["what"].removeprefix(network).rpartition(", ")[0].removeprefix(" at 160 px")
+        kinds.setdefault((f"`{network}`{how}", minutes), []).append(run)
     assert len(kinds) >= 5
     for (name, minutes), runs in kinds.items():
         reached = [100 * run["test"]["value"] for run in runs]

@@ -18,7 +18,7 @@ import pytest
 
 from scenelearn import backbone, sizing
 from scenelearn._backend import keras
-from scenelearn.backbone import _programs
+from scenelearn.backbone import _fast, _programs
 from scenelearn.backbone._fast import _dense, _halves
 from scenelearn.sizing._unfilled import without_values
 
@@ -519,6 +519,21 @@ def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> N
     np.testing.assert_array_equal(backbone.plain(model).predict_on_batch(pixels), before)
 
 
+def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
+    pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(_fast, "_on_cpu", lambda: False)
+    monkeypatch.setattr(_fast, "keep_programs", lambda: kept.append(True))
+    model = backbone.build(SMALL, weights=None, image_px=32)
+    layers = [dict(vars(layer)) for layer in model._flatten_layers()]
+    assert backbone.fast_on_cpu(model) is model
+    assert kept == [True]
+    assert [dict(vars(layer)) for layer in model._flatten_layers()] == layers
+    assert backbone.photos_at_once(model, 32) == 32
+    assert model.predict_on_batch(pixels).shape == (8, 256)
+
+
 # Compiled programs on disk
 
 
@@ -554,9 +569,10 @@ def test_programs_are_kept_and_found_again(tmp_path: Path) -> None:
         "jax.config.update('jax_compilation_cache_dir', os.environ['SCENELEARN_CACHE'] + '/mine')",
         "jax.config.update('jax_enable_compilation_cache', False)",
         "open(os.environ['SCENELEARN_CACHE'] + '/programs', 'w').close()  # no folder can be made",
+        "jax.default_backend, jax.process_count = lambda: 'gpu', lambda: 2",
     ],
 )
-def test_programs_are_not_kept_where_the_user_has_chosen(tmp_path: Path, setup: str) -> None:
+def test_programs_are_not_kept_where_that_is_not_wanted(tmp_path: Path, setup: str) -> None:
     said = program_of(tmp_path, setup)
     assert said == "5.0 None" or said == f"5.0 {tmp_path / 'mine'}"
     assert not list(tmp_path.glob("programs/*"))
@@ -565,12 +581,14 @@ def test_programs_are_not_kept_where_the_user_has_chosen(tmp_path: Path, setup: 
 def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    for n in range(4):
-        (tmp_path / str(n)).write_bytes(bytes(10))
-        os.utime(tmp_path / str(n), (n, n))
+    (tmp_path / "tuned").mkdir()  # what XLA has found out for a GPU lies in a folder of its own
+    for n in range(6):
+        path = tmp_path / ("tuned" if n % 2 else ".") / str(n)
+        path.write_bytes(bytes(10))
+        os.utime(path, (n, n))
     monkeypatch.setattr(_programs, "_LIMIT_BYTES", 20)
     _programs._remove_oldest(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in tmp_path.rglob("?")) == ["4", "5"]
 
 
 def faults_of(setup: dict[str, str]) -> int:

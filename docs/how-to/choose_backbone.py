@@ -64,13 +64,13 @@ reached = {}
 for name in ("intel", "backbones", "minutes"):
     for run in json.loads(Path(f"docs/results/{name}.json").read_text())["runs"]:
         spent = f"{run['minutes']:g} min" if run["minutes"] else "head alone"
-        key = run["settings"]["backbone"], run["settings"]["image_px"], spent
-        reached.setdefault(key, []).append(run["test"]["value"])
-for (name, px, spent), values in sorted(
+        how = run["what"].rpartition(", ")[0]
+        reached.setdefault((how, spent), []).append(run["test"]["value"])
+for (how, spent), values in sorted(
     reached.items(), key=lambda item: sum(item[1]) / len(item[1]), reverse=True
 ):
     mean, splits = sum(values) / len(values), "splits" if len(values) > 1 else "split"
-    print(f"{name:<20} {px} px, {spent:<10} {mean:.1%}, the mean of {len(values)} {splits}")
+    print(f"{how:<36} {spent:<10} {mean:.1%}, the mean of {len(values)} {splits}")
 
 # %% [markdown]
 # ## Reasons to take another one

@@ -50,6 +50,24 @@ for row in speed["rows"]:
 # it anew. The gradients of all weights are summed up after every four photos; with more photos at a
 # time, their maps leave the cache. And XLA's products are slower for kernel gradients than forward.
 #
+# ## More cores
+#
+# All of this was measured on two cores, and more of them are hardly used yet: a few photos at a
+# time are too little for XLA to spread over many, and a batch has two halves. The same fit of 4,139
+# training photos at 160 px in batches of 128, by `python -m tests.bench.accelerator --forms CPU`,
+# on two machines:
+
+# %%
+fits = json.loads(Path("docs/results/accelerator.json").read_text())["rows"]
+for fit in fits:
+    if fit["form"] == "CPU":
+        about = fit["environment"]
+        print(
+            f"{fit['backbone']}, {about['cores']:>2} cores: {fit['epoch_seconds']:.1f} s an epoch "
+            f"({about['system']}, JAX {about['jax']}, {about['date'][:10]})"
+        )
+
+# %% [markdown]
 # ## The solved head
 #
 # Multinomial logistic regression, ours and scikit-learn's, on features that were drawn at random

@@ -7,6 +7,7 @@ of 26 seconds of processor time, most of it Keras and JAX tracing the network.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -27,11 +28,13 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def keep_programs() -> None:
-    """Let JAX keep the programs that it compiles for this processor, from now on, in this process.
+    """Let JAX keep the programs that it compiles for this machine, from now on, in this process.
 
     Does nothing where the user has chosen a folder (``JAX_COMPILATION_CACHE_DIR`` or
     `jax.config`), has switched JAX's cache off (``JAX_ENABLE_COMPILATION_CACHE=0``), or where
-    the folder cannot be written. Programs lie in ``programs`` in scenelearn's cache (see
+    the folder cannot be written; nor for several processes with accelerators, which compile
+    together: those of a host that finds the program would not come, and the others wait. Programs
+    lie in ``programs`` in scenelearn's cache (see
     ``SCENELEARN_CACHE``), apart by processor and version, since one made for another processor
     may not run on this one. The oldest go when they take more than 512 MiB.
     """
@@ -40,6 +43,8 @@ def keep_programs() -> None:
 
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
+        return
+    if jax.default_backend() != "cpu" and jax.process_count() > 1:
         return
     folder = cache_path() / "programs" / _machine()
     try:
@@ -69,7 +74,11 @@ def _machine() -> str:
 
 
 def _remove_oldest(folder: Path) -> None:
-    files = [(path, path.stat()) for path in folder.iterdir() if path.is_file()]
+    files = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may clean up, too
+            if path.is_file():
+                files.append((path, path.stat()))
     total = sum(found.st_size for _, found in files)
     for path, found in sorted(files, key=lambda pair: pair[1].st_mtime):
         if total <= _LIMIT_BYTES:

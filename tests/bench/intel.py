@@ -2,6 +2,7 @@
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
         [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2 3 4]
+        [--recipe cutmix=1 …]
 
 Each seed draws its own split and its own training. Test photos are judged once, at the end of
 each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
         return
     options.backbone = options.backbone or default_for(options.weights)
+    options.recipe.sort()
+    for _, value in map(_pair, options.recipe):
+        json.loads(value)  # fails here, before anything runs
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
@@ -43,7 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in options.seeds:
         for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
             spent = HEAD if minutes == "head" else f"{minutes:g} minutes"
-            what = f"{options.backbone} at {options.image_px} px, {spent}"
+            what = ", ".join(
+                [f"{options.backbone} at {options.image_px} px", *options.recipe, spent]
+            )
             if (what, seed, weights) in done:
                 continue
             run, photos = _alone(options, seed, str(minutes))
@@ -68,7 +74,7 @@ def _alone(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, A
         command = [sys.executable, "-m", "tests.bench.intel", "--worker", minutes]
         command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
         command += ["--backbone", options.backbone, "--image-px", str(options.image_px)]
-        command += ["--seeds", str(seed)]
+        command += ["--seeds", str(seed), "--recipe", *options.recipe]
         environment = os.environ | {"SCENELEARN_CACHE": cache}
         start = time.monotonic()
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
@@ -88,6 +94,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         image_px=options.image_px,
         minutes=4.5 if minutes == "head" else float(minutes),
         epochs=0 if minutes == "head" else None,
+        recipe={name: json.loads(value) for name, value in map(_pair, options.recipe)},
         seed=seed,
     )
     whole(fit)
@@ -107,6 +114,11 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
     }, about | {"fingerprint": fit.environment["photos"]}
 
 
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="one folder a class")
@@ -116,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-px", type=int, default=160)
     parser.add_argument("--minutes", type=float, nargs="*", default=[1, 2, 4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--recipe", nargs="*", default=[], metavar="NAME=VALUE", help="of `Recipe`, as JSON"
+    )
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -1,18 +1,20 @@
 """How fast backbones are on this CPU: plain Keras on JAX, the fast forms, TensorFlow, Torch.
 
-python -m tests.bench.speed [--backbone NAME …] [--rounds 5] [--out FILE.json]
+python -m tests.bench.speed [--backbone NAME …] [--cores N …] [--rounds 5] [--out FILE.json]
 
 Each form has a process of its own, and they take turns, one at a time, round after round: so a
 machine that is also used by others slows all of them down alike. Of each round the fastest of a
 few calls counts; of the rounds, the median of the ratios. Seconds of processor time are noted
 beside seconds of the clock, since they hardly depend on what else runs. Backends that are not
-installed are left out, and named.
+installed are left out, and named. With `--cores` all of it runs on so many cores only (on Linux),
+one number after another, which shows what further cores are worth.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", nargs="+", default=_BACKBONES)
     parser.add_argument("--image-px", type=int, default=160)
+    parser.add_argument("--cores", type=int, nargs="+", default=[0], help="[all]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], choices=list(_FORMS))
     parser.add_argument("--out", help="a JSON file to write; rows of other backbones in it stay")
@@ -44,8 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
         return _work(options.worker, options.backbone[0], options.image_px)
     forms = [form for form in _FORMS if form not in options.without and _installed(form)]
     print(_HEADING, "- left out:", ", ".join(f for f in _FORMS if f not in forms) or "none")
-    for name in options.backbone:
+    allowed = sorted(os.sched_getaffinity(0)) if any(options.cores) else []
+    if max(options.cores) > len(allowed or [0]):
+        parser.error(f"this process may use {len(allowed)} cores. Received: {options.cores}")
+    for n_cores, name in itertools.product(options.cores, options.backbone):
+        if n_cores:
+            os.sched_setaffinity(0, allowed[:n_cores])  # those of the workers, too
         row = _row(name, options.image_px, forms, options.rounds)
+        if n_cores:
+            row["cores"] = str(len(os.sched_getaffinity(0)))
         print(json.dumps(row), flush=True)
         if options.out:
             _write(Path(options.out), row, sys.argv[1:] if arguments is None else arguments)
@@ -58,7 +68,8 @@ def _installed(form: str) -> bool:
 
 def _write(path: Path, row: dict[str, Any], arguments: list[str]) -> None:
     table = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    rows = [other for other in table["rows"] if other["backbone"] != row["backbone"]]
+    which = ("backbone", "cores")
+    rows = [other for other in table["rows"] if any(other[k] != row[k] for k in which)]
     command = " ".join(["python -m tests.bench.speed", *(Path(a).name for a in arguments)])
     table = {"batch": _BATCH, "rows": [*rows, row | {"command": command}]}
     path.write_text(json.dumps(table, indent=1) + "\n")

@@ -5,7 +5,7 @@ spends its time. A depthwise convolution is also the sum of k² shifted copies o
 times one weight a channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a
 matrix product. A BatchNormalization that uses its stored statistics is a scale and an offset,
 which go into the convolution before it (`_fold`). Weights and results stay the same to rounding.
-On other backends and devices nothing is changed, and nothing of this is in a saved model.
+On other backends and devices no layer is changed, and nothing of this is in a saved model.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def fast_on_cpu(model: Any) -> Any:
     very model that is passed: its two halves run at the same time. Programs that JAX compiles are
     kept on disk, unless the user has set up its compilation cache otherwise. With glibc the process
     keeps up to a gigabyte that a step gives back for the next, unless the user has set up malloc by
-    environment variables (such as MALLOC_TRIM_THRESHOLD_). Does nothing unless Keras runs on JAX
-    and JAX on a CPU. Call it before the model is first used: programs that were compiled before
-    stay as they are. `plain` undoes it, but for what is kept.
+    environment variables (such as MALLOC_TRIM_THRESHOLD_). Does nothing unless Keras runs on JAX;
+    and where JAX runs on an accelerator, nothing but keep its programs. Call it before the model is
+    first used: programs that were compiled before stay as they are. `plain` undoes it, but for what
+    is kept.
 
     Args:
         model: any `keras.Model`; nested models are gone through too.
@@ -54,9 +55,11 @@ def fast_on_cpu(model: Any) -> Any:
     Returns:
         The same model, its layers' weights untouched.
     """
-    if not _jax_on_cpu():
+    if keras().backend.backend() != "jax":
         return model
     keep_programs()
+    if not _on_cpu():
+        return model
     keep_freed_memory()
     linear: dict[int, Linear] = {}
     for layer in model._flatten_layers():
@@ -120,9 +123,7 @@ def photos_at_once(model: Any, batch_size: int) -> int:
     return 2 * size if can_be_halved(batch_size) else size
 
 
-def _jax_on_cpu() -> bool:
-    if keras().backend.backend() != "jax":
-        return False
+def _on_cpu() -> bool:
     import jax
 
     return bool(jax.default_backend() == "cpu")
