@@ -86,13 +86,14 @@ def chart(groups, x_name, ticks, caption, logarithmic=False):
                 f'fill="{ink}"><title>{html.escape(name)}, {x:g}: {percent(low, value, high)}'
                 "</title></circle>"
             )
+    columns = 3 if max(map(len, groups)) < 29 else 2
     for k, (ink, name) in enumerate(zip(INKS, groups, strict=False)):
-        at, y = 30 + 210 * (k % 3), 292 + 20 * (k // 3)
+        at, y = 30 + 630 // columns * (k % columns), 292 + 20 * (k // columns)
         parts.append(
             f'<circle cx="{at}" cy="{y}" r="4" fill="{ink}"/>'
             f'<text x="{at + 10}" y="{y + 4}">{html.escape(name)}</text>'
         )
-    height = 304 + 20 * ((len(groups) - 1) // 3)
+    height = 304 + 20 * ((len(groups) - 1) // columns)
     return HTML(
         f'<figure><svg viewBox="0 0 640 {height}" role="img" aria-label="{html.escape(caption)}" '
         f'style="max-width:100%" font-size="12" fill="currentColor">{"".join(parts)}'
@@ -235,7 +236,8 @@ for name in ("intel", "backbones", "minutes"):
     for run in (read(name) or {"runs": []})["runs"]:
         how, _, spent = run["what"].rpartition(", ")
         if how.startswith("mobilenet_v"):
-            point = (run["seconds"] / 60, *(run["test"][key] for key in ("low", "value", "high")))
+            test = run["test"]
+            point = run["seconds"] / 60, test["low"], test["value"], test["high"]
             groups.setdefault(how, []).append(point)
             of_kind = reached.setdefault(how, {}).setdefault(run["minutes"] or 0, {})
             of_kind.setdefault(spent, []).append(run["test"]["value"])
@@ -244,7 +246,7 @@ for name in ("intel", "backbones", "minutes"):
 def told_means(by_minutes):
     """The mean accuracy over seeds, by what was spent."""
     return ", ".join(
-        f"{sum(values) / len(values):.1%} {spent}"
+        f"{sum(values) / len(values):.1%} ({spent.replace(' minutes', ' min')})"
         for _, by_spent in sorted(by_minutes.items())
         for spent, values in by_spent.items()
     )

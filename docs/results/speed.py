@@ -62,10 +62,8 @@ fits = json.loads(Path("docs/results/accelerator.json").read_text())["rows"]
 for fit in fits:
     if fit["form"] == "CPU":
         about = fit["environment"]
-        print(
-            f"{fit['backbone']}, {about['cores']:>2} cores: {fit['epoch_seconds']:.1f} s an epoch "
-            f"({about['system']}, JAX {about['jax']}, {about['date'][:10]})"
-        )
+        took = f"{fit['backbone']}, {about['cores']:>2} cores: {fit['epoch_seconds']:.1f} s"
+        print(f"{took} an epoch ({about['system']}, JAX {about['jax']}, {about['date'][:10]})")
 
 # %% [markdown]
 # ## The solved head
