@@ -234,21 +234,21 @@ table(
 groups, reached = {}, {}
 for name in ("intel", "backbones", "minutes"):
     for run in (read(name) or {"runs": []})["runs"]:
-        how, _, spent = run["what"].rpartition(", ")
+        how = run["what"].rpartition(", ")[0]
         if how.startswith("mobilenet_v"):
             test = run["test"]
             point = run["seconds"] / 60, test["low"], test["value"], test["high"]
             groups.setdefault(how, []).append(point)
-            of_kind = reached.setdefault(how, {}).setdefault(run["minutes"] or 0, {})
-            of_kind.setdefault(spent, []).append(run["test"]["value"])
+            by_minutes = reached.setdefault(how, {})
+            by_minutes.setdefault(run["minutes"] or 0, []).append(test["value"])
 
 
 def told_means(by_minutes):
-    """The mean accuracy over seeds, by what was spent."""
+    """The mean accuracy over seeds, by the minutes that were given; 0 is the head alone."""
     return ", ".join(
-        f"{sum(values) / len(values):.1%} ({spent.replace(' minutes', ' min')})"
-        for _, by_spent in sorted(by_minutes.items())
-        for spent, values in by_spent.items()
+        f"{sum(values) / len(values):.1%} "
+        + (f"({minutes:g} min)" if minutes else "(solved head alone)")
+        for minutes, values in sorted(by_minutes.items())
     )
 
 

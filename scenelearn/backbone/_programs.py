@@ -34,9 +34,9 @@ def keep_programs() -> None:
     `jax.config`), has switched JAX's cache off (``JAX_ENABLE_COMPILATION_CACHE=0``), or where
     the folder cannot be written; nor for several processes with accelerators, which compile
     together: those of a host that finds the program would not come, and the others wait. Programs
-    lie in ``programs`` in scenelearn's cache (see
-    ``SCENELEARN_CACHE``), apart by processor and version, since one made for another processor
-    may not run on this one. The oldest go when they take more than 512 MiB.
+    lie in ``programs`` in scenelearn's cache (see ``SCENELEARN_CACHE``), apart by processor and
+    version, since one made for another processor may not run on this one. The oldest go when they
+    take more than 512 MiB.
     """
     import jax
     from jax.experimental.compilation_cache import compilation_cache

@@ -122,9 +122,10 @@ def _difference(fit: Any, weights: str, precision: str | None) -> float:
         for p in (precision, None)
     )
     seen = np.asarray(here.predict_on_batch(images), np.float32)
-    with jax.default_device(jax.devices("cpu")[0]):
+    cpu = jax.devices("cpu")[0]
+    with jax.default_device(cpu):
         states = [
-            [jax.device_put(v.value, jax.devices("cpu")[0]) for v in variables]
+            [jax.device_put(v.value, cpu) for v in variables]
             for variables in (on_cpu.trainable_variables, on_cpu.non_trainable_variables)
         ]
         exact, _ = jax.jit(on_cpu.stateless_call)(*states, images)

@@ -36,9 +36,6 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
         return
     options.backbone = options.backbone or default_for(options.weights)
-    options.recipe.sort()
-    for _, value in map(_pair, options.recipe):
-        json.loads(value)  # fails here, before anything runs
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
@@ -47,9 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in options.seeds:
         for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
             spent = HEAD if minutes == "head" else f"{minutes:g} minutes"
-            what = ", ".join(
-                [f"{options.backbone} at {options.image_px} px", *options.recipe, spent]
-            )
+            network = f"{options.backbone} at {options.image_px} px"
+            what = ", ".join([network, *_words(options.recipe), spent])
             if (what, seed, weights) in done:
                 continue
             run, photos = _alone(options, seed, str(minutes))
@@ -74,7 +70,7 @@ def _alone(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, A
         command = [sys.executable, "-m", "tests.bench.intel", "--worker", minutes]
         command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
         command += ["--backbone", options.backbone, "--image-px", str(options.image_px)]
-        command += ["--seeds", str(seed), "--recipe", *options.recipe]
+        command += ["--seeds", str(seed), "--recipe", *_words(options.recipe)]
         environment = os.environ | {"SCENELEARN_CACHE": cache}
         start = time.monotonic()
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
@@ -94,7 +90,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         image_px=options.image_px,
         minutes=4.5 if minutes == "head" else float(minutes),
         epochs=0 if minutes == "head" else None,
-        recipe={name: json.loads(value) for name, value in map(_pair, options.recipe)},
+        recipe=dict(options.recipe),
         seed=seed,
     )
     whole(fit)
@@ -114,9 +110,15 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
     }, about | {"fingerprint": fit.environment["photos"]}
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _setting(text: str) -> tuple[str, Any]:
+    """The name and value of what is written as NAME=VALUE."""
     name, _, value = text.partition("=")
-    return name, value
+    return name, json.loads(value)
+
+
+def _words(recipe: list[tuple[str, Any]]) -> list[str]:
+    """The settings as they are written, in one order."""
+    return [f"{name}={json.dumps(value)}" for name, value in sorted(recipe)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,8 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, nargs="*", default=[1, 2, 4.5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument(
-        "--recipe", nargs="*", default=[], metavar="NAME=VALUE", help="of `Recipe`, as JSON"
-    )
+        "--recipe", type=_setting, nargs="*", default=[], metavar="NAME=VALUE",
+        help="of `Recipe`, as JSON",
+    )  # fmt: skip
     parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
     parser.add_argument("--cold", action="store_true", help="compile everything anew")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", nargs="+", default=_BACKBONES)
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--cores", type=int, nargs="+", default=[0], help="[all]")
+    parser.add_argument("--cores", type=int, nargs="+", help="[all]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", nargs="+", default=[], choices=list(_FORMS))
     parser.add_argument("--out", help="a JSON file to write; rows of other backbones in it stay")
@@ -47,15 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
         return _work(options.worker, options.backbone[0], options.image_px)
     forms = [form for form in _FORMS if form not in options.without and _installed(form)]
     print(_HEADING, "- left out:", ", ".join(f for f in _FORMS if f not in forms) or "none")
-    allowed = sorted(os.sched_getaffinity(0)) if any(options.cores) else []
-    if max(options.cores) > len(allowed or [0]):
+    allowed = sorted(os.sched_getaffinity(0)) if options.cores else []
+    if options.cores and max(options.cores) > len(allowed):
         parser.error(f"this process may use {len(allowed)} cores. Received: {options.cores}")
-    for n_cores, name in itertools.product(options.cores, options.backbone):
+    for n_cores, name in itertools.product(options.cores or [None], options.backbone):
         if n_cores:
             os.sched_setaffinity(0, allowed[:n_cores])  # those of the workers, too
         row = _row(name, options.image_px, forms, options.rounds)
         if n_cores:
-            row["cores"] = str(len(os.sched_getaffinity(0)))
+            row["cores"] = str(n_cores)
         print(json.dumps(row), flush=True)
         if options.out:
             _write(Path(options.out), row, sys.argv[1:] if arguments is None else arguments)
