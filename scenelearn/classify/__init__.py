@@ -14,6 +14,7 @@ from scenelearn.classify._predictions import Prediction, Probabilities
 from scenelearn.classify._sight import Sight, judge, outputs, sight_model
 from scenelearn.classify._table import csv_lines
 from scenelearn.classify._trust import COVERAGE, Trust
+from scenelearn.classify._views import mirrored
 
 __all__ = [
     "COVERAGE",
@@ -37,6 +38,7 @@ __all__ = [
     "likeness",
     "load",
     "manifest_columns",
+    "mirrored",
     "outputs",
     "prediction_sets",
     "see_photos",

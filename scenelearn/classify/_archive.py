@@ -34,8 +34,8 @@ _MOST_GROUPS = 50_000  # of a weights file
 _PARTS: dict[tuple[object, object], frozenset[str]] = {
     ("keras.layers", None): frozenset(
         [
-            "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D",
-            "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "GlobalAveragePooling2D",
+            "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate",
+            "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "GlobalAveragePooling2D",
             "InputLayer", "LayerNormalization", "MaxPooling2D", "Multiply", "Normalization", "ReLU",
             "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "ZeroPadding2D",
         ]
@@ -51,6 +51,7 @@ _PARTS: dict[tuple[object, object], frozenset[str]] = {
     (None, None): frozenset(["__keras_tensor__"]),
     ("keras.src.models.functional", "Functional"): frozenset(["Functional"]),
     ("keras.src.ops.numpy", "Add"): frozenset(["Add"]),
+    ("keras.src.ops.numpy", "Flip"): frozenset(["Flip"]),
     ("keras.src.ops.numpy", "Multiply"): frozenset(["Multiply"]),
     ("keras.src.applications.convnext", "LayerScale"): frozenset(["LayerScale"]),
     ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): frozenset(

@@ -19,6 +19,7 @@ from scenelearn.classify._gallery import Neighbour
 from scenelearn.classify._gradient import input_gradient
 from scenelearn.classify._predictions import Prediction
 from scenelearn.classify._sight import map_layers
+from scenelearn.classify._views import entrance
 from scenelearn.data import printable, written_whole
 from scenelearn.errors import ArgumentError
 
@@ -122,20 +123,21 @@ def cam_models(model: Any) -> tuple[Any, Any]:
         From images to maps (batch, h, w, channels), and from maps to logits.
     """
     k = keras()
-    x = model.input
-    for layer in model.layers[1:]:
-        if layer.name == "backbone":
-            break
-        x = layer(x)
-    maps = map_layers(layer)[-1].output
-    to_maps = k.Model(model.input, k.Model(layer.input, maps)(x))
+    x, backbone = entrance(model)
+    maps = map_layers(backbone)[-1].output
+    to_maps = k.Model(model.input, k.Model(backbone.input, maps)(x))
     given = k.Input(maps.shape[1:])
-    logits = model.get_layer("logits")(k.Model(maps, layer.output)(given))
+    logits = model.get_layer("logits")(k.Model(maps, backbone.output)(given))
     return to_maps, k.Model(given, logits)
 
 
 def grad_cam(
-    to_maps: Any, to_logits: Any, image: npt.NDArray[np.uint8], label: int
+    to_maps: Any,
+    to_logits: Any,
+    image: npt.NDArray[np.uint8],
+    label: int,
+    *,
+    is_mirrored: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Where the network found what speaks for a class.
 
@@ -147,6 +149,8 @@ def grad_cam(
         to_logits: from `cam_models`.
         image: (px, px, 3) uint8.
         label: the class's number.
+        is_mirrored: whether the answer is the mean of the image's and its mirror image's; then the
+            heat is the sum of both.
 
     Returns:
         (px, px) float32 in [0, 1]; all 0 where nothing speaks for the class.
@@ -155,11 +159,13 @@ def grad_cam(
         R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
         gradient-based localization. ICCV.
     """
-    maps = np.asarray(to_maps.predict_on_batch(image[None]), np.float32)
-    one_hot = np.zeros((1, to_logits.output.shape[1]), np.float32)
-    one_hot[0, label] = 1
+    views = np.stack([image, image[:, ::-1]]) if is_mirrored else image[None]
+    maps = np.asarray(to_maps.predict_on_batch(views), np.float32)
+    one_hot = np.zeros((len(views), to_logits.output.shape[1]), np.float32)
+    one_hot[:, label] = 1
     weights = input_gradient(to_logits, maps, one_hot).mean(axis=(1, 2), keepdims=True)
-    heat = np.maximum((maps * weights).sum(axis=3)[0], 0)
+    heats = np.maximum((maps * weights).sum(axis=3), 0)
+    heat = heats[0] + heats[1, :, ::-1] if is_mirrored else heats[0]
     if heat.max() > 0:
         heat = heat / heat.max()
     side = image.shape[:2][::-1]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scenelearn._backend import keras
 from scenelearn._devices import padded, predict
 from scenelearn.backbone import fast_on_cpu
+from scenelearn.classify._views import entrance, is_mirrored, parts_of
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -41,6 +42,8 @@ class Sight:
 def sight_model(model: Any) -> Any:
     """The same network with four outputs: logits, probabilities, features, traits.
 
+    Of a network that looks at mirror images as well, features and traits are the means of both.
+
     Args:
         model: a classifier's: preprocessing, "backbone", "logits", "probabilities".
 
@@ -48,18 +51,19 @@ def sight_model(model: Any) -> Any:
         A `keras.Model` that shares all layers and weights with it, fast on a CPU.
     """
     k = keras()
-    x = model.input
-    for layer in model.layers[1:]:
-        if layer.name == "backbone":
-            maps = trait_map(layer)
-            mean = k.layers.GlobalAveragePooling2D(name="scenelearn_traits")(maps.output)
-            x, traits = k.Model(layer.input, [layer.output, mean])(x)
-            features = x
-        else:
-            x = layer(x)
-            if layer.name == "logits":
-                logits = x
-    return fast_on_cpu(k.Model(model.input, [logits, x, features, traits]))
+    x, backbone = entrance(model)
+    mean = k.layers.GlobalAveragePooling2D(name="scenelearn_traits")(trait_map(backbone).output)
+    look = k.Model(backbone.input, [backbone.output, mean])
+    features, traits = look(x)
+    if is_mirrored(model):
+        again = look(k.ops.flip(x, axis=2))
+        features, traits = (
+            k.layers.Average()([one, other])
+            for one, other in zip((features, traits), again, strict=True)
+        )
+    logits = model.get_layer("logits")(features)
+    probabilities = model.get_layer("probabilities")(logits)
+    return fast_on_cpu(k.Model(model.input, [logits, probabilities, features, traits]))
 
 
 def sizes_of(model: Any) -> tuple[int, int, int]:
@@ -73,9 +77,9 @@ def sizes_of(model: Any) -> tuple[int, int, int]:
         backbone, logits = layers["backbone"], layers["logits"]
         traits = trait_map(backbone).output.shape[-1]
         n_features, n_classes = logits.kernel.shape
-        in_order = [layer.name for layer in model.layers][-3:]
-        if in_order != ["backbone", "logits", "probabilities"]:
-            raise KeyError(in_order)
+        expected = parts_of(model)
+        if [layer.name for layer in model.layers][-len(expected) :] != expected:
+            raise KeyError(expected)
     except (AttributeError, IndexError, KeyError):
         raise ValueError("a network that `fit` did not make") from None
     return int(n_classes), int(n_features), int(traits)

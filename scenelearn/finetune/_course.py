@@ -12,21 +12,25 @@ WARM_UP = 0.1  # share of the schedule in which the rate rises, at the least
 _SHORTEST = 0.1  # of an epoch: less is not worth judging
 
 
-def even(n_epochs: int, n_steps: int) -> Course:
+def even(n_epochs: int, n_steps: int, n_runs: int = 1) -> Course:
     """So many epochs of so many steps, the schedule going on by the same share in each.
 
     Args:
-        n_epochs: at least 0.
+        n_epochs: of a run, at least 0.
         n_steps: of an epoch.
+        n_runs: how often the schedule is gone through.
 
     Returns:
-        For each epoch its steps and the share of the schedule that is done after it, in (0, 1].
+        For each epoch its steps and how far the schedule is after it, in (0, 1] in the first run,
+        in (1, 2] in the second.
 
     Example:
         >>> even(2, 10)
         ((10, 0.5), (10, 1.0))
     """
-    return tuple((n_steps, (k + 1) / n_epochs) for k in range(n_epochs))
+    return tuple(
+        (n_steps, run + (k + 1) / n_epochs) for run in range(n_runs) for k in range(n_epochs)
+    )
 
 
 def fitting(
@@ -36,55 +40,88 @@ def fitting(
     step_s: float,
     judging_s: float,
     most: int,
+    n_runs: int = 1,
     done: Course = (),
     n_slow: int = 0,
     slow_s: float = 0.0,
 ) -> Course:
     """The course that ends when the time does, going on from what is done of it.
 
-    Whole epochs as long as they fit, then a shorter one if a tenth of an epoch fits. The schedule
-    stretches or shrinks with them: its rate falls to 0 just at the end.
+    The runs that are left share the time. In each, whole epochs as long as they fit, then a shorter
+    one if a tenth of an epoch fits. The schedule stretches or shrinks with them: its rate falls to
+    0 just at the end of each run.
 
     Args:
         time_s: seconds from now on.
         n_steps: of a whole epoch.
         step_s: seconds a step.
         judging_s: seconds for judging the validation photos after an epoch.
-        most: the most epochs, those that are done included.
+        most: the most epochs of a run, those that are done included.
+        n_runs: how often the schedule is gone through.
         done: the epochs behind.
         n_slow: how many of the next epochs take longer.
         slow_s: by so many seconds, if they are whole.
 
     Returns:
         `done`, and what fits. Only `done` if that is nothing, or the schedule is through: its
-        last steps were the slow ones that nothing should follow.
+        last steps were the slow ones that nothing should follow. A run that is begun comes to its
+        end in any case if another should follow; one is begun only if something of it fits.
 
     Example:
         Twenty steps fit into the first epochs, and ten more are worth one of their own:
 
         >>> fitting(36.0, n_steps=10, step_s=1.0, judging_s=1.0, most=9)
         ((10, 0.3125), (10, 0.625), (10, 0.9375), (2, 1.0))
+        >>> fitting(36.0, n_steps=10, step_s=1.0, judging_s=1.0, most=9, n_runs=2)
+        ((10, 0.625), (6, 1.0), (10, 1.625), (6, 2.0))
     """
-    if done and done[-1][1] >= 1:
-        return done
+    course, left_s, gone = done, time_s, done[-1][1] if done else 0.0
+    for run in range(int(gone), n_runs):
+        sizes, used_s = _sizes(
+            left_s * (run + 1 - gone) / (n_runs - gone),
+            n_steps=n_steps,
+            step_s=step_s,
+            judging_s=judging_s,
+            most=most - sum(share > run for _, share in course),
+            n_slow=n_slow - (len(course) - len(done)),
+            slow_s=slow_s,
+        )
+        if not sizes and run < gone and run + 1 < n_runs:
+            sizes = [max(1, math.ceil(_SHORTEST * n_steps))]
+            used_s = sizes[0] * step_s + judging_s
+        if not sizes:
+            break
+        so_far = itertools.accumulate(sizes)
+        shares = (gone + (run + 1 - gone) * n / sum(sizes) for n in so_far)
+        course = (*course, *zip(sizes[:-1], shares, strict=False), (sizes[-1], run + 1.0))
+        left_s, gone = left_s - used_s, run + 1.0
+    return course
+
+
+def _sizes(
+    time_s: float,
+    *,
+    n_steps: int,
+    step_s: float,
+    judging_s: float,
+    most: int,
+    n_slow: int,
+    slow_s: float,
+) -> tuple[list[int], float]:
+    """The steps of each epoch of a run that fits into the time, and the seconds they take."""
     left_s, sizes = time_s, list[int]()
-    while len(done) + len(sizes) < most and (not sizes or sizes[-1] == n_steps):
+    while len(sizes) < most and (not sizes or sizes[-1] == n_steps):
         a_step_s = step_s + (slow_s / n_steps if len(sizes) < n_slow else 0.0)
         size = min(n_steps, int((left_s - judging_s) / a_step_s))
         if size < max(1, _SHORTEST * n_steps):
             break
         sizes.append(size)
         left_s -= size * a_step_s + judging_s
-    total, begun, gone = sum(sizes), done[-1][1] if done else 0.0, 0
-    ahead = []
-    for size in sizes:
-        gone += size
-        ahead.append((size, 1.0 if gone == total else begun + (1 - begun) * gone / total))
-    return (*done, *ahead)
+    return sizes, time_s - left_s
 
 
 def share_done(course: Course, epoch: int, step: float) -> float:
-    """How far the schedule is after some steps of an epoch, from 0 to 1.
+    """How far the schedule is after some steps of an epoch: from 0 to 1 in the first run.
 
     Args:
         course: of the run.
@@ -96,6 +133,8 @@ def share_done(course: Course, epoch: int, step: float) -> float:
         0.75
     """
     size, after = course[epoch - 1]
+    if step == size:
+        return after
     before = course[epoch - 2][1] if epoch > 1 else 0.0
     return before + (after - before) * step / size
 
@@ -118,12 +157,12 @@ def share_of_peak(done: float, warm_up: float = WARM_UP) -> float:
     return min(1.0, done / warm_up) * (1 + math.cos(math.pi * done)) / 2
 
 
-def course_of(value: Sequence[Sequence[float]]) -> Course | None:
-    """A course from plain lists, as JSON has it; None if it is none."""
+def course_of(value: Sequence[Sequence[float]], n_runs: int = 1) -> Course | None:
+    """A course of so many runs from plain lists, as JSON has it; None if it is none."""
     try:
         course = tuple((int(size), float(after)) for size, after in value)
     except (TypeError, ValueError):
         return None
     shares = [0.0, *(after for _, after in course)]
-    rising = all(a < b <= 1 for a, b in itertools.pairwise(shares))
+    rising = all(a < b <= n_runs for a, b in itertools.pairwise(shares))
     return course if rising and all(size >= 1 for size, _ in course) else None

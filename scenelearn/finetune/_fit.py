@@ -118,7 +118,8 @@ def fit(
             features, the head, the test) is done even if it takes longer, with a logged warning.
         epochs: exactly so many epochs of fine-tuning, whatever time they take; 0: none; None: as
             many as fit into the time, the last one shorter where needed, at most 40 from stored
-            weights and 120 from random ones. Or the course of an earlier result's settings.
+            weights and 120 from random ones. Or the course of an earlier result's settings. Of a
+            soup, see `Recipe.soup`, each run has so many.
         batch_size: photos a training step.
         learning_rate: peak rate of fine-tuning, of which a kernel may have a share, see
             `Recipe.relative_rates`; None for the default: 0.001, but 0.003 from random weights and
@@ -205,7 +206,9 @@ def fit(
             state = unpack(saved.about["state"], saved.arrays)
             settings = replace(settings, batch_size=state.schedule.batch_size)
             sides = sides_of(splits, pixels, settings.batch_size, seed)
-            to_logits, model = _network.with_blank_head(features, n_classes)
+            to_logits, model = _network.with_blank_head(
+                features, n_classes, mirrored=settings.recipe.mirrored
+            )
             learner = restored(features, to_logits, sides, settings, saved.arrays)
             clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
         network = sight_model(model)
@@ -318,7 +321,7 @@ def _solved(
             bias=shared_array(head.bias),
             strength=shared(head.strength),
         )
-        to_logits, model = _network.with_head(features, head)
+        to_logits, model = _network.with_head(features, head, mirrored=settings.recipe.mirrored)
         solved = _epoch_0(head.logits(found.validation), found.validation_labels)
         n = len(found.validation)
         right = wilson(round(solved.validation_accuracy * n), n)
@@ -361,7 +364,8 @@ def _said_of(state: State, stopped: str, *, asked: object) -> str:
     if not plan.course:
         return "none" + (early or ": not a tenth of an epoch fits into the time")
     step = f"{plan.step_s * 1e3:.0f} ms a step of {plan.batch_size} photos"
-    return f"{n_done} of {plan.n_epochs} planned epochs, {step}{early}"
+    runs = f" in {state.n_in_soup} of {plan.n_runs} runs" if plan.n_runs > 1 else ""
+    return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
 
 
 def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Epoch:

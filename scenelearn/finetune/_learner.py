@@ -85,7 +85,7 @@ def learner_of(features: Any, to_logits: Any, sides: Sides, settings: FitSetting
     if parts is None:
         return learner
     below, above = parts
-    n_views = min(n_views, settings.most_epochs + 1)  # steps are timed on view 0
+    n_views = min(n_views, settings.n_runs * settings.most_epochs + 1)  # steps are timed on view 0
     validation = sides.validation
     maps = Maps(
         below,

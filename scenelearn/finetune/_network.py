@@ -9,6 +9,7 @@ import numpy as np
 
 from scenelearn import backbone as backbones
 from scenelearn._backend import keras
+from scenelearn.classify import mirrored as mirrored_of
 from scenelearn.finetune._head import Head
 from scenelearn.finetune._settings import FitSettings
 
@@ -35,12 +36,13 @@ def features_for(settings: FitSettings) -> Any:
     return backbones.fast_on_cpu(features)
 
 
-def with_head(features: Any, head: Head) -> tuple[Any, Any]:
+def with_head(features: Any, head: Head, *, mirrored: bool = False) -> tuple[Any, Any]:
     """Put a head onto a model of features.
 
     Args:
         features: from raw pixels to (batch, n_features).
         head: its first values.
+        mirrored: whether the second model looks at the mirror image of each photo as well.
 
     Returns:
         Two models that share all layers: to logits, for training, and to probabilities.
@@ -56,18 +58,21 @@ def with_head(features: Any, head: Head) -> tuple[Any, Any]:
     dense.bias.assign(bias)
     logits = dense(features.output)
     probabilities = k.layers.Softmax(dtype="float32", name="probabilities")(logits)
-    return k.Model(features.input, logits), k.Model(features.input, probabilities, name="scenes")
+    model = k.Model(features.input, probabilities, name="scenes")
+    return k.Model(features.input, logits), mirrored_of(model) if mirrored else model
 
 
-def with_blank_head(features: Any, n_classes: int) -> tuple[Any, Any]:
+def with_blank_head(features: Any, n_classes: int, *, mirrored: bool = False) -> tuple[Any, Any]:
     """As `with_head`, with a head of zeros.
 
     Args:
         features: from `backbone.build`.
         n_classes: how many classes.
+        mirrored: as in `with_head`.
     """
     kernel = np.zeros((int(features.output.shape[-1]), n_classes), np.float32)
-    return with_head(features, Head(kernel=kernel, bias=kernel[0].copy(), strength=1))
+    head = Head(kernel=kernel, bias=kernel[0].copy(), strength=1)
+    return with_head(features, head, mirrored=mirrored)
 
 
 def choose_trained(features: Any, image_px: int, trained: str) -> None:

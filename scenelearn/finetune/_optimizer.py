@@ -44,10 +44,17 @@ def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> An
     return scaled(optimizer, precision)
 
 
+def forget(model: Any) -> None:
+    """Let a model's optimizer be as before its first step; a loss scale stays as it has grown."""
+    optimizer = _unscaled(model)
+    for variable in optimizer.variables:
+        variable.assign(keras().ops.zeros(variable.shape, variable.dtype))
+
+
 @contextmanager
 def averaged(model: Any) -> Iterator[None]:
     """Inside, the model has the running average of its weights, if its optimizer keeps one."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # the loss is scaled
+    optimizer = _unscaled(model)
     if not optimizer.use_ema:
         yield
         return
@@ -61,3 +68,8 @@ def averaged(model: Any) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, own, strict=True):
             variable.assign(value)
+
+
+def _unscaled(model: Any) -> Any:
+    """The optimizer itself, where another one around it scales the loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -166,7 +167,9 @@ def _planned(
     features = _network.features_for(settings)
     settings = replace(settings, batch_size=shareable_batch(features, settings))
     network_s = time.monotonic() - start
-    to_logits, model = _network.with_blank_head(features, splits.photos.n_classes)
+    to_logits, model = _network.with_blank_head(
+        features, splits.photos.n_classes, mirrored=settings.recipe.mirrored
+    )
     photo_s = seconds_a_photo(features, feature_batch(settings.batch_size))
     sight_s = seconds_a_photo(sight_model(model), settings.batch_size)
     step_s, judge_s, slow_s, n_slow, learner = 0.0, 0.0, 0.0, 0, None
@@ -289,9 +292,11 @@ def _reasons(
             "for it, less than a tenth of an epoch"
         )
     else:
-        enough = "; more would not be worth it" if len(found.course) == settings.most_epochs else ""
+        most = settings.most_epochs * settings.n_runs
+        enough = "; more would not be worth it" if len(found.course) == most else ""
+        runs = f" in {math.ceil(found.course[-1][1])} runs" if settings.n_runs > 1 else ""
         lines.append(
-            f"{len(found.course)} epochs of {found.course[0][0]:,} steps or less in the "
+            f"{len(found.course)} epochs{runs} of {found.course[0][0]:,} steps or less in the "
             f"{left_s:.0f} s that are left for them: {n_steps:,} steps{enough}"
         )
     return tuple(lines)

@@ -42,6 +42,13 @@ class Recipe:
             maps of the layers that do not train are kept, in scenelearn's cache while the fit goes
             on, instead of computed at each step. Not with MixUp or CutMix, not by several
             processes, and not of networks that hand on several maps at once (NASNet).
+        soup: how often fine-tuning starts from the solved head, each time with other views of the
+            photos in another order. The mean of the weights that these runs end with takes the
+            place of the last ones: a "model soup", which answers as fast as one of them. They share
+            the time, or have as many `epochs` each as are asked for. With stored weights only, and
+            not with `batch_statistics`.
+        mirrored: whether the classifier answers by the mean of what a photo and its mirror image
+            have, from its calibration on, wherever it is used: for twice the time of each answer.
         weight_decay: of AdamW, at least 0.
         batch_statistics: whether BatchNormalization normalizes by the batch and moves its stored
             statistics, as in training from scratch. With stored weights only; random ones do.
@@ -63,6 +70,8 @@ class Recipe:
         Label smoothing: C. Szegedy et al. (2016), Rethinking the Inception architecture. CVPR.
         Averaging: B. Polyak, A. Juditsky (1992), Acceleration of stochastic approximation by
         averaging. SIAM J. Control Optim. 30.
+        Soups: M. Wortsman et al. (2022), Model soups: averaging weights of multiple fine-tuned
+        models improves accuracy without increasing inference time. ICML.
         Interpolation: M. Wortsman et al. (2022), Robust fine-tuning of zero-shot models. CVPR.
         Weight decay: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR.
     """
@@ -76,6 +85,8 @@ class Recipe:
     average: float = 0.0
     interpolate: bool = True
     views: int = 0
+    soup: int = 1
+    mirrored: bool = False
     weight_decay: float = 0.01
     batch_statistics: bool = False
 
@@ -85,7 +96,7 @@ class Recipe:
                 f"`trained` must be one of {', '.join(map(repr, TRAINED))}. "
                 f"Received: trained={self.trained!r}. 'coarse' is usual."
             )
-        for name in ("relative_rates", "interpolate", "batch_statistics"):
+        for name in ("relative_rates", "interpolate", "mirrored", "batch_statistics"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(
                     f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}."
@@ -96,6 +107,7 @@ class Recipe:
         _between("mixup", self.mixup, 0.0, 100.0, "0.2 is usual.")
         _between("cutmix", self.cutmix, 0.0, 100.0, "1 is usual.")
         whole("views", self.views, 0, "0 varies a photo anew at each epoch.")
+        whole("soup", self.soup, 1, "1 starts once; 4 is usual for a soup.")
         _between("weight_decay", self.weight_decay, 0.0, 10.0, "0.01 is usual.")
 
     def to_json(self) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class FitSettings:
             None for random weights.
         image_px: width and height at which the network sees a photo, in pixels, at least 32.
         minutes: wall-clock budget of the whole fit, in minutes, above 0.
-        epochs: exactly so many epochs of fine-tuning; None lets the budget decide; 0 for none. The
-            settings of a result of which the budget decided hold its course instead: for each epoch
-            its steps and the share of the schedule that was done after it.
+        epochs: exactly so many epochs of fine-tuning, in each run of a soup; None lets the budget
+            decide; 0 for none. The settings of a result of which the budget decided hold its course
+            instead: for each epoch its steps and how far the schedule was after it, from 0 to 1 in
+            the first run, from 1 to 2 in the second.
         batch_size: photos a training step, at least 1.
         learning_rate: peak rate of fine-tuning, above 0.
         augmentation: how training photos are varied while fine-tuning: the name of a policy, or a
@@ -89,7 +90,7 @@ class FitSettings:
         whole("batch_size", self.batch_size, 1, "32 is usual.")
         whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
         if isinstance(self.epochs, list | tuple):
-            object.__setattr__(self, "epochs", _course(self.epochs))
+            object.__setattr__(self, "epochs", _course(self.epochs, self.n_runs))
         elif self.epochs is not None:
             whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
         _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
@@ -97,10 +98,16 @@ class FitSettings:
 
     @property
     def most_epochs(self) -> int:
-        """The most epochs that the fit makes, however much time it has."""
+        """The most epochs that each run of the fit makes, however much time it has."""
         if self.epochs is None:
             return _MOST_EPOCHS_RANDOM if self.weights is None else _MOST_EPOCHS_STORED
         return self.epochs if isinstance(self.epochs, int) else len(self.epochs)
+
+    @property
+    def n_runs(self) -> int:
+        """How often fine-tuning starts from the solved head, see `Recipe.soup`."""
+        able = self.weights is not None and not self.recipe.batch_statistics
+        return self.recipe.soup if able else 1
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, by name."""
@@ -178,12 +185,12 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
-def _course(value: Sequence[Sequence[float]]) -> Course:
-    course = course_of(value)
+def _course(value: Sequence[Sequence[float]], n_runs: int) -> Course:
+    course = course_of(value, n_runs)
     if course is None:
         raise ArgumentError(
             "`epochs` must be a whole number of at least 0, None, or the course of a result: pairs "
-            "of steps and a share that rises to at most 1. "
+            f"of steps and a share that rises to at most {n_runs}, the number of runs. "
             f"Received: epochs={value!r}. Pass None to let `minutes` decide."
         )
     return course

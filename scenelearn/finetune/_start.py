@@ -94,6 +94,7 @@ def planned(
         )
     schedule = Schedule(
         course=course,
+        n_runs=settings.n_runs,
         timed=timed,
         peak=settings.learning_rate,
         least_warm_up=0 if settings.weights is None else _LEAST_WARM_UP,
@@ -108,7 +109,9 @@ def planned(
         solved,
         best_weights,
         model=learner.model if _looks_between(settings) and course else None,
-        usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
+        usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1])
+        if settings.recipe.interpolate
+        else 1.0,
     )
 
 
@@ -152,9 +155,9 @@ def judging_seconds(
 
 
 def _looks_between(settings: FitSettings) -> bool:
-    """Whether a network between the solved head's and the fine-tuned one may be kept."""
-    recipe = settings.recipe
-    return recipe.interpolate and settings.weights is not None and not recipe.batch_statistics
+    """Whether networks on the way from the solved head's to the fine-tuned one are judged."""
+    able = settings.weights is not None and not settings.recipe.batch_statistics
+    return able and (settings.recipe.interpolate or settings.n_runs > 1)
 
 
 def first_course(settings: FitSettings, time_s: float, *, n_steps: int, **seconds: Any) -> Course:
@@ -167,10 +170,11 @@ def first_course(settings: FitSettings, time_s: float, *, n_steps: int, **second
         seconds: what steps and judging take, as `fitting` wants it.
     """
     if isinstance(settings.epochs, int):
-        return even(settings.epochs, n_steps)
+        return even(settings.epochs, n_steps, settings.n_runs)
     if settings.epochs is not None:
         return settings.epochs
-    return fitting(time_s, n_steps=n_steps, most=settings.most_epochs, **seconds)
+    most, n_runs = settings.most_epochs, settings.n_runs
+    return fitting(time_s, n_steps=n_steps, most=most, n_runs=n_runs, **seconds)
 
 
 def restored(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ class Schedule:
 
     Attributes:
         course: the steps of each epoch, see `_course`; empty for no epoch.
+        n_runs: how often it goes from the first weights through the schedule.
         timed: whether the time decides how many; then the course is planned anew after each.
         peak: the highest learning rate.
         least_warm_up: steps over which the rate rises at the least.
@@ -37,6 +38,7 @@ class Schedule:
     """
 
     course: Course
+    n_runs: int
     timed: bool
     peak: float
     least_warm_up: int
@@ -58,8 +60,13 @@ class Schedule:
 
     def rate(self, epoch: int, step: float) -> float:
         """The learning rate after some steps of an epoch, from number 1 on."""
-        warm_up = max(WARM_UP, self.least_warm_up / self.n_steps)
-        return self.peak * share_of_peak(share_done(self.course, epoch, step), warm_up)
+        steps_a_run = self.n_steps / self.course[-1][1]
+        warm_up = max(WARM_UP, self.least_warm_up / steps_a_run)
+        return self.peak * share_of_peak(share_done(self.course, epoch, step) % 1, warm_up)
+
+    def ends_run(self, epoch: int) -> bool:
+        """Whether a run is through after an epoch of this number."""
+        return self.course[epoch - 1][1] % 1 == 0
 
 
 class Judged(NamedTuple):
@@ -113,6 +120,9 @@ class State:
             the fine-tuned ones will be judged.
         usual_share: which of those to keep unless another is better by more than chance.
         share: how far it lies on the way from the solved head's network (0) to its epoch's (1).
+        soup: mean of what trains at the end of each run so far; empty before that, and if there is
+            one run only.
+        n_in_soup: how many runs these are.
         step: steps of the running epoch that are done.
         losses: of each of them.
         epoch_s: seconds that they took.
@@ -126,6 +136,8 @@ class State:
     usual_share: float = 0.0
     best: int = 0
     share: float = 1.0
+    soup: list[npt.NDArray[Any]] = field(default_factory=list)
+    n_in_soup: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
     epoch_s: float = 0.0
@@ -148,6 +160,13 @@ class State:
             self.keep(model, epoch.calibrated_loss, epoch=epoch.number)
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
+
+    def close_run(self, model: Any) -> None:
+        """Stir what a run has ended with into the soup."""
+        self.n_in_soup += 1
+        weights, share = arrays_of(model.trainable_variables), np.float32(1 / self.n_in_soup)
+        mean = self.soup or weights
+        self.soup = [a + share * (b - a) for a, b in zip(mean, weights, strict=True)]
 
 
 def begun(
@@ -172,7 +191,7 @@ def begun(
         history=[solved],
         best_weights=weights,
         best_loss=solved.calibrated_loss,
-        first_weights=[] if model is None else [_array(v) for v in model.trainable_variables],
+        first_weights=[] if model is None else arrays_of(model.trainable_variables),
         usual_share=usual_share,
     )
 
@@ -187,14 +206,16 @@ def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
     Returns:
         Two dictionaries for `unpack` and `restore`.
     """
-    bare = replace(state, best_weights=[], first_weights=[])  # for `asdict` copies all it is given
+    # without what `asdict` would copy
+    bare = replace(state, best_weights=[], first_weights=[], soup=[])
     about = asdict(bare)
-    del about["best_weights"], about["first_weights"]
+    del about["best_weights"], about["first_weights"], about["soup"]
     groups = {
         "model": model.variables,
         "optimizer": model.optimizer.variables,
         "best": state.best_weights,
         "first": state.first_weights,
+        "soup": state.soup,
     }
     arrays = {
         f"{group}/{k}": _array(value) for group, of in groups.items() for k, value in enumerate(of)
@@ -206,11 +227,13 @@ def unpack(about: Mapping[str, Any], arrays: Arrays) -> State:
     """The state that `pack` took apart."""
     plain = dict(about)
     schedule = plain.pop("schedule")
+    course = course_of(schedule["course"], schedule["n_runs"])
     return State(
-        schedule=Schedule(**schedule | {"course": course_of(schedule["course"]) or ()}),
+        schedule=Schedule(**schedule | {"course": course or ()}),
         history=[Epoch(**epoch) for epoch in plain.pop("history")],
         best_weights=_group(arrays, "best"),
         first_weights=_group(arrays, "first"),
+        soup=_group(arrays, "soup"),
         **plain,
     )
 
@@ -226,6 +249,11 @@ def restore(model: Any, arrays: Arrays) -> None:
     for group, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
         for variable, value in zip(variables, _group(arrays, group), strict=True):
             variable.assign(value)
+
+
+def arrays_of(variables: Iterable[Any]) -> list[npt.NDArray[Any]]:
+    """The values of variables."""
+    return [_array(variable) for variable in variables]
 
 
 def _group(arrays: Arrays, name: str) -> list[npt.NDArray[Any]]:

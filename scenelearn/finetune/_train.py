@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,10 @@ from scenelearn.finetune._between import SHARES, chosen_share
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._course import fitting, share_done
 from scenelearn.finetune._learner import Learner
-from scenelearn.finetune._optimizer import averaged, optimizer_of
+from scenelearn.finetune._optimizer import averaged, forget, optimizer_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._state import Judged, Schedule, State, judged, pack
+from scenelearn.finetune._state import Judged, Schedule, State, arrays_of, judged, pack
 from scenelearn.finetune._stop import Requested
 
 _TIMED_STEPS = 5
@@ -79,7 +79,7 @@ class Watch:
     Attributes:
         deadline: when fine-tuning should end, on `time.monotonic`'s clock. An epoch that takes
             longer than planned is left a little later.
-        most_epochs: how many there may be.
+        most_epochs: how many there may be in a run.
         spare_s: how much later.
         stop: whether a signal asks for the end.
         checkpoint: where the state is kept now and then.
@@ -110,11 +110,13 @@ def run(learner: Learner, state: State, watch: Watch) -> str:
     """Fine-tune the learner's model in place, from where the state stands.
 
     The rate rises to its peak over the first tenth of the course or more and falls to 0 along a
-    half cosine. Where the time decides, the rest of the course is planned anew after each epoch by
-    how long it took: so the rate comes to 0 just when the time is over. At the end the model has
-    the weights that were best on the validation photos after an epoch; the solved head is epoch 0.
-    Or, if nothing stopped it and there is a solved head to start from, those of a network between
-    the first and the last, see `_between`.
+    half cosine; of several runs, in each, from the first weights on and by an optimizer that has
+    forgotten the run before. Where the time decides, the rest of the course is planned anew after
+    each epoch by how long it took: so the rate comes to 0 just when the time is over. At the end
+    the model has the weights that were best on the validation photos after an epoch; the solved
+    head is epoch 0. Or, if nothing stopped it and there is a solved head to start from, those of a
+    network between the first and the last, or between the first and the mean of all runs that came
+    to their end; see `_between`.
 
     Args:
         learner: what trains, its model compiled, and on what.
@@ -135,7 +137,7 @@ def run(learner: Learner, state: State, watch: Watch) -> str:
     if not stopped and not _is_through(state) and watch.is_over:
         stopped = "time"  # nothing more was planned, as nothing more fits
     if stopped in ("", "time"):
-        _choose_between(model, learner.sides.validation, state, watch)
+        _choose_between(learner, state, watch)
     if state.schedule.course and stopped == watch.stop.requested != "":
         watch.keep(state, model)
     if stopped:
@@ -147,7 +149,7 @@ def run(learner: Learner, state: State, watch: Watch) -> str:
 def _is_through(state: State) -> bool:
     """Whether the schedule went to its end."""
     course = state.schedule.course
-    return not course or course[-1][1] >= 1
+    return not course or course[-1][1] >= state.schedule.n_runs
 
 
 def _why(stopped: str, state: State) -> str:
@@ -208,11 +210,19 @@ def _rest_of_epoch(learner: Learner, state: State, watch: Watch) -> str:
             seconds=time.monotonic() - start,
         )
         state.close_epoch(epoch, model)
+        run_ended = (
+            plan.n_runs > 1 and n_done == plan.course[number - 1][0] and plan.ends_run(number)
+        )
+        if run_ended:
+            state.close_run(model)
     if plan.timed and n_done:
         if learner.n_new_views < n_new_views:
             steps_s = max(0.1 * steps_s, steps_s - plan.slow_s)
         state.schedule = _planned_anew(state, n_done, learner, steps_s, watch)
     _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
+    if run_ended and state.epoch <= state.schedule.n_epochs:
+        _assign(model.trainable_variables, state.first_weights)
+        forget(model)
     if not math.isfinite(found.loss):
         return "not finite"
     if watch.checkpoint.is_due(epoch_ended=True):
@@ -240,31 +250,32 @@ def _planned_anew(
         judging_s=judging_s,
         most=watch.most_epochs,
         done=(*plan.course[: number - 1], ended),
+        n_runs=plan.n_runs,
         n_slow=learner.n_new_views,
         slow_s=plan.slow_s,
     )
     return replace(plan, course=course)
 
 
-def _choose_between(model: Any, validation: Batches, state: State, watch: Watch) -> None:
-    """Keep one of the networks on the straight way from the first weights to the last.
+def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
+    """Keep one of the networks on the straight way from the first weights to the last, or the soup.
 
     The model is left with any of their weights.
     """
-    k, variables = keras(), model.trainable_variables
+    model, variables = learner.model, learner.model.trainable_variables
     if not state.first_weights or len(state.history) == 1:
         return
     with averaged(model):
-        last = [k.ops.convert_to_numpy(variable) for variable in variables]
+        last = state.soup or arrays_of(variables)
 
     def move_to(share: float) -> None:
-        for variable, a, b in zip(variables, state.first_weights, last, strict=True):
-            variable.assign(a + np.float32(share) * (b - a))
+        pairs = zip(state.first_weights, last, strict=True)
+        _assign(variables, [a + np.float32(share) * (b - a) for a, b in pairs])
 
     losses = {}
-    for share in SHARES:
+    for share in SHARES if learner.variation.recipe.interpolate else (1.0,):
         move_to(share)
-        found = _judged(model, validation, watch.stop)
+        found = _judged(model, learner.sides.validation, watch.stop)
         if found is None:
             break
         losses[share] = found.losses
@@ -277,6 +288,11 @@ def _choose_between(model: Any, validation: Batches, state: State, watch: Watch)
         move_to(share)
         epoch = len(state.history) - 1 if share else 0
         state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
+
+
+def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _judged(model: Any, validation: Batches, stop: Requested) -> Judged | None:
