@@ -60,7 +60,7 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     assert Path(value["report"]).is_file()
 
 
-def test_fit_without_a_folder_takes_the_network_of_the_weights_file(
+def test_fit_without_a_folder_takes_the_network_of_the_weights_file_and_the_finer_points(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
@@ -69,10 +69,29 @@ def test_fit_without_a_folder_takes_the_network_of_the_weights_file(
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
-        "--out", str(tmp_path / "out"),
+        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "trained=coarsest",
     )  # fmt: skip
     assert code == 0
-    assert json.loads(out)["settings"]["backbone"] == "mobilenet_0.25"
+    settings = json.loads(out)["settings"]
+    assert settings["backbone"] == "mobilenet_0.25"
+    assert (settings["recipe"]["soup"], settings["recipe"]["trained"]) == (2, "coarsest")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("soup", "`--recipe` must have the form NAME=VALUE. Received: 'soup'"),
+        ("soup=0", "`soup` must be a whole number of at least 1. Received: soup=0"),
+        ("soap=4", "Received: soap"),
+        ("mirrored=yes", "`mirrored` must be True or False. Received: mirrored='yes'"),
+    ],
+)
+def test_finer_point_that_is_none(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, words: str, said: str
+) -> None:
+    code, out, err = run(capsys, "fit", str(scenes), "--recipe", words, "--out", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert said in err
 
 
 def test_predict_prints_a_line_a_photo(

@@ -81,7 +81,27 @@ for name, (weights, below) in networks.items():
 # unless the validation photos tell another to be better by more than chance; among the choices is
 # the head's own network. Only then are the test photos looked at, once.
 #
-# ## 6. Where views come again, their maps are kept
+# ## 6. With more time: a soup
+#
+# More epochs, or more pixels, bring little after some minutes: one run of fine-tuning comes to
+# where it can come. But another run from the same head, which sees other views of the photos in
+# another order, comes to another place nearby, and between such places there are better ones. With
+# [`recipe={"soup": 4}`][scenelearn.finetune.Recipe] a fit makes four runs, one after the other, and
+# keeps the mean of the weights that they end with: one network, which answers as fast as any. The
+# runs share the time; each has its own warm-up and its own fall of the rate to 0, and an optimizer
+# that has forgotten the one before. What is kept is then chosen as in section 5, on the way from
+# the head's network to the soup. What a soup reached in 20 minutes is [in the
+# table](../results/index.py#which-network).
+#
+# ## 7. Seen twice
+#
+# With `recipe={"mirrored": True}` the classifier answers by the mean of what a photo and its mirror
+# image have: of the features, and so of the logits. Nothing in training changes. But from
+# calibration on, the network that looks twice is the one that is judged, saved, explained and
+# exported, so its probabilities are calibrated as they are. Each answer takes twice the time. It is
+# for photos of which the mirror image could be one as well: not for writing.
+#
+# ## 8. Where views come again, their maps are kept
 #
 # What lies below the layers that train gives the same maps for the same view of a photo, unless it
 # drops out at random (EfficientNet does; on kept maps, only the layers that train do). With
@@ -117,6 +137,7 @@ print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,
-# CVPR. I. Loshchilov, F. Hutter (2017), *SGDR: stochastic gradient descent with warm restarts*,
+# CVPR. M. Wortsman et al. (2022), *Model soups: averaging weights of multiple fine-tuned models
+# improves accuracy without increasing inference time*, ICML. I. Loshchilov, F. Hutter (2017), *SGDR: stochastic gradient descent with warm restarts*,
 # ICLR. N. Shazeer, M. Stern (2018), *Adafactor: adaptive learning rates with sublinear memory
 # cost*, ICML.

@@ -42,6 +42,10 @@ def add(commands: Any) -> None:
     fit.add_argument("--image-px", type=int, help="size the network sees, in pixels [160; 64]")
     fit.add_argument("--minutes", type=float, help="time to use [4.5; 2]")
     fit.add_argument("--epochs", type=int, help="exactly so many [as many as fit the time]")
+    fit.add_argument(
+        "--recipe", action="append", default=[], metavar="NAME=VALUE",
+        help="a finer point of fine-tuning, such as soup=4; may be given several times",
+    )  # fmt: skip
     fit.add_argument("--seed", type=int, default=0, help="of split and training [%(default)d]")
     fit.add_argument("--manifest", help="a .csv or .parquet that lists the photos of the folder")
     fit.add_argument("--quarantine", help="the quarantine.json of an audit: photos to go without")
@@ -61,6 +65,7 @@ def add(commands: Any) -> None:
 def _fit(options: argparse.Namespace) -> Answer:
     start = time.monotonic()
     out = sl.data.made_folder(options.out)  # before anything is trained for it
+    recipe = dict(_setting(words) for words in options.recipe)
     names = ("backbone", "weights", "image_px", "minutes")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with Bars() as bars:
@@ -82,6 +87,7 @@ def _fit(options: argparse.Namespace) -> Answer:
         if options.folder is not None and options.minutes is None:
             settings["minutes"] = max(1.0, _MINUTES - (time.monotonic() - start) / 60)
         settings |= {"epochs": options.epochs, "seed": options.seed, "progress": bars.show}
+        settings["recipe"] = recipe
         if options.plan:
             plan = sl.finetune.plan(splits, **settings)
             return Answer(str(plan), plan.to_json())
@@ -95,6 +101,19 @@ def _fit(options: argparse.Namespace) -> Answer:
         page = sl.report(fit, out / "report", audit=found)
     value = {"bundle": str(bundle), "report": str(page), **fit.to_json()}
     return Answer(_summary(fit, bundle, page), value)
+
+
+def _setting(words: str) -> tuple[str, Any]:
+    """A name and its value, as JSON or as a word."""
+    name, sign, value = words.partition("=")
+    if not sign:
+        raise ArgumentError(
+            f"`--recipe` must have the form NAME=VALUE. Received: {words!r}. Pass e.g. soup=4."
+        )
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _paths(file: str) -> list[str]:

@@ -5,7 +5,7 @@
 
 Each seed draws its own split; of its training side each class keeps as many photos as asked for,
 the same for all variants. Validation and test stay whole. All fits train for the same number of
-epochs, however long that takes. The file is written after each run, and runs that it holds are not
+epochs where the variant names no other, however long that takes. The file is written after each run, and runs that it holds are not
 repeated. A variant is compared with the defaults on the same test photos, as in `augment_helps`.
 Nothing in the library was chosen by these test photos.
 """
@@ -43,6 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "MixUp 0.2": {"recipe": {"mixup": 0.2}},
     "CutMix 1": {"recipe": {"cutmix": 1.0}},
     "running average 0.99": {"recipe": {"average": 0.99}},
+    "four times as many epochs": {"epochs": 40},
+    "soup of four, each as long": {"recipe": {"soup": 4}},
+    "photo and mirror image in the end": {"recipe": {"mirrored": True}},
 }
 
 
