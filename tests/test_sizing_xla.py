@@ -61,6 +61,20 @@ def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str
     assert found == pytest.approx(real, rel=0.05)
 
 
+def test_network_that_looks_at_mirror_images_too() -> None:
+    layers = keras().layers
+    with without_values(keras()):
+        network = mobile()
+        x = layers.Input((48, 48, 16))
+        mean = layers.Average()([network(x), network(keras().ops.flip(x, axis=2))])
+        model = keras().Model(x, layers.Dense(6)(mean))
+    real = planned(model, 8, "predict")["total_bytes"]
+    found = estimated(model, {"batch": 8, "step": "predict"})["estimated_bytes"]
+    assert found == pytest.approx(real, rel=0.05)
+    once, twice = (sizing.estimate(one) for one in (network, model))
+    assert twice.n_parameters == once.n_parameters + 10 * 6 + 6
+
+
 @pytest.mark.parametrize(
     ("name", "step", "within"),
     [

@@ -138,6 +138,6 @@ print(f"{about['cores']} CPU cores, Keras {about['keras']} on JAX {about['jax']}
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,
 # CVPR. M. Wortsman et al. (2022), *Model soups: averaging weights of multiple fine-tuned models
-# improves accuracy without increasing inference time*, ICML. I. Loshchilov, F. Hutter (2017), *SGDR: stochastic gradient descent with warm restarts*,
-# ICLR. N. Shazeer, M. Stern (2018), *Adafactor: adaptive learning rates with sublinear memory
-# cost*, ICML.
+# improves accuracy without increasing inference time*, ICML. I. Loshchilov, F. Hutter (2017),
+# *SGDR: stochastic gradient descent with warm restarts*, ICLR. N. Shazeer, M. Stern (2018),
+# *Adafactor: adaptive learning rates with sublinear memory cost*, ICML.

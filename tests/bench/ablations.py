@@ -5,9 +5,9 @@
 
 Each seed draws its own split; of its training side each class keeps as many photos as asked for,
 the same for all variants. Validation and test stay whole. All fits train for the same number of
-epochs where the variant names no other, however long that takes. The file is written after each run, and runs that it holds are not
-repeated. A variant is compared with the defaults on the same test photos, as in `augment_helps`.
-Nothing in the library was chosen by these test photos.
+epochs where the variant names no other, however long that takes. The file is written after each
+run, and runs that it holds are not repeated. A variant is compared with the defaults on the same
+test photos, as in `augment_helps`. Nothing in the library was chosen by these test photos.
 """
 
 from __future__ import annotations

@@ -268,6 +268,8 @@ def _operation(site: Site) -> list[int]:
         if len(parts) == 1:
             return [trace.scale(parts[0], constant)]
         return [getattr(trace, "multiply" if kind == "multiply" else "divide")(*parts)]
+    if kind == "flip":
+        return [trace.flip(parts[0], "space")]
     if kind in ACTIVATIONS and len(parts) == 1:
         return [ACTIVATIONS[kind](trace, parts[0])]
     raise UnknownLayerError(

@@ -245,7 +245,7 @@ def bidirectional(site: Site) -> list[int]:
         shapes = one.output_shapes(shape)
         out, *states = recurrent(replace(site, layer=one, weights=own, shapes=shapes))
         if one.go_backwards and one.return_sequences:
-            out = _flipped(site, out)
+            out = trace.flip(out, "time")
         made.append((out, states))
     (left, left_states), (right, right_states) = made
     if layer.merge_mode == "concat":
@@ -258,11 +258,3 @@ def bidirectional(site: Site) -> list[int]:
         total = trace.add(left, right)
         merged = [trace.scale(total, 0.5) if layer.merge_mode == "ave" else total]
     return [*merged, *left_states, *right_states]
-
-
-def _flipped(site: Site, x: int) -> int:
-    trace = site.trace
-    out = trace.emit("reverse", trace.shape(x), (x,), "time")
-    return trace.record(
-        out, (x,), lambda g: ((x, trace.emit("reverse", trace.shape(x), (g,), "time")),)
-    )

@@ -291,6 +291,13 @@ class Trace:
         back_order = tuple(sorted(range(len(order)), key=lambda place: order[place]))
         return self.record(out, (a,), lambda g: ((a, self.transpose(g, back_order)),))
 
+    def flip(self, a: int, axis: str) -> int:
+        """Reverse an axis, of which the name is enough: no size depends on it."""
+        out = self.emit("reverse", self.shape(a), (a,), axis)
+        return self.record(
+            out, (a,), lambda g: ((a, self.emit("reverse", self.shape(a), (g,), axis)),)
+        )
+
     def pad(self, a: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
         """Add elements at both ends of each axis."""
         shape = self.shape(a)
