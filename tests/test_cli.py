@@ -69,12 +69,14 @@ def test_fit_without_a_folder_takes_the_network_of_the_weights_file_and_the_fine
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
-        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "trained=coarsest",
+        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "mirrored=True",
+        "--recipe", "trained=coarsest",
     )  # fmt: skip
     assert code == 0
     settings = json.loads(out)["settings"]
     assert settings["backbone"] == "mobilenet_0.25"
-    assert (settings["recipe"]["soup"], settings["recipe"]["trained"]) == (2, "coarsest")
+    recipe = settings["recipe"]
+    assert (recipe["soup"], recipe["mirrored"], recipe["trained"]) == (2, True, "coarsest")
 
 
 @pytest.mark.parametrize(

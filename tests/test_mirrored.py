@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,22 @@ def test_network_that_mirrors_elsewhere_is_refused(mirrored: FitResult, tmp_path
     path = dataclasses.replace(mirrored.classifier, model=odd).save(tmp_path / "odd.keras")
     with pytest.raises(BundleError, match="a network that `fit` did not make"):
         sl.load(path)
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_bundle_that_turns_photos_round_in_another_way_is_refused(
+    mirrored: FitResult, tmp_path: Path, axis: int | None
+) -> None:
+    whole, odd = mirrored.save(tmp_path / "whole.keras"), tmp_path / "odd.keras"
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(odd, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                (flip,) = (one for one in config["config"]["layers"] if one["class_name"] == "Flip")
+                assert flip["config"]["axis"] == 2
+                flip["config"]["axis"] = axis
+                content = json.dumps(config).encode()
+            changed.writestr(name, content)
+    with pytest.raises(BundleError, match="turns photos round in another way"):
+        sl.load(odd)

@@ -11,7 +11,15 @@ import pytest
 
 import scenelearn as sl
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import FitResult, FitSettings, Recipe, _checkpoint, _settings, _train
+from scenelearn.finetune import (
+    FitResult,
+    FitSettings,
+    Recipe,
+    _checkpoint,
+    _settings,
+    _start,
+    _train,
+)
 from scenelearn.finetune._between import SHARES
 from scenelearn.finetune._course import course_of, even, fitting
 from scenelearn.finetune._state import Schedule, State, arrays_of
@@ -25,7 +33,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     network.get_layer("backbone").save_weights(weights)
     return {
         "backbone": "scenelearn_tiny", "weights": weights, "image_px": 32, "epochs": 3,
-        "batch_size": 16, "recipe": {"soup": 2, "interpolate": False},
+        "batch_size": 16, "recipe": {"soup": 2},
     }  # fmt: skip
 
 
@@ -48,6 +56,7 @@ def cooked(fitted: FitResult, settings: dict[str, Any]) -> tuple[FitResult, list
 
         patch.setattr(State, "close_run", closed)
         patch.setattr(_train, "forget", forgotten)
+        patch.setattr(_start, "usual_share", lambda _: 0.5)
         return sl.fit(fitted.splits, **settings), ends, begins
 
 
@@ -55,27 +64,45 @@ def network_of(fit: FitResult) -> list[np.ndarray]:
     return arrays_of(fit.classifier.model.get_layer("backbone").trainable_variables)
 
 
-def test_what_is_kept_is_the_mean_of_the_ends(
+def test_what_is_kept_lies_on_the_way_from_the_first_weights_to_the_mean_of_the_ends(
     cooked: tuple[FitResult, list[Any], list[Any]],
 ) -> None:
-    fit, ends, _ = cooked
+    fit, ends, ((first, _),) = cooked
     assert len(ends) == 2
-    kept = network_of(fit)  # the head, divided by its temperature, comes after it
-    for one, two, mean in zip(*ends, kept, strict=False):
-        np.testing.assert_allclose(mean, (one.astype(float) + two) / 2, rtol=1e-6, atol=1e-7)
     assert any(np.abs(one - two).max() > 1e-4 for one, two in zip(*ends, strict=True))
-    assert (fit.kept, fit.share) == ("fine-tuned", 1.0)
+    assert fit.share in SHARES[1:]
+    kept = network_of(fit)  # the head, divided by its temperature, comes after it
+    for value, start, one, two in zip(kept, first, *ends, strict=False):
+        mean = (one.astype(float) + two) / 2
+        np.testing.assert_allclose(value, start + fit.share * (mean - start), rtol=1e-5, atol=1e-6)
+    assert fit.kept == "fine-tuned"
     assert [epoch.number for epoch in fit.history] == list(range(7))
     assert "6 of 6 planned epochs in 2 of 2 runs" in next(
         phase.note for phase in fit.phases if phase.name == "fine-tuning"
     )
 
 
+def test_soup_takes_the_place_of_a_single_epoch_only_if_it_is_better(
+    fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, keep = [], State.keep
+
+    def noted(state: State, model: Any, loss: float, **more: Any) -> None:
+        kept.append(loss)
+        keep(state, model, loss, **more)
+
+    monkeypatch.setattr(State, "keep", noted)
+    fit = sl.fit(fitted.splits, **settings | {"recipe": {"soup": 2, "interpolate": False}})
+    assert fit.share in (0.0, 1.0)
+    assert kept == sorted(kept, reverse=True)
+    assert not kept or kept[-1] <= min(epoch.calibrated_loss for epoch in fit.history)
+
+
 def test_first_run_is_that_of_a_fit_without_soup_and_the_second_starts_where_it_did(
     cooked: tuple[FitResult, list[Any], list[Any]], settings: dict[str, Any]
 ) -> None:
     fit, _, begins = cooked
-    alone = sl.fit(fit.splits, **settings | {"recipe": {"interpolate": False}})
+    alone = sl.fit(fit.splits, **settings | {"recipe": {}})
     assert [e.train_loss for e in fit.history[1:4]] == [e.train_loss for e in alone.history[1:]]
     rates = [e.learning_rate for e in fit.history[1:]]
     np.testing.assert_allclose(rates[:3], rates[3:])
@@ -93,6 +120,7 @@ def test_resumed_soup_is_the_same_to_the_bit(
 ) -> None:
     monkeypatch.setattr(_checkpoint, "EVERY_S", 0.0)
     monkeypatch.setattr(_checkpoint, "MOST_SHARE", np.inf)
+    monkeypatch.setattr(_start, "usual_share", lambda _: 0.5)
 
     class CrashError(Exception):
         pass
@@ -111,19 +139,6 @@ def test_resumed_soup_is_the_same_to_the_bit(
     assert [replace(e, seconds=0.0, train_loss=0.0) for e in again.history] == [
         replace(e, seconds=0.0, train_loss=0.0) for e in fit.history
     ]
-
-
-def test_network_between_the_head_and_the_soup_may_be_kept(
-    cooked: tuple[FitResult, list[Any], list[Any]], settings: dict[str, Any]
-) -> None:
-    fit, ends, begins = cooked
-    between = sl.fit(fit.splits, **settings | {"recipe": {"soup": 2}})
-    assert between.share in SHARES
-    ((first, _),) = begins
-    for value, start, one, two in zip(network_of(between), first, *ends, strict=False):
-        mean = (one.astype(float) + two) / 2
-        expected = start + between.share * (mean - start)
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_time_is_shared_by_the_runs_and_a_repetition_has_their_course(
@@ -146,7 +161,9 @@ def test_random_weights_and_statistics_of_batches_have_no_soup(fitted: FitResult
     assert FitSettings(recipe=Recipe(soup=4)).n_runs == 4
     with pytest.raises(ArgumentError, match=r"rises to at most 1, the number of runs"):
         FitSettings(epochs=((5, 0.5), (5, 2.0)))
-    assert FitSettings(epochs=((5, 0.5), (5, 2.0)), recipe=Recipe(soup=2)).epochs is not None
+    assert FitSettings(epochs=((5, 1.0), (5, 2.0)), recipe=Recipe(soup=2)).epochs is not None
+    with pytest.raises(ArgumentError, match=r"rises to at most 2"):  # the end of a run in an epoch
+        FitSettings(epochs=((5, 0.5), (5, 2.0)), recipe=Recipe(soup=2))
 
 
 # The course
@@ -158,6 +175,7 @@ def test_course_of_several_runs_takes_the_time_that_there_is(time_s: float, n_ru
     course = fitting(time_s, n_steps=10, step_s=1.0, judging_s=2.0, most=1000, n_runs=n_runs)
     assert sum(size * 1.0 + 2.0 for size, _ in course) <= time_s
     ends = [n for n, (_, share) in enumerate(course) if share % 1 == 0]
+    assert bool(ends) == (time_s >= 3)
     assert [course[n][1] for n in ends] == list(range(1, len(ends) + 1))
     begun = np.array([0, *(n + 1 for n in ends)])
     steps = [sum(size for size, _ in course[a:b]) for a, b in itertools.pairwise(begun)]
@@ -175,7 +193,12 @@ def test_run_that_is_late_comes_to_its_end_if_another_follows() -> None:
     assert course[2] == (1, 1.0)
     assert course[-1][1] == 2.0
     assert fitting(1.0, **seconds, done=done, n_runs=1) == done
+    late = ((10, 1.0), (10, 1.95))  # the last run, too, which nothing would be left of otherwise
+    assert fitting(0.5, **seconds, done=late, n_runs=2) == (*late, (1, 2.0))
+    assert fitting(-0.5, **seconds, done=late, n_runs=2) == late
     assert fitting(0.5, **seconds, done=((10, 1.0),), n_runs=2) == ((10, 1.0),)
+    few = fitting(27.0, **seconds | {"n_steps": 100}, n_runs=4)  # a tenth and judging take 12
+    assert [share for _, share in few] == [1.0, 2.0]
     assert even(2, 10, 2) == ((10, 0.5), (10, 1.0), (10, 1.5), (10, 2.0))
 
 

@@ -58,7 +58,7 @@ def sight_model(model: Any) -> Any:
     if is_mirrored(model):
         again = look(k.ops.flip(x, axis=2))
         features, traits = (
-            k.layers.Average()([one, other])
+            k.layers.Average(dtype="float32")([one, other])
             for one, other in zip((features, traits), again, strict=True)
         )
     logits = model.get_layer("logits")(features)

@@ -23,7 +23,8 @@ def mirrored(model: Any) -> Any:
     k = keras()
     x, backbone = entrance(model)
     both = [backbone(x), backbone(k.ops.flip(x, axis=2))]
-    logits = model.get_layer("logits")(k.layers.Average(name=_MEAN)(both))
+    mean = k.layers.Average(dtype="float32", name=_MEAN)(both)
+    logits = model.get_layer("logits")(mean)
     return k.Model(model.input, model.get_layer("probabilities")(logits), name=model.name)
 
 

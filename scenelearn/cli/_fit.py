@@ -104,14 +104,14 @@ def _fit(options: argparse.Namespace) -> Answer:
 
 
 def _setting(words: str) -> tuple[str, Any]:
-    """A name and its value, as JSON or as a word."""
+    """A name and its value: true or false, a number, or a word."""
     name, sign, value = words.partition("=")
     if not sign:
         raise ArgumentError(
             f"`--recipe` must have the form NAME=VALUE. Received: {words!r}. Pass e.g. soup=4."
         )
     try:
-        return name, json.loads(value)
+        return name, json.loads(value.lower())
     except ValueError:
         return name, value
 

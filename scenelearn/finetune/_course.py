@@ -47,9 +47,9 @@ def fitting(
 ) -> Course:
     """The course that ends when the time does, going on from what is done of it.
 
-    The runs that are left share the time. In each, whole epochs as long as they fit, then a shorter
-    one if a tenth of an epoch fits. The schedule stretches or shrinks with them: its rate falls to
-    0 just at the end of each run.
+    The runs that are left share the time, or as many of them as a tenth of an epoch each fits for.
+    In each, whole epochs as long as they fit, then a shorter one if a tenth of an epoch fits. The
+    schedule stretches or shrinks with them: its rate falls to 0 just at the end of each run.
 
     Args:
         time_s: seconds from now on.
@@ -64,8 +64,8 @@ def fitting(
 
     Returns:
         `done`, and what fits. Only `done` if that is nothing, or the schedule is through: its
-        last steps were the slow ones that nothing should follow. A run that is begun comes to its
-        end in any case if another should follow; one is begun only if something of it fits.
+        last steps were the slow ones that nothing should follow. One of several runs that is begun
+        comes to its end while there is any time, however short its last epoch is.
 
     Example:
         Twenty steps fit into the first epochs, and ten more are worth one of their own:
@@ -77,17 +77,22 @@ def fitting(
     """
     course, left_s, gone = done, time_s, done[-1][1] if done else 0.0
     for run in range(int(gone), n_runs):
-        sizes, used_s = _sizes(
-            left_s * (run + 1 - gone) / (n_runs - gone),
-            n_steps=n_steps,
-            step_s=step_s,
-            judging_s=judging_s,
-            most=most - sum(share > run for _, share in course),
-            n_slow=n_slow - (len(course) - len(done)),
-            slow_s=slow_s,
-        )
-        if not sizes and run < gone and run + 1 < n_runs:
-            sizes = [max(1, math.ceil(_SHORTEST * n_steps))]
+        is_begun = gone > run
+        for last in (n_runs,) if is_begun else range(n_runs, run, -1):
+            sizes, used_s = _sizes(
+                left_s * (run + 1 - gone) / (last - gone),
+                n_steps=n_steps,
+                step_s=step_s,
+                judging_s=judging_s,
+                most=most - sum(share > run for _, share in course),
+                n_slow=n_slow - (len(course) - len(done)),
+                slow_s=slow_s,
+            )
+            if sizes:
+                break
+        if not sizes and is_begun and n_runs > 1 and left_s > 0:
+            shortest = math.ceil(_SHORTEST * n_steps)
+            sizes = [max(1, min(shortest, int((left_s - judging_s) / step_s)))]
             used_s = sizes[0] * step_s + judging_s
         if not sizes:
             break
@@ -164,5 +169,5 @@ def course_of(value: Sequence[Sequence[float]], n_runs: int = 1) -> Course | Non
     except (TypeError, ValueError):
         return None
     shares = [0.0, *(after for _, after in course)]
-    rising = all(a < b <= n_runs for a, b in itertools.pairwise(shares))
+    rising = all(a < b <= min(n_runs, int(a) + 1) for a, b in itertools.pairwise(shares))
     return course if rising and all(size >= 1 for size, _ in course) else None

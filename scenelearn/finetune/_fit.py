@@ -251,7 +251,12 @@ def fit(
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
         "weights' licence": backbones.licence(settings.backbone, settings.weights),
         "test accuracy": str(on_test.accuracy),
-        **memory(to_logits, learner.model if len(state.history) > 1 else None, settings.batch_size),
+        **({"looks at": "each photo and its mirror image"} if settings.recipe.mirrored else {}),
+        **memory(
+            model if settings.recipe.mirrored else to_logits,
+            learner.model if len(state.history) > 1 else None,
+            settings.batch_size,
+        ),
     }
     return FitResult(
         classifier=Classifier(

@@ -176,7 +176,7 @@ def _planned(
     if settings.epochs != 0:
         learner = _noise_learner(features, to_logits, splits, settings)
         step_s = _timed(learner, progress)
-        judge_s, slow_s = seconds_beside(learner, sight_s)
+        judge_s, slow_s = seconds_beside(learner, sight_s, settings)
         n_slow = learner.n_new_views
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos
@@ -284,8 +284,10 @@ def _reasons(
             f"layers are {'' if kept else 'not '}kept, {mb(n_bytes)} on disk"
         )
     n_steps = sum(size for size, _ in found.course)
+    several = found.course and settings.n_runs > 1
+    runs = f" in {math.ceil(found.course[-1][1])} runs" if several else ""
     if settings.epochs is not None:
-        lines.append(f"{len(found.course)} epochs, as asked for: {n_steps:,} steps")
+        lines.append(f"{len(found.course)} epochs{runs}, as asked for: {n_steps:,} steps")
     elif not found.course:
         lines.append(
             f"no fine-tuning: of {settings.minutes:g} minutes {max(0.0, left_s):.0f} s are left "
@@ -294,7 +296,6 @@ def _reasons(
     else:
         most = settings.most_epochs * settings.n_runs
         enough = "; more would not be worth it" if len(found.course) == most else ""
-        runs = f" in {math.ceil(found.course[-1][1])} runs" if settings.n_runs > 1 else ""
         lines.append(
             f"{len(found.course)} epochs{runs} of {found.course[0][0]:,} steps or less in the "
             f"{left_s:.0f} s that are left for them: {n_steps:,} steps{enough}"

@@ -101,7 +101,7 @@ class FitSettings:
         """The most epochs that each run of the fit makes, however much time it has."""
         if self.epochs is None:
             return _MOST_EPOCHS_RANDOM if self.weights is None else _MOST_EPOCHS_STORED
-        return self.epochs if isinstance(self.epochs, int) else len(self.epochs)
+        return self.epochs if isinstance(self.epochs, int) else -(-len(self.epochs) // self.n_runs)
 
     @property
     def n_runs(self) -> int:

@@ -69,7 +69,7 @@ def planned(
     if timed:
         sight_s = seconds_a_photo(network, settings.batch_size)
     n_photos = sides.train.n_photos, sides.validation.n_photos, sides.test.n_photos
-    judge_s, slow_s = seconds_beside(learner, sight_s) if timed else (0.0, 0.0)
+    judge_s, slow_s = seconds_beside(learner, sight_s, settings) if timed else (0.0, 0.0)
     judging_s, between_s, test_s = judging_seconds(judge_s, sight_s, settings, n_photos)
     keep_s = between_s + test_s
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
@@ -108,26 +108,25 @@ def planned(
         schedule,
         solved,
         best_weights,
-        model=learner.model if _looks_between(settings) and course else None,
-        usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1])
-        if settings.recipe.interpolate
-        else 1.0,
+        model=learner.model if n_between(settings) and course else None,
+        usual_share=usual_share(sides.train.n_photos / to_logits.output_shape[-1]),
     )
 
 
-def seconds_beside(learner: Learner, sight_s: float) -> tuple[float, float]:
+def seconds_beside(learner: Learner, sight_s: float, settings: FitSettings) -> tuple[float, float]:
     """What takes time beside steps: judging a photo, and computing an epoch's maps to keep.
 
     Args:
         learner: what trains.
-        sight_s: seconds a photo that the whole network takes.
+        sight_s: seconds a photo that the whole network takes in the end.
+        settings: of the fit. While training goes on, mirror images are not looked at.
 
     Returns:
         Seconds a photo that validates, and seconds an epoch.
     """
     maps, n = learner.maps, learner.sides.train.batch_size
     if maps is None or not maps.has_room:
-        return sight_s, 0.0
+        return sight_s / (2 if settings.recipe.mirrored else 1), 0.0
     judge_s = seconds_a_photo(learner.model, n, np.float32)
     return judge_s, seconds_a_photo(maps.below, n) * learner.sides.train.n_photos
 
@@ -150,14 +149,15 @@ def judging_seconds(
     n_train, n_validation, n_test = n_photos
     epoch_s = 1.3 * judge_s * n_validation
     n_seen = n_validation + n_test + min(n_train, MOST_PHOTOS)
-    between_s = len(SHARES) * epoch_s if _looks_between(settings) else 0.0
+    between_s = n_between(settings) * epoch_s
     return epoch_s, between_s, 1.3 * sight_s * n_seen + _END_S
 
 
-def _looks_between(settings: FitSettings) -> bool:
-    """Whether networks on the way from the solved head's to the fine-tuned one are judged."""
-    able = settings.weights is not None and not settings.recipe.batch_statistics
-    return able and (settings.recipe.interpolate or settings.n_runs > 1)
+def n_between(settings: FitSettings) -> int:
+    """How many networks are judged on the way from the solved head's to the fine-tuned one."""
+    if settings.weights is None or settings.recipe.batch_statistics:
+        return 0
+    return len(SHARES) if settings.recipe.interpolate else int(settings.n_runs > 1)
 
 
 def first_course(settings: FitSettings, time_s: float, *, n_steps: int, **seconds: Any) -> Course:

@@ -28,6 +28,7 @@ from scenelearn.finetune._state import Judged, Schedule, State, arrays_of, judge
 from scenelearn.finetune._stop import Requested
 
 _TIMED_STEPS = 5
+_NEARLY = 0.9  # of a run: what is left of its rate, 2 % of the peak, changes little any more
 
 _log = logging.getLogger(__name__)
 
@@ -115,8 +116,7 @@ def run(learner: Learner, state: State, watch: Watch) -> str:
     each epoch by how long it took: so the rate comes to 0 just when the time is over. At the end
     the model has the weights that were best on the validation photos after an epoch; the solved
     head is epoch 0. Or, if nothing stopped it and there is a solved head to start from, those of a
-    network between the first and the last, or between the first and the mean of all runs that came
-    to their end; see `_between`.
+    network between the first and the last, or between the first and the soup; see `_between`.
 
     Args:
         learner: what trains, its model compiled, and on what.
@@ -142,14 +142,16 @@ def run(learner: Learner, state: State, watch: Watch) -> str:
         watch.keep(state, model)
     if stopped:
         _log.warning(_why(stopped, state))
+    if stopped == "time":  # epochs that were planned and not begun are no part of it
+        state.schedule = replace(plan := state.schedule, course=plan.course[: state.epoch - 1])
     model.set_weights(state.best_weights)
     return stopped
 
 
 def _is_through(state: State) -> bool:
-    """Whether the schedule went to its end."""
+    """Whether the schedule went to its end, in a run at least."""
     course = state.schedule.course
-    return not course or course[-1][1] >= state.schedule.n_runs
+    return not course or course[-1][1] % 1 == 0
 
 
 def _why(stopped: str, state: State) -> str:
@@ -195,7 +197,8 @@ def _rest_of_epoch(learner: Learner, state: State, watch: Watch) -> str:
             break
         if watch.checkpoint.is_due():
             watch.keep(state, model)
-    steps_s, n_done = time.monotonic() - start, state.step
+    steps_s = time.monotonic() - start
+    n_done = state.step if stopped else plan.course[number - 1][0]
     with averaged(model):
         found = _judged(model, learner.sides.validation, watch.stop)
         if found is None:
@@ -210,9 +213,8 @@ def _rest_of_epoch(learner: Learner, state: State, watch: Watch) -> str:
             seconds=time.monotonic() - start,
         )
         state.close_epoch(epoch, model)
-        run_ended = (
-            plan.n_runs > 1 and n_done == plan.course[number - 1][0] and plan.ends_run(number)
-        )
+        is_whole = n_done == plan.course[number - 1][0]
+        run_ended = plan.n_runs > 1 and is_whole and plan.ends_run(number)
         if run_ended:
             state.close_run(model)
     if plan.timed and n_done:
@@ -265,7 +267,10 @@ def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
     model, variables = learner.model, learner.model.trainable_variables
     if not state.first_weights or len(state.history) == 1:
         return
+    in_run = state.schedule.course[state.epoch - 2][1] - state.n_in_soup
     with averaged(model):
+        if state.schedule.n_runs > 1 and in_run >= _NEARLY:
+            state.close_run(model)
         last = state.soup or arrays_of(variables)
 
     def move_to(share: float) -> None:
@@ -273,7 +278,8 @@ def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
         _assign(variables, [a + np.float32(share) * (b - a) for a, b in pairs])
 
     losses = {}
-    for share in SHARES if learner.variation.recipe.interpolate else (1.0,):
+    interpolates = learner.variation.recipe.interpolate
+    for share in SHARES if interpolates else (1.0,):
         move_to(share)
         found = _judged(model, learner.sides.validation, watch.stop)
         if found is None:
@@ -284,7 +290,9 @@ def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
             share, found.accuracy, found.calibrated_loss,
         )  # fmt: skip
     else:
-        share = chosen_share(losses, state.usual_share)
+        if not interpolates and not losses[1.0].mean() < state.best_loss:
+            return
+        share = chosen_share(losses, state.usual_share) if interpolates else 1.0
         move_to(share)
         epoch = len(state.history) - 1 if share else 0
         state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
