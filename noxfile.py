@@ -117,7 +117,7 @@ def backbones(session: nox.Session) -> None:
 
     Writes docs/results/backbones.json: of each network heads alone and fits of so many minutes; the
     embedded one is `scenelearn_tiny=scenelearn`. Goes on where it was cut off. Further arguments go
-    to tests.bench.intel: `--seeds 0 1 2`, `--image-px 192`, `--without-head`, `--recipe cutmix=1`.
+    to tests.bench.intel: `--seeds 0 1 2`, `--image-px 192`, `--without-head`, `--recipe soup=4`.
     """
     options = argparse.ArgumentParser(prog="nox -s backbones --")
     options.add_argument("--photos", metavar="FOLDER", required=True, help="the Intel photos")

@@ -143,3 +143,22 @@ def test_fit_in_16_bits_gives_a_classifier_in_32(
         for one in (fit.classifier, loaded)
     )
     assert np.allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.intel
+def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
+    intel: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = sl.scan(intel)
+    chosen = np.random.default_rng(0).permutation(len(photos))
+    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[1500:]])
+    settings = {"weights": weights / "mobilenet_v3_small_1.0_224_deq8_notop.h5", "epochs": 2}
+    exact = sl.fit(few, **settings)
+    monkeypatch.setattr(_precision, "_on_cpu", lambda: False)
+    for precision in _precision.PRECISIONS:
+        mixed = sl.fit(few, **settings, precision=precision)
+        assert (mixed.kept, mixed.stopped) == ("fine-tuned", "")
+        assert abs(mixed.evaluation.accuracy.value - exact.evaluation.accuracy.value) <= 0.02
+        difference = np.abs(mixed.test_probabilities - exact.test_probabilities)
+        assert difference.mean() < 0.02
+        assert difference.max() > 1e-6  # it was computed in another way

@@ -90,7 +90,7 @@ for name, (weights, below) in networks.items():
 # keeps the mean of the weights that they end with: one network, which answers as fast as any. The
 # runs share the time; each has its own warm-up and its own fall of the rate to 0, and an optimizer
 # that has forgotten the one before. What is kept is then chosen as in section 5, on the way from
-# the head's network to the soup. What a soup reached in 20 minutes is [in the
+# the head's network to the soup. What a soup of four reached in a quarter of an hour is [in the
 # table](../results/index.py#which-network).
 #
 # ## 7. Seen twice

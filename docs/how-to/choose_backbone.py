@@ -78,6 +78,8 @@ for (how, spent), values in sorted(
 # - **There is time for it**, four minutes for 6,000 photos: `mobilenet_v2`. `backbone="auto"` takes
 #   the best of a few that the minutes allow, by timing them on your machine;
 #   [`sl.finetune.plan`][scenelearn.finetune.plan] says which.
+# - **There is a quarter of an hour**: `mobilenet_v2` as a [soup](../explanation/finetuning.py), the
+#   best that we have measured, and no slower in use.
 # - **The classes differ in small things** (species, defects): more pixels first, then more width.
 # - **You have a GPU**: arithmetic is cheap there. We have not measured how cheap.
 # - **No download is possible**: `scenelearn_tiny` has [weights in the
@@ -86,5 +88,5 @@ for (how, spent), values in sorted(
 # The call is the same for all of them:
 #
 # ```python
-# fit = sl.fit(splits, backbone="mobilenet_v2", minutes=10)
+# fit = sl.fit(splits, backbone="mobilenet_v2", minutes=15, recipe={"soup": 4})
 # ```

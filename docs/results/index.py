@@ -46,7 +46,7 @@ def read(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-INKS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b", "#8a5fa8", "#7a7a7a")
+INKS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b", "#8a5fa8", "#7a7a7a", "#c2528b")
 
 
 def chart(groups, x_name, ticks, caption, logarithmic=False):
@@ -303,8 +303,9 @@ table(
 )
 
 # %% [markdown]
-# More minutes and more pixels do not go on helping. The validation photos, which chose no more than
-# how far along the network is kept, say so as well:
+# In a single run, more minutes and more pixels do not go on helping; the mean of the weights of four
+# runs (soup=4) does: see [how fine-tuning works](../explanation/finetuning.py). The validation
+# photos, which chose no more than how far along the network is kept, say so as well:
 
 # %%
 for (how, _), by_minutes in at_hand.items():
