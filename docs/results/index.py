@@ -303,8 +303,8 @@ table(
 )
 
 # %% [markdown]
-# In a single run, more minutes and more pixels do not go on helping; the mean of the weights of four
-# runs (soup=4) does: see [how fine-tuning works](../explanation/finetuning.py). The validation
+# In a single run, more minutes and more pixels do not go on helping; the mean of the weights of
+# four runs (soup=4) does: see [how fine-tuning works](../explanation/finetuning.py). The validation
 # photos, which chose no more than how far along the network is kept, say so as well:
 
 # %%
