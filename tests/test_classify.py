@@ -915,7 +915,7 @@ def test_gradient_is_that_of_differences(classifier: Classifier) -> None:
     from scenelearn.classify._explanation import cam_models
     from scenelearn.classify._gradient import input_gradient
 
-    to_maps, to_logits = cam_models(classifier.model)
+    to_maps, to_logits, _ = cam_models(classifier.model)
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
     logits = np.asarray(to_logits.predict_on_batch(maps))

@@ -237,6 +237,7 @@ def test_damage_that_only_decoding_finds_also_raises(
         sl.fit(sl.split(photos), **fit_settings, broken="raise")
 
 
+@pytest.mark.slow
 def test_photos_lost_during_a_run_are_reported_and_the_run_goes_on(
     scenes: Path,
     tmp_path: Path,

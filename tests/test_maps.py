@@ -353,6 +353,7 @@ def test_fit_on_kept_maps_goes_on_to_the_bit(
     assert same(sl.fit(fitted.splits, **settings, resume=True), expected)
 
 
+@pytest.mark.slow
 def test_plan_tells_of_kept_maps(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

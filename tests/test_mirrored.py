@@ -78,6 +78,7 @@ def test_training_is_the_same_and_what_follows_is_learned_from_both_views(
     np.testing.assert_allclose(mirrored.test_probabilities, tested, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_saved_it_answers_alike_here_and_in_plain_keras(
     mirrored: FitResult, tmp_path: Path
 ) -> None:

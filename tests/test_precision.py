@@ -151,7 +151,7 @@ def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
 ) -> None:
     photos = sl.scan(intel)
     chosen = np.random.default_rng(0).permutation(len(photos))
-    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[1500:]])
+    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[900:]])
     settings = {"weights": weights / "mobilenet_v3_small_1.0_224_deq8_notop.h5", "epochs": 2}
     exact = sl.fit(few, **settings)
     monkeypatch.setattr(_precision, "_on_cpu", lambda: False)

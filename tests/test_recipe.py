@@ -464,6 +464,7 @@ def test_judging_is_the_cross_entropy_of_calibrated_probabilities() -> None:
     assert math.isnan(judged(logits * np.nan, labels).calibrated_loss)
 
 
+@pytest.mark.slow
 def test_network_between_is_kept_and_saved(fitted: FitResult, tmp_path: Any) -> None:
     weights = tmp_path / "first.weights.h5"
     network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
@@ -477,6 +478,7 @@ def test_network_between_is_kept_and_saved(fitted: FitResult, tmp_path: Any) -> 
     assert [e.train_loss for e in alone.history[1:]] == [e.train_loss for e in fit.history[1:]]
 
 
+@pytest.mark.slow
 def test_average_of_several_epochs(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
     """JAX deletes the arrays that a prediction was given: the average must not be among them."""
     fit = sl.fit(fitted.splits, **fit_settings, recipe={"average": 0.5})

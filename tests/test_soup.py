@@ -82,6 +82,7 @@ def test_what_is_kept_lies_on_the_way_from_the_first_weights_to_the_mean_of_the_
     )
 
 
+@pytest.mark.slow
 def test_soup_takes_the_place_of_a_single_epoch_only_if_it_is_better(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_resumed_soup_is_the_same_to_the_bit(
     ]
 
 
+@pytest.mark.slow
 def test_time_is_shared_by_the_runs_and_a_repetition_has_their_course(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,6 @@ from scenelearn.classify._labelled import Labelled, see_labelled
 from scenelearn.classify._predictions import Prediction, name_them
 from scenelearn.classify._sight import Sight, sight_model, sights, together
 from scenelearn.classify._trust import COVERAGE, Trust
-from scenelearn.classify._views import is_mirrored
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 from scenelearn.evaluate import Evaluation, evaluate
@@ -208,14 +207,7 @@ class Classifier:
         if "cam" not in self._made:
             self._made["cam"] = cam_models(self.model)
         explained = prediction.label if label is None else label
-        to_maps, to_logits = self._made["cam"]
-        heat = grad_cam(
-            to_maps,
-            to_logits,
-            image,
-            self.class_names.index(explained),
-            is_mirrored=is_mirrored(self.model),
-        )
+        heat = grad_cam(self._made["cam"], image, self.class_names.index(explained))
         nearest = (
             self.trust.gallery.nearest(seen.features[0], self.class_names, n_nearest)
             if self.trust

@@ -8,7 +8,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from scenelearn.classify._gallery import Neighbour
 from scenelearn.classify._gradient import input_gradient
 from scenelearn.classify._predictions import Prediction
 from scenelearn.classify._sight import map_layers
-from scenelearn.classify._views import entrance
+from scenelearn.classify._views import entrance, is_mirrored
 from scenelearn.data import printable, written_whole
 from scenelearn.errors import ArgumentError
 
@@ -113,44 +113,42 @@ class Explanation:
         )
 
 
-def cam_models(model: Any) -> tuple[Any, Any]:
-    """A classifier's network in two parts, parted at the backbone's last map.
+class Cam(NamedTuple):
+    """A network in two parts, parted at the backbone's last map.
 
-    Args:
-        model: preprocessing, "backbone", "logits", "probabilities".
-
-    Returns:
-        From images to maps (batch, h, w, channels), and from maps to logits.
+    Attributes:
+        to_maps: from images to maps (batch, h, w, channels).
+        to_logits: from maps to logits.
+        is_mirrored: whether the answer is the mean of an image's and its mirror image's.
     """
+
+    to_maps: Any
+    to_logits: Any
+    is_mirrored: bool
+
+
+def cam_models(model: Any) -> Cam:
+    """The parts of a classifier's network: preprocessing, "backbone", "logits", "probabilities"."""
     k = keras()
     x, backbone = entrance(model)
     maps = map_layers(backbone)[-1].output
     to_maps = k.Model(model.input, k.Model(backbone.input, maps)(x))
     given = k.Input(maps.shape[1:])
     logits = model.get_layer("logits")(k.Model(maps, backbone.output)(given))
-    return to_maps, k.Model(given, logits)
+    return Cam(to_maps, k.Model(given, logits), is_mirrored(model))
 
 
-def grad_cam(
-    to_maps: Any,
-    to_logits: Any,
-    image: npt.NDArray[np.uint8],
-    label: int,
-    *,
-    is_mirrored: bool = False,
-) -> npt.NDArray[np.float32]:
+def grad_cam(cam: Cam, image: npt.NDArray[np.uint8], label: int) -> npt.NDArray[np.float32]:
     """Where the network found what speaks for a class.
 
     Each channel of the last map is weighted by the mean, over all places, of the derivative of
     the class's logit by it; their sum, where it is above 0, is the heat, enlarged to the image.
+    Where the mirror image is looked at as well, it is the sum of both heats.
 
     Args:
-        to_maps: from `cam_models`.
-        to_logits: from `cam_models`.
+        cam: from `cam_models`.
         image: (px, px, 3) uint8.
         label: the class's number.
-        is_mirrored: whether the answer is the mean of the image's and its mirror image's; then the
-            heat is the sum of both.
 
     Returns:
         (px, px) float32 in [0, 1]; all 0 where nothing speaks for the class.
@@ -159,13 +157,13 @@ def grad_cam(
         R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
         gradient-based localization. ICCV.
     """
-    views = np.stack([image, image[:, ::-1]]) if is_mirrored else image[None]
-    maps = np.asarray(to_maps.predict_on_batch(views), np.float32)
-    one_hot = np.zeros((len(views), to_logits.output.shape[1]), np.float32)
+    views = np.stack([image, image[:, ::-1]]) if cam.is_mirrored else image[None]
+    maps = np.asarray(cam.to_maps.predict_on_batch(views), np.float32)
+    one_hot = np.zeros((len(views), cam.to_logits.output.shape[1]), np.float32)
     one_hot[:, label] = 1
-    weights = input_gradient(to_logits, maps, one_hot).mean(axis=(1, 2), keepdims=True)
+    weights = input_gradient(cam.to_logits, maps, one_hot).mean(axis=(1, 2), keepdims=True)
     heats = np.maximum((maps * weights).sum(axis=3), 0)
-    heat = heats[0] + heats[1, :, ::-1] if is_mirrored else heats[0]
+    heat = heats[0] + heats[1, :, ::-1] if cam.is_mirrored else heats[0]
     if heat.max() > 0:
         heat = heat / heat.max()
     side = image.shape[:2][::-1]
