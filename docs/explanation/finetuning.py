@@ -91,7 +91,9 @@ for name, (weights, below) in networks.items():
 # runs share the time; each has its own warm-up and its own fall of the rate to 0, and an optimizer
 # that has forgotten the one before. What is kept is then chosen as in section 5, on the way from
 # the head's network to the soup. What a soup of four reached in a quarter of an hour is [in the
-# table](../results/index.py#which-network).
+# table](../results/index.py#which-network). A run must have had its time first: with 100 photos a
+# class and ten epochs a run, one run of four times as many epochs [gained
+# more](../results/index.py#what-each-part-of-fine-tuning-is-worth).
 #
 # ## 7. Seen twice
 #
