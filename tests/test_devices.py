@@ -224,6 +224,7 @@ def losses_on_devices(file: str) -> None:
     np.savez(file, **found)
 
 
+@pytest.mark.slow
 def test_33_photos_on_two_devices_are_those_of_one(tmp_path: Path) -> None:
     file = tmp_path / "found.npz"
     run(f"import tests.test_devices as t; t.losses_on_devices({str(file)!r})", TWO_DEVICES)

@@ -68,6 +68,7 @@ def test_network_that_fine_tuning_spoils_is_put_back(
     assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
     fitted: FitResult, stored: Path
 ) -> None:

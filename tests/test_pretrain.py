@@ -81,6 +81,7 @@ def test_batches_of_an_epoch_hold_every_image_once_but_those_held_out() -> None:
     assert not np.array_equal(list(_train._orders(store, lesson, 1, 0)), batches)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="pretraining is on JAX")
 def test_each_sixteen_images_have_statistics_of_their_own() -> None:
     import jax
