@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn.classify._views import ACROSS
 
 ENTRY = "scenelearn.json"
 ARRAYS = "scenelearn/"  # one entry an array: its bytes, little-endian, and nothing else
@@ -28,7 +29,6 @@ _MAX_BYTES = 4 * 2**30  # unpacked; ConvNeXtXLarge, the largest of keras.applica
 _MOST_OBJECTS = 50_000  # of a config; the largest of keras.applications has 10,000
 _MOST_NESTED = 64  # of a config's lists and dictionaries; they have 20
 _MOST_GROUPS = 50_000  # of a weights file
-_ACROSS = 2  # the axis along which a mirror image is reversed
 
 # Everything that the networks of keras.applications, our own and a head are made of, by module and
 # registered name. None of it takes code or names of files, or does anything but compute.
@@ -150,7 +150,7 @@ def _check_object(value: dict[str, Any]) -> None:
     plain = all(isinstance(one, str | None) for one in (kind, *where))
     if not plain or kind not in _PARTS.get(where, ()):
         raise UnfitError(f"a network with {str(where[0])[:80]!r}, {str(kind)[:80]!r} in it")
-    if kind == "Flip" and value["config"].get("axis") != _ACROSS:
+    if kind == "Flip" and value["config"].get("axis") != ACROSS:
         raise UnfitError("a network that turns photos round in another way than left to right")
 
 

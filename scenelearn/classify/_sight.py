@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scenelearn._backend import keras
 from scenelearn._devices import padded, predict
 from scenelearn.backbone import fast_on_cpu
-from scenelearn.classify._views import entrance, is_mirrored, parts_of
+from scenelearn.classify._views import both_views, entrance, is_mirrored, parts_of
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -54,13 +54,11 @@ def sight_model(model: Any) -> Any:
     x, backbone = entrance(model)
     mean = k.layers.GlobalAveragePooling2D(name="scenelearn_traits")(trait_map(backbone).output)
     look = k.Model(backbone.input, [backbone.output, mean])
-    features, traits = look(x)
     if is_mirrored(model):
-        again = look(k.ops.flip(x, axis=2))
-        features, traits = (
-            k.layers.Average(dtype="float32")([one, other])
-            for one, other in zip((features, traits), again, strict=True)
-        )
+        pairs = zip(*both_views(look, x), strict=True)
+        features, traits = (k.layers.Average(dtype="float32")(pair) for pair in pairs)
+    else:
+        features, traits = look(x)
     logits = model.get_layer("logits")(features)
     probabilities = model.get_layer("probabilities")(logits)
     return fast_on_cpu(k.Model(model.input, [logits, probabilities, features, traits]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from scenelearn._backend import keras
 
+ACROSS = 2  # the axis of images along which a mirror image is reversed
 _MEAN = "mean_of_views"  # the layer's name in a saved file
 
 
@@ -22,10 +23,14 @@ def mirrored(model: Any) -> Any:
     """
     k = keras()
     x, backbone = entrance(model)
-    both = [backbone(x), backbone(k.ops.flip(x, axis=2))]
-    mean = k.layers.Average(dtype="float32", name=_MEAN)(both)
+    mean = k.layers.Average(dtype="float32", name=_MEAN)(both_views(backbone, x))
     logits = model.get_layer("logits")(mean)
     return k.Model(model.input, model.get_layer("probabilities")(logits), name=model.name)
+
+
+def both_views(network: Any, x: Any) -> list[Any]:
+    """What a network has for images, and what for their mirror images."""
+    return [network(x), network(keras().ops.flip(x, axis=ACROSS))]
 
 
 def is_mirrored(model: Any) -> bool:

@@ -72,7 +72,7 @@ def shareable_batch(model: Any, settings: FitSettings) -> int:
     """
     n, batch_size = n_devices(), settings.batch_size
     fitting = shared(fitting_batch(model, batch_size))
-    by_batch = (settings.weights is None or settings.recipe.batch_statistics) and any(
+    by_batch = settings.moves_statistics and any(
         isinstance(layer, keras().layers.BatchNormalization) for layer in model._flatten_layers()
     )
     if by_batch and fitting < batch_size:

@@ -10,6 +10,7 @@ from scenelearn._backend import keras
 from scenelearn.finetune._precision import scaled
 from scenelearn.finetune._rates import shares
 from scenelearn.finetune._recipe import Recipe
+from scenelearn.finetune._state import arrays_of, assign
 
 
 def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> Any:
@@ -58,16 +59,15 @@ def averaged(model: Any) -> Iterator[None]:
     if not optimizer.use_ema:
         yield
         return
-    k, variables = keras(), model.trainable_variables
-    own = [k.ops.convert_to_numpy(variable) for variable in variables]
+    variables = model.trainable_variables
+    own = arrays_of(variables)
     optimizer.finalize_variable_values(variables)
-    for variable in variables:  # a copy: JAX deletes arrays that a prediction was given
-        variable.assign(k.ops.convert_to_numpy(variable))
+    # a copy: JAX deletes arrays that a prediction was given
+    assign(variables, arrays_of(variables))
     try:
         yield
     finally:
-        for variable, value in zip(variables, own, strict=True):
-            variable.assign(value)
+        assign(variables, own)
 
 
 def _unscaled(model: Any) -> Any:

@@ -176,7 +176,7 @@ def _planned(
     if settings.epochs != 0:
         learner = _noise_learner(features, to_logits, splits, settings)
         step_s = _timed(learner, progress)
-        judge_s, slow_s = seconds_beside(learner, sight_s, settings)
+        judge_s, slow_s = seconds_beside(learner, sight_s)
         n_slow = learner.n_new_views
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos

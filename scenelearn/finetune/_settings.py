@@ -106,8 +106,12 @@ class FitSettings:
     @property
     def n_runs(self) -> int:
         """How often fine-tuning starts from the solved head, see `Recipe.soup`."""
-        able = self.weights is not None and not self.recipe.batch_statistics
-        return self.recipe.soup if able else 1
+        return 1 if self.moves_statistics else self.recipe.soup
+
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether BatchNormalization normalizes by the batch, and moves what it has stored."""
+        return self.weights is None or self.recipe.batch_statistics
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, by name."""

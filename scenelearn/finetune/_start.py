@@ -69,7 +69,7 @@ def planned(
     if timed:
         sight_s = seconds_a_photo(network, settings.batch_size)
     n_photos = sides.train.n_photos, sides.validation.n_photos, sides.test.n_photos
-    judge_s, slow_s = seconds_beside(learner, sight_s, settings) if timed else (0.0, 0.0)
+    judge_s, slow_s = seconds_beside(learner, sight_s) if timed else (0.0, 0.0)
     judging_s, between_s, test_s = judging_seconds(judge_s, sight_s, settings, n_photos)
     keep_s = between_s + test_s
     deadline = clock.deadline(keep_s=keep_s) if timed else math.inf
@@ -113,20 +113,20 @@ def planned(
     )
 
 
-def seconds_beside(learner: Learner, sight_s: float, settings: FitSettings) -> tuple[float, float]:
+def seconds_beside(learner: Learner, sight_s: float) -> tuple[float, float]:
     """What takes time beside steps: judging a photo, and computing an epoch's maps to keep.
 
     Args:
         learner: what trains.
-        sight_s: seconds a photo that the whole network takes in the end.
-        settings: of the fit. While training goes on, mirror images are not looked at.
+        sight_s: seconds a photo that the whole network takes in the end, mirror images included;
+            while training goes on, they are not looked at.
 
     Returns:
         Seconds a photo that validates, and seconds an epoch.
     """
     maps, n = learner.maps, learner.sides.train.batch_size
     if maps is None or not maps.has_room:
-        return sight_s / (2 if settings.recipe.mirrored else 1), 0.0
+        return sight_s / (2 if learner.variation.recipe.mirrored else 1), 0.0
     judge_s = seconds_a_photo(learner.model, n, np.float32)
     return judge_s, seconds_a_photo(maps.below, n) * learner.sides.train.n_photos
 
@@ -155,7 +155,7 @@ def judging_seconds(
 
 def n_between(settings: FitSettings) -> int:
     """How many networks are judged on the way from the solved head's to the fine-tuned one."""
-    if settings.weights is None or settings.recipe.batch_statistics:
+    if settings.moves_statistics:
         return 0
     return len(SHARES) if settings.recipe.interpolate else int(settings.n_runs > 1)
 

@@ -246,14 +246,19 @@ def restore(model: Any, arrays: Arrays) -> None:
         arrays: from `pack`.
     """
     model.optimizer.build(model.trainable_variables)
-    for group, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
-        for variable, value in zip(variables, _group(arrays, group), strict=True):
-            variable.assign(value)
+    assign(model.variables, _group(arrays, "model"))
+    assign(model.optimizer.variables, _group(arrays, "optimizer"))
 
 
 def arrays_of(variables: Iterable[Any]) -> list[npt.NDArray[Any]]:
     """The values of variables."""
     return [_array(variable) for variable in variables]
+
+
+def assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    """Give variables their values."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _group(arrays: Arrays, name: str) -> list[npt.NDArray[Any]]:

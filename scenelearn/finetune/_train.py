@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from scenelearn.finetune._learner import Learner
 from scenelearn.finetune._optimizer import averaged, forget, optimizer_of
 from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._state import Judged, Schedule, State, arrays_of, judged, pack
+from scenelearn.finetune._state import Judged, Schedule, State, arrays_of, assign, judged, pack
 from scenelearn.finetune._stop import Requested
 
 _TIMED_STEPS = 5
@@ -223,7 +223,7 @@ def _rest_of_epoch(learner: Learner, state: State, watch: Watch) -> str:
         state.schedule = _planned_anew(state, n_done, learner, steps_s, watch)
     _log.info("epoch %d of %d: %s", number, plan.n_epochs, epoch)
     if run_ended and state.epoch <= state.schedule.n_epochs:
-        _assign(model.trainable_variables, state.first_weights)
+        assign(model.trainable_variables, state.first_weights)
         forget(model)
     if not math.isfinite(found.loss):
         return "not finite"
@@ -275,7 +275,7 @@ def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
 
     def move_to(share: float) -> None:
         pairs = zip(state.first_weights, last, strict=True)
-        _assign(variables, [a + np.float32(share) * (b - a) for a, b in pairs])
+        assign(variables, [a + np.float32(share) * (b - a) for a, b in pairs])
 
     losses = {}
     interpolates = learner.variation.recipe.interpolate
@@ -296,11 +296,6 @@ def _choose_between(learner: Learner, state: State, watch: Watch) -> None:
         move_to(share)
         epoch = len(state.history) - 1 if share else 0
         state.keep(model, float(losses[share].mean()), epoch=epoch, share=share)
-
-
-def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 def _judged(model: Any, validation: Batches, stop: Requested) -> Judged | None:
