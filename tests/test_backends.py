@@ -30,12 +30,22 @@ tuned = sl.fit(
     sl.split(photos), backbone="scenelearn_tiny", weights=None, image_px=32, epochs=6
 )
 kept = sl.fit(sl.split(photos), **small, augmentation="none", epochs=2)  # maps of lower layers
+tiny = {"backbone": "scenelearn_tiny", "weights": "scenelearn", "image_px": 64, "epochs": 2}
+half = sl.fit(sl.split(photos), **tiny, precision="mixed_bfloat16")
+whole = sl.fit(sl.split(photos), **tiny)
+
+def losses(fit):
+    return [[epoch.train_loss, epoch.validation_loss] for epoch in fit.history[1:]]
+
 answer = {
     "backend": head.environment["backend"],
     "head": head.test_probabilities.tolist(),
     "tuned": tuned.evaluation.accuracy.to_json(),
     "epochs": len(tuned.history),
-    "losses": [[epoch.train_loss, epoch.validation_loss] for epoch in kept.history[1:]],
+    "losses": losses(kept),
+    "device": head.environment["device"],
+    "precision": half.settings.precision,
+    "in_16_and_32_bits": [losses(half), losses(whole)],
 }
 with open(out, "w") as file:
     json.dump(answer, file)
@@ -82,3 +92,26 @@ def test_a_fit_is_the_same_on_another_backend(
     np.testing.assert_allclose(other["losses"], on_jax["losses"], rtol=5e-3, atol=1e-4)
     # Rounding grows while a network trains: the accuracies agree as far as they are known.
     assert on_jax["tuned"]["low"] <= other["tuned"]["value"] <= on_jax["tuned"]["high"]
+    see_precision(other)
+
+
+def test_16_bits_on_jax(on_jax: dict[str, Any]) -> None:
+    see_precision(on_jax)
+
+
+def see_precision(answer: dict[str, Any]) -> None:
+    """See that the fit in 16 bits is one where they are there, and close to the one in 32."""
+    half, whole = answer["in_16_and_32_bits"]
+    has = not answer["device"].startswith("cpu") or (
+        answer["backend"] != "jax" and has_bfloat16()  # XLA has none for a CPU
+    )
+    assert answer["precision"] == ("mixed_bfloat16" if has else None)
+    assert (half != whole) == has
+    np.testing.assert_allclose(half, whole, rtol=0.05)
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16, as far as the system tells."""
+    about = Path("/proc/cpuinfo")
+    words = about.read_text().split() if about.exists() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)

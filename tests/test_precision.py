@@ -1,8 +1,12 @@
-"""Mixed precision: 16 bits while training, on accelerators; forced here, on a CPU."""
+"""Mixed precision: 16 bits while training, where the device has it; forced here, on a CPU."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +35,62 @@ def test_precision_that_is_none(fitted: sl.FitResult, fit_settings: dict[str, An
         sl.fit(fitted.splits, **fit_settings, precision="float16")
 
 
-def test_on_a_cpu_it_is_left_out_with_a_warning(
-    fitted: sl.FitResult, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+def test_where_the_device_lacks_it_it_is_left_out_with_a_warning(
+    fitted: sl.FitResult,
+    fit_settings: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(_precision, "_CPU_INFO", tmp_path / "not Linux")
     settings = fit_settings | {"epochs": 0, "precision": "mixed_bfloat16"}
     with caplog.at_level(logging.WARNING):
         fit = sl.fit(fitted.splits, **settings)
     assert "precision='mixed_bfloat16' is left out" in caplog.text
     assert fit.settings.precision is None
+
+
+@pytest.mark.parametrize(
+    ("about", "has"),
+    [
+        ("processor\t: 0\nflags\t: fpu avx512_bf16 vnni\n\nprocessor\t: 1\n", "bfloat16"),
+        ("flags\t\t: fpu avx512f avx512_bf16_of_another_name\n", ""),
+        ("flags\t\t: amx_bf16 avx512_fp16\n", "bfloat16 float16"),
+        ("Features\t: fp asimd bf16\n", "bfloat16"),  # Arm
+        ("", ""),
+    ],
+)
+def test_a_cpu_has_what_its_instructions_and_the_backend_can_do(
+    about: str,
+    has: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "cpuinfo").write_text(about)
+    monkeypatch.setattr(_precision, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(_precision, "_on_cpu", lambda _: True)
+    for backend, precision in itertools.product(
+        ("jax", "tensorflow", "torch"), _precision.PRECISIONS
+    ):
+        monkeypatch.setattr("keras.backend.backend", lambda name=backend: name)
+        there = backend != "jax" and precision.removeprefix("mixed_") in has.split()
+        caplog.clear()
+        assert _precision.usable(precision) == (precision if there else None)
+        why = "JAX" if backend == "jax" else "this CPU lists no instructions"
+        assert there or why in caplog.text
+    assert _precision.usable(None) is None
+
+
+@pytest.mark.skipif(shutil.which("lscpu") is None, reason="lscpu is not installed")
+def test_instructions_are_those_that_the_system_lists() -> None:
+    listed = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, check=True)
+    (flags,) = (
+        row["data"].split()
+        for row in json.loads(listed.stdout)["lscpu"]
+        if row["field"] in ("Flags:", "Features:")
+    )
+    assert _precision._cpu_instructions() == set(flags)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -118,7 +170,7 @@ def test_fit_in_16_bits_gives_a_classifier_in_32(
     precision: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_precision, "_on_cpu", lambda: False)
+    monkeypatch.setattr(_precision, "_lacking", lambda _: None)
     trained_in: list[set[str]] = []
 
     def in_float32(model: Any) -> Any:
@@ -154,9 +206,10 @@ def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
     few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[900:]])
     settings = {"weights": weights / "mobilenet_v3_small_1.0_224_deq8_notop.h5", "epochs": 2}
     exact = sl.fit(few, **settings)
-    monkeypatch.setattr(_precision, "_on_cpu", lambda: False)
+    monkeypatch.setattr(_precision, "_lacking", lambda _: None)
     for precision in _precision.PRECISIONS:
         mixed = sl.fit(few, **settings, precision=precision)
+        assert mixed.settings.precision == precision
         assert (mixed.kept, mixed.stopped) == ("fine-tuned", "")
         assert abs(mixed.evaluation.accuracy.value - exact.evaluation.accuracy.value) <= 0.02
         difference = np.abs(mixed.test_probabilities - exact.test_probabilities)

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from scenelearn._backend import keras
@@ -44,8 +45,8 @@ def fingerprint(photos: Photos) -> str:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:
-        return "not installed as a package"
+    except PackageNotFoundError:  # it may go by another name there, as tensorflow-cpu does
+        return str(getattr(sys.modules.get(package), "__version__", "not installed as a package"))
 
 
 def _device(backend: str) -> str:

@@ -132,8 +132,9 @@ def fit(
         seed: of everything random.
         precision: "mixed_bfloat16" or "mixed_float16": while features are made and fine-tuning
             goes on, the network computes in 16 bits; float16 with a scaled loss. Weights, head
-            and loss stay in 32, and the classifier is calibrated and judged in 32 as well. On a
-            CPU it is left out, with a warning in the log.
+            and loss stay in 32, and the classifier is calibrated and judged in 32 as well. It is
+            left out, with a warning in the log, where the device does not have it: on a CPU, but
+            for TensorFlow and Torch on one with instructions for it, on Linux.
         devices: "all" spreads each batch over all devices of JAX, those of other processes
             included; the result is that of one device, to rounding. None takes one, or
             those of a `keras.distribution.DataParallel` that has been set.

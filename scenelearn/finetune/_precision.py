@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 from scenelearn._backend import forget_programs, keras
 
-PRECISIONS = ("mixed_bfloat16", "mixed_float16")
+# What each is called where Linux lists what a CPU can do: instructions for products in 16 bits.
+_INSTRUCTIONS = {
+    "mixed_bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},  # the last is Arm's
+    "mixed_float16": {"avx512_fp16", "amx_fp16"},
+}
+_CPU_INFO = Path("/proc/cpuinfo")
+PRECISIONS = tuple(_INSTRUCTIONS)
 
 _log = logging.getLogger(__name__)
 
 
 def usable(precision: str | None) -> str | None:
-    """The precision that was asked for where the device has it; None on a CPU.
+    """The precision that was asked for where the device has it; else None, with a warning.
 
-    A CPU computes in 16 bits by way of 32, which is slower and no more exact.
+    Every accelerator is taken to have it. A CPU has it if it has instructions for it and the
+    backend uses them, as TensorFlow and Torch do through oneDNN. XLA's programs for CPUs go by way
+    of 32 bits in any case, and those of other CPUs do, too: slower, and no more exact.
     """
-    if precision is not None and _on_cpu():
-        _log.warning(
-            "precision=%r is left out: it is for accelerators, and this fit runs on a CPU.",
-            precision,
-        )
-        return None
-    return precision
+    if precision is None or (why := _lacking(precision)) is None:
+        return precision
+    _log.warning("precision=%r is left out: %s. This fit is in 32 bits.", precision, why)
+    return None
 
 
 def scaled(optimizer: Any, precision: str | None) -> Any:
@@ -55,8 +62,30 @@ def in_float32(model: Any) -> Any:
     return model
 
 
-def _on_cpu() -> bool:
+def _lacking(precision: str) -> str | None:
+    """Why this device does not compute in that precision; None if it does."""
     backend = keras().backend.backend()
+    if not _on_cpu(backend):
+        return None
+    if backend == "jax":
+        return "JAX has no products in 16 bits for a CPU, TensorFlow and Torch have"
+    named = _INSTRUCTIONS[precision]
+    if named & _cpu_instructions():
+        return None
+    return f"this CPU lists no instructions for it ({', '.join(sorted(named))})"
+
+
+def _cpu_instructions() -> set[str]:
+    """What the first CPU can do, in the words of Linux; nothing is known on other systems."""
+    try:
+        about = _CPU_INFO.read_text()
+    except OSError:
+        return set()
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", about, re.MULTILINE)
+    return set(line[1].split()) if line else set()
+
+
+def _on_cpu(backend: str) -> bool:
     if backend == "torch":
         import torch
 

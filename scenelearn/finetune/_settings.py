@@ -74,7 +74,7 @@ class FitSettings:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ArgumentError(
                 "`precision` must be 'mixed_bfloat16', 'mixed_float16' or None. Received: "
-                f"precision={self.precision!r}. None is sure, and the only one for a CPU."
+                f"precision={self.precision!r}. None, for 32 bits, is sure."
             )
         bounds = policy_of(self.augmentation)
         if not isinstance(self.augmentation, str):
@@ -164,8 +164,8 @@ def asked(
 def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
     """The settings as this machine can have them.
 
-    The network gets its canonical name, and "auto" becomes one. A precision of 16 bits is for
-    accelerators: on a CPU it is left out, with a warning in the log.
+    The network gets its canonical name, and "auto" becomes one. A precision of 16 bits
+    that the device does not have is left out, with a warning in the log.
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.

@@ -6,8 +6,9 @@ Each form has a process of its own, and they take turns, one at a time, round af
 machine that is also used by others slows all of them down alike. Of each round the fastest of a
 few calls counts; of the rounds, the median of the ratios. Seconds of processor time are noted
 beside seconds of the clock, since they hardly depend on what else runs. Backends that are not
-installed are left out, and named. With `--cores` all of it runs on so many cores only (on Linux),
-one number after another, which shows what further cores are worth.
+installed are left out, and named. Forms in bfloat16 are measured when `--forms` names them,
+whether `fit` would take them on this CPU or not. With `--cores` all of it runs on so many cores
+only (on Linux), one number after another, which shows what further cores are worth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ from typing import Any
 
 _BATCH = 32
 _BACKBONES = ["mobilenet_v2_0.35", "mobilenet_v3_small", "mobilenet_0.25", "efficientnet_b0"]
-_FORMS = {"plain": "jax", "fast": "jax", "tensorflow": "tensorflow", "torch": "torch"}
+_FORMS: dict[str, tuple[str, str | None]] = {
+    "plain": ("jax", None),
+    "fast": ("jax", None),
+    "tensorflow": ("tensorflow", None),
+    "torch": ("torch", None),
+    "fast_bfloat16": ("jax", "mixed_bfloat16"),
+    "tensorflow_bfloat16": ("tensorflow", "mixed_bfloat16"),
+    "torch_bfloat16": ("torch", "mixed_bfloat16"),
+}
+_USUAL = list(_FORMS)[:4]
 _CALLS = {"plain": 1}  # a round of plain Keras on JAX takes long enough
 _WHAT = ("predict", "train")
 _HEADING = "ms a photo (processor ms), and how many times longer than ours"
@@ -39,14 +49,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image-px", type=int, default=160)
     parser.add_argument("--cores", type=int, nargs="+", help="[all]")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--without", nargs="+", default=[], choices=list(_FORMS))
+    forms_help = "fast among them [all in 32 bits]"
+    parser.add_argument("--forms", nargs="+", default=_USUAL, choices=_FORMS, help=forms_help)
     parser.add_argument("--out", help="a JSON file to write; rows of other backbones in it stay")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         return _work(options.worker, options.backbone[0], options.image_px)
-    forms = [form for form in _FORMS if form not in options.without and _installed(form)]
-    print(_HEADING, "- left out:", ", ".join(f for f in _FORMS if f not in forms) or "none")
+    forms = [form for form in options.forms if _installed(form)]
+    if "fast" not in forms:
+        parser.error(f"the ratios need the form 'fast'. Received: {options.forms}")
+    left_out = [form for form in options.forms if form not in forms]
+    print(_HEADING, "- left out:", ", ".join(left_out) or "none")
     allowed = sorted(os.sched_getaffinity(0)) if options.cores else []
     if options.cores and max(options.cores) > len(allowed):
         parser.error(f"this process may use {len(allowed)} cores. Received: {options.cores}")
@@ -63,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _installed(form: str) -> bool:
-    return importlib.util.find_spec(_FORMS[form]) is not None
+    return importlib.util.find_spec(_FORMS[form][0]) is not None
 
 
 def _write(path: Path, row: dict[str, Any], arguments: list[str]) -> None:
@@ -79,7 +93,7 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
     command = [sys.executable, "-m", "tests.bench.speed", "--image-px", str(image_px)]
     workers = {}
     for form in forms:
-        environment = os.environ | {"KERAS_BACKEND": _FORMS[form], "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = os.environ | {"KERAS_BACKEND": _FORMS[form][0], "TF_CPP_MIN_LOG_LEVEL": "3"}
         worker = subprocess.Popen(
             [*command, "--backbone", name, "--worker", form],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
@@ -112,7 +126,7 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
                     for t, turn in zip(times, rounds, strict=True)
                 ]
                 row[f"{what}_{form}_{key}"] = round(statistics.median(ratios), 2)
-    return row | {"left_out": [form for form in _FORMS if form not in forms]} | row_versions
+    return row | row_versions
 
 
 def _answer(worker: Any) -> Any:
@@ -130,10 +144,12 @@ def _work(form: str, name: str, image_px: int) -> None:
     from scenelearn._backend import keras
     from scenelearn.finetune._environment import environment
 
-    features = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
+    backend, precision = _FORMS[form]
+    built = backbone.build(name, weights=None, image_px=image_px, precision=precision)
+    features = backbone.keep_statistics(built)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])
-    if form == "fast":
+    if backend == "jax" and form != "plain":
         backbone.fast_on_cpu(model)
     model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3))
