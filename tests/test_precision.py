@@ -203,15 +203,19 @@ def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
 ) -> None:
     photos = sl.scan(intel)
     chosen = np.random.default_rng(0).permutation(len(photos))
-    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[900:]])
-    settings = {"weights": weights / "mobilenet_v3_small_1.0_224_deq8_notop.h5", "epochs": 2}
+    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[600:]])
+    file = weights / "mobilenet_v1_0.25_224_notop.h5"
+    settings: dict[str, Any] = {"weights": file, "image_px": 96, "epochs": 1}
     exact = sl.fit(few, **settings)
     monkeypatch.setattr(_precision, "_lacking", lambda _: None)
     for precision in _precision.PRECISIONS:
         mixed = sl.fit(few, **settings, precision=precision)
         assert mixed.settings.precision == precision
-        assert (mixed.kept, mixed.stopped) == ("fine-tuned", "")
-        assert abs(mixed.evaluation.accuracy.value - exact.evaluation.accuracy.value) <= 0.02
+        assert (len(mixed.history), mixed.stopped) == (2, "")
+        losses = [fit.history[-1].validation_loss for fit in (mixed, exact)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.05)
+        expected = exact.evaluation.accuracy
+        assert expected.low <= mixed.evaluation.accuracy.value <= expected.high
         difference = np.abs(mixed.test_probabilities - exact.test_probabilities)
         assert difference.mean() < 0.02
         assert difference.max() > 1e-6  # it was computed in another way
