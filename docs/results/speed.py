@@ -54,10 +54,11 @@ for row in speed["rows"]:
 #
 # The CPU of these figures has instructions for products in bfloat16 (`avx512_bf16`). TensorFlow
 # and Torch use them, XLA's programs for CPUs do not. Milliseconds a photo of a training step as
-# above, in 32 bits and in bfloat16 with the weights in 32, and how many times faster that is:
+# above, in 32 bits and in bfloat16 with the weights in 32, and how many times faster that is
+# (ConvNeXt was not measured on TensorFlow):
 
 # %%
-print(f"{'':<20} {'ours on JAX':<24} {'TensorFlow':<24} Torch")
+print(f"{'':<20} {'ours on JAX':<24} {'TensorFlow':<24} {'Torch':<24} measured")
 for row in speed["rows"]:
     cells = ""
     for form in ("fast", "tensorflow", "torch"):
@@ -65,7 +66,7 @@ for row in speed["rows"]:
         cell = f"{exact:6.1f} {half:6.1f}  {exact / half:4.2f}×" if half else ""
         cells += f"{cell:<24} "
     if cells.strip():
-        print(f"{row['backbone']:<20} {cells.rstrip()}")
+        print(f"{row['backbone']:<20} {cells}{row['date'][:10]}")
 
 # %% [markdown]
 # So `sl.fit(precision="mixed_bfloat16")` is heeded on such a CPU with TensorFlow and Torch, and
