@@ -24,8 +24,8 @@ def usable(precision: str | None) -> str | None:
     """The precision that was asked for where the device has it; else None, with a warning.
 
     Every accelerator is taken to have it. A CPU has it if it has instructions for it and the
-    backend uses them, as TensorFlow and Torch do through oneDNN. XLA's programs for CPUs go by way
-    of 32 bits in any case, and those of other CPUs do, too: slower, and no more exact.
+    backend uses them, as TensorFlow and Torch do through oneDNN. XLA's programs for CPUs and CPUs
+    without these instructions go by way of 32 bits: slower, and no more exact.
     """
     if precision is None or (why := _lacking(precision)) is None:
         return precision

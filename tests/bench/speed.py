@@ -37,7 +37,7 @@ _FORMS: dict[str, tuple[str, str | None]] = {
     "tensorflow_bfloat16": ("tensorflow", "mixed_bfloat16"),
     "torch_bfloat16": ("torch", "mixed_bfloat16"),
 }
-_USUAL = list(_FORMS)[:4]
+_USUAL = [form for form, (_, precision) in _FORMS.items() if precision is None]
 _CALLS = {"plain": 1}  # a round of plain Keras on JAX takes long enough
 _WHAT = ("predict", "train")
 _HEADING = "ms a photo (processor ms), and how many times longer than ours"
