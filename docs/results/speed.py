@@ -58,15 +58,15 @@ for row in speed["rows"]:
 # (ConvNeXt was not measured on TensorFlow):
 
 # %%
-print(f"{'':<20} {'ours on JAX':<24} {'TensorFlow':<24} {'Torch':<24} measured")
+print(f"{'':<18} {'ours on JAX':<22} {'TensorFlow':<22} {'Torch':<22} measured")
 for row in speed["rows"]:
     cells = ""
     for form in ("fast", "tensorflow", "torch"):
         exact, half = (row.get(f"train_{form}{bits}_ms") for bits in ("", "_bfloat16"))
         cell = f"{exact:6.1f} {half:6.1f}  {exact / half:4.2f}×" if half else ""
-        cells += f"{cell:<24} "
+        cells += f"{cell:<22} "
     if cells.strip():
-        print(f"{row['backbone']:<20} {cells}{row['date'][:10]}")
+        print(f"{row['backbone']:<18} {cells}{row['date'][:10]}")
 
 # %% [markdown]
 # So `sl.fit(precision="mixed_bfloat16")` is heeded on such a CPU with TensorFlow and Torch, and
