@@ -178,7 +178,7 @@ def pretrain(session: nox.Session) -> None:
     """
     session.install("-e", ".", *group("test"))
     env = {"KERAS_BACKEND": "jax"}
-    out = str(Path("scenelearn", "backbone", "scenelearn_tiny.weights.h5"))
+    out = str(Path("scenelearn", "backbones", "scenelearn_tiny.weights.h5"))
     session.run("python", "-m", "tests.bench.pretrain", "--out", out, *session.posargs, env=env)
 
 

@@ -23,34 +23,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scenelearn import (
         augment,
-        backbone,
+        backbones,
         classify,
         data,
         errors,
-        evaluate,
         finetune,
+        metrics,
         reporting,
+        samples,
         sizing,
     )
     from scenelearn.classify import load
-    from scenelearn.data import audit, sample_scenes, scan, split
+    from scenelearn.data import audit, scan, split
     from scenelearn.finetune import fit
     from scenelearn.reporting import report
+    from scenelearn.samples import sample_scenes
 
 __all__ = [
     "audit",
     "augment",
-    "backbone",
+    "backbones",
     "classify",
     "data",
     "errors",
-    "evaluate",
     "finetune",
     "fit",
     "load",
+    "metrics",
     "report",
     "reporting",
     "sample_scenes",
+    "samples",
     "scan",
     "sizing",
     "split",
@@ -61,7 +64,7 @@ _ROOM_OF = {
     "fit": "finetune",
     "load": "classify",
     "report": "reporting",
-    "sample_scenes": "data",
+    "sample_scenes": "samples",
     "scan": "data",
     "split": "data",
 }

@@ -61,7 +61,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import scenelearn as sl
 
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
-    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=64)
+    network = sl.backbones.build("mobilenet_0.25", weights=None, image_px=64)
     network.get_layer("backbone").save_weights(path)
     return path
 

@@ -22,13 +22,13 @@ def draw(kind: str, n: int, seed: int = 0) -> list[Picture]:
     return [KINDS[kind](np.random.default_rng([seed, number, k])) for k in range(n)]
 
 
-def _colour(random: Random, low: int = 0, high: int = 256) -> tuple[int, int, int]:
+def _color(random: Random, low: int = 0, high: int = 256) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in random.integers(low, high, 3))
     return red, green, blue
 
 
-def _canvas(colour: tuple[int, int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (_PX, _PX), colour)
+def _canvas(color: tuple[int, int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    image = Image.new("RGB", (_PX, _PX), color)
     return image, ImageDraw.Draw(image)
 
 
@@ -37,7 +37,7 @@ def _words(random: Random, n: int) -> str:
 
 
 def noise(random: Random) -> Picture:
-    """Independent or smooth, grey or coloured."""
+    """Independent or smooth, gray or colored."""
     n = int(random.choice([320, 160, random.integers(3, 40)]))
     values = random.integers(0, 256, (n, n, 3)).astype(np.uint8)
     if random.random() < 0.3:
@@ -46,8 +46,8 @@ def noise(random: Random) -> Picture:
 
 
 def text(random: Random) -> Picture:
-    """Lines of letters in a colour on another."""
-    ground = _colour(random)
+    """Lines of letters in a color on another."""
+    ground = _color(random)
     image, pen = _canvas(ground)
     size = int(random.integers(16, 80))
     ink = tuple(255 - value for value in ground)
@@ -60,7 +60,7 @@ def text(random: Random) -> Picture:
 
 def document(random: Random) -> Picture:
     """A page with a heading, lines, a table and bars."""
-    image, pen = _canvas(_colour(random, 235))
+    image, pen = _canvas(_color(random, 235))
     margin = int(random.integers(10, 40))
     pen.text((margin, margin), _words(random, 3), (20, 20, 20), ImageFont.load_default(20))
     top = margin + 34
@@ -72,7 +72,7 @@ def document(random: Random) -> Picture:
                 pen.line((x, top, x, top + 40), "black")
             top += 50
         elif part == 1:
-            ink = _colour(random)
+            ink = _color(random)
             for k in range(6):
                 pen.rectangle(
                     (
@@ -93,7 +93,7 @@ def document(random: Random) -> Picture:
 
 
 def flat(random: Random) -> Picture:
-    """One colour, or a gradient between two."""
+    """One color, or a gradient between two."""
     first, second = random.integers(0, 256, (2, 3))
     angle = random.uniform(0, 2 * math.pi)
     y, x = np.mgrid[:_PX, :_PX] / _PX
@@ -103,12 +103,12 @@ def flat(random: Random) -> Picture:
 
 
 def shapes(random: Random) -> Picture:
-    """Ellipses, boxes, polygons and lines in any colours."""
-    image, pen = _canvas(_colour(random))
+    """Ellipses, boxes, polygons and lines in any colors."""
+    image, pen = _canvas(_color(random))
     for _ in range(int(random.integers(1, 25))):
         x, y = (int(value) for value in random.integers(-20, _PX, 2))
         w, h = (int(value) for value in random.integers(10, 150, 2))
-        kind, ink = random.integers(4), _colour(random)
+        kind, ink = random.integers(4), _color(random)
         if kind == 0:
             pen.ellipse((x, y, x + w, y + h), ink)
         elif kind == 1:
@@ -122,7 +122,7 @@ def shapes(random: Random) -> Picture:
 
 
 def texture(random: Random) -> Picture:
-    """Squares, stripes, waves or bricks in two colours."""
+    """Squares, stripes, waves or bricks in two colors."""
     y, x = np.mgrid[:_PX, :_PX]
     kind, n = random.integers(4), int(random.integers(6, 48))
     if kind == 0:
@@ -143,7 +143,7 @@ def texture(random: Random) -> Picture:
 
 
 def fractal(random: Random) -> Picture:
-    """A part of a Julia set in two colours."""
+    """A part of a Julia set in two colors."""
     y, x = np.mgrid[-1.5 : 1.5 : _PX * 1j, -1.5 : 1.5 : _PX * 1j] * random.uniform(0.3, 1)
     z, angle = x + 1j * y, random.uniform(0, 2 * math.pi)
     steps = np.zeros(z.shape)
@@ -157,7 +157,7 @@ def fractal(random: Random) -> Picture:
 
 def music(random: Random) -> Picture:
     """Staves with notes."""
-    image, pen = _canvas(_colour(random, 225))
+    image, pen = _canvas(_color(random, 225))
     gap = int(random.integers(4, 9))
     for top in range(20, _PX - 5 * gap, 9 * gap):
         for line in range(5):
@@ -171,16 +171,16 @@ def music(random: Random) -> Picture:
 
 def stars(random: Random) -> Picture:
     """Bright points on black."""
-    image, pen = _canvas(_colour(random, 0, 25))
+    image, pen = _canvas(_color(random, 0, 25))
     for _ in range(int(random.integers(20, 400))):
         x, y = random.uniform(0, _PX, 2)
         r = random.exponential(1.0) + 0.4
-        pen.ellipse((x - r, y - r, x + r, y + r), _colour(random, 150))
+        pen.ellipse((x - r, y - r, x + r, y + r), _color(random, 150))
     return np.asarray(image)
 
 
 def mosaic(random: Random) -> Picture:
-    """Cells around random points, each of one colour."""
+    """Cells around random points, each of one color."""
     n = int(random.integers(10, 120))
     points, inks = random.uniform(0, _PX, (n, 2)), random.integers(0, 256, (n, 3))
     places = np.stack(np.mgrid[:_PX, :_PX], axis=-1)[:, :, None].astype(np.float32)

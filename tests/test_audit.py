@@ -161,11 +161,11 @@ def test_planted_among_real_photos(intel: Path, tmp_path: Path) -> None:
 
 
 def features_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Points around a centre for each class, a little mixed."""
+    """Points around a center for each class, a little mixed."""
     random_ = np.random.default_rng(seed)
     labels = np.arange(n, dtype=np.int32) % n_classes
-    centres = random_.normal(size=(n_classes, 24)) * 1.2
-    return (centres[labels] + random_.normal(size=(n, 24))).astype(np.float32), labels
+    centers = random_.normal(size=(n_classes, 24)) * 1.2
+    return (centers[labels] + random_.normal(size=(n, 24))).astype(np.float32), labels
 
 
 def test_wrong_labels_are_suspected_with_the_right_class() -> None:
@@ -236,7 +236,7 @@ def test_an_audit_with_features_names_suspects(scenes: Path) -> None:
     told = np.eye(6, dtype=np.float32)[truth]
     found = sl.audit(photos, features=np.hstack([features * 1e-3, told]))
     assert [photos.paths[one.photo] for one in found.suspicious] == ["sea/in truth a street.jpg"]
-    assert found.frame()[-1]["looks_like"] == "street"
+    assert found.to_rows()[-1]["looks_like"] == "street"
     assert "sea/in truth a street.jpg looks like street" in str(found)
     assert found.to_json()["findings"][-1]["finding"] == "suspicious"
 

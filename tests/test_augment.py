@@ -166,8 +166,8 @@ def test_some_of_the_draws() -> None:
 
 
 def test_captions_say_what_was_drawn() -> None:
-    assert exactly(1, rotate=-3.14159, crop=0.25, grey=1).caption(0) == (
-        "crop 0.25 of the area, rotate -3.14 degrees, grey"
+    assert exactly(1, rotate=-3.14159, crop=0.25, gray=1).caption(0) == (
+        "crop 0.25 of the area, rotate -3.14 degrees, gray"
     )
     assert exactly(1, shift_x=0.5, posterize=3, mirror=0).caption(0) == (
         "shift x +0.5 of the width, posterize 3 bits"
@@ -307,7 +307,7 @@ def test_what_lies_outside(fill: str, mode: Any) -> None:
     assert np.array_equal(shown, padded)
 
 
-def test_a_colour_lies_outside() -> None:
+def test_a_color_lies_outside() -> None:
     images = noise(2, 8, 16)
     shown = done(images, fill=(255, 0, 10), shift_x=0.25)
     assert np.array_equal(shown[:, :, 4:], images[:, :, :12])
@@ -351,7 +351,7 @@ def test_crop_and_new_size_in_one() -> None:
     assert np.abs(shown - near[:, 24:, :24]).max() <= 0.501
 
 
-# Colour
+# Color
 
 
 @pytest.mark.parametrize("stops", [-1.0, -0.3, 0.5, 2.0])
@@ -362,7 +362,7 @@ def test_brightness_is_a_product_that_saturates(stops: float) -> None:
 
 
 @pytest.mark.parametrize("fraction", [-1.0, -0.4, 0.4, 1.0])
-def test_contrast_is_distance_from_mid_grey(fraction: float) -> None:
+def test_contrast_is_distance_from_mid_gray(fraction: float) -> None:
     images = noise()
     expected = np.clip(127.5 + (1 + fraction) * (images - 127.5), 0, 255)
     assert np.abs(done(images, contrast=fraction) - expected).max() <= 0.501
@@ -375,14 +375,14 @@ def test_saturation_is_pillows(fraction: float) -> None:
     assert np.abs(done(images, saturation=fraction) - expected).max() <= 1
 
 
-def test_grey_is_pillows() -> None:
+def test_gray_is_pillows() -> None:
     images = noise()
     expected = pillow(images, lambda i: i.convert("L").convert("RGB"))
-    assert np.abs(done(images, grey=1) - expected).max() <= 1
+    assert np.abs(done(images, gray=1) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("degrees", [-90, 30, 180])
-def test_hue_turns_the_colour_axes(degrees: float) -> None:
+def test_hue_turns_the_color_axes(degrees: float) -> None:
     images = noise()
     to_yiq = np.array(
         [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
@@ -399,7 +399,7 @@ def test_temperature_is_red_over_blue() -> None:
     assert np.abs(done(images, temperature=0.5) - expected).max() <= 0.501
 
 
-def test_colours_come_in_the_order_of_the_table() -> None:
+def test_colors_come_in_the_order_of_the_table() -> None:
     images = soft(2, 24, 24).astype("float32") / 4 + 96  # nothing saturates on the way
     values = {"brightness": 0.2, "contrast": -0.3, "saturation": 0.2, "hue": 20, "temperature": 0.1}
     step = images
@@ -431,7 +431,7 @@ def test_pillow_does_the_same(values: dict[str, float], change: Any, within: int
     assert difference[:, 1:-1, 1:-1].max() <= within
 
 
-def test_one_colour_stays_as_it_is() -> None:
+def test_one_color_stays_as_it_is() -> None:
     images = np.full((1, 8, 8, 3), [10, 200, 0], np.uint8)
     assert np.array_equal(done(images, equalize=1), images)
     assert np.array_equal(done(images, autocontrast=1), images)
@@ -477,11 +477,11 @@ def test_blocks_are_those_of_a_jpeg(multiple: float, quality: int) -> None:
 
     fft = pytest.importorskip("scipy.fft")
     steps = np.array(jpeg(Image.fromarray(images[0])).quantization[0]).reshape(8, 8)
-    grey = np.repeat(images[:, :, :, :1], 3, axis=3)
-    tiles = grey[..., 0].reshape(2, 4, 8, 5, 8).astype(float) - 128
+    gray = np.repeat(images[:, :, :, :1], 3, axis=3)
+    tiles = gray[..., 0].reshape(2, 4, 8, 5, 8).astype(float) - 128
     found = np.round(fft.dctn(tiles, axes=(2, 4), norm="ortho") / steps[:, None]) * steps[:, None]
     expected = fft.idctn(found, axes=(2, 4), norm="ortho").reshape(2, 32, 40) + 128
-    difference = np.abs(done(grey, blocks=multiple)[..., 0] - np.clip(expected, 0, 255))
+    difference = np.abs(done(gray, blocks=multiple)[..., 0] - np.clip(expected, 0, 255))
     assert (difference <= 1).mean() > 0.95  # coefficients halfway between two steps
 
 
@@ -559,7 +559,7 @@ def test_what_is_not_a_number_stays_in_its_photo(name: str) -> None:
     whole, shown = applied(images, draws), applied(holed, draws)
     others = [0, 1, 3]
     assert np.array_equal(shown[others], whole[others])
-    if name == "standard":  # and there among its neighbours
+    if name == "standard":  # and there among its neighbors
         assert 0 < np.isnan(shown[2]).sum() <= 3 * 16
         seen = ~np.isnan(shown[2])
         assert np.allclose(shown[2][seen], whole[2][seen])
@@ -586,7 +586,7 @@ def test_policies_out_of_range(name: str) -> None:
         ({"pick": 1.5}, "`pick` must be"),
         ({"fixed": 1}, "`fixed` must be"),
         ({"posterize": 2.0}, "`posterize` must be a whole number"),
-        ({"fill": "wrap"}, "`fill` must be 'reflect', 'edge' or a colour.*Received: fill='wrap'"),
+        ({"fill": "wrap"}, "`fill` must be 'reflect', 'edge' or a color.*Received: fill='wrap'"),
         ({"fill": (0, 0)}, "`fill` must be"),
         ({"fill": (0, 0, 256)}, "`fill` must be"),
     ],
@@ -668,7 +668,7 @@ def test_exactly_what_is_not_there(values: dict[str, Any]) -> None:
         noise(2).tolist(),
         None,
     ],
-    ids=["n", "one", "two colours", "rank 5", "no rows", "int", "object", "bool", "list", "None"],
+    ids=["n", "one", "two colors", "rank 5", "no rows", "int", "object", "bool", "list", "None"],
 )
 def test_images_that_do_not_fit(images: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`images` must .*Received: "):

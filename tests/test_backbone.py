@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn import backbone
+from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn.backbone import _preprocess
+from scenelearn.backbones import _preprocess
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -31,9 +31,9 @@ def pixels() -> npt.NDArray[np.uint8]:
 def test_every_network_of_keras_has_a_name() -> None:
     applications = keras().applications
     functions = [n for n, f in vars(applications).items() if n[0].isupper() and callable(f)]
-    assert len(backbone.names()) == len(functions) + 1 >= 39  # and scenelearn_tiny
-    for name in backbone.names():
-        assert backbone.find(name).name == name
+    assert len(backbones.names()) == len(functions) + 1 >= 39  # and scenelearn_tiny
+    for name in backbones.names():
+        assert backbones.find(name).name == name
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_every_network_of_keras_has_a_name() -> None:
     ],
 )
 def test_names_find_their_network(name: str, function: str, width: float | None) -> None:
-    found = backbone.find(name)
+    found = backbones.find(name)
     assert found.build.__name__ == function
     assert found.width == width
-    again = backbone.find(found.name)  # what settings and bundles hold
+    again = backbones.find(found.name)  # what settings and bundles hold
     assert (again.name, again.build) == (found.name, found.build)
     assert (again.width or 1.0) == (width or 1.0)
 
@@ -95,7 +95,7 @@ def test_names_find_their_network(name: str, function: str, width: float | None)
     ],
 )
 def test_weights_tell_the_network(weights: str | Path | None, name: str) -> None:
-    assert backbone.default_for(weights) == name
+    assert backbones.default_for(weights) == name
 
 
 @pytest.mark.parametrize(
@@ -114,32 +114,32 @@ def test_weights_file_that_does_not_tell_the_network(name: str, tmp_path: Path) 
     file = tmp_path / name
     file.touch()
     with pytest.raises(ArgumentError, match=rf"name does not tell the network.*{name}.*backbone="):
-        backbone.default_for(file)
+        backbones.default_for(file)
     with pytest.raises(PathMissingError, match="imagnet"):
-        backbone.build(backbone.default_for("imagnet"), weights="imagnet")
+        backbones.build(backbones.default_for("imagnet"), weights="imagnet")
 
 
 def test_unknown_name_is_answered_with_what_was_meant() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
-        backbone.find("resnet5")
+        backbones.find("resnet5")
 
 
 @pytest.mark.parametrize("name", ["", "mobilenet_v9", None, 3])
 def test_names_of_nonsense_are_unknown(name: Any) -> None:
     with pytest.raises(UnknownBackboneError, match="must be a network of keras"):
-        backbone.find(name)
+        backbones.find(name)
 
 
 def test_width_of_a_network_without_widths() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet50' has no width 0\.5"):
-        backbone.find("resnet50_0.5")
+        backbones.find("resnet50_0.5")
 
 
-@pytest.mark.parametrize("name", backbone.names())
+@pytest.mark.parametrize("name", backbones.names())
 def test_preprocessing_layers_equal_preprocess_input(
     name: str, pixels: npt.NDArray[np.uint8]
 ) -> None:
-    preprocess = backbone.find(name).preprocess
+    preprocess = backbones.find(name).preprocess
     x: Any = pixels
     for layer in _preprocess.layers(preprocess):
         x = layer(x)
@@ -155,14 +155,14 @@ def test_features_are_those_of_keras(tmp_path: Path, pixels: npt.NDArray[np.uint
     )
     path = tmp_path / "mobilenet.weights.h5"
     theirs.save_weights(path)
-    ours = backbone.fast_on_cpu(backbone.build(SMALL, weights=path, image_px=32))
+    ours = backbones.fast_on_cpu(backbones.build(SMALL, weights=path, image_px=32))
     prepared = k.applications.mobilenet.preprocess_input(pixels.astype(np.float32))
     expected = theirs.predict_on_batch(prepared)
     np.testing.assert_allclose(ours.predict_on_batch(pixels), expected, atol=1e-5)
 
 
 def test_random_weights_follow_the_seed_and_the_initializers() -> None:
-    a, b, c = (backbone.build(SMALL, weights=None, image_px=32, seed=s) for s in (1, 1, 2))
+    a, b, c = (backbones.build(SMALL, weights=None, image_px=32, seed=s) for s in (1, 1, 2))
     pairs = list(zip(a.get_weights(), b.get_weights(), strict=True))
     assert all((u == v).all() for u, v in pairs)
     kernels = [v for v in a.trainable_variables if v.path.endswith("conv_pw_13/kernel")]
@@ -189,14 +189,14 @@ def test_initial_values_have_the_spread_that_keras_gives(mode: str, distribution
     def make() -> Any:
         return k.Sequential([k.Input((8, 8, 32)), layer])
 
-    ours = np.asarray(backbone.filled(make, seed=5).layers[0].kernel)
+    ours = np.asarray(backbones.filled(make, seed=5).layers[0].kernel)
     theirs = np.asarray(initializer((3, 3, 32, 64)))
     assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
     assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.2)
 
 
-def test_models_built_afterwards_are_initialised_as_usual() -> None:
-    backbone.build(SMALL, weights=None, image_px=32)
+def test_models_built_afterwards_are_initialized_as_usual() -> None:
+    backbones.build(SMALL, weights=None, image_px=32)
     dense = keras().layers.Dense(2)
     assert tuple(dense(np.ones((1, 3), np.float32)).shape) == (1, 2)
 
@@ -206,8 +206,8 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
 ) -> None:
     k = keras()
     path = tmp_path / "w.weights.h5"
-    backbone.build(SMALL, weights=None, image_px=32).get_layer("backbone").save_weights(path)
-    features = backbone.build(SMALL, weights=path, image_px=32)
+    backbones.build(SMALL, weights=None, image_px=32).get_layer("backbone").save_weights(path)
+    features = backbones.build(SMALL, weights=path, image_px=32)
     model = k.Sequential([features, k.layers.Dense(2)])
     model.compile("adam", "mse")
     before = {v.path: np.array(v) for v in features.variables}
@@ -223,7 +223,7 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
 
 def test_weights_file_that_is_not_there() -> None:
     with pytest.raises(PathMissingError, match=r"weights='nowhere\.h5', where there is no file"):
-        backbone.build(SMALL, weights="nowhere.h5", image_px=32)
+        backbones.build(SMALL, weights="nowhere.h5", image_px=32)
 
 
 def test_weights_file_of_another_network(tmp_path: Path) -> None:
@@ -232,19 +232,19 @@ def test_weights_file_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsFileError, match=r"other\.weights\.h5.*does not fit 'mobilenet_0\.25'"
     ):
-        backbone.build(SMALL, weights=path, image_px=32)
+        backbones.build(SMALL, weights=path, image_px=32)
 
 
 def test_weights_file_that_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "broken.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n nonsense")
     with pytest.raises(WeightsFileError, match=r"broken\.h5.*does not fit"):
-        backbone.build(SMALL, weights=path, image_px=32)
+        backbones.build(SMALL, weights=path, image_px=32)
 
 
 def test_weights_of_another_kind() -> None:
     with pytest.raises(ArgumentError, match="`weights` must be 'imagenet', 'scenelearn', the path"):
-        backbone.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
+        backbones.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -262,18 +262,18 @@ def test_download_that_fails_says_how_to_pass_a_file(
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
     with pytest.raises(WeightsUnavailableError, match=rf"{said}.*weights='path/to/file"):
-        backbone.build(SMALL, weights="imagenet", image_px=128)
+        backbones.build(SMALL, weights="imagenet", image_px=128)
 
 
 def test_efficientnet_from_a_file_is_the_network_of_the_download(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
 ) -> None:
     path = tmp_path / "efficientnetb0.weights.h5"
-    random = backbone.build("efficientnet_b0", weights=None, image_px=32)
+    random = backbones.build("efficientnet_b0", weights=None, image_px=32)
     random.get_layer("backbone").save_weights(path)
-    from_file = backbone.build("efficientnet_b0", weights=path, image_px=32)
+    from_file = backbones.build("efficientnet_b0", weights=path, image_px=32)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(path))
-    downloaded = backbone.build("efficientnet_b0", weights="imagenet", image_px=32)
+    downloaded = backbones.build("efficientnet_b0", weights="imagenet", image_px=32)
 
     def layers(model: Any) -> list[str]:
         return [type(layer).__name__ for layer in model.get_layer("backbone").layers]
@@ -286,12 +286,12 @@ def test_efficientnet_file_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     keras().Sequential([keras().Input((3,)), keras().layers.Dense(2)]).save_weights(path)
     with pytest.raises(WeightsFileError, match=r"does not fit 'efficientnet_b0'"):
-        backbone.build("efficientnet_b0", weights=path, image_px=32)
+        backbones.build("efficientnet_b0", weights=path, image_px=32)
 
 
 def test_dropout_inside_a_backbone_follows_the_seed() -> None:
     def states(seed: int) -> list[list[int]]:
-        model = backbone.build("efficientnet_b0", weights=None, image_px=32, seed=seed)
+        model = backbones.build("efficientnet_b0", weights=None, image_px=32, seed=seed)
         seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
         return [np.asarray(v).tolist() for v in seeds]
 
@@ -302,11 +302,11 @@ def test_dropout_inside_a_backbone_follows_the_seed() -> None:
 def test_download_that_works_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
 ) -> None:
-    stored = backbone.build(SMALL, weights=None, image_px=32, seed=9)
+    stored = backbones.build(SMALL, weights=None, image_px=32, seed=9)
     path = tmp_path / "download.weights.h5"
     stored.get_layer("backbone").save_weights(path)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(path))
-    model = backbone.build(SMALL, weights="imagenet", image_px=32)
+    model = backbones.build(SMALL, weights="imagenet", image_px=32)
     np.testing.assert_allclose(
         model.predict_on_batch(pixels), stored.predict_on_batch(pixels), atol=1e-6
     )
@@ -314,7 +314,7 @@ def test_download_that_works_is_loaded(
 
 def test_width_that_was_never_trained() -> None:
     with pytest.raises(ArgumentError, match=r"Keras cannot build 'mobilenet_v2_0\.33'"):
-        backbone.build("mobilenet_v2_0.33", weights="imagenet", image_px=96)
+        backbones.build("mobilenet_v2_0.33", weights="imagenet", image_px=96)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +323,13 @@ def test_width_that_was_never_trained() -> None:
 )
 def test_networks_are_built_under_their_own_name(name: str, n_features: int) -> None:
     """Some of Keras's functions look up what to build by the name that they are given."""
-    model = backbone.build(name, weights=None, image_px=64)
+    model = backbones.build(name, weights=None, image_px=64)
     assert model.get_layer("backbone").output.shape[1] == model.output_shape[1] == n_features
 
 
 def test_image_size_that_the_network_cannot_have() -> None:
     with pytest.raises(ArgumentError, match=r"Keras cannot build 'xception'.*image_px=32"):
-        backbone.build("xception", weights=None, image_px=32)
+        backbones.build("xception", weights=None, image_px=32)
 
 
 @pytest.mark.intel
@@ -345,18 +345,18 @@ def test_real_weights_give_the_features_of_keras(weights: Path) -> None:
             alpha=width, include_top=False, weights=str(weights / file),
             input_shape=(96, 96, 3), pooling="avg",
         )  # fmt: skip
-        x = backbone.find(name).preprocess(images.astype(np.float32))
-        ours = backbone.fast_on_cpu(backbone.build(name, weights=weights / file, image_px=96))
+        x = backbones.find(name).preprocess(images.astype(np.float32))
+        ours = backbones.fast_on_cpu(backbones.build(name, weights=weights / file, image_px=96))
         expected = theirs.predict_on_batch(x)
         np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4, err_msg=name)
 
 
-# The licence of the weights
+# The license of the weights
 
 
-def test_every_network_of_keras_has_a_licence() -> None:
+def test_every_network_of_keras_has_a_license() -> None:
     assert {
-        name for name in backbone.names() if backbone.licence(name, "imagenet") == "not known"
+        name for name in backbones.names() if backbones.license(name, "imagenet") == "not known"
     } == {"scenelearn_tiny"}
 
 
@@ -374,5 +374,5 @@ def test_every_network_of_keras_has_a_licence() -> None:
         ("vgg16", None, "none: random weights, trained on your own photos alone"),
     ],
 )
-def test_licence_of_weights(name: str, weights: str | None, words: str) -> None:
-    assert backbone.licence(name, weights).startswith(words)
+def test_license_of_weights(name: str, weights: str | None, words: str) -> None:
+    assert backbones.license(name, weights).startswith(words)

@@ -484,12 +484,12 @@ def test_distance_is_that_of_mahalanobis_and_the_share_outside() -> None:
     )
     of_validation = [mahalanobis(row, training.mean(axis=0), inverse) ** 2 for row in training[:50]]
 
-    def standardised(value: float, among: Any) -> float:
+    def standardized(value: float, among: Any) -> float:
         return (value - np.median(among)) / (np.quantile(among, 0.9) - np.median(among))
 
     for point in random.normal(size=(5, 4)).astype(np.float32) * 9:
         squared = mahalanobis(point, training.mean(axis=0), inverse) ** 2
-        expected = standardised(squared, of_validation) + standardised(0.25, outside)
+        expected = standardized(squared, of_validation) + standardized(0.25, outside)
         found = known.distance(point[None], np.array([0.25], np.float32))[0]
         assert found == pytest.approx(expected, rel=1e-3)
 
@@ -836,11 +836,11 @@ def test_evaluation_looks_at_groups_of_photos(
     found = classifier.evaluate(photos, columns={"parity": names})
     columns = {one.column for one in found.slices}
     assert {"brightness", "contrast", "sharpness", "parity"} <= columns
-    grey = [np.asarray(Image.fromarray(sl.data.to_square(photos.read(k), 32)).convert("L")).mean()
+    gray = [np.asarray(Image.fromarray(sl.data.to_square(photos.read(k), 32)).convert("L")).mean()
             for k in range(len(photos))]  # fmt: skip
     groups = [one for one in found.slices if one.column == "brightness"]
     highest = max(groups, key=lambda one: float(one.group.split(" to ")[0]))
-    assert float(highest.group.split(" to ")[1]) == pytest.approx(max(grey), abs=1)
+    assert float(highest.group.split(" to ")[1]) == pytest.approx(max(gray), abs=1)
     assert "class" in found.table()
     with pytest.raises(ArgumentError, match=r"`columns\['x'\]` must have one value for each"):
         classifier.evaluate(photos, columns={"x": [1]})

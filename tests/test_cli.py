@@ -13,7 +13,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.backbone import STORED
+from scenelearn.backbones import STORED
 from scenelearn.finetune import FitResult
 
 QUICK = [
@@ -65,7 +65,7 @@ def test_fit_without_a_folder_takes_the_network_of_the_weights_file_and_the_fine
 ) -> None:
     monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
     file = tmp_path / "mobilenet_0.25_notop.weights.h5"
-    network = sl.backbone.build("mobilenet_0.25", weights=None, image_px=32, seed=0)
+    network = sl.backbones.build("mobilenet_0.25", weights=None, image_px=32, seed=0)
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",

@@ -1,4 +1,4 @@
-"""From bytes to pixels: upright, whole, in colour, antialiased, or refused with a reason."""
+"""From bytes to pixels: upright, whole, in color, antialiased, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from scenelearn.data import Reason, RefusedPhoto, _resample, square, to_square
-from scenelearn.data._decode import check_whole, to_grey
+from scenelearn.data._decode import check_whole, to_gray
 from scenelearn.data._resample import resampled
 from scenelearn.errors import PhotoError
 
@@ -157,7 +157,7 @@ def test_the_central_square_is_kept(width: int, height: int) -> None:
 def test_an_odd_margin_is_cut_half_a_pixel_on_each_side() -> None:
     ramp = np.broadcast_to(6 * np.arange(41, dtype=np.uint8)[:, None], (20, 41, 3)).copy()
     shown = to_square(encoded(ramp), 20)[:, :, 0]
-    # From 10.5 to 30.5: each pixel is the mean of two neighbours.
+    # From 10.5 to 30.5: each pixel is the mean of two neighbors.
     expected = 6 * (np.arange(20) + 10.5)
     assert np.abs(shown[10] - expected).max() <= 1
 
@@ -202,7 +202,7 @@ def test_square_takes_an_open_image() -> None:
     assert np.array_equal(square(Image.fromarray(image), 32), image[:, 9:41])
 
 
-# Colour
+# Color
 
 
 def test_a_16_bit_ramp_is_scaled_not_clipped() -> None:
@@ -227,15 +227,15 @@ def test_transparency_shows_white() -> None:
     assert np.array_equal(shown[1], rgba[1, :, :3])
 
 
-def test_transparent_grey_shows_white() -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (32, 32, 2), dtype=np.uint8)
-    shown = to_square(encoded(Image.fromarray(grey)), 32)
-    alpha = grey[:, :, 1:] / 255
-    assert np.abs(shown - (grey[:, :, :1] * alpha + 255 * (1 - alpha))).max() <= 1.01
+def test_transparent_gray_shows_white() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (32, 32, 2), dtype=np.uint8)
+    shown = to_square(encoded(Image.fromarray(gray)), 32)
+    alpha = gray[:, :, 1:] / 255
+    assert np.abs(shown - (gray[:, :, :1] * alpha + 255 * (1 - alpha))).max() <= 1.01
 
 
 @pytest.mark.parametrize("transparency", [2, b"\xff\xff\x00"])
-def test_a_transparent_colour_of_a_palette_shows_white(transparency: int | bytes) -> None:
+def test_a_transparent_color_of_a_palette_shows_white(transparency: int | bytes) -> None:
     index = np.tile(np.arange(3, dtype=np.uint8), (3, 1))
     image = Image.frombytes("P", (3, 3), index.tobytes())
     image.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 99])
@@ -243,7 +243,7 @@ def test_a_transparent_colour_of_a_palette_shows_white(transparency: int | bytes
     assert shown[1].tolist() == [[255, 0, 0], [0, 200, 0], [255, 255, 255]]
 
 
-def test_a_palette_becomes_its_colours() -> None:
+def test_a_palette_becomes_its_colors() -> None:
     image = Image.fromarray(noise(32, 32)).quantize(64)
     expected = np.array(image.getpalette()).reshape(-1, 3)[np.asarray(image)]
     for kind in ("PNG", "GIF", "BMP", "TIFF"):
@@ -251,10 +251,10 @@ def test_a_palette_becomes_its_colours() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
-def test_grey_becomes_three_equal_channels(kind: str) -> None:
-    grey = noise(32, 32)[:, :, 0]
-    shown = to_square(encoded(Image.fromarray(grey), kind), 32)
-    assert np.array_equal(shown, np.repeat(grey[:, :, None], 3, axis=2))
+def test_gray_becomes_three_equal_channels(kind: str) -> None:
+    gray = noise(32, 32)[:, :, 0]
+    shown = to_square(encoded(Image.fromarray(gray), kind), 32)
+    assert np.array_equal(shown, np.repeat(gray[:, :, None], 3, axis=2))
 
 
 def test_black_and_white() -> None:
@@ -263,10 +263,10 @@ def test_black_and_white() -> None:
     assert np.array_equal(shown[:, :, 1], np.where(bits, 255, 0))
 
 
-def test_grey_jpeg() -> None:
-    grey = smooth()[:, :, 0]
-    shown = to_square(encoded(Image.fromarray(grey), "JPEG", quality=95), 64)
-    assert np.abs(shown - grey[:, :, None].astype(int)).max() <= 4
+def test_gray_jpeg() -> None:
+    gray = smooth()[:, :, 0]
+    shown = to_square(encoded(Image.fromarray(gray), "JPEG", quality=95), 64)
+    assert np.abs(shown - gray[:, :, None].astype(int)).max() <= 4
 
 
 def test_cmyk_jpeg() -> None:
@@ -281,7 +281,7 @@ def test_cmyk_jpeg() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_of_several_is_taken(kind: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("#ff0000", "#0000ff")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("#ff0000", "#0000ff")]
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     check_whole(content)
@@ -291,7 +291,7 @@ def test_the_first_frame_of_several_is_taken(kind: str) -> None:
 def profile_of(
     matrix: npt.NDArray[np.float64], gamma: float, space: bytes = b"RGB ", name: bytes = b"made up"
 ) -> bytes:
-    """An ICC profile (version 2) of three primaries, or grey, and a power curve."""
+    """An ICC profile (version 2) of three primaries, or gray, and a power curve."""
 
     def fixed(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))
@@ -350,7 +350,7 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 @pytest.mark.parametrize("gamma", [1.0, 2.2])
-def test_a_colour_profile_is_brought_to_srgb(kind: str, gamma: float) -> None:
+def test_a_color_profile_is_brought_to_srgb(kind: str, gamma: float) -> None:
     profile = profile_of(P3, gamma)
     content = encoded(smooth(64, 64), kind, icc_profile=profile, **OPTIONS.get(kind, {}))
     stored = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -360,7 +360,7 @@ def test_a_colour_profile_is_brought_to_srgb(kind: str, gamma: float) -> None:
     assert np.abs(right - stored)[~dark].max() > 15  # so it was brought
 
 
-def test_a_grey_profile_is_brought_to_srgb() -> None:
+def test_a_gray_profile_is_brought_to_srgb() -> None:
     ramp = np.tile(np.arange(40, 256, dtype=np.uint8), (216, 1))
     content = encoded(ramp, "PNG", icc_profile=profile_of(P3, 1.0, b"GRAY"))
     right = as_srgb(ramp / 255.0)
@@ -380,13 +380,13 @@ def test_srgb_and_profiles_that_are_no_use_change_nothing() -> None:
         good[:36] + b"\0" * 92 + good[128:],
     ):
         assert np.array_equal(to_square(encoded(image, icc_profile=profile), 32), plain)
-    transparent = np.dstack([image[:, :, :2]])  # grey and alpha with a grey profile
+    transparent = np.dstack([image[:, :, :2]])  # gray and alpha with a gray profile
     content = encoded(Image.fromarray(transparent, "LA"), icc_profile=profile_of(P3, 2.2, b"GRAY"))
     assert to_square(content, 32).shape == (32, 32, 3)
 
 
 def test_ycck_jpeg() -> None:
-    """Adobe's second way to store CMYK; the expected colour by the standard's arithmetic."""
+    """Adobe's second way to store CMYK; the expected color by the standard's arithmetic."""
     stored = (90, 150, 110, 200)  # Y, Cb, Cr, K as they stand in the file
     plain = Image.new("CMYK", (32, 32), tuple(255 - value for value in stored))
     content = bytearray(encoded(plain, "JPEG", quality=100))
@@ -416,16 +416,16 @@ def test_large_photos_are_reduced_first_and_look_the_same(kind: str, mode: str) 
         127 + 60 * np.sin(3 * x + k) * np.cos(2 * y - k) + 40 * np.sin(40 * x * (k + 1))
         for k in range(3)
     ]
-    colour = np.stack(waves, -1).clip(0, 255).astype(np.uint8)
+    color = np.stack(waves, -1).clip(0, 255).astype(np.uint8)
     if mode == "I;16":
-        image = Image.fromarray(colour[:, :, 0].astype(np.uint16) * 257)
-        whole = Image.fromarray(colour[:, :, 0]).convert("RGB")
+        image = Image.fromarray(color[:, :, 0].astype(np.uint16) * 257)
+        whole = Image.fromarray(color[:, :, 0]).convert("RGB")
     elif mode == "RGBA":
-        image = Image.fromarray(np.dstack([colour, colour[:, :, :1]]))
-        alpha = colour[:, :, :1] / 255.0
-        whole = Image.fromarray((colour * alpha + 255 * (1 - alpha)).round().astype(np.uint8))
+        image = Image.fromarray(np.dstack([color, color[:, :, :1]]))
+        alpha = color[:, :, :1] / 255.0
+        whole = Image.fromarray((color * alpha + 255 * (1 - alpha)).round().astype(np.uint8))
     else:
-        image = Image.fromarray(colour).convert(mode)
+        image = Image.fromarray(color).convert(mode)
         whole = image.convert("RGB")
     content = encoded(image, kind, **OPTIONS.get(kind, {}))
     right = whole.resize((48, 48), Image.Resampling.BICUBIC, (300, 0, 2200, 1900))
@@ -610,7 +610,7 @@ def test_a_jpeg_of_very_many_passes_is_refused_at_once() -> None:
     assert time.monotonic() - start < 1
 
 
-def colour_tiff(bits: int, pixels: bytes) -> bytes:
+def color_tiff(bits: int, pixels: bytes) -> bytes:
     """4 × 4 pixels of three samples, not compressed, in one strip."""
     entries = [(256, 3, 4), (257, 3, 4), (258, 3, bits), (259, 3, 1), (262, 3, 2)]
     entries += [(273, 4, 8), (277, 3, 3), (278, 3, 4), (279, 4, len(pixels))]
@@ -620,14 +620,14 @@ def colour_tiff(bits: int, pixels: bytes) -> bytes:
     return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + bytes(4)
 
 
-def test_16_bit_colour_in_a_tiff_is_scaled() -> None:
+def test_16_bit_color_in_a_tiff_is_scaled() -> None:
     values = np.linspace(0, 65535, 48).astype("<u2")
-    shown = to_square(colour_tiff(16, values.tobytes()), 4)
+    shown = to_square(color_tiff(16, values.tobytes()), 4)
     assert np.abs(shown.ravel() - values / 257.0).max() <= 1
 
 
 def test_other_bits_in_a_tiff_are_unsupported_not_damaged() -> None:
-    error = refusal(colour_tiff(24, bytes(144)))
+    error = refusal(color_tiff(24, bytes(144)))
     assert error.reason is Reason.UNSUPPORTED
     assert "save it with 8 bits a channel" in error.detail
 
@@ -635,12 +635,12 @@ def test_other_bits_in_a_tiff_are_unsupported_not_damaged() -> None:
 def test_damage_behind_the_first_picture_does_not_cost_it() -> None:
     frames = [Image.fromarray(noise(20, 20, seed)).convert("P") for seed in range(3)]
     whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert to_grey(whole, 8).animated
+    assert to_gray(whole, 8).animated
     second = whole.index(b"\0,", len(encoded(frames[0], "GIF")) - 40)
     for cut in range(second, second + 40):
         content = whole[:cut] + b";"
         with suppress(RefusedPhoto):
-            assert to_grey(content, 8).grey.shape == (8, 8)
+            assert to_gray(content, 8).gray.shape == (8, 8)
 
 
 @pytest.mark.slow
@@ -672,11 +672,11 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
         "import sys, time\n"
         "from pathlib import Path\n"
         "from scenelearn.data import to_square\n"
-        "from scenelearn.data._decode import check_whole, to_grey\n"
+        "from scenelearn.data._decode import check_whole, to_gray\n"
         "from tests.bench.fuzz import peak_kib\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "start = time.monotonic()\n"
-        "to_square(content, 160); to_grey(content, 32); check_whole(content)\n"
+        "to_square(content, 160); to_gray(content, 32); check_whole(content)\n"
         "print(time.monotonic() - start, peak_kib())"
     )
     run = subprocess.run(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 import scenelearn as sl
-from scenelearn import _devices, backbone
+from scenelearn import _devices, backbones
 from scenelearn._devices import at_home, n_devices, padded, process, shared, spread
 from scenelearn.augment import policy
 from scenelearn.data import Batches, in_memory
@@ -99,7 +99,7 @@ def assert_same(a: Path, b: Path, tolerance: float) -> None:
 
 def stored(folder: Path) -> str:
     """Weights of a tiny network, as if they were trained ones."""
-    model = backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=3)
+    model = backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=3)
     path = folder / "tiny.weights.h5"
     model.get_layer("backbone").save_weights(path)
     return str(path)
@@ -174,8 +174,8 @@ def losses_on_devices(file: str) -> None:
     """Three steps, predictions and weights of a network on one device and on two."""
     import keras
 
-    from scenelearn.backbone import fast_on_cpu
-    from scenelearn.backbone._fast._chunks import chunk_size
+    from scenelearn.backbones import fast_on_cpu
+    from scenelearn.backbones._fast._chunks import chunk_size
     from scenelearn.classify import outputs
 
     rng = np.random.default_rng(0)

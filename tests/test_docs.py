@@ -171,7 +171,7 @@ def test_figures_in_the_readme_are_those_that_were_measured() -> None:
         assert made_on[key] in readme
     for run in [*intel["runs"], *networks["runs"]]:
         assert run["environment"]["date"][:10] in readme
-    for key in ("colour_histogram", "linear_pixels"):
+    for key in ("color_histogram", "linear_pixels"):
         assert f"{100 * scenes[key]['accuracy']:.1f} %" in readme
     accuracies = [run["accuracy"] for run in scenes["network"]["runs"]]
     assert f"{100 * sum(accuracies) / len(accuracies):.1f} %" in readme

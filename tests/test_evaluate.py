@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, fisher_exact, norm
 
 from scenelearn.errors import ArgumentError, ClassMismatchError
-from scenelearn.evaluate import (
+from scenelearn.metrics import (
     Evaluation,
     Interval,
     bootstrap,
@@ -278,7 +278,7 @@ def test_json_of_a_class_without_photos_is_strict() -> None:
 def test_rows_and_text() -> None:
     result = evaluate([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], ["a", "b"])
     assert str(result) == f"accuracy {wilson(3, 4)} on 4 photos"
-    first, second = result.frame()
+    first, second = result.to_rows()
     assert (first["class"], first["photos"], first["recall"]) == ("a", 2, 1.0)
     assert (second["recall_low"], second["recall_high"]) == (wilson(1, 2).low, wilson(1, 2).high)
     assert first["precision"] == pytest.approx(2 / 3)

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn import backbone, sizing
+from scenelearn import backbones, sizing
 from scenelearn._backend import keras
-from scenelearn.backbone import _fast, _programs
-from scenelearn.backbone._fast import _dense, _halves
+from scenelearn.backbones import _fast, _programs
+from scenelearn.backbones._fast import _dense, _halves
 from scenelearn.sizing._unfilled import without_values
 
 SMALL = "mobilenet_0.25"
@@ -66,8 +66,8 @@ def randomize(model: Any) -> Any:
 def check(model: Any, x: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
     """The model gives the same outputs and gradients in plain and in fast form."""
     plain = pulled(model, x)
-    fast = pulled(backbone.fast_on_cpu(model), x)
-    backbone.plain(model)
+    fast = pulled(backbones.fast_on_cpu(model), x)
+    backbones.plain(model)
     for a, b in zip(fast, plain, strict=True):
         scale = np.abs(b).max() + 1e-6
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
@@ -163,7 +163,7 @@ def test_large_maps_have_their_gradients_by_the_turned_kernel(
 def test_convolution_whose_windows_do_not_overlap_is_one_product() -> None:
     import jax
 
-    model = backbone.fast_on_cpu(of_layers((32, 32, 3), keras().layers.Conv2D(6, 8, 8)))
+    model = backbones.fast_on_cpu(of_layers((32, 32, 3), keras().layers.Conv2D(6, 8, 8)))
     text = jax.jit(model).lower(images(2, 32, 32, 3)).as_text()
     assert text.count("dot_general") == 1
     assert "stablehlo.convolution" not in text
@@ -175,7 +175,7 @@ def test_batch_of_unknown_size() -> None:
 
     k = keras()
     layers = [k.layers.Conv2D(60, 9), k.layers.BatchNormalization(), k.layers.MaxPooling2D(1)]
-    model = backbone.fast_on_cpu(backbone.keep_statistics(of_layers((9, 10, 4), *layers)))
+    model = backbones.fast_on_cpu(backbones.keep_statistics(of_layers((9, 10, 4), *layers)))
     (batch,) = jax.export.symbolic_shape("b")
     found = jax.eval_shape(model, jax.ShapeDtypeStruct((batch, 9, 10, 4), np.float32))
     assert found.shape == (batch, 1, 2, 60)
@@ -194,7 +194,7 @@ def test_images_that_are_no_floats() -> None:
         model = k.Sequential([k.Input((9, 10, 4), dtype=kind), layer])
         x = (pixels % 2 if kind == "bool" else pixels // 2).astype(kind)
         plain = jax.jit(lambda x, m=model: m(x))(x)
-        backbone.fast_on_cpu(model)
+        backbones.fast_on_cpu(model)
         fast = jax.jit(lambda x, m=model: m(x))(x)
         assert fast.dtype == plain.dtype
         np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-3)
@@ -203,7 +203,7 @@ def test_images_that_are_no_floats() -> None:
 def test_photo_smaller_than_the_kernel_is_told_by_keras() -> None:
     k = keras()
     layers = [k.layers.Conv2D(6, 5), k.layers.GlobalAveragePooling2D()]
-    model = backbone.fast_on_cpu(of_layers((None, None, 4), *layers))
+    model = backbones.fast_on_cpu(of_layers((None, None, 4), *layers))
     with pytest.raises(ValueError, match="empty output"):
         model(images(2, 4, 4, 4))
 
@@ -222,7 +222,7 @@ def test_largest_of_windows(window: Any, stride: int, padding: str) -> None:
 def test_largest_of_windows_of_unlike_strides_stays_plain() -> None:
     layer = keras().layers.MaxPooling2D(2, (2, 1))
     before = layer.call
-    backbone.fast_on_cpu(of_layers((9, 10, 4), layer))
+    backbones.fast_on_cpu(of_layers((9, 10, 4), layer))
     assert layer.call == before
 
 
@@ -255,10 +255,10 @@ def test_normalization_by_stored_statistics(make: Callable[[Any], Any], stored: 
     norm = k.layers.BatchNormalization(scale=stored != "frozen")
     model = of_layers((9, 10, 4), make(k.layers), norm)
     if stored == "statistics kept":
-        backbone.keep_statistics(model)
+        backbones.keep_statistics(model)
     norm.trainable = stored != "frozen"
     plain = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
-    backbone.fast_on_cpu(model)
+    backbones.fast_on_cpu(model)
     fast = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=3e-5 * np.abs(b).max())
@@ -276,10 +276,10 @@ def test_normalization_goes_into_the_convolution() -> None:
 
         return jax.jit(call).lower(images(2, 8, 8, 4)).as_text()
 
-    backbone.fast_on_cpu(model)
+    backbones.fast_on_cpu(model)
     passes = [program(training).count("tensor<2x6x6x4xf32>") for training in (False, True)]
     assert passes[0] < passes[1]
-    backbone.keep_statistics(model)  # in this order too
+    backbones.keep_statistics(model)  # in this order too
     assert program(training=True).count("tensor<2x6x6x4xf32>") == passes[0]
 
 
@@ -297,7 +297,7 @@ def test_statistics_of_the_batch_are_still_learned() -> None:
         ]
         model = of_layers((8, 8, 4), *layers)
         if fast:
-            backbone.fast_on_cpu(model)
+            backbones.fast_on_cpu(model)
         model.compile("sgd", "mse")
         for _ in range(2):
             model.train_on_batch(x, np.ones((8, 4), np.float32))
@@ -320,7 +320,7 @@ def test_half_precision() -> None:
         k.layers.Conv2D(6, 3, dtype=policy, padding="same"),
         k.layers.Conv2D(2, 1, dtype=policy),
     ]
-    model = backbone.keep_statistics(of_layers((8, 8, 3), *layers))
+    model = backbones.keep_statistics(of_layers((8, 8, 3), *layers))
     check(model, images(2, 8, 8, 3), tolerance=0.03)
 
 
@@ -338,7 +338,7 @@ def network(dropout: float = 0.0) -> Any:
         k.layers.GlobalAveragePooling2D(),
         k.layers.Dense(3),
     )
-    return backbone.keep_statistics(model)
+    return backbones.keep_statistics(model)
 
 
 @pytest.mark.parametrize("n_photos", [16, pytest.param(11, marks=pytest.mark.slow)])
@@ -346,7 +346,7 @@ def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
     model, x = network(), images(n_photos, 12, 12, 3)
     check(model, x)
     expected = model.predict_on_batch(x)
-    found = backbone.fast_on_cpu(model).predict_on_batch(x)
+    found = backbones.fast_on_cpu(model).predict_on_batch(x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -358,7 +358,7 @@ def test_several_outputs_come_some_photos_at_a_time_as_well() -> None:
     maps = k.layers.GlobalAveragePooling2D()(inner.layers[1].output)
     model = k.Model(inner.inputs, {"maps": maps, "logits": inner.outputs[0]})
     expected = model.predict_on_batch(x)
-    found = backbone.fast_on_cpu(model).predict_on_batch(x)
+    found = backbones.fast_on_cpu(model).predict_on_batch(x)
     assert found.keys() == {"maps", "logits"}
     for name, table in found.items():
         np.testing.assert_allclose(table, expected[name], atol=1e-5)
@@ -387,7 +387,7 @@ def test_training_steps_are_those_of_keras(loss: Any, weighted: bool) -> None:
         model = network()
         model.add(k.layers.Softmax()) if isinstance(loss, str) else None
         if fast:
-            backbone.fast_on_cpu(model)
+            backbones.fast_on_cpu(model)
         model.compile("adam", loss if isinstance(loss, str) else loss(k), metrics=["accuracy"])
         logs = [model.train_on_batch(x, y, sample_weight=weights) for _ in range(3)]
         return logs, [np.asarray(a) for a in model.get_weights()]
@@ -402,7 +402,7 @@ def test_dropout_goes_on_through_the_photos() -> None:
     model = network(dropout=0.5)
     seed = next(v for v in model.variables if "seed" in v.path)
     before = np.asarray(seed.value)
-    backbone.fast_on_cpu(model).compile("sgd", "mse")
+    backbones.fast_on_cpu(model).compile("sgd", "mse")
     x = np.repeat(images(1, 12, 12, 3), 16, axis=0)  # the same photo, dropped out differently
     states = [v.value for v in model.non_trainable_variables]
     weights = [v.value for v in model.trainable_variables]
@@ -417,11 +417,11 @@ def test_dropout_goes_on_through_the_photos() -> None:
 def test_layers_of_others_see_the_whole_batch() -> None:
     k = keras()
 
-    class Centred(k.layers.Layer):  # type: ignore[name-defined, misc]
+    class Centered(k.layers.Layer):  # type: ignore[name-defined, misc]
         def call(self, x: Any) -> Any:
             return x - k.ops.mean(x, axis=0, keepdims=True)
 
-    model = of_layers((6, 6, 3), k.layers.Conv2D(2, 1), Centred())
+    model = of_layers((6, 6, 3), k.layers.Conv2D(2, 1), Centered())
     check(model, images(16, 6, 6, 3))
 
 
@@ -438,9 +438,9 @@ def test_partly_frozen_networks_learn_the_rest() -> None:
     "name", [SMALL, pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)]
 )
 def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> None:
-    model = backbone.build(name, weights=None, image_px=32)
+    model = backbones.build(name, weights=None, image_px=32)
     expected = model.predict_on_batch(pixels)
-    found = backbone.fast_on_cpu(model).predict_on_batch(pixels)
+    found = backbones.fast_on_cpu(model).predict_on_batch(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
@@ -454,7 +454,7 @@ def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
 
     with without_values(keras()):
         model = sizing.application(name, 96)
-        backbone.fast_on_cpu(backbone.keep_statistics(model))
+        backbones.fast_on_cpu(backbones.keep_statistics(model))
     text = lowered(model, 8, "predict")[0].as_text()
     assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
@@ -465,7 +465,7 @@ def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> 
 
     with without_values(keras()):
         model = sizing.application(name, 96)
-        backbone.fast_on_cpu(backbone.keep_statistics(model))
+        backbones.fast_on_cpu(backbones.keep_statistics(model))
     text = lowered(model, 8, "train")[0].as_text()
     # XLA is slow where the batch or the channels of the outputs take another's place.
     assert set(re.findall(r"dim_numbers = (\S.*?), window", text)) == {
@@ -490,12 +490,12 @@ def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> 
     ],
 )
 def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int) -> None:
-    model = backbone.keep_statistics(backbone.build(name, weights=None, image_px=image_px))
+    model = backbones.keep_statistics(backbones.build(name, weights=None, image_px=image_px))
     for layer in model._flatten_layers():
         if isinstance(layer, keras().layers.Dropout):
             layer.rate = 0.0
     x = np.random.default_rng(0).uniform(0, 255, (8, image_px, image_px, 3)).astype(np.float32)
-    plain, fast = pulled(model, x), pulled(backbone.fast_on_cpu(model), x)
+    plain, fast = pulled(model, x), pulled(backbones.fast_on_cpu(model), x)
     np.testing.assert_allclose(fast[0], plain[0], rtol=1e-4, atol=1e-5 * np.abs(plain[0]).max())
     # Of Xception's millions of ReLU inputs, a few are so near 0 that rounding turns them over.
     for a, b in zip(fast, plain, strict=True):
@@ -503,7 +503,7 @@ def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int)
 
 
 def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    model = backbone.fast_on_cpu(backbone.build(SMALL, weights=None, image_px=32))
+    model = backbones.fast_on_cpu(backbones.build(SMALL, weights=None, image_px=32))
     model.save(tmp_path / "m.keras")
     plain = keras().saving.load_model(tmp_path / "m.keras", compile=False)
     np.testing.assert_allclose(
@@ -512,11 +512,11 @@ def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray
 
 
 def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> None:
-    model = backbone.build(SMALL, weights=None, image_px=32)
+    model = backbones.build(SMALL, weights=None, image_px=32)
     before = model.predict_on_batch(pixels)
-    backbone.fast_on_cpu(backbone.fast_on_cpu(model))  # twice is as once
+    backbones.fast_on_cpu(backbones.fast_on_cpu(model))  # twice is as once
     model.predict_on_batch(pixels)
-    np.testing.assert_array_equal(backbone.plain(model).predict_on_batch(pixels), before)
+    np.testing.assert_array_equal(backbones.plain(model).predict_on_batch(pixels), before)
 
 
 def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
@@ -525,12 +525,12 @@ def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
     kept: list[bool] = []
     monkeypatch.setattr(_fast, "_on_cpu", lambda: False)
     monkeypatch.setattr(_fast, "keep_programs", lambda: kept.append(True))
-    model = backbone.build(SMALL, weights=None, image_px=32)
+    model = backbones.build(SMALL, weights=None, image_px=32)
     layers = [dict(vars(layer)) for layer in model._flatten_layers()]
-    assert backbone.fast_on_cpu(model) is model
+    assert backbones.fast_on_cpu(model) is model
     assert kept == [True]
     assert [dict(vars(layer)) for layer in model._flatten_layers()] == layers
-    assert backbone.photos_at_once(model, 32) == 32
+    assert backbones.photos_at_once(model, 32) == 32
     assert model.predict_on_batch(pixels).shape == (8, 256)
 
 
@@ -542,7 +542,7 @@ def program_of(cache: Path, setup: str = "") -> str:
         "import os, jax\n"
         f"os.environ['SCENELEARN_CACHE'] = {str(cache)!r}\n{setup}\n"
         "jax.jit(lambda x: x + 1)(1.0)  # JAX has looked for a cache already\n"
-        "from scenelearn.backbone import _programs\n"
+        "from scenelearn.backbones import _programs\n"
         "_programs._WORTH_S = 0\n"
         "_programs.keep_programs()\n"
         "print(jax.jit(lambda x: x * 2 + 3)(1.0), jax.config.jax_compilation_cache_dir)\n"
@@ -598,13 +598,13 @@ import resource
 
 import numpy as np
 
-from scenelearn import backbone
+from scenelearn import backbones
 from scenelearn._backend import keras
 
 k = keras()
-model = backbone.keep_statistics(backbone.build("mobilenet_0.25", weights=None, image_px=96))
-model = k.Sequential([backbone.fast_on_cpu(model), k.layers.Dense(2)])
-backbone.fast_on_cpu(model).compile("sgd", "mse")
+model = backbones.keep_statistics(backbones.build("mobilenet_0.25", weights=None, image_px=96))
+model = k.Sequential([backbones.fast_on_cpu(model), k.layers.Dense(2)])
+backbones.fast_on_cpu(model).compile("sgd", "mse")
 x, y = np.zeros((16, 96, 96, 3), np.uint8), np.zeros((16, 2), np.float32)
 for _ in range(4):
     model.train_on_batch(x, y)
@@ -652,7 +652,7 @@ def test_halves_run_beside_each_other_and_add_up_to_the_same(
 
     def weights() -> list[npt.NDArray[Any]]:
         k = keras()
-        model = backbone.fast_on_cpu(network())
+        model = backbones.fast_on_cpu(network())
         model.compile("adam", k.losses.CategoricalCrossentropy(from_logits=True))
         return trained(model, x, y)
 
@@ -668,7 +668,7 @@ def test_keras_own_fit_goes_by_halves_where_it_can(n_photos: int) -> None:
     def fitted(fast: bool) -> tuple[list[npt.NDArray[Any]], Any]:
         model = network()
         if fast:
-            backbone.fast_on_cpu(model)
+            backbones.fast_on_cpu(model)
         loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("sgd", loss, metrics=["accuracy"])
         history = model.fit(x, y, batch_size=n_photos, epochs=2, shuffle=False, verbose=0)
@@ -682,7 +682,7 @@ def test_keras_own_fit_goes_by_halves_where_it_can(n_photos: int) -> None:
 
 
 def test_the_halves_drop_out_different_values() -> None:
-    model = backbone.fast_on_cpu(network(dropout=0.5))
+    model = backbones.fast_on_cpu(network(dropout=0.5))
     model.compile("sgd", "mse")
     x, y = np.repeat(images(1, 12, 12, 3), 8, axis=0), np.zeros((8, 3), np.float32)
     trained(model, np.concatenate([x, x]), np.concatenate([y, y]), 1)
@@ -702,12 +702,12 @@ def test_the_halves_drop_out_different_values() -> None:
 
 
 def test_plain_takes_the_whole_batch_again() -> None:
-    model = backbone.fast_on_cpu(network())
+    model = backbones.fast_on_cpu(network())
     model.compile("sgd", "mse")
     x, y = images(16, 12, 12, 3), np.zeros((16, 3), np.float32)
     trained(model, x, y, 1)
     assert isinstance(model.train_function, _halves._Step)
-    backbone.plain(model)
+    backbones.plain(model)
     trained(model, x, y, 1)
     assert not isinstance(model.train_function, _halves._Step)
 
@@ -717,10 +717,10 @@ def test_predictions_come_by_halves_and_change_no_variable(n_photos: int) -> Non
     x = images(n_photos, 12, 12, 3)
     model = network(dropout=0.5)
     expected = model.predict(x, batch_size=16, verbose=0)
-    backbone.fast_on_cpu(model)
+    backbones.fast_on_cpu(model)
     before = [np.asarray(variable.value) for variable in model.variables]
-    backbone.plain(model)
-    backbone.fast_on_cpu(model)
+    backbones.plain(model)
+    backbones.fast_on_cpu(model)
     found = [model.predict(x, batch_size=16, verbose=0) for _ in range(2)]
     assert isinstance(model.predict_function, _halves._Prediction)
     for one in found:

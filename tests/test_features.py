@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file, as a download would be."""
     path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
     network.get_layer("backbone").save_weights(path)
     return path
 
@@ -234,7 +234,7 @@ def test_all_that_features_depend_on_is_in_the_name(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def network(px: int, seed: int) -> Any:
-        return sl.backbone.build("scenelearn_tiny", weights=None, image_px=px, seed=seed)
+        return sl.backbones.build("scenelearn_tiny", weights=None, image_px=px, seed=seed)
 
     def folder(
         px: int = 32, seed: int = 0, batch_size: int = 32, *, mirrored: bool = False

@@ -77,7 +77,7 @@ def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
         learning_rate=1e-3, recipe={"interpolate": False},
     )  # fmt: skip
     assert np.isfinite(fit.history[1].train_loss)
-    before = sl.backbone.build("mobilenet_0.25", weights=stored, image_px=64)
+    before = sl.backbones.build("mobilenet_0.25", weights=stored, image_px=64)
     pairs = zip(before.variables, fit.classifier.model.get_layer("backbone").variables, strict=True)
     changed = {a.path for a, b in pairs if not np.array_equal(np.asarray(a), np.asarray(b))}
     if fit.kept == "solved head":
@@ -96,7 +96,7 @@ def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
 def test_upper_layers_are_those_with_coarse_maps(trained: str, largest: int) -> None:
     from scenelearn.finetune._network import choose_trained
 
-    features = sl.backbone.build("mobilenet_0.25", weights=None, image_px=160)
+    features = sl.backbones.build("mobilenet_0.25", weights=None, image_px=160)
     choose_trained(features, 160, trained)
     for layer in features.get_layer("backbone").layers:
         if layer.weights:
@@ -115,7 +115,7 @@ def test_what_large_maps_are_made_from_does_not_train(name: str, first: str) -> 
     """Squeeze-and-excitation has maps of 1×1 in early blocks, too."""
     from scenelearn.finetune._network import choose_trained
 
-    features = sl.backbone.build(name, weights=None, image_px=160)
+    features = sl.backbones.build(name, weights=None, image_px=160)
     choose_trained(features, 160, "coarse")
     layers = [one for one in features.get_layer("backbone").layers if one.weights]
     at = [layer.name for layer in layers].index(first)

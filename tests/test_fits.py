@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scenelearn import backbone as backbones
+from scenelearn import backbones
 from scenelearn._backend import keras
 from scenelearn.finetune import _fits
 

@@ -179,9 +179,9 @@ def test_one_photo_a_class_is_solved_with_the_usual_strength() -> None:
 
 def test_hundred_classes() -> None:
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((100, 20))
+    centers = rng.standard_normal((100, 20))
     y = np.repeat(np.arange(100), 4).astype(np.int32)
-    x = (centres[y] + 0.5 * rng.standard_normal((400, 20))).astype(np.float32)
+    x = (centers[y] + 0.5 * rng.standard_normal((400, 20))).astype(np.float32)
     assert finetune.choose(x, y, 100).held_out_accuracy > 0.9
 
 

@@ -406,7 +406,7 @@ def test_weights_that_are_something_else(parts: dict[str, bytes], tmp_path: Path
 def test_every_kind_of_network_makes_a_bundle_that_opens(tmp_path: Path, name: str) -> None:
     import keras
 
-    features = sl.backbone.build(name, weights=None, image_px=96)
+    features = sl.backbones.build(name, weights=None, image_px=96)
     x = keras.layers.Dense(2, dtype="float32", name="logits")(features.output)
     x = keras.layers.Softmax(name="probabilities")(x)
     made = sl.classify.Classifier(

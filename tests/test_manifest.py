@@ -49,7 +49,7 @@ def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
     assert (inside.paths, inside.hashes, inside.sides) == (there.paths, there.hashes, there.sides)
     assert inside.class_names == there.class_names == ("sea", "street")
     assert inside.labels.tolist() == there.labels.tolist()
-    assert inside.unlabelled == there.unlabelled == ("intel/seg_pred/1.jpg",)
+    assert inside.unlabeled == there.unlabeled == ("intel/seg_pred/1.jpg",)
     assert np.array_equal(
         decode(inside, 8).read(np.arange(5))[0], decode(there, 8).read(np.arange(5))[0]
     )
@@ -158,7 +158,7 @@ def test_a_manifest_names_photos_classes_sides_and_groups(tmp_path: Path) -> Non
         assert classes(photos) == {"x/1.jpg": "street", "x/2.jpg": "sea", "y/3.jpg": "sea"}
         assert sides(photos) == {"x/1.jpg": "validation", "x/2.jpg": "train", "y/3.jpg": "test"}
         assert photos.groups == ("", "beach", "beach")
-        assert photos.unlabelled == ("y/4.jpg",)
+        assert photos.unlabeled == ("y/4.jpg",)
         assert photos.refused == ()
 
 
@@ -353,7 +353,7 @@ def test_each_photo_tests_in_one_fold_and_every_class_in_each() -> None:
     for part in parts:
         sides_of(part)
         for name, n in photos.counts().items():
-            row = next(row for row in part.frame() if row["class"] == name)
+            row = next(row for row in part.to_rows() if row["class"] == name)
             assert row["test"] in (n // 5, n // 5 + 1)
             assert row["train"] > 0
             assert row["validation"] > 0

@@ -28,8 +28,8 @@ PX, N_CLASSES = 32, 3
 
 def network(name: str = "mobilenet_0.25", image_px: int = PX) -> tuple[Any, Any]:
     """A network of features that keeps its statistics, as from stored weights; and with a head."""
-    features = sl.backbone.build(name, weights=None, image_px=image_px)
-    sl.backbone.fast_on_cpu(sl.backbone.keep_statistics(features))
+    features = sl.backbones.build(name, weights=None, image_px=image_px)
+    sl.backbones.fast_on_cpu(sl.backbones.keep_statistics(features))
     return features, _network.with_blank_head(features, N_CLASSES)[0]
 
 
@@ -294,7 +294,7 @@ def test_cache_that_cannot_be_written_is_said_and_nothing_is_kept(
     (tmp_path / "file").touch()
     monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "file"))
     found = learner(Recipe(views=1))
-    assert not found.maps.has_room  # type: ignore[union-attr]
+    assert not found.maps.has_free_space  # type: ignore[union-attr]
     assert "are not kept but computed at each step: " in caplog.text
     assert len(list(found.batches(1, range(3)))) == 3
 

@@ -405,10 +405,10 @@ def test_runs_that_differ_have_checkpoints_of_their_own(
 ) -> None:
     splits = fitted.splits
     pixels = sl.data.decode(splits.photos, 32)
-    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=0)
+    network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=0)
     asked = FitSettings(**settings)
     first = _key.checkpoint_file(asked, splits, pixels, network)
-    other = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=1)
+    other = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=1)
     files = {
         first,
         *(

@@ -16,18 +16,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from scenelearn.data import (
-    Photos,
-    Pixels,
-    Reason,
-    _pixels,
-    cache_folder,
-    decode,
-    need_space,
-    scan,
-    to_square,
-    written_whole,
-)
+from scenelearn._io import atomic_write, cache_folder, require_free_space
+from scenelearn.data import Photos, Pixels, Reason, _pixels, decode, scan, to_square
 from scenelearn.errors import ArgumentError, DiskSpaceError, NoPhotosError, PhotoError
 
 Usage = namedtuple("Usage", "total used free")
@@ -441,9 +431,9 @@ def test_another_way_with_broken_photos(photos: Photos, value: object) -> None:
 
 def test_need_space_leaves_some_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 0, 100 * 2**20))
-    need_space(tmp_path, 36 * 2**20, advice="buy a disk")
+    require_free_space(tmp_path, 36 * 2**20, advice="buy a disk")
     with pytest.raises(DiskSpaceError, match="needs 37 MiB of free space"):
-        need_space(tmp_path, 37 * 2**20, advice="buy a disk")
+        require_free_space(tmp_path, 37 * 2**20, advice="buy a disk")
 
 
 def test_an_interrupted_shard_leaves_no_file(
@@ -490,13 +480,13 @@ def test_a_cache_folder_that_cannot_be_made_names_the_variable(
 
 
 def write(path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep/er/result.json"
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         assert temporary.parent == target.parent
         assert temporary.suffix == ".json"
         temporary.write_text("new")
@@ -508,7 +498,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_content(tmp_path: Path) -> None:
     target = tmp_path / "result.json"
     target.write_text("old")
-    with suppress(KeyboardInterrupt), written_whole(target) as temporary:
+    with suppress(KeyboardInterrupt), atomic_write(target) as temporary:
         temporary.write_text("ne")
         raise KeyboardInterrupt
     assert target.read_text() == "old"
@@ -518,7 +508,7 @@ def test_a_failure_leaves_the_old_content(tmp_path: Path) -> None:
 def test_the_old_content_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "result.json"
     target.write_text("old")
-    with written_whole(str(target)) as temporary:
+    with atomic_write(str(target)) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "new"
 
@@ -526,7 +516,7 @@ def test_the_old_content_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with written_whole(tmp_path / "whole") as temporary:
+    with atomic_write(tmp_path / "whole") as temporary:
         temporary.write_text("")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "whole")}
     assert len(modes) == 1
@@ -534,7 +524,7 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
 
 def test_a_long_name_is_no_trouble(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 250 + ".json")
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "new"
 

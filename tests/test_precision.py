@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn import backbone
+from scenelearn import backbones
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import _fit, _precision
 from scenelearn.finetune._feature_files import folder_of
@@ -96,7 +96,7 @@ def test_instructions_are_those_that_the_system_lists() -> None:
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_network_in_16_bits_has_weights_in_32_and_about_the_same_features(precision: str) -> None:
     exact, mixed = (
-        backbone.build("scenelearn_tiny", weights=None, image_px=32, seed=1, precision=one)
+        backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=1, precision=one)
         for one in (None, precision)
     )
     assert policies(exact) == {"float32"}
@@ -114,7 +114,7 @@ def test_network_in_16_bits_has_weights_in_32_and_about_the_same_features(precis
 
 def test_features_of_another_precision_lie_elsewhere() -> None:
     def folder(precision: str | None) -> Path:
-        model = backbone.build(
+        model = backbones.build(
             "scenelearn_tiny", weights=None, image_px=32, seed=1, precision=precision
         )
         return folder_of(model, "scenelearn_tiny", 32, 8, mirrored=False)

@@ -13,7 +13,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn._backend import keras
-from scenelearn.backbone import _build, _tiny
+from scenelearn.backbones import _build, _tiny
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
 from tests.bench import embedded, pretrain_ablations
 from tests.bench.pretrain import _kinds, _train
@@ -102,7 +102,7 @@ def test_each_sixteen_images_have_statistics_of_their_own() -> None:
         return model
 
     model, plain = made(), made()
-    sl.backbone.fast_on_cpu(model)
+    sl.backbones.fast_on_cpu(model)
     train_by_sixteens(model)
     model.train_on_batch(x, y)
 
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(
 
 
 def test_weights_are_written_in_half_precision_and_read_by_a_build(tmp_path: Path) -> None:
-    model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=48, seed=3)
+    model = sl.backbones.build("scenelearn_tiny", weights=None, image_px=48, seed=3)
     file = tmp_path / "tiny.weights.h5"
     write_weights(model.get_layer("backbone"), file)
     assert file.stat().st_size < 1_200_000
@@ -162,7 +162,7 @@ def test_weights_are_written_in_half_precision_and_read_by_a_build(tmp_path: Pat
             lambda _, item: kinds.add(item.dtype) if isinstance(item, h5py.Dataset) else None
         )
     assert kinds == {np.dtype(np.float16), np.dtype(np.float32)}  # float32: BatchNormalization's
-    read = sl.backbone.build("scenelearn_tiny", weights=file, image_px=48)
+    read = sl.backbones.build("scenelearn_tiny", weights=file, image_px=48)
     for one, other in zip(read.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other.astype(np.float16) if one.ndim > 1 else other)
 
@@ -188,7 +188,7 @@ def test_variants_are_judged_by_photos_that_no_published_split_tests(
 
 def test_the_network_is_small_and_takes_any_size() -> None:
     for px in (32, 33, 100):
-        model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=px)
+        model = sl.backbones.build("scenelearn_tiny", weights=None, image_px=px)
         assert model.output_shape == (None, 768)
     assert model.count_params() < 500_000
 
@@ -197,7 +197,7 @@ def test_the_network_is_small_and_takes_any_size() -> None:
 def test_stored_weights_are_loaded_and_frozen_features_are_kept(scenes: Path) -> None:
     assert _tiny.FILE.stat().st_size < 1_200_000
     stored, random = (
-        sl.backbone.build("scenelearn_tiny", weights=weights, image_px=48)
+        sl.backbones.build("scenelearn_tiny", weights=weights, image_px=48)
         for weights in ("scenelearn", None)
     )
     kernel = stored.get_layer("backbone").get_layer("stem_convolution").kernel
@@ -220,17 +220,19 @@ def test_stored_weights_of_another_network() -> None:
     with pytest.raises(
         ArgumentError, match=r"'scenelearn_tiny' only\. Received: .*for 'mobilenet_0.25'"
     ):
-        sl.backbone.build("mobilenet_0.25", weights="scenelearn", image_px=32)
+        sl.backbones.build("mobilenet_0.25", weights="scenelearn", image_px=32)
 
 
 def test_stored_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_build, "FILE", Path("nowhere/tiny.weights.h5"))
     with pytest.raises(PathMissingError, match=r"nowhere.*Install scenelearn anew"):
-        sl.backbone.build("scenelearn_tiny", weights="scenelearn", image_px=32)
+        sl.backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
 
 
-def test_licence_of_stored_weights() -> None:
-    assert sl.backbone.licence("scenelearn_tiny", "scenelearn").startswith("Apache-2.0 (scenelearn")
+def test_license_of_stored_weights() -> None:
+    assert sl.backbones.license("scenelearn_tiny", "scenelearn").startswith(
+        "Apache-2.0 (scenelearn"
+    )
 
 
 # What is said of it
@@ -258,7 +260,7 @@ def test_without_a_download_the_stored_weights_are_offered(
         else "random weights"
     )
     with pytest.raises(WeightsUnavailableError, match=said):
-        sl.backbone.build("mobilenet_v2_0.35", weights="imagenet", image_px=32)
+        sl.backbones.build("mobilenet_v2_0.35", weights="imagenet", image_px=32)
 
 
 @STORED

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn import backbone, sizing
+from scenelearn import backbones, sizing
 from scenelearn._backend import keras
 from scenelearn.augment import policy
 from scenelearn.classify import softmax, temperature
@@ -170,7 +170,7 @@ def test_rates_of_layers_grow_geometrically_to_the_last() -> None:
 
 
 def test_rates_of_layers_grow_in_a_nested_network_as_well() -> None:
-    features = backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    features = backbones.build("scenelearn_tiny", weights=None, image_px=32)
     to_logits, _ = _network.with_blank_head(features, 3)
     found = shares(to_logits, decay=0.1, relative=False)
     values = [float(share) for share in found]
@@ -251,7 +251,7 @@ def test_relative_rates_are_those_of_the_steps_made_and_of_stored_weights_only(
     asked = []
     monkeypatch.setattr(_train, "compile_", lambda _model, recipe, _precision: asked.append(recipe))
     for weights in (None, "scenelearn"):
-        features = backbone.build("scenelearn_tiny", weights=weights, image_px=32)
+        features = backbones.build("scenelearn_tiny", weights=weights, image_px=32)
         to_logits, _ = _network.with_blank_head(features, 3)
         _start.prepare(features, to_logits, replace(fitted.settings, weights=weights))
     assert [recipe.relative_rates for recipe in asked] == [False, True]
@@ -259,7 +259,7 @@ def test_relative_rates_are_those_of_the_steps_made_and_of_stored_weights_only(
 
 @pytest.mark.parametrize("precision", [None, "mixed_float16"])
 def test_memory_is_told_of_a_network_that_no_step_was_trained_of(precision: str | None) -> None:
-    features = backbone.build("scenelearn_tiny", weights="scenelearn", image_px=32)
+    features = backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
     to_logits, _ = _network.with_blank_head(features, 3)
     _train.compile_(to_logits, Recipe(), precision)
     assert float(memory(to_logits, None, 8)["memory predicted"].split()[0]) > 1
@@ -313,7 +313,7 @@ def test_plan_says_what_a_fit_does(fitted: FitResult, fit_settings: dict[str, An
     assert list(plan.seconds) == [phase.name for phase in fitted.phases]
     assert plan.step_s > 0
     assert plan.seconds["fine-tuning"] >= plan.step_s * sum(size for size, _ in plan.course)
-    model = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    model = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
     by_sizing = sl.sizing.estimate(model, batch_size=32, optimizer="adamw", rule="xla")
     assert plan.training_bytes == by_sizing.training_resident_bytes
     assert "2 epochs, as asked for" in str(plan)
@@ -339,7 +339,7 @@ def test_auto_takes_a_larger_network_where_there_is_more_time(
     timed: list[str] = []
 
     def network(name: str, image_px: int) -> Any:
-        found = backbone.find(name)
+        found = backbones.find(name)
         width = {} if found.width is None else {"alpha": found.width}
         with without_values(keras()):
             return found.build(weights=None, input_shape=(image_px, image_px, 3), **width)
@@ -403,7 +403,7 @@ def test_finding_out_what_a_weights_file_is_of_is_part_of_the_budget(
         assert start <= begun[0]
         raise MadeError
 
-    monkeypatch.setattr(backbone, "default_for", network)
+    monkeypatch.setattr(backbones, "default_for", network)
     monkeypatch.setattr(sys.modules["scenelearn.finetune._fit"], "Clock", clock)
     with pytest.raises(MadeError):
         sl.fit(fitted.splits, weights="file.h5")
@@ -467,7 +467,7 @@ def test_judging_is_the_cross_entropy_of_calibrated_probabilities() -> None:
 @pytest.mark.slow
 def test_network_between_is_kept_and_saved(fitted: FitResult, tmp_path: Any) -> None:
     weights = tmp_path / "first.weights.h5"
-    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
     network.get_layer("backbone").save_weights(weights)
     settings = {"backbone": "scenelearn_tiny", "weights": weights, "image_px": 32, "epochs": 2}
     fit = sl.fit(fitted.splits, **settings, recipe={"trained": "all"})

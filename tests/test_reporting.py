@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.classify import Classifier, Explanation, Neighbour, Prediction
+from scenelearn.classify import Classifier, Explanation, Neighbor, Prediction
 from scenelearn.data import Photos, Reason, Refused, Splits
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import evaluate, wilson
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Phase
+from scenelearn.metrics import evaluate, wilson
 from scenelearn.reporting import _findings as findings
 from scenelearn.reporting import _style as style
 from scenelearn.reporting import report
@@ -83,7 +83,7 @@ class Explainer:
             label=label,
             image=np.full((32, 32, 3), 200, np.uint8),
             heat=heat,
-            nearest=(Neighbour(path=f"like/{label}.jpg", label=label, similarity=0.9),)[:n_nearest],
+            nearest=(Neighbor(path=f"like/{label}.jpg", label=label, similarity=0.9),)[:n_nearest],
         )
 
 
@@ -206,7 +206,7 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     page = written(fit, tmp_path / "report")
     judged = fit.evaluation
 
-    assert f"The fine-tuned network recognises {100 * judged.accuracy.value:.1f} %" in page.text
+    assert f"The fine-tuned network recognizes {100 * judged.accuracy.value:.1f} %" in page.text
     low, high = judged.accuracy.low, judged.accuracy.high
     assert f"of 12 test photos (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in page.text
     assert "after a fit of 8.2 s" in page.text
@@ -224,7 +224,7 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     for score, row in zip(judged.per_class, judged.confusion, strict=True):
         cells = [f"{n} {100 * n / score.n_photos:.1f} %" if n else "0" for n in row]
         assert " ".join([score.name, *cells, str(score.n_photos)]) in page.text
-    for row in fit.splits.frame():
+    for row in fit.splits.to_rows():
         assert " ".join(str(cell) for cell in row.values()) in page.text
     for epoch in fit.history[1:]:
         losses = f"{epoch.train_loss:.4f} {epoch.validation_loss:.4f}"
@@ -238,7 +238,7 @@ def test_the_answer_comes_first(fit: FitResult, tmp_path: Path) -> None:
     top = page.text[: page.text.index("Training")]
 
     assert "forest taken for sea : 1 of its 4 test photos (25.0 %)." in top
-    assert "Of forest , 75.0 % (30.1 to 95.4 %) of 4 test photos recognised." in top  # Wilson
+    assert "Of forest , 75.0 % (30.1 to 95.4 %) of 4 test photos recognized." in top  # Wilson
     assert "Photos with light dark : 0.0 % (0.0 to 56.1 %) of 3 photos right" in top
     assert "Of 2 groups of photos that were looked at, 1 does significantly worse." in top
     assert "hold the true class of 95 % of photos, hold that of 100.0 % (75.8 to 100.0 %)" in top
@@ -427,13 +427,13 @@ def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("palette", [style.LIGHT, style.DARK], ids=["light", "dark"])
 def test_contrast_is_enough_to_read(palette: dict[str, str]) -> None:
-    def rgb(colour: str) -> tuple[float, ...]:
-        if colour.startswith("#"):
-            return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))
-        return tuple(float(part) for part in colour.split())
+    def rgb(color: str) -> tuple[float, ...]:
+        if color.startswith("#"):
+            return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
+        return tuple(float(part) for part in color.split())
 
-    def luminance(colour: tuple[float, ...]) -> float:
-        parts = [c / 255 for c in colour]
+    def luminance(color: tuple[float, ...]) -> float:
+        parts = [c / 255 for c in color]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -507,7 +507,7 @@ def test_mistakes_come_with_their_photos_most_confident_first(
     with Image.open(io.BytesIO(content)) as heat:
         red, _, blue = np.asarray(heat, float)[80, 20]  # left: the heat
         assert red - blue > 80
-        assert np.ptp(np.asarray(heat, float)[80, 140]) < 10  # right: grey
+        assert np.ptp(np.asarray(heat, float)[80, 140]) < 10  # right: gray
 
 
 @pytest.mark.parametrize(
@@ -541,11 +541,11 @@ def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: 
         if "aria-label" in link
     }
     assert cells == {
-        "#cell-0-0": "3 75.0 %: forest, recognised",
+        "#cell-0-0": "3 75.0 %: forest, recognized",
         "#cell-0-1": "1 25.0 %: forest, taken for sea",
-        "#cell-1-1": "3 75.0 %: sea, recognised",
+        "#cell-1-1": "3 75.0 %: sea, recognized",
         "#cell-1-2": "1 25.0 %: sea, taken for street",
-        "#cell-2-2": "3 75.0 %: street, recognised",
+        "#cell-2-2": "3 75.0 %: street, recognized",
         "#cell-2-0": "1 25.0 %: street, taken for forest",
     }
 
@@ -607,7 +607,7 @@ def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
         dataclasses.replace(fit, evaluation=perfect, test_probabilities=sure), tmp_path / "report"
     )
 
-    assert "Every test photo was recognised." in page.text
+    assert "Every test photo was recognized." in page.text
     assert "No test photo was mistaken" in page.text
     assert "Where it fails On no test photo." in page.text
 
@@ -735,7 +735,7 @@ def test_card_states_use_data_figures_limits_and_the_way_back(
         "## Limits",
         "## How to repeat it",
     ]
-    assert "The fine-tuned network recognises **75.0 %** of 12 test photos" in card
+    assert "The fine-tuned network recognizes **75.0 %** of 12 test photos" in card
     assert "The fingerprint of the photos is ab12cd;" in card
     assert "Files that were not used: 1 not an image." in card
     assert "| forest | 2 | 2 | 4 |" in card  # train, validation, test

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.data import _scenes
-from scenelearn.data._scenes import CLASS_NAMES, _write, sample_scenes
+from scenelearn import samples
 from scenelearn.errors import ArgumentError
+from scenelearn.samples import CLASS_NAMES, _write, sample_scenes
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -28,7 +28,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_package_offers_the_function_and_the_class_names() -> None:
-    assert _scenes.__all__ == ["CLASS_NAMES", "sample_scenes"]
+    assert samples.__all__ == ["CLASS_NAMES", "sample_scenes"]
     assert CLASS_NAMES == ("buildings", "forest", "glacier", "mountain", "sea", "street")
 
 
@@ -157,7 +157,7 @@ def test_folder_that_is_no_path_is_refused() -> None:
         sample_scenes(3, per_class=1)  # type: ignore[arg-type]
 
 
-def test_mean_colour_does_not_separate_the_classes(tmp_path: Path) -> None:
+def test_mean_color_does_not_separate_the_classes(tmp_path: Path) -> None:
     n_photos = 16
     folder = sample_scenes(tmp_path, per_class=n_photos)
     means = np.empty((len(CLASS_NAMES), n_photos, 3))

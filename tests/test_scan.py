@@ -45,7 +45,7 @@ def detail(photos: Photos, path: str) -> str:
 
 
 def classes(photos: Photos) -> dict[str, str]:
-    return {row["path"]: row["class"] for row in photos.frame()}
+    return {row["path"]: row["class"] for row in photos.to_rows()}
 
 
 def sides(photos: Photos) -> dict[str, str]:
@@ -88,10 +88,10 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     (tmp_path / "sea/notes.txt").write_text("x")
     (tmp_path / "street/.DS_Store").write_bytes(b"x")
     photos = scan(tmp_path)
-    named = {*photos.paths, *photos.unlabelled, *why(photos)}
+    named = {*photos.paths, *photos.unlabeled, *why(photos)}
     there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert named == there
-    assert len(photos) + len(photos.unlabelled) + len(photos.refused) == len(there)
+    assert len(photos) + len(photos.unlabeled) + len(photos.refused) == len(there)
 
 
 def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_intel_archive(tmp_path: Path) -> None:
         "seg_train/seg_train/forest/1.jpg": "train",
         "seg_train/seg_train/sea/2.jpg": "train",
     }
-    assert photos.unlabelled == ("seg_pred/seg_pred/5.jpg", "seg_pred/seg_pred/6.jpg")
+    assert photos.unlabeled == ("seg_pred/seg_pred/5.jpg", "seg_pred/seg_pred/6.jpg")
     assert photos.refused == ()
     assert "2 without a class" in str(photos)
 
@@ -181,7 +181,7 @@ def test_intel_archive_in_the_folder_it_was_unpacked_to(tmp_path: Path) -> None:
     ]
     photos = scan(put_all(tmp_path, paths))
     assert set(classes(photos).values()) == {"sea", "forest"}
-    assert photos.unlabelled == ("archive/seg_pred/3.jpg",)
+    assert photos.unlabeled == ("archive/seg_pred/3.jpg",)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_only_loose_photos_is_an_error(tmp_path: Path) -> None:
         scan(put_all(tmp_path, ["1.jpg", "2.jpg"]))
 
 
-def test_only_unlabelled_photos_is_an_error(tmp_path: Path) -> None:
+def test_only_unlabeled_photos_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NoPhotosError, match="Expected one folder for each class"):
         scan(put_all(tmp_path, ["seg_pred/1.jpg"]))
 

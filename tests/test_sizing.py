@@ -66,14 +66,14 @@ def test_each_wrong_number_of_the_submitted_answer_comes_from_a_wrong_rule() -> 
     found = cnn()
     right = [row.n_parameters for row in found.rows]
     maps = [row.activation_bytes for row in found.rows]
-    # the kernel's depth multiplied by the three colours once more
+    # the kernel's depth multiplied by the three colors once more
     assert (3 * 3 * 100 * 3 + 1) * 200 == 540_200 != right[1]
     assert (3 * 3 * 200 * 3 + 1) * 400 == 2_160_400 != right[2]
     # "1000" written for the first layer
     assert 1_000 + right[1] + right[2] == 901_600 != found.n_parameters
     # every map multiplied by three channels, though its depth is its number of filters
     assert [3 * size for size in maps] == [18_000_000, 9_000_000, 4_560_000]
-    # released: the input and one map of those, where two neighbouring maps are there at once
+    # released: the input and one map of those, where two neighboring maps are there at once
     tripled = 3 * maps[0]
     assert round((tripled + 200 * 300 * 3 * 4) / 1e6, 2) == 18.72  # 18.83 with its own rounding
     # a batch of 50: all of it fifty times, the parameters too

@@ -76,11 +76,11 @@ def test_a_field_is_what_the_output_depends_on(name: str) -> None:
     spans = [seen(place) for place in places]
     assert max(last - first + 1 for first, last in spans) <= size
     for place, (first, last) in zip(places, spans, strict=True):
-        centre, reach = start + place * stride, (size - 1) / 2
+        center, reach = start + place * stride, (size - 1) / 2
         if stride < 1 or name in {"upsampled", "transposed"}:  # some see a little less
-            assert centre - reach - 1 <= first <= last <= centre + reach + 1
+            assert center - reach - 1 <= first <= last <= center + reach + 1
         else:
-            assert (first, last) == (centre - reach, centre + reach)
+            assert (first, last) == (center - reach, center + reach)
 
 
 def test_the_textbook_network_sees_fifteen_pixels_eight_apart() -> None:

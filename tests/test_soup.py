@@ -29,7 +29,7 @@ from scenelearn.finetune._state import Schedule, State, arrays_of
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a fit from stored weights that takes seconds: three epochs of four steps in each run."""
     weights = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    network = sl.backbone.build("scenelearn_tiny", weights=None, image_px=32)
+    network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
     network.get_layer("backbone").save_weights(weights)
     return {
         "backbone": "scenelearn_tiny", "weights": weights, "image_px": 32, "epochs": 3,
@@ -108,7 +108,7 @@ def test_first_run_is_that_of_a_fit_without_soup_and_the_second_starts_where_it_
     rates = [e.learning_rate for e in fit.history[1:]]
     np.testing.assert_allclose(rates[:3], rates[3:])
     assert fit.history[4].train_loss != fit.history[1].train_loss  # other views
-    stored = sl.backbone.build("scenelearn_tiny", weights=settings["weights"], image_px=32)
+    stored = sl.backbones.build("scenelearn_tiny", weights=settings["weights"], image_px=32)
     ((weights, _),) = begins
     for value, first in zip(weights, arrays_of(stored.trainable_variables), strict=False):
         np.testing.assert_array_equal(value, first)

@@ -195,7 +195,7 @@ def test_identical_files_stay_together(tmp_path: Path) -> None:
 def test_every_class_is_on_every_side_even_with_three_photos(seed: int) -> None:
     photos = made_up({"a": 3, "b": 4, "c": 200})
     splits = split(photos, seed=seed)
-    for row in splits.frame():
+    for row in splits.to_rows():
         assert min(row[side] for side in SIDES) >= 1
     sides_of(splits)
 
@@ -331,8 +331,8 @@ def test_seeds_out_of_range(seed: object) -> None:
 
 def test_rows_and_json_hold_the_split() -> None:
     splits = split(made_up({"a": 50, "b": 60}), validation=0.2, test=0.1, seed=4)
-    assert [row["class"] for row in splits.frame()] == ["a", "b"]
-    assert [sum(row[side] for side in SIDES) for row in splits.frame()] == [50, 60]
+    assert [row["class"] for row in splits.to_rows()] == ["a", "b"]
+    assert [sum(row[side] for side in SIDES) for row in splits.to_rows()] == [50, 60]
     data = json.loads(json.dumps(splits.to_json(), allow_nan=False))
     assert (data["seed"], data["validation_share"], data["test_share"]) == (4, 0.2, 0.1)
     for side in SIDES:

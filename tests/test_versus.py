@@ -15,8 +15,8 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.data import Audit
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import evaluate
 from scenelearn.finetune import FitResult
+from scenelearn.metrics import evaluate
 from scenelearn.reporting import report
 from tests.test_reporting import HOSTILE, Page, make_fit
 
@@ -60,7 +60,7 @@ def test_runs_are_compared_photo_by_photo(fit: FitResult, tmp_path: Path) -> Non
     assert found["p_value"] == pytest.approx(binomtest(8, 8).pvalue)
     assert pair["corrected"] == pytest.approx(3 * found["p_value"])  # Holm, of three pairs
     assert pair["is_whole"]
-    assert "large recognises 100.0 % of 12 test photos" in page.text
+    assert "large recognizes 100.0 % of 12 test photos" in page.text
     told = "The difference to small is significant. The difference to third may be chance."
     assert told in page.text
     assert "small against large significant -66.7 points" in page.text
@@ -207,13 +207,13 @@ def test_audit_of_other_photos(fit: FitResult, tmp_path: Path) -> None:
         report([fit, fit], tmp_path / "r", audit=with_groups(fit))
 
 
-def test_bundle_and_card_name_the_licence_of_the_weights(fitted: FitResult, tmp_path: Path) -> None:
+def test_bundle_and_card_name_the_license_of_the_weights(fitted: FitResult, tmp_path: Path) -> None:
     said = "none: random weights, trained on your own photos alone"
     loaded = sl.load(fitted.save(tmp_path / "scenes.keras"))
-    assert loaded.facts["weights' licence"] == said
+    assert loaded.facts["weights' license"] == said
     report(fitted, tmp_path / "r")
     card = (tmp_path / "r" / "model-card.md").read_text(encoding="utf-8")
-    assert f"| weights&#39; licence | {said} |" in card
+    assert f"| weights&#39; license | {said} |" in card
 
 
 def test_a_fit_says_what_memory_it_took(fitted: FitResult, tmp_path: Path) -> None:

@@ -55,13 +55,13 @@ slips = [
         "second and third layer's parameters",
         f"{tripled[1]:,} and {tripled[2]:,}",
         f"{right[1]:,} and {right[2]:,}",
-        "the kernel's depth is that of the map it reads; the three colours are gone by then",
+        "the kernel's depth is that of the map it reads; the three colors are gone by then",
     ),
     (
         "first layer's parameters",
         f"{(3 * 3 + 1) * 100:,}",
         f"{right[0]:,}",
-        "a kernel on a colour image is 3 × 3 × 3, not 3 × 3",
+        "a kernel on a color image is 3 × 3 × 3, not 3 × 3",
     ),
     (
         "all parameters",
@@ -79,7 +79,7 @@ slips = [
         "one prediction, maps released",
         sizing.megabytes(image + three_times[0]),
         sizing.megabytes(one.prediction_bytes),
-        "two neighbouring maps are there at once, and the parameters",
+        "two neighboring maps are there at once, and the parameters",
     ),
     (
         "a batch of 50",

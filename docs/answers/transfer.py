@@ -77,9 +77,9 @@ augment.preview(photos, "standard", n=5, rows=3, image_px=96)
 # weights were trained with, so that a saved classifier takes photos as they are.
 
 # %%
-from scenelearn import backbone
+from scenelearn import backbones
 
-network = backbone.build("scenelearn_tiny", weights="scenelearn", image_px=64)
+network = backbones.build("scenelearn_tiny", weights="scenelearn", image_px=64)
 print(network.input.shape, "→", network.output.shape)
 for layer in network.layers:
     print(f"{layer.name:<12} {type(layer).__name__}")

@@ -24,7 +24,7 @@ walk = [
     ("data", sl.data.Batches, "any batch by (seed, epoch, step)"),
     ("augment", sl.augment.draw, "draws what happens to which photo"),
     ("finetune", sl.fit, "features, head, fine-tuning; the best is kept"),
-    ("evaluate", sl.evaluate.evaluate, "accuracy and more, with intervals"),
+    ("metrics", sl.metrics.evaluate, "accuracy and more, with intervals"),
     ("classify", sl.load, "opens a saved classifier"),
     ("reporting", sl.report, "one page about all of it"),
 ]

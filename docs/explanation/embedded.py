@@ -3,7 +3,7 @@
 #
 # `scenelearn_tiny` with `weights="scenelearn"` is transfer learning with no download: a network of
 # 0.4 million parameters whose weights lie in the package. They were learned from drawn images
-# alone. No photo and no other model's weights had a part in it, so no licence but
+# alone. No photo and no other model's weights had a part in it, so no license but
 # scenelearn's own rides along.
 #
 # ```python
@@ -17,7 +17,7 @@
 #
 # Some hundred classes, each defined by a seed. Half of them are layouts: shapes in an order, before
 # a ground and a sky. The others are textures (noise by its spectrum, waves, walls, cells, rings,
-# spots), attractors of affine maps, and Julia sets. A class has its own colours or, in every second
+# spots), attractors of affine maps, and Julia sets. A class has its own colors or, in every second
 # one, none, so that only shape tells it. Light, exposure, sharpness and noise differ from image to
 # image. Here are four images of each of twelve classes:
 
@@ -52,7 +52,7 @@ HTML(
 # ## How it learned
 #
 # By telling the classes apart: cross-entropy with smoothed labels, AdamW with a half cosine, images
-# cropped, turned a little, and changed in their colours. Each sixteen images of a batch have
+# cropped, turned a little, and changed in their colors. Each sixteen images of a batch have
 # statistics of their own in BatchNormalization, so that they can be worked on apart. `nox -s
 # pretrain` repeats it, goes on where it was cut off, and wrote this:
 

@@ -39,7 +39,7 @@ from scenelearn.finetune._network import choose_trained
 
 def cut(name, image_px=160):
     """Shares: the weights that train, and the multiply-adds of what lies below them."""
-    features = sl.backbone.build(name, weights=None, image_px=image_px)
+    features = sl.backbones.build(name, weights=None, image_px=image_px)
     choose_trained(features, image_px, "coarse")
     trained = {one.name for one in features.get_layer("backbone").layers if one.trainable}
     rows = [row for row in sizing.estimate(features).rows if row.n_parameters]

@@ -33,10 +33,10 @@ for path in sorted(Path("docs/results").glob("*.json")):
 #   test photos can carry the share. How narrow it is follows from the number of photos alone:
 
 # %%
-from scenelearn import evaluate
+from scenelearn import metrics
 
 for n in (50, 200, 1000, 5000):
-    share = evaluate.wilson(round(0.9 * n), n)
+    share = metrics.wilson(round(0.9 * n), n)
     print(f"90 % of {n:>5,} photos: {share.low:.1%} to {share.high:.1%}")
 
 # %% [markdown]

@@ -41,7 +41,7 @@ for row in one.rows:
 # By hand, and reproducible on paper:
 #
 # - **Prediction**: parameters, and the maps that are there at once. A map is released after the
-#   last layer that reads it, so in a chain two neighbours are there together; where branches meet,
+#   last layer that reads it, so in a chain two neighbors are there together; where branches meet,
 #   a map waits for its merge. `prediction_bytes_all_kept` keeps every map.
 # - **Training**: parameters, gradients of the trained ones, what the optimizer keeps of each
 #   (momentum 1, Adam 2, and so on for every optimizer of Keras), the batch, and every map from the

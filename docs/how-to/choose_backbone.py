@@ -19,7 +19,7 @@ from scenelearn import sizing
 
 def network(name):
     """A backbone as `fit` builds it, with random weights."""
-    model = sl.backbone.build(name, weights=None, image_px=160)
+    model = sl.backbones.build(name, weights=None, image_px=160)
     model.name = name
     return model
 

@@ -62,12 +62,12 @@ for name, operation in augment.OPERATIONS.items():
 #
 # - Mirror, crop, stretch, rotation, zoom, shear, shift and tilt are multiplied into one matrix a
 #   photo, and each new pixel is read once, straight at the training size: a mean of its four
-#   neighbours, or of several such means where the photo is made smaller.
-# - Brightness, contrast, saturation, hue, temperature and grey are one 3×4 matrix a photo.
+#   neighbors, or of several such means where the photo is made smaller.
+# - Brightness, contrast, saturation, hue, temperature and gray are one 3×4 matrix a photo.
 # - What fits into neither comes after, and costs something only if a policy asks for it.
 #
 # On JAX these are a few compiled programs, the same for all epochs, since the draws are arguments
-# and the shapes are fixed; the three colours of a pixel are read as one 32-bit number. `fit` makes
+# and the shapes are fixed; the three colors of a pixel are read as one 32-bit number. `fit` makes
 # a batch in a thread while the one before it is trained on. On TensorFlow and Torch the same code
 # gives the same images, to 0.0001 of the range.
 #

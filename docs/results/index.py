@@ -170,7 +170,7 @@ chart(groups, "training photos a class", sorted(by_size), caption, logarithmic=T
 # photo that two seeds test counts twice, so p is a little too small):
 
 # %%
-from scenelearn import evaluate
+from scenelearn import metrics
 
 fits = {(run["per_class"], run["seed"]): run for run in sizes}
 for fewer, more in itertools.pairwise(sorted(by_size)):
@@ -180,7 +180,7 @@ for fewer, more in itertools.pairwise(sorted(by_size)):
             pairs = list(zip(run["test_right"], fits[fewer, seed]["test_right"], strict=True))
             only_more += pairs.count(("1", "0"))
             only_fewer += pairs.count(("0", "1"))
-    p = evaluate.mcnemar(only_more, only_fewer)
+    p = metrics.mcnemar(only_more, only_fewer)
     said = "more than chance explains" if p < 0.05 else "no more than chance explains"
     print(f"{more} instead of {fewer} photos a class: {only_more} test photos more are right,")
     print(f"    {only_fewer} more are wrong; {said} (p = {p:.2g})")
@@ -426,7 +426,7 @@ table(
 # %% [markdown]
 # ## Sample scenes
 #
-# How hard are the scenes that `sl.sample_scenes` draws? Colour alone, and a linear model on the
+# How hard are the scenes that `sl.sample_scenes` draws? Color alone, and a linear model on the
 # pixels, should come nowhere near a convolutional network.
 
 # %%
@@ -434,7 +434,7 @@ scenes = read("sample_scenes")
 rows = [
     (what, percent(scenes[key]["interval"][0], scenes[key]["accuracy"], scenes[key]["interval"][1]))
     for what, key in (
-        ("logistic regression on a colour histogram", "colour_histogram"),
+        ("logistic regression on a color histogram", "color_histogram"),
         ("logistic regression on pixels", "linear_pixels"),
     )
 ]

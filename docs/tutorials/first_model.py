@@ -9,7 +9,7 @@
 #
 # ## The photos
 #
-# [`sl.sample_scenes`][scenelearn.data.sample_scenes] draws six classes of scenes as JPEG files,
+# [`sl.sample_scenes`][scenelearn.samples.sample_scenes] draws six classes of scenes as JPEG files,
 # one folder a class: the layout that your own photos need as well.
 
 # %%

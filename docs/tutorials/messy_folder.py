@@ -27,7 +27,7 @@ with Image.open(sea / "sea_0003.jpg") as photo:  # the same picture, mirrored an
     ImageOps.mirror(photo).resize((120, 120)).save(sea / "mirrored.jpg", quality=70)
 with Image.open(sea / "sea_0004.jpg") as photo:  # the same picture under another class
     photo.save(street / "at the shore.jpg", quality=80)
-Image.new("RGB", (150, 150), "grey").save(street / "lens cap.jpg")  # nothing to see
+Image.new("RGB", (150, 150), "gray").save(street / "lens cap.jpg")  # nothing to see
 
 # %% [markdown]
 # ## Scan: every file is accounted for

@@ -51,7 +51,7 @@ print(f"four times as many photos would about halve its width of {width:.1%}")
 # %% [markdown]
 # ## Where does it fail?
 #
-# **Class by class.** Recall: of the photos of a class, how many were recognised. Precision: of
+# **Class by class.** Recall: of the photos of a class, how many were recognized. Precision: of
 # those said to be of a class, how many are. A class with high recall and low precision is one that
 # the network takes too much for.
 

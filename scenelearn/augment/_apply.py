@@ -1,4 +1,4 @@
-"""Apply what was drawn: one look-up for all geometry, one matrix for all colour, then the rest."""
+"""Apply what was drawn: one look-up for all geometry, one matrix for all color, then the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def apply(images: Any, draws: Draws, *, image_px: int | tuple[int, int] | None =
     """Vary a batch of images as drawn.
 
     All geometry is one bilinear look-up straight to the new size; where that is smaller, or the
-    draws zoom out, the mean of several look-ups for each pixel. Then colour as one matrix, then
+    draws zoom out, the mean of several look-ups for each pixel. Then color as one matrix, then
     the operations that fit into neither, in the order of `OPERATIONS`. What was not asked for
     costs nothing.
 
@@ -74,13 +74,13 @@ def run(
     if not whole:
         images = ops.cast(images, "float32")
     source = int(images.shape[1]), int(images.shape[2])
-    colour = arguments.get("colour")
+    color = arguments.get("color")
     if images.shape[0] == 0:
         images = ops.zeros((0, *size, 3), images.dtype)
     elif "place" in arguments or size != source:
         images = _looked_up(images, arguments, source, size, fill=fill, shrunk=shrunk)
-    elif colour is not None:
-        images = compiled(_coloured, "whole")(images, colour, whole=whole)
+    elif color is not None:
+        images = compiled(_colored, "whole")(images, color, whole=whole)
     further = {name: value for name, value in arguments.items() if name in others}
     if further and images.shape[0] != 0:
         images = _further(images, further, whole)
@@ -100,7 +100,7 @@ def _looked_up(
     n, whole = ops.shape(images)[0], keras().backend.standardize_dtype(images.dtype) == "uint8"
     turn = arguments["turn"] if "turn" in arguments else ops.eye(2, 2)[None]
     place = arguments["place"] if "place" in arguments else ops.eye(2, 3)[None]
-    colour = arguments.get("colour")
+    color = arguments.get("color")
     packs = whole and keras().backend.backend() == "jax"
     pixels = compiled(geometry.packed)(images) if packs else ops.reshape(images, (-1, 3))
     find = compiled(geometry.places, "n", "source", "target", "fill")
@@ -116,22 +116,22 @@ def _looked_up(
 
     if parts == [1, 1]:
         look = compiled(geometry.looked_up, "source", "fill", "whole")
-        found = look(pixels, where(0, 0), colour, **given, whole=whole)
+        found = look(pixels, where(0, 0), color, **given, whole=whole)
     else:
-        total = compiled(geometry.colours_at, "source", "fill")(pixels, where(0, 0), **given)
+        total = compiled(geometry.colors_at, "source", "fill")(pixels, where(0, 0), **given)
         add = compiled(geometry.added_up, "source", "fill")
         for k in range(1, math.prod(parts)):
             total = add(total, pixels, where(*divmod(k, parts[1])), **given)
-        found = compiled(_mean, "n", "whole")(total, colour, n=math.prod(parts), whole=whole)
+        found = compiled(_mean, "n", "whole")(total, color, n=math.prod(parts), whole=whole)
     return compiled(geometry.unpacked)(found) if packs else found
 
 
-def _mean(planes: list[Any], colour: Any, *, n: int, whole: bool) -> Any:
-    return geometry.finished([plane / n for plane in planes], colour, whole)
+def _mean(planes: list[Any], color: Any, *, n: int, whole: bool) -> Any:
+    return geometry.finished([plane / n for plane in planes], color, whole)
 
 
-def _coloured(images: Any, colour: Any, *, whole: bool) -> Any:
-    return geometry.finished([keras().ops.cast(images, "float32")], colour, whole)
+def _colored(images: Any, color: Any, *, whole: bool) -> Any:
+    return geometry.finished([keras().ops.cast(images, "float32")], color, whole)
 
 
 def _further(images: Any, given: Mapping[str, Any], whole: bool) -> Any:

@@ -28,9 +28,9 @@ class Draws:
         values: for each operation that was asked for, (n,) in its unit, 0 where nothing happens;
             and the places that some need, in shares.
         arguments: the same as `apply` computes with it, float32: "turn" (n, 2, 2) and "place"
-            (n, 2, 3) or (n, 3, 3), one geometry; "colour" (n, 3, 4); and one array for each
+            (n, 2, 3) or (n, 3, 3), one geometry; "color" (n, 3, 4); and one array for each
             further operation.
-        fill: what lies outside the photo: "reflect", "edge" or a colour (r, g, b).
+        fill: what lies outside the photo: "reflect", "edge" or a color (r, g, b).
         shrunk: by how much, at most, the photos are made smaller by zooming, at least 1.
     """
 

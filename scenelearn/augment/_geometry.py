@@ -1,7 +1,7 @@
 """All geometry as one look-up: where each pixel comes from, and what is read there.
 
 Each function here is one program on JAX. They are programs apart because XLA, given them as one,
-computes the places anew for each of the four pixels that are read and for each colour.
+computes the places anew for each of the four pixels that are read and for each color.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
 
 
 def packed(images: Any) -> Any:
-    """Each pixel as one number, so that one look-up reads three colours: for JAX, and uint8.
+    """Each pixel as one number, so that one look-up reads three colors: for JAX, and uint8.
 
     Args:
         images: (n, h, w, 3) uint8.
@@ -72,8 +72,8 @@ def places(
 
     Returns:
         "first": (n, H, W) int32, the upper left one of the four pixels that are read, in the row of
-        all pixels of all images; "right" and "down": float32, the weights of its neighbours in
-        [0, 1]; and, if `fill` is a colour, "inside": bool.
+        all pixels of all images; "right" and "down": float32, the weights of its neighbors in
+        [0, 1]; and, if `fill` is a color, "inside": bool.
     """
     ops = keras().ops
     (h, w), (height, width) = source, target
@@ -98,14 +98,14 @@ def places(
     found: dict[str, Any] = {}
     if not isinstance(fill, str):
         found["inside"] = (from_left >= 0) & (from_left <= w) & (from_top >= 0) & (from_top <= h)
-    first_x, found["right"] = _neighbours(from_left, w, fill)
-    first_y, found["down"] = _neighbours(from_top, h, fill)
+    first_x, found["right"] = _neighbors(from_left, w, fill)
+    first_y, found["down"] = _neighbors(from_top, h, fill)
     start = ops.reshape(ops.arange(n, dtype="int32") * (h * w), (-1, 1, 1))
     found["first"] = start + (first_y * w + first_x)
     return found
 
 
-def _neighbours(at: Any, n: int, fill: str | tuple[float, float, float]) -> tuple[Any, Any]:
+def _neighbors(at: Any, n: int, fill: str | tuple[float, float, float]) -> tuple[Any, Any]:
     """The pixel before a place on an axis of n pixels, and the weight of the one after it."""
     ops = keras().ops
     if fill == "reflect":  # once; further out lies the edge
@@ -115,7 +115,7 @@ def _neighbours(at: Any, n: int, fill: str | tuple[float, float, float]) -> tupl
     return ops.cast(first, "int32"), at - first
 
 
-def colours_at(
+def colors_at(
     pixels: Any,
     where: dict[str, Any],
     *,
@@ -168,12 +168,12 @@ def _sum(values: list[Any], weights: list[Any]) -> Any:
     return parts[0] + parts[1] + (parts[2] + parts[3])
 
 
-def finished(planes: list[Any], colour: Any, whole: bool) -> Any:
-    """Colour, and back to pixels.
+def finished(planes: list[Any], color: Any, whole: bool) -> Any:
+    """Color, and back to pixels.
 
     Args:
-        planes: from `colours_at`, in 0 to 255.
-        colour: (n, 3, 4), or None.
+        planes: from `colors_at`, in 0 to 255.
+        color: (n, 3, 4), or None.
         whole: whether the result is whole numbers.
 
     Returns:
@@ -182,12 +182,12 @@ def finished(planes: list[Any], colour: Any, whole: bool) -> Any:
     ops = keras().ops
     if len(planes) == 1:
         (x,) = planes
-        if colour is not None:
-            mixed = ops.matmul(x, ops.transpose(colour[:, None, :, :3], (0, 1, 3, 2)))
-            x = ops.clip(mixed + colour[:, None, None, :, 3], 0, 255)
+        if color is not None:
+            mixed = ops.matmul(x, ops.transpose(color[:, None, :, :3], (0, 1, 3, 2)))
+            x = ops.clip(mixed + color[:, None, None, :, 3], 0, 255)
         return ops.cast(ops.round(x), "uint8") if whole else x
-    if colour is not None:
-        rows = [[colour[:, i, k, None, None] for k in range(4)] for i in range(3)]
+    if color is not None:
+        rows = [[color[:, i, k, None, None] for k in range(4)] for i in range(3)]
         r, g, b = planes
         planes = [ops.clip(a * r + c * g + d * b + e, 0, 255) for a, c, d, e in rows]
     red, green, blue = (ops.cast(ops.round(plane), "int32") for plane in planes)
@@ -197,14 +197,14 @@ def finished(planes: list[Any], colour: Any, whole: bool) -> Any:
 def looked_up(
     pixels: Any,
     where: dict[str, Any],
-    colour: Any,
+    color: Any,
     *,
     source: tuple[int, int],
     fill: str | tuple[float, float, float],
     whole: bool,
 ) -> Any:
-    """`colours_at` and `finished` as one program."""
-    return finished(colours_at(pixels, where, source=source, fill=fill), colour, whole)
+    """`colors_at` and `finished` as one program."""
+    return finished(colors_at(pixels, where, source=source, fill=fill), color, whole)
 
 
 def added_up(
@@ -215,6 +215,6 @@ def added_up(
     source: tuple[int, int],
     fill: str | tuple[float, float, float],
 ) -> list[Any]:
-    """`colours_at`, added to what was read before."""
-    read = colours_at(pixels, where, source=source, fill=fill)
+    """`colors_at`, added to what was read before."""
+    read = colors_at(pixels, where, source=source, fill=fill)
     return [a + b for a, b in zip(total, read, strict=True)]

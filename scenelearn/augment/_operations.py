@@ -11,7 +11,7 @@ class Operation:
 
     Attributes:
         name: as in `Policy`.
-        kind: "base" (geometry that every photo gets), "geometry", "colour" (one 3×4 matrix) or
+        kind: "base" (geometry that every photo gets), "geometry", "color" (one 3×4 matrix) or
             "other" (what fits into neither matrix).
         unit: of its strength.
         most: the largest strength that a policy may ask for.
@@ -39,7 +39,7 @@ OPERATIONS: dict[str, Operation] = _table(
     ("upside_down", "base", "probability", 1, False, "top and bottom change places"),
     ("crop", "base", "share of the area", 0.99, False, "up to this share is cut away"),
     ("stretch", "base", "fraction", 3, True, "the crop is wider or taller than the photo"),
-    ("rotate", "geometry", "degrees", 180, True, "turned, anticlockwise where positive"),
+    ("rotate", "geometry", "degrees", 180, True, "turned, counterclockwise where positive"),
     ("zoom", "geometry", "fraction", 3, True, "larger, or smaller where negative"),
     ("shear_x", "geometry", "degrees", 60, True, "rows slide along each other"),
     ("shear_y", "geometry", "degrees", 60, True, "columns slide along each other"),
@@ -47,12 +47,12 @@ OPERATIONS: dict[str, Operation] = _table(
     ("shift_y", "geometry", "share of the height", 1, True, "moved downwards"),
     ("tilt_x", "geometry", "fraction", 0.4, True, "the right side comes nearer"),
     ("tilt_y", "geometry", "fraction", 0.4, True, "the lower side comes nearer"),
-    ("brightness", "colour", "stops", 4, True, "values times 2 to the power of this"),
-    ("contrast", "colour", "fraction", 1, True, "further from mid-grey"),
-    ("saturation", "colour", "fraction", 1, True, "further from grey of the same brightness"),
-    ("hue", "colour", "degrees", 180, True, "turned about the grey axis"),
-    ("temperature", "colour", "stops", 2, True, "red over blue, so warmer"),
-    ("grey", "colour", "probability", 1, False, "no colour"),
+    ("brightness", "color", "stops", 4, True, "values times 2 to the power of this"),
+    ("contrast", "color", "fraction", 1, True, "further from mid-gray"),
+    ("saturation", "color", "fraction", 1, True, "further from gray of the same brightness"),
+    ("hue", "color", "degrees", 180, True, "turned about the gray axis"),
+    ("temperature", "color", "stops", 2, True, "red over blue, so warmer"),
+    ("gray", "color", "probability", 1, False, "no color"),
     ("autocontrast", "other", "probability", 1, False, "darkest to black, brightest to white"),
     ("equalize", "other", "probability", 1, False, "all values about equally frequent"),
     ("solarize", "other", "share of the values", 1, False, "the brightest values inverted"),
@@ -61,6 +61,6 @@ OPERATIONS: dict[str, Operation] = _table(
     ("blur", "other", "pixels", 5, False, "Gaussian of this standard deviation"),
     ("noise", "other", "levels", 128, False, "normal noise of this standard deviation"),
     ("blocks", "other", "steps", 20, False, "as a JPEG with this multiple of its usual steps"),
-    ("erase", "other", "share of the area", 0.9, False, "a grey rectangle"),
+    ("erase", "other", "share of the area", 0.9, False, "a gray rectangle"),
 )
 """Every operation by name, in the order in which `apply` does them."""

@@ -17,9 +17,9 @@ from scenelearn._backend import keras
 from scenelearn.augment._geometry import compiled
 
 _SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))  # over 13, as Pillow's ImageFilter.SMOOTH
-_MID_GREY = 127.5
+_MID_GRAY = 127.5
 
-# The quantization tables of ITU-T T.81, annex K: brightness, then colour.
+# The quantization tables of ITU-T T.81, annex K: brightness, then color.
 _BRIGHTNESS_STEPS = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -30,14 +30,14 @@ _BRIGHTNESS_STEPS = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_COLOUR_STEPS = (
+_COLOR_STEPS = (
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
     (24, 26, 56, 99, 99, 99, 99, 99),
     (47, 66, 99, 99, 99, 99, 99, 99),
     *(((99,) * 8,) * 4),
 )
-_STEPS = np.stack([_BRIGHTNESS_STEPS, _COLOUR_STEPS, _COLOUR_STEPS], axis=-1).astype(np.float32)
+_STEPS = np.stack([_BRIGHTNESS_STEPS, _COLOR_STEPS, _COLOR_STEPS], axis=-1).astype(np.float32)
 _TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
 )
@@ -70,7 +70,7 @@ def _program(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 @_program
 def autocontrast(x: Any, chosen: Any) -> Any:
-    """Each colour's darkest value to 0 and brightest to 255, in the chosen photos."""
+    """Each color's darkest value to 0 and brightest to 255, in the chosen photos."""
     ops = keras().ops
     low, high = (f(x, axis=(1, 2), keepdims=True) for f in (ops.min, ops.max))
     spread = (x - low) * (255 / ops.maximum(high - low, 1e-3))
@@ -79,7 +79,7 @@ def autocontrast(x: Any, chosen: Any) -> Any:
 
 @_program
 def equalize(x: Any, chosen: Any) -> Any:
-    """All values of each colour about equally frequent, in the chosen photos; as Pillow does it."""
+    """All values of each color about equally frequent, in the chosen photos; as Pillow does it."""
     ops = keras().ops
     shape = ops.shape(x)
     n = shape[0]
@@ -196,13 +196,13 @@ def blocks(x: Any, multiple: Any) -> Any:
 
 @_program
 def erase(x: Any, box: Any) -> Any:
-    """Mid-grey where a pixel's middle lies in the box: left, top, right, bottom, in shares."""
+    """Mid-gray where a pixel's middle lies in the box: left, top, right, bottom, in shares."""
     ops = keras().ops
     h, w = x.shape[1:3]
     y = ops.reshape((ops.arange(h, dtype="float32") + 0.5) / h, (1, -1, 1, 1))
     x_ = ops.reshape((ops.arange(w, dtype="float32") + 0.5) / w, (1, 1, -1, 1))
     left, top, right, bottom = (_each(box[:, k]) for k in range(4))
-    return ops.where((x_ >= left) & (x_ < right) & (y >= top) & (y < bottom), _MID_GREY, x)
+    return ops.where((x_ >= left) & (x_ < right) & (y >= top) & (y < bottom), _MID_GRAY, x)
 
 
 def _wider(x: Any, radius: int, axis: int) -> Any:

@@ -14,7 +14,7 @@ FILLS = ("reflect", "edge")
 
 
 def checked_fill(fill: object) -> str | tuple[float, float, float]:
-    """See that `fill` is one of the three kinds; a colour becomes a tuple.
+    """See that `fill` is one of the three kinds; a color becomes a tuple.
 
     Raises:
         ArgumentError: if it is not.
@@ -22,11 +22,11 @@ def checked_fill(fill: object) -> str | tuple[float, float, float]:
     if isinstance(fill, str) and fill in FILLS:
         return fill
     if isinstance(fill, tuple | list) and len(fill) == 3:
-        colour = [float(v) for v in fill if _number(v, int | float) and 0 <= v <= 255]
-        if len(colour) == 3:
-            return colour[0], colour[1], colour[2]
+        color = [float(v) for v in fill if _number(v, int | float) and 0 <= v <= 255]
+        if len(color) == 3:
+            return color[0], color[1], color[2]
     raise ArgumentError(
-        "`fill` must be 'reflect', 'edge' or a colour (r, g, b) of numbers from 0 to 255. "
+        "`fill` must be 'reflect', 'edge' or a color (r, g, b) of numbers from 0 to 255. "
         f"Received: fill={fill!r}. Pass 'reflect'."
     )
 
@@ -57,11 +57,11 @@ class Policy:
         tilt_x: perspective: how much nearer one side comes, a fraction of at most 0.4.
         tilt_y: the same for top and bottom.
         brightness: stops, at most 4; values are multiplied by 2 to the power of what is drawn.
-        contrast: fraction; 0.2 means 0.8 to 1.2 times the distance from mid-grey.
-        saturation: fraction; likewise from the grey of the same brightness.
-        hue: degrees about the grey axis.
+        contrast: fraction; 0.2 means 0.8 to 1.2 times the distance from mid-gray.
+        saturation: fraction; likewise from the gray of the same brightness.
+        hue: degrees about the gray axis.
         temperature: stops of red over blue.
-        grey: probability that all colour goes.
+        gray: probability that all color goes.
         autocontrast: probability that values are spread from black to white.
         equalize: probability that values are made equally frequent.
         solarize: share of the range, from white down, that is inverted.
@@ -70,11 +70,11 @@ class Policy:
         blur: standard deviation in pixels, at most 5.
         noise: standard deviation in levels of 255, at most 128.
         blocks: blocks of 8×8 pixels as in a JPEG; a multiple of the usual quantization steps.
-        erase: largest share of the area under a grey rectangle, at most 0.9.
+        erase: largest share of the area under a gray rectangle, at most 0.9.
         pick: each photo gets this many of the operations after `stretch`, one of the candidates
             being none; None for all of them.
         fixed: whether strengths are used in full, with either sign, instead of drawn.
-        fill: what lies outside the photo: "reflect", "edge", or a colour (r, g, b) in 0 to 255.
+        fill: what lies outside the photo: "reflect", "edge", or a color (r, g, b) in 0 to 255.
 
     Raises:
         ArgumentError: if a value is out of its range.
@@ -101,7 +101,7 @@ class Policy:
     saturation: float = 0.0
     hue: float = 0.0
     temperature: float = 0.0
-    grey: float = 0.0
+    gray: float = 0.0
     autocontrast: float = 0.0
     equalize: float = 0.0
     solarize: float = 0.0
@@ -199,7 +199,7 @@ POLICIES: dict[str, Policy] = {
     "strong": Policy(
         **_BASE | {"crop": 0.7, "stretch": 0.33},
         rotate=15, zoom=0.1, shear_x=5, tilt_x=0.1, tilt_y=0.1, brightness=0.6, contrast=0.4,
-        saturation=0.5, hue=10, temperature=0.3, grey=0.05, blur=1, noise=8, erase=0.2,
+        saturation=0.5, hue=10, temperature=0.3, gray=0.05, blur=1, noise=8, erase=0.2,
     ),
     "trivial": Policy(**_BASE, **_TRIVIAL, pick=1),
 }  # fmt: skip

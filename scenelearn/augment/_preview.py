@@ -190,7 +190,7 @@ def _some(photos: Any, most: int) -> Iterator[Any]:
 
 
 def _square(photo: Any, px: int) -> npt.NDArray[np.uint8]:
-    """The middle of a photo, upright and in colour, (px, px, 3)."""
+    """The middle of a photo, upright and in color, (px, px, 3)."""
     from PIL import Image, ImageOps
 
     if isinstance(photo, np.ndarray):

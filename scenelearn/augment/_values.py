@@ -24,12 +24,12 @@ N_COLUMNS = len(_FIRST) + len(OPERATIONS) + 1
 PLACES = {"crop": _PLACES[:2], "erase": _PLACES[2:5], "noise": _PLACES[5:]}
 """What else is drawn for some operations: where, in shares, and a seed in [0, 1)."""
 
-_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, which Pillow's grey is, too
-_MID_GREY = 127.5
+_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, which Pillow's gray is, too
+_MID_GRAY = 127.5
 
-# YIQ: brightness, and two axes of colour. Turning these two turns the hue.
+# YIQ: brightness, and two axes of color. Turning these two turns the hue.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_GREY_PART = np.linalg.inv(_YIQ) @ np.diag([1.0, 0, 0]) @ _YIQ
+_GRAY_PART = np.linalg.inv(_YIQ) @ np.diag([1.0, 0, 0]) @ _YIQ
 _QUARTER = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1.0], [0, 1, 0]]) @ _YIQ
 
 
@@ -85,15 +85,15 @@ def arguments(values: Mapping[str, Any], xp: Any, most_blur: float) -> dict[str,
 
         - "turn" (n, 2, 2), from the image's pixels about its middle to the crop's, and then
           "place" (n, 2, 3), or (n, 3, 3) with perspective, to the photo, both in [-1, 1].
-        - "colour" (n, 3, 4), on values in 0 to 255.
+        - "color" (n, 3, 4), on values in 0 to 255.
         - One (n, …) for each of the operations of kind "other".
     """
     found: dict[str, Any] = {}
     kinds = {OPERATIONS[name].kind for name in values if name in OPERATIONS}
     if kinds & {"base", "geometry"}:
         found["turn"], found["place"] = _turn(values, xp), _place(values, xp)
-    if "colour" in kinds:
-        found["colour"] = _colour(values, xp)
+    if "color" in kinds:
+        found["color"] = _color(values, xp)
     for name in ("autocontrast", "equalize", "solarize", "posterize", "sharpness", "blocks"):
         if name in values:
             found[name] = values[name]
@@ -152,11 +152,11 @@ def _place(values: Mapping[str, Any], xp: Any) -> Any:
     )
 
 
-def _colour(values: Mapping[str, Any], xp: Any) -> Any:
-    """One matrix, of: brightness, contrast, saturation and grey, hue, temperature."""
+def _color(values: Mapping[str, Any], xp: Any) -> Any:
+    """One matrix, of: brightness, contrast, saturation and gray, hue, temperature."""
     of = _of(values)
     gain, contrast = xp.exp(of("brightness") * math.log(2)), 1 + of("contrast")
-    saturation = (1 + of("saturation")) * (1 - of("grey"))
+    saturation = (1 + of("saturation")) * (1 - of("gray"))
     angle = of("hue") * (math.pi / 180)
     turned, quarter = xp.cos(angle) - 1, xp.sin(angle)
     warmth = xp.exp(of("temperature") * (math.log(2) / 2))
@@ -168,13 +168,13 @@ def _colour(values: Mapping[str, Any], xp: Any) -> Any:
     hue = [
         [
             float(i == j)
-            + turned * (float(i == j) - float(_GREY_PART[i, j]))
+            + turned * (float(i == j) - float(_GRAY_PART[i, j]))
             + quarter * float(_QUARTER[i, j])
             for j in range(3)
         ]
         for i in range(3)
     ]
-    offset = _MID_GREY * (1 - contrast)
+    offset = _MID_GRAY * (1 - contrast)
     rows = []
     for i in range(3):
         mixed = [sum(hue[i][k] * saturated[k][j] for k in range(3)) for j in range(3)]

@@ -5,8 +5,8 @@ from scenelearn.classify._classifier import Classifier
 from scenelearn.classify._conformal import prediction_sets, set_scores, set_threshold
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._export import TOLERANCE, Exported
-from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbour, gallery
-from scenelearn.classify._labelled import Labelled, compare, see_photos
+from scenelearn.classify._gallery import MOST_PHOTOS, Gallery, Neighbor, gallery
+from scenelearn.classify._labeled import Labeled, compare, see_photos
 from scenelearn.classify._likeness import Likeness, likeness
 from scenelearn.classify._load import load
 from scenelearn.classify._looks import manifest_columns
@@ -24,9 +24,9 @@ __all__ = [
     "Explanation",
     "Exported",
     "Gallery",
-    "Labelled",
+    "Labeled",
     "Likeness",
-    "Neighbour",
+    "Neighbor",
     "Prediction",
     "Probabilities",
     "Sight",

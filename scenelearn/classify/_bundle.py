@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
-from scenelearn.backbone import filled
+from scenelearn._io import atomic_write, require_free_space
+from scenelearn.backbones import filled
 from scenelearn.classify._archive import (
     ARRAYS,
     ENTRY,
@@ -25,7 +26,6 @@ from scenelearn.classify._archive import (
     check_finite,
     model_of,
 )
-from scenelearn.data import need_space, written_whole
 from scenelearn.errors import ArgumentError, BundleError, DiskSpaceError, PathMissingError
 
 _DTYPES = ("<f2", "<f4", "<i4")
@@ -57,8 +57,8 @@ def write(
             f"`path` must end in '.keras'. Received: {str(path)!r}. "
             f"Pass e.g. {str(path.with_suffix('.keras'))!r}."
         )
-    with _disk_named(path), written_whole(path) as temporary:
-        need_space(
+    with _disk_named(path), atomic_write(path) as temporary:
+        require_free_space(
             temporary.parent,
             # float32, and once more while the archive is made
             2 * (4 * model.count_params() + sum(array.nbytes for array in arrays.values())),

@@ -17,13 +17,13 @@ from scenelearn.classify import _bundle, _export
 from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
 from scenelearn.classify._export import Exported
 from scenelearn.classify._inputs import Photo, read, sources
-from scenelearn.classify._labelled import Labelled, see_labelled
+from scenelearn.classify._labeled import Labeled, see_labeled
 from scenelearn.classify._predictions import Prediction, name_them
 from scenelearn.classify._sight import Sight, sight_model, sights, together
 from scenelearn.classify._trust import COVERAGE, Trust
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
-from scenelearn.evaluate import Evaluation, evaluate
+from scenelearn.metrics import Evaluation, evaluate
 
 _BATCH = 32  # always this many at once, the last batch filled up: one compiled program serves all
 
@@ -234,7 +234,7 @@ class Classifier:
         Args:
             photos: from `scan`; photos that cannot be decoded are left out.
             coverage: of the prediction sets that are judged; None for 0.95.
-            columns: further properties, each with a value for each photo, see `evaluate.slices`.
+            columns: further properties, each with a value for each photo, see `metrics.slices`.
             batch_size: photos at once; it changes nothing but time and memory.
             progress: called with (what, photos done, photos in all).
 
@@ -248,7 +248,7 @@ class Classifier:
             NoPhotosError: if no photo can be decoded.
         """
         asked = self._coverage(coverage)
-        found = self.see_labelled(photos, batch_size=batch_size, progress=progress)
+        found = self.see_labeled(photos, batch_size=batch_size, progress=progress)
         more = {
             name: np.asarray(values)[found.indices]
             for name, values in (columns or {}).items()
@@ -264,13 +264,13 @@ class Classifier:
             unlike=found.unlike,
         )
 
-    def see_labelled(
+    def see_labeled(
         self,
         photos: Photos,
         *,
         batch_size: int = _BATCH,
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> Labelled:
+    ) -> Labeled:
         """All that the network makes of photos whose classes are known: for evaluations.
 
         Args:
@@ -287,7 +287,7 @@ class Classifier:
             ClassMismatchError: if the photos have a class that the classifier does not know.
             NoPhotosError: if no photo can be decoded.
         """
-        return see_labelled(
+        return see_labeled(
             self._network(),
             self.class_names,
             photos,

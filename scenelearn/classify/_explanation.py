@@ -15,12 +15,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._backend import keras
-from scenelearn.classify._gallery import Neighbour
+from scenelearn._display import printable
+from scenelearn._io import atomic_write
+from scenelearn.classify._gallery import Neighbor
 from scenelearn.classify._gradient import input_gradient
 from scenelearn.classify._predictions import Prediction
 from scenelearn.classify._sight import map_layers
 from scenelearn.classify._views import entrance, is_mirrored
-from scenelearn.data import printable, written_whole
 from scenelearn.errors import ArgumentError
 
 _GLOW = np.array([255.0, 96.0, 0.0])
@@ -44,7 +45,7 @@ class Explanation:
     label: str
     image: npt.NDArray[np.uint8]
     heat: npt.NDArray[np.float32]
-    nearest: tuple[Neighbour, ...]
+    nearest: tuple[Neighbor, ...]
 
     def __str__(self) -> str:
         near = "".join(
@@ -66,10 +67,10 @@ class Explanation:
         }
 
     def picture(self) -> Image.Image:
-        """The photo beside itself in grey with the heat in orange, (2 px wide, px high)."""
-        grey = self.image.mean(axis=2, keepdims=True) * 0.8
+        """The photo beside itself in gray with the heat in orange, (2 px wide, px high)."""
+        gray = self.image.mean(axis=2, keepdims=True) * 0.8
         share = 0.7 * self.heat[..., None].astype(np.float64)
-        glowing = (1 - share) * grey + share * _GLOW
+        glowing = (1 - share) * gray + share * _GLOW
         return Image.fromarray(np.hstack([self.image, glowing.astype(np.uint8)]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -89,7 +90,7 @@ class Explanation:
             raise ArgumentError(
                 f"`path` must end in '.png'. Received: {str(target)!r}. Pass e.g. 'why.png'."
             )
-        with written_whole(target) as temporary:
+        with atomic_write(target) as temporary:
             self.picture().save(temporary, "PNG")
         return target
 

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from scenelearn._io import atomic_write, atomic_write_folder, require_free_space
 from scenelearn.classify._inputs import Photo, Source, read, sources
-from scenelearn.data import folder_written_whole, need_space, sample_scenes, written_whole
 from scenelearn.errors import ArgumentError, ExportError, MissingExtraError, NoPhotosError
+from scenelearn.samples import sample_scenes
 
 TOLERANCE = 1e-4
 """How far a probability of an exported file may be from the classifier's."""
@@ -89,7 +90,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="scenelearn-export-") as folder:
         work = Path(folder)
         n_bytes = sum(image.nbytes for image in images) + 12 * classifier.model.count_params()
-        need_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
+        require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
         classifier.save(work / "scenes.keras")
         given = squares if kind == "litert" else images
         for k, image in enumerate(given):
@@ -97,10 +98,10 @@ def export(
         found = _made(work, kind, len(images))
         difference = _compared(found, expected, kind)
         if kind == "saved_model":
-            with folder_written_whole(path) as temporary:
+            with atomic_write_folder(path) as temporary:
                 shutil.copytree(work / "made", temporary, dirs_exist_ok=True)
         else:
-            with written_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 shutil.copyfile(work / f"made{_SUFFIXES[kind]}", temporary)
     return Exported(path=path, format=kind, n_photos=len(images), difference=difference)
 
@@ -141,7 +142,7 @@ def _drawn() -> list[npt.NDArray[np.uint8]]:
 
 
 def _whole(check: Photo | Iterable[Photo], image_px: int) -> list[npt.NDArray[np.uint8]]:
-    """The first photos, upright and in colour, and not as large as a phone makes them."""
+    """The first photos, upright and in color, and not as large as a phone makes them."""
     images = []
     for source in itertools.islice(sources(check), _MOST_PHOTOS):
         read(source, image_px)  # whatever is wrong with it is said here

@@ -13,13 +13,13 @@ _MOST_AXES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbour:
+class Neighbor:
     """A training photo that looks alike to the network.
 
     Attributes:
         path: of the photo, relative to the folder that was trained on.
         label: its class.
-        similarity: cosine of the two photos' features, centred, in [-1, 1].
+        similarity: cosine of the two photos' features, centered, in [-1, 1].
     """
 
     path: str
@@ -61,7 +61,7 @@ class Gallery:
 
     def nearest(
         self, features: npt.NDArray[np.float32], class_names: tuple[str, ...], n: int
-    ) -> tuple[Neighbour, ...]:
+    ) -> tuple[Neighbor, ...]:
         """The `n` most similar training photos, the most similar first.
 
         Args:
@@ -72,7 +72,7 @@ class Gallery:
         similarity = self.rows.astype(np.float32) @ _rows(features[None], self.mean, self.axes)[0]
         first = np.argsort(-similarity, kind="stable")[:n]
         return tuple(
-            Neighbour(
+            Neighbor(
                 path=self.paths[k],
                 label=class_names[self.labels[k]],
                 similarity=float(np.clip(similarity[k], -1, 1)),

@@ -18,8 +18,8 @@ class Likeness:
     """The cloud of the training photos, and how far from it validation photos lie.
 
     Attributes:
-        centre: (n_traits,) float32, the training photos' mean.
-        whitening: (n_traits, n_traits) float32: |(t − centre) whitening| is Mahalanobis' distance
+        center: (n_traits,) float32, the training photos' mean.
+        whitening: (n_traits, n_traits) float32: |(t − center) whitening| is Mahalanobis' distance
             of the traits t.
         middle: (2,) float32, of the validation photos: the median of the squared distance, and
             of the share of the features outside what training photos span.
@@ -27,7 +27,7 @@ class Likeness:
         distances: (n_validation,) float32, sorted: `distance` of the validation photos.
     """
 
-    centre: npt.NDArray[np.float32]
+    center: npt.NDArray[np.float32]
     whitening: npt.NDArray[np.float32]
     middle: npt.NDArray[np.float32]
     spread: npt.NDArray[np.float32]
@@ -46,7 +46,7 @@ class Likeness:
             (n,): the sum of (squared distance, `outside`), each less its middle and divided by
             its spread.
         """
-        shift = (np.asarray(traits, np.float64) - self.centre) @ self.whitening.astype(np.float64)
+        shift = (np.asarray(traits, np.float64) - self.center) @ self.whitening.astype(np.float64)
         parts = np.stack([(shift**2).sum(axis=1), np.asarray(outside, np.float64)], axis=1)
         return np.asarray(((parts - self.middle) / self.spread).sum(axis=1), np.float32)
 
@@ -113,17 +113,17 @@ def likeness(
             f"with at least one row. Received: shapes {t.shape}, {v.shape} and "
             f"{np.shape(outside)}. Pass traits of one network."
         )
-    centre, scale = t.mean(axis=0), t.std(axis=0)
+    center, scale = t.mean(axis=0), t.std(axis=0)
     scale = np.where(scale > 1e-6 * scale.max(), scale, max(float(scale.max()), 1.0))
-    z = (t - centre) / scale
+    z = (t - center) / scale
     correlation = (1 - _SHRINK) * (z.T @ z) / len(z) + _SHRINK * np.eye(z.shape[1])
     # correlation = L Lᵀ, so that |L⁻¹ z| is the distance
     whitening = np.linalg.inv(np.linalg.cholesky(correlation)).T / scale[:, None]
-    squared = (((v - centre) @ whitening) ** 2).sum(axis=1)
+    squared = (((v - center) @ whitening) ** 2).sum(axis=1)
     parts = np.stack([squared, np.asarray(outside, np.float64)], axis=1)
     middle, most = np.quantile(parts, (0.5, 0.9), axis=0)
     known = Likeness(
-        centre=centre.astype(np.float32),
+        center=center.astype(np.float32),
         whitening=whitening.astype(np.float32),
         middle=middle.astype(np.float32),
         spread=np.maximum(most - middle, [1e-3 * t.shape[1], 1e-3]).astype(np.float32),

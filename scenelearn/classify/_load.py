@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scenelearn.backbone import fast_on_cpu
+from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify import _bundle
 from scenelearn.classify._classifier import Classifier
 from scenelearn.classify._sight import sizes_of

@@ -17,7 +17,7 @@ from scenelearn.data import Photos
 
 _KNOWN = {"path", "label", "hash"}  # columns of a manifest that are no properties
 _MOST_GROUPS = 50
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts to grey
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts to gray
 
 
 def looks(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
@@ -27,15 +27,15 @@ def looks(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
         images: (n, height, width, 3).
 
     Returns:
-        Each (n,): "brightness", the mean grey in [0, 255]; "contrast", its standard deviation;
-        "sharpness", the standard deviation of its Laplacian (4 neighbours), 0 for a flat image.
+        Each (n,): "brightness", the mean gray in [0, 255]; "contrast", its standard deviation;
+        "sharpness", the standard deviation of its Laplacian (4 neighbors), 0 for a flat image.
     """
-    grey = images.astype(np.float32) @ np.array(_LUMA, np.float32)
-    inner = grey[:, 1:-1, 1:-1]
-    edges = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    gray = images.astype(np.float32) @ np.array(_LUMA, np.float32)
+    inner = gray[:, 1:-1, 1:-1]
+    edges = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
     return {
-        "brightness": grey.mean(axis=(1, 2), dtype=np.float64),
-        "contrast": grey.std(axis=(1, 2), dtype=np.float64),
+        "brightness": gray.mean(axis=(1, 2), dtype=np.float64),
+        "contrast": gray.std(axis=(1, 2), dtype=np.float64),
         "sharpness": (edges - 4 * inner).std(axis=(1, 2), dtype=np.float64),
     }
 

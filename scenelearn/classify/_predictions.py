@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._display import printable
 from scenelearn.classify._likeness import UNLIKE
 from scenelearn.classify._sight import Sight
 from scenelearn.classify._trust import Trust
-from scenelearn.data import printable
 
 
 class Probabilities(dict[str, float]):

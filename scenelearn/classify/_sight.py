@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._devices import padded, predict
-from scenelearn.backbone import fast_on_cpu
+from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify._views import both_views, entrance, is_mirrored, parts_of
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError

@@ -96,7 +96,7 @@ def _weights(distance: Any, reach: Any, resampler: str) -> tuple[Any, Any]:
     """What each pixel counts for each result, in whole units, and the unit.
 
     Args:
-        distance: (side_px, n) int32, between the centres of both, times `reach`.
+        distance: (side_px, n) int32, between the centers of both, times `reach`.
         reach: of half the cubic's width, as a whole number.
         resampler: whose units; Pillow's are finer.
     """

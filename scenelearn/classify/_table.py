@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Iterable
 
+from scenelearn._display import printable
 from scenelearn.classify._predictions import Prediction
-from scenelearn.data import printable
 
 _FORMULA = ("=", "+", "-", "@")
 

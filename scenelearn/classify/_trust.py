@@ -16,12 +16,12 @@ from scenelearn.classify._sight import Sight
 COVERAGE = 0.95
 """How often a prediction set holds the true class where nothing else is asked for."""
 _KINDS = {
-    "scores": ("<f4", 1), "centre": ("<f4", 1), "whitening": ("<f4", 2), "distances": ("<f4", 1),
+    "scores": ("<f4", 1), "center": ("<f4", 1), "whitening": ("<f4", 2), "distances": ("<f4", 1),
     "middle": ("<f4", 1), "spread": ("<f4", 1),
     "mean": ("<f4", 1), "axes": ("<f2", 2), "rows": ("<f2", 2), "labels": ("<i4", 1),
 }  # fmt: skip
 
-_OF_LIKENESS = ("centre", "whitening", "middle", "spread", "distances")
+_OF_LIKENESS = ("center", "whitening", "middle", "spread", "distances")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,7 +62,7 @@ class Trust:
         """All arrays by name, for the bundle; the gallery's paths go as text."""
         held = {
             "scores": self.scores,
-            "centre": self.likeness.centre,
+            "center": self.likeness.center,
             "whitening": self.likeness.whitening,
             "middle": self.likeness.middle,
             "spread": self.likeness.spread,
@@ -98,7 +98,7 @@ def trust_of(
     (n_classes, n_features, n_traits), (n, n_axes) = sizes, arrays["rows"].shape
     labels = arrays["labels"]
     fit = (
-        arrays["centre"].shape == (n_traits,)
+        arrays["center"].shape == (n_traits,)
         and arrays["whitening"].shape == (n_traits, n_traits)
         and arrays["middle"].shape == arrays["spread"].shape == (2,)
         and arrays["mean"].shape == (n_features,)

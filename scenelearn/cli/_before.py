@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import scenelearn as sl
-from scenelearn.cli._bars import Bars
+from scenelearn._io import ensure_folder
+from scenelearn._progress import ProgressBars
 from scenelearn.cli._command import Answer, command
 from scenelearn.errors import ArgumentError
 
@@ -37,9 +39,9 @@ def add(commands: Any) -> None:
 
 
 def _audit(options: argparse.Namespace) -> Answer:
-    out = sl.data.made_folder(options.out) if options.out else None
-    with Bars() as bars:
-        photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
+    out = ensure_folder(options.out) if options.out else None
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, options.manifest, progress=partial(bars, "scanning"))
         features = None
         if options.backbone is not None or options.weights is not None:
             weights = "imagenet" if options.weights is None else options.weights
@@ -54,9 +56,9 @@ def _audit(options: argparse.Namespace) -> Answer:
                 backbone=options.backbone,
                 weights=None if weights.lower() == "none" else weights,
                 image_px=options.image_px,
-                progress=bars.show,
+                progress=bars,
             )
-        found = sl.audit(photos, features=features, progress=bars.of("looking"))
+        found = sl.audit(photos, features=features, progress=partial(bars, "looking"))
     if out is None:
         return Answer(str(found), found.to_json())
     page = sl.report(found, out)

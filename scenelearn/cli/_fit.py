@@ -6,11 +6,13 @@ import argparse
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import scenelearn as sl
-from scenelearn.cli._bars import Bars
+from scenelearn._io import cache_folder, ensure_folder
+from scenelearn._progress import ProgressBars
 from scenelearn.cli._command import Answer, command
 from scenelearn.errors import ArgumentError
 
@@ -64,20 +66,20 @@ def add(commands: Any) -> None:
 
 def _fit(options: argparse.Namespace) -> Answer:
     start = time.monotonic()
-    out = sl.data.made_folder(options.out)  # before anything is trained for it
+    out = ensure_folder(options.out)  # before anything is trained for it
     recipe = dict(_setting(words) for words in options.recipe)
     names = ("backbone", "weights", "image_px", "minutes")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    with Bars() as bars:
+    with ProgressBars() as bars:
         if options.folder is None:
             settings, folder = _SAMPLE_FIT | given, _sample_folder(bars)
         else:
             settings, folder = {"minutes": _MINUTES} | given, Path(options.folder)
         if str(settings.get("weights")).lower() == "none":
             settings["weights"] = None
-        photos = sl.scan(folder, options.manifest, progress=bars.of("scanning"))
+        photos = sl.scan(folder, options.manifest, progress=partial(bars, "scanning"))
         apart = _paths(options.quarantine) if options.quarantine else ()
-        found = None if options.no_audit else sl.audit(photos, progress=bars.of("looking"))
+        found = None if options.no_audit else sl.audit(photos, progress=partial(bars, "looking"))
         splits = sl.split(
             photos, seed=options.seed, groups=found.groups if found else None, quarantine=apart
         )
@@ -86,7 +88,7 @@ def _fit(options: argparse.Namespace) -> Answer:
             bars.say(_found(found, folder))
         if options.folder is not None and options.minutes is None:
             settings["minutes"] = max(1.0, _MINUTES - (time.monotonic() - start) / 60)
-        settings |= {"epochs": options.epochs, "seed": options.seed, "progress": bars.show}
+        settings |= {"epochs": options.epochs, "seed": options.seed, "progress": bars}
         settings["recipe"] = recipe
         if options.plan:
             plan = sl.finetune.plan(splits, **settings)
@@ -145,13 +147,13 @@ def _found(audit: Audit, folder: Path) -> str:
     )
 
 
-def _sample_folder(bars: Bars) -> Path:
+def _sample_folder(bars: ProgressBars) -> Path:
     """The sample scenes in the cache; drawn apart and then renamed, so what is there is whole."""
     name = f"sample-scenes-{sl.__version__}-{_SAMPLE_PER_CLASS}-{_SAMPLE_SEED}"
-    folder: Path = sl.data.cache_folder() / name
+    folder: Path = cache_folder() / name
     if not folder.exists():
         drawn = folder.with_name(f".{name}-{os.getpid()}")
-        progress = bars.of("drawing sample scenes")
+        progress = partial(bars, "drawing sample scenes")
         sl.sample_scenes(drawn, _SAMPLE_PER_CLASS, _SAMPLE_SEED, progress=progress)
         drawn.rename(folder)
     return folder
@@ -165,7 +167,7 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
             f"Photos    {fit.splits.photos}",
             f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
             "95 % interval",
-            f"Weakest   {weakest.name}: {weakest.recall} recognised",
+            f"Weakest   {weakest.name}: {weakest.recall} recognized",
             f"Network   {fit.settings.backbone}, {fit.kept}, {fit.settings.image_px} px",
             f"Time      {_minutes(fit.seconds)}",
             f"Bundle    {bundle}",
@@ -176,8 +178,8 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
 
 
 def _sample(options: argparse.Namespace) -> Answer:
-    with Bars() as bars:
-        progress = bars.of("drawing")
+    with ProgressBars() as bars:
+        progress = partial(bars, "drawing")
         folder = sl.sample_scenes(
             options.folder, options.per_class, options.seed, progress=progress
         )

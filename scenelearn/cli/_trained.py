@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import scenelearn as sl
-from scenelearn.cli._bars import Bars
+from scenelearn._progress import ProgressBars
 from scenelearn.cli._command import Answer, command
 from scenelearn.errors import ArgumentError
 
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
     explain.add_argument("--label", help="the class to explain [the one that is answered]")
     explain.add_argument("--out", default="explanation.png", help="the picture [%(default)s]")
 
-    evaluate = command(commands, "evaluate", _evaluate, "judge a classifier on labelled photos")
+    evaluate = command(commands, "evaluate", _evaluate, "judge a classifier on labeled photos")
     evaluate.add_argument("bundle", help="a classifier that fit saved, e.g. scenes.keras")
     evaluate.add_argument("folder", help="photos, one folder a class")
     evaluate.add_argument("--manifest", help="a table of the photos; groups by its columns, too")
@@ -50,12 +51,12 @@ def _predict(options: argparse.Namespace) -> Answer:
     if options.json and options.csv:
         raise ArgumentError("`--json` and `--csv` exclude each other. Received: both. Pass one.")
     classifier = sl.load(options.bundle)
-    with Bars() as bars:
+    with ProgressBars() as bars:
         predictions = classifier.predict(
             options.photos,
             coverage=options.coverage,
             skip_broken=True,
-            progress=bars.of("predicting"),
+            progress=partial(bars, "predicting"),
         )
     if not predictions:
         raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
@@ -72,20 +73,20 @@ def _explain(options: argparse.Namespace) -> Answer:
 
 def _evaluate(options: argparse.Namespace) -> Answer:
     classifier = sl.load(options.bundle)
-    with Bars() as bars:
-        photos = sl.scan(options.folder, options.manifest, progress=bars.of("scanning"))
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, options.manifest, progress=partial(bars, "scanning"))
         columns = sl.classify.manifest_columns(options.manifest, photos) if options.manifest else {}
         evaluation = classifier.evaluate(
-            photos, coverage=options.coverage, columns=columns, progress=bars.show
+            photos, coverage=options.coverage, columns=columns, progress=bars
         )
     return Answer(f"{photos}\n{evaluation.table()}", evaluation.to_json())
 
 
 def _compare(options: argparse.Namespace) -> Answer:
     first, second = sl.load(options.first), sl.load(options.second)
-    with Bars() as bars:
-        photos = sl.scan(options.folder, progress=bars.of("scanning"))
-        comparison = sl.classify.compare(first, second, photos, progress=bars.show)
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, progress=partial(bars, "scanning"))
+        comparison = sl.classify.compare(first, second, photos, progress=bars)
     return Answer(f"{photos}\n{comparison}", comparison.to_json())
 
 

@@ -1,6 +1,6 @@
 """Which photos show the same picture: re-encoded, resized, mirrored, turned or slightly cropped.
 
-Each photo becomes a grey square of 32 × 32 and its lowest 8 × 8 cosine coefficients c(u, v),
+Each photo becomes a gray square of 32 × 32 and its lowest 8 × 8 cosine coefficients c(u, v),
 without c(0, 0), times √(u² + v²), since photos hold less of finer waves, and scaled to length 1:
 brightness and contrast no longer count. Each photo's nearest few by these, in any orientation, are
 laid on it by the affine map that makes the two most alike, with a gain and an offset as unknowns.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from scenelearn.data._near import N_WAVES, near_pairs, turned
 
-GREY_PX = 32
+GRAY_PX = 32
 _SAME = 0.85  # correlation of edges and texture, once aligned
 _STEPS = 8  # of the alignment
 _FIRST_STEPS, _HOPELESS = 3, 0.3  # pairs below this correlation after so many are given up
@@ -29,12 +29,12 @@ _PART = 4096
 Floats = npt.NDArray[np.float32]
 
 
-def alike(greys: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def alike(grays: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """The pairs of pictures that show the same.
 
     Args:
-        greys: (n, 32, 32) uint8; may be mapped from a file, few are read at a time. Pictures of
-            one grey alone are like no other.
+        grays: (n, 32, 32) uint8; may be mapped from a file, few are read at a time. Pictures of
+            one gray alone are like no other.
         among: (m,) int64, ascending: the pictures to look at.
 
     Returns:
@@ -45,13 +45,13 @@ def alike(greys: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]) -> list[tu
     contrast = np.zeros(len(among), np.float32)
     for start in parts:
         part = slice(start, start + _PART)
-        coefficients[part], contrast[part] = _coefficients(greys[among[part]])
+        coefficients[part], contrast[part] = _coefficients(grays[among[part]])
     usable = among[contrast > 1]
     near = near_pairs(coefficients[contrast > 1])
     found = []
     for start in range(0, len(near), _BLOCK):
         i, j, ways = near[start : start + _BLOCK].T
-        firsts, seconds = _scaled(greys[usable[i]]), _scaled(greys[usable[j]])
+        firsts, seconds = _scaled(grays[usable[i]]), _scaled(grays[usable[j]])
         for way in range(8):
             seconds[ways == way] = turned(seconds[ways == way], way)
         hopeful = np.flatnonzero(likenesses(firsts, seconds, _FIRST_STEPS) >= _HOPELESS)
@@ -60,22 +60,22 @@ def alike(greys: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]) -> list[tu
     return sorted((low, high) for low, high in found)
 
 
-def _coefficients(greys: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """The scaled cosine coefficients (n, 8, 8), and each picture's contrast in grey levels."""
-    place = (np.arange(GREY_PX) + 0.5) * np.pi / GREY_PX
-    waves = np.cos(np.arange(N_WAVES)[:, None] * place) * np.sqrt(2 / GREY_PX)
-    found = waves.astype(np.float32) @ greys.astype(np.float32) @ waves.T.astype(np.float32)
+def _coefficients(grays: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """The scaled cosine coefficients (n, 8, 8), and each picture's contrast in gray levels."""
+    place = (np.arange(GRAY_PX) + 0.5) * np.pi / GRAY_PX
+    waves = np.cos(np.arange(N_WAVES)[:, None] * place) * np.sqrt(2 / GRAY_PX)
+    found = waves.astype(np.float32) @ grays.astype(np.float32) @ waves.T.astype(np.float32)
     found[:, 0, :] *= np.float32(np.sqrt(0.5))
     found[:, :, 0] *= np.float32(np.sqrt(0.5))
     found[:, 0, 0] = 0
-    contrast = np.sqrt((found**2).sum((1, 2))) / GREY_PX
+    contrast = np.sqrt((found**2).sum((1, 2))) / GRAY_PX
     found *= np.hypot(*np.indices((N_WAVES, N_WAVES))).astype(np.float32)
     length = np.sqrt((found**2).sum((1, 2), keepdims=True))
     return found / np.maximum(length, 1e-6), contrast
 
 
-def _scaled(greys: npt.NDArray[np.uint8]) -> Floats:
-    values = greys.astype(np.float32)
+def _scaled(grays: npt.NDArray[np.uint8]) -> Floats:
+    values = grays.astype(np.float32)
     values -= values.mean((1, 2), keepdims=True)
     return np.asarray(values / np.maximum(values.std((1, 2), keepdims=True), 1e-6), np.float32)
 
@@ -92,14 +92,14 @@ def likenesses(firsts: Floats, seconds: Floats, n_steps: int) -> Floats:
         (n,) correlations; -1 where no small map aligns the two.
     """
     n = len(firsts)
-    at = ((np.arange(GREY_PX) + 0.5) / GREY_PX * 2 - 1).astype(np.float32)
+    at = ((np.arange(GRAY_PX) + 0.5) / GRAY_PX * 2 - 1).astype(np.float32)
     y, x = (one.ravel() for one in np.meshgrid(at, at, indexing="ij"))
     ones = np.ones_like(x)
     places = np.stack([x, y, ones])  # (3, 1024)
-    slopes_y, slopes_x = np.gradient(seconds, 2 / GREY_PX, axis=(1, 2))
+    slopes_y, slopes_x = np.gradient(seconds, 2 / GRAY_PX, axis=(1, 2))
     layers = np.stack([seconds, slopes_x, slopes_y, _texture(seconds)], axis=1)
     way = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
-    target = firsts.reshape(n, GREY_PX**2)
+    target = firsts.reshape(n, GRAY_PX**2)
     for _ in range(n_steps):
         (moved, dx, dy), inside = _sampled(layers[:, :3], way @ places)
         moves = [d[:, None] * places for d in (dx, dy)]
@@ -112,7 +112,7 @@ def likenesses(firsts: Floats, seconds: Floats, n_steps: int) -> Floats:
         way += np.clip(step, -0.1, 0.1).reshape(n, 2, 3).astype(np.float32)
         way = np.clip(way, np.eye(2, 3) - 2 * _MOST, np.eye(2, 3) + 2 * _MOST).astype(np.float32)
     (texture,), inside = _sampled(layers[:, 3:], way @ places)
-    found = _correlations(_texture(firsts).reshape(n, GREY_PX**2), texture, inside)
+    found = _correlations(_texture(firsts).reshape(n, GRAY_PX**2), texture, inside)
     far = np.abs(way - np.eye(2, 3)).max((1, 2)) > _MOST
     return np.where(far, np.float32(-1), found)
 
@@ -135,16 +135,16 @@ def _texture(images: Floats) -> Floats:
 def _sampled(layers: Floats, places: Floats) -> tuple[list[Floats], Floats]:
     """Layers (n, k, 32, 32) at places (n, 2, 1024), bilinear; and 1 where inside, else 0."""
     n, k = layers.shape[:2]
-    spot = (places + 1) * (GREY_PX / 2) - np.float32(0.5)
-    inside = np.asarray(((spot > -0.5) & (spot < GREY_PX - 0.5)).all(1), np.float32)
-    spot = np.clip(spot, 0, GREY_PX - 1.001)
+    spot = (places + 1) * (GRAY_PX / 2) - np.float32(0.5)
+    inside = np.asarray(((spot > -0.5) & (spot < GRAY_PX - 0.5)).all(1), np.float32)
+    spot = np.clip(spot, 0, GRAY_PX - 1.001)
     low = spot.astype(np.int64)
     fx, fy = (spot - low).transpose(1, 0, 2).astype(np.float32)
-    corner = low[:, 1] * GREY_PX + low[:, 0]
+    corner = low[:, 1] * GRAY_PX + low[:, 0]
     found = []
-    for layer in layers.reshape(n, k, GREY_PX**2).transpose(1, 0, 2):
+    for layer in layers.reshape(n, k, GRAY_PX**2).transpose(1, 0, 2):
         a, b, c, d = (
-            np.take_along_axis(layer, corner + offset, 1) for offset in (0, 1, GREY_PX, GREY_PX + 1)
+            np.take_along_axis(layer, corner + offset, 1) for offset in (0, 1, GRAY_PX, GRAY_PX + 1)
         )
         top, bottom = a + (b - a) * fx, c + (d - c) * fx
         found.append(top + (bottom - top) * fy)

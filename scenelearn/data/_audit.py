@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._ahead import in_threads
-from scenelearn.data._alike import GREY_PX, alike
-from scenelearn.data._decode import STRICT, of_photo, to_grey
-from scenelearn.data._files import cache_folder
+from scenelearn._display import printable
+from scenelearn._io import cache_folder
+from scenelearn._threads import map_in_threads
+from scenelearn.data._alike import GRAY_PX, alike
+from scenelearn.data._decode import STRICT, of_photo, to_gray
 from scenelearn.data._groups import joined, links
 from scenelearn.data._labels import Suspect, suspects
-from scenelearn.data._photos import Photos, Refused, printable
+from scenelearn.data._photos import Photos, Refused
 
 TINY_PX = 32
 """Below this width or height a photo is called tiny: no backbone takes less."""
@@ -85,7 +86,7 @@ class Audit:
             apart.update(index for index in group if photos.sides[index] != kept)
         return tuple(photos.paths[index] for index in sorted(apart))
 
-    def frame(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
         """One plain row for each finding and photo: finding, group, path, class, side.
 
         A suspicious photo's row also names the class that it looks like.
@@ -112,12 +113,12 @@ class Audit:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, imbalance, the rows of `frame` and what was refused."""
+        """Counts, imbalance, the rows of `to_rows` and what was refused."""
         return {
             "n_photos": len(self.photos),
             "counts": self.photos.counts(),
             "imbalance": self.imbalance,
-            "findings": self.frame(),
+            "findings": self.to_rows(),
             "quarantine": list(self.quarantine),
             "refused": [one.to_json() for one in self.refused],
         }
@@ -173,7 +174,7 @@ def audit(
 ) -> Audit:
     """Look for copies, near copies, contradictory labels, leaks, blank and tiny photos.
 
-    Each photo is decoded once, to a grey square of 32 × 32, which a temporary file in the cache
+    Each photo is decoded once, to a gray square of 32 × 32, which a temporary file in the cache
     folder holds. Each is compared with those that come near it only: the time grows as n · log n,
     the memory as n (under two kilobytes a photo).
     Photos that are gone or broken by now are named in `refused`, and the rest goes on.
@@ -199,13 +200,13 @@ def audit(
     """
     n = len(photos)
     with tempfile.TemporaryFile(dir=cache_folder()) as file:
-        greys = np.memmap(file, np.uint8, "w+", shape=(n, GREY_PX, GREY_PX))
-        return _looked_at(photos, greys, features, progress)
+        grays = np.memmap(file, np.uint8, "w+", shape=(n, GRAY_PX, GRAY_PX))
+        return _looked_at(photos, grays, features, progress)
 
 
 def _looked_at(
     photos: Photos,
-    greys: npt.NDArray[np.uint8],
+    grays: npt.NDArray[np.uint8],
     features: npt.NDArray[np.floating] | None,
     progress: Callable[[int, int], None] | None,
 ) -> Audit:
@@ -216,15 +217,15 @@ def _looked_at(
     failed: dict[int, Refused] = {}
 
     def one(index: int) -> None:
-        found = of_photo(photos, index, lambda content: to_grey(content, GREY_PX))
+        found = of_photo(photos, index, lambda content: to_gray(content, GRAY_PX))
         if isinstance(found, Refused):
             failed[index] = found
         else:
-            greys[index], sizes[index], animated[index] = found
-            spread[index] = int(found.grey.max()) - int(found.grey.min())
+            grays[index], sizes[index], animated[index] = found
+            spread[index] = int(found.gray.max()) - int(found.gray.min())
 
     with STRICT:
-        for done, _ in enumerate(in_threads(one, range(n)), start=1):
+        for done, _ in enumerate(map_in_threads(one, range(n)), start=1):
             if progress and (done % _CHUNK == 0 or done == n):
                 progress(done, n)
     by_hash = defaultdict(list)
@@ -232,7 +233,7 @@ def _looked_at(
         by_hash[photo_hash].append(index)
     copies = tuple(tuple(same) for same in by_hash.values() if len(same) > 1)
     firsts = np.array([same[0] for same in by_hash.values()], np.int64)
-    near = alike(greys, firsts)
+    near = alike(grays, firsts)
     groups = joined(n, links(photos.hashes) + near)
     members = defaultdict(list)
     for index, group in enumerate(groups):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._ahead import made_ahead
+from scenelearn._threads import map_ahead
 from scenelearn.data._pixels import Pixels
 from scenelearn.errors import ArgumentError
 
@@ -185,7 +185,7 @@ class Batches:
         return {int(label): float(w) for label, w in zip(classes, weights, strict=True)}
 
     def _cut(self, order: npt.NDArray[np.int64], steps: range) -> Iterator[Batch]:
-        made = made_ahead(lambda step: self.at(order, step), steps, self.workers)
+        made = map_ahead(lambda step: self.at(order, step), steps, self.workers)
         return (batch for batch in made if len(batch[2]))
 
     def at(self, order: npt.NDArray[np.int64], step: int) -> Batch:

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: upright, in colour, square, uint8."""
+"""From a file's bytes to pixels: upright, in color, square, uint8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from scenelearn.data._colour import REDUCING_GAP, in_colour
+from scenelearn.data._color import REDUCING_GAP, in_color
 from scenelearn.data._photos import Photos, Reason, Refused, content_hash
 from scenelearn.data._refusals import RefusedPhoto, check_kind, ends_as_it_should, refusal
 
@@ -84,7 +84,7 @@ def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
         side_px: width and height of the result, in pixels, at least 1.
 
     Returns:
-        (side_px, side_px, 3) uint8: red, green, blue in sRGB, by the file's colour profile if it
+        (side_px, side_px, 3) uint8: red, green, blue in sRGB, by the file's color profile if it
         has one. 16 bits a channel are scaled to 8. Transparent pixels show white; of an animation
         or a file of several pages, the first.
 
@@ -119,18 +119,18 @@ class Look(NamedTuple):
     """What an audit sees of a photo.
 
     Attributes:
-        grey: (side, side) uint8, the whole photo, upright, squeezed into a square.
+        gray: (side, side) uint8, the whole photo, upright, squeezed into a square.
         shorter_px: the photo's shorter side, in pixels.
         animated: whether the file holds more pictures than the one that is used.
     """
 
-    grey: npt.NDArray[np.uint8]
+    gray: npt.NDArray[np.uint8]
     shorter_px: int
     animated: bool
 
 
-def to_grey(content: bytes, side_px: int) -> Look:
-    """The whole photo in grey, and what else an audit needs to know.
+def to_gray(content: bytes, side_px: int) -> Look:
+    """The whole photo in gray, and what else an audit needs to know.
 
     Args:
         content: the bytes of an image file.
@@ -145,7 +145,7 @@ def to_grey(content: bytes, side_px: int) -> Look:
             _load(image, content)
             try:
                 box, way = (0, 0, *image.size), _to_upright(image)
-                small = in_colour(image, box, side_px, filter_=Image.Resampling.BOX, way=way)
+                small = in_color(image, box, side_px, filter_=Image.Resampling.BOX, way=way)
             except MemoryError as error:
                 raise refusal(content, error) from None
         animated = _is_animated(image)
@@ -166,7 +166,7 @@ def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.
     box = (left, top, left + side, top + side)
     try:
         way = _to_upright(image)
-        return in_colour(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
+        return in_color(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
     except MemoryError as error:
         raise refusal(content, error) from None
 
@@ -188,7 +188,7 @@ class _Strict:
             if self._n_inside == 0:
                 self._undo.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                # With this switch of Pillow's, missing parts would be filled with grey.
+                # With this switch of Pillow's, missing parts would be filled with gray.
                 before = ImageFile.LOAD_TRUNCATED_IMAGES
                 self._undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", before)
                 ImageFile.LOAD_TRUNCATED_IMAGES = False

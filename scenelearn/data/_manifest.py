@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenelearn.data._files import written_whole
-from scenelearn.data._photos import printable
+from scenelearn._display import printable
+from scenelearn._io import atomic_write
 from scenelearn.errors import ManifestError
 
 SUFFIXES = (".csv", ".parquet")
@@ -22,8 +22,8 @@ SIDE_NAMES = {
     "train": "train", "training": "train", "seg_train": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "seg_test": "test",
-    "pred": "unlabelled", "predict": "unlabelled", "seg_pred": "unlabelled",
-    "unlabelled": "unlabelled", "unlabeled": "unlabelled",
+    "pred": "unlabeled", "predict": "unlabeled", "seg_pred": "unlabeled",
+    "unlabeled": "unlabeled", "unlabelled": "unlabeled",
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ class Listed:
     Attributes:
         path: of the photo, relative to its folder or archive.
         label: the class's name; empty if it has none.
-        side: "train", "validation", "test", "unlabelled" or "".
+        side: "train", "validation", "test", "unlabeled" or "".
         group: photos of one name belong together; "" for none.
         hash: the file's `content_hash` when it was listed; empty if unknown.
     """
@@ -95,7 +95,7 @@ def write_manifest(file: str | os.PathLike[str], listed: Iterable[Listed]) -> Pa
             f"A manifest is written as CSV. Received: {str(path)!r}. Give it a name in '.csv'."
         )
     with (
-        written_whole(path) as temporary,
+        atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text,
     ):
         rows = csv.writer(text, lineterminator="\n")

@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._display import printable
 from scenelearn.data._store import read_file
 
 
 def content_hash(content: bytes) -> bytes:
     """16 bytes that stand for a file's content: equal hash, equal file."""
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def printable(name: str) -> str:
-    """A name from the disk, its line breaks, terminal codes and undecodable bytes escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 class Reason(enum.Enum):
@@ -82,7 +78,7 @@ class Photos:
         class_names: the classes, sorted.
         hashes: `content_hash` of each photo's file.
         sides: the side that the folder gives each photo: "train", "validation", "test" or "".
-        unlabelled: photos in a prediction folder (``seg_pred``): usable, but without a class.
+        unlabeled: photos in a prediction folder (``seg_pred``): usable, but without a class.
         refused: everything else that was found.
         groups: from a manifest's column: photos of one name belong together, those of "" alone;
             empty where no manifest gives any.
@@ -94,7 +90,7 @@ class Photos:
     class_names: tuple[str, ...]
     hashes: tuple[bytes, ...]
     sides: tuple[str, ...]
-    unlabelled: tuple[str, ...] = ()
+    unlabeled: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     groups: tuple[str, ...] = ()
 
@@ -125,15 +121,15 @@ class Photos:
 
     def __str__(self) -> str:
         text = f"{len(self):,} photos in {self.n_classes} classes"
-        if self.unlabelled:
-            text += f", {len(self.unlabelled):,} without a class"
+        if self.unlabeled:
+            text += f", {len(self.unlabeled):,} without a class"
         if self.refused:
             reasons = Counter(refusal.reason.value for refusal in self.refused)
             listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
             text += f", {len(self.refused):,} refused ({listed})"
         return text
 
-    def frame(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
         """One plain row a photo, ready for a table or a data frame."""
         return [
             {"path": path, "class": self.class_names[label], "side": side}

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._ahead import made_ahead
+from scenelearn._io import cache_folder, has_free_space
+from scenelearn._threads import map_ahead
 from scenelearn.data._decode import STRICT, of_photo, to_square
-from scenelearn.data._files import cache_folder, has_room
 from scenelearn.data._photos import Photos, Reason, Refused
 from scenelearn.data._shards import Failure, Shards, add, opened, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
@@ -120,7 +120,7 @@ def decode(
     unread: dict[bytes, Failure] = {}
     n_bytes = len(missing) * image_px**2 * 3
     what = f"The pixels of {len(missing):,} photos are not kept but decoded each time"
-    if missing and has_room(shards.folder, shards.n_bytes, n_bytes, what=what):
+    if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
         unread = _fill(shards, photos, missing, progress)
     pixels = _pixels(photos, shards, unread, broken)
     if not pixels.usable.any():
@@ -203,7 +203,7 @@ def _fill(
     n_done = len(photos) - len(contents)
     try:
         with STRICT:  # each core decodes a shard: while one waits for the disk, others go on
-            made = made_ahead(written, range(len(parts)), n_cores)
+            made = map_ahead(written, range(len(parts)), n_cores)
             for part, (notes, failed) in zip(parts, made, strict=True):
                 add(shards, notes)
                 unread |= {k: how for k, how in failed.items() if how.reason is Reason.UNREADABLE}

@@ -35,7 +35,7 @@ class RefusedPhoto(PhotoError):  # noqa: N818  # a PhotoError, named for what it
 
 
 def check_kind(image: Image.Image) -> None:
-    """See that an image's pixels become colour without a guess; floating-point ones do not, say.
+    """See that an image's pixels become color without a guess; floating-point ones do not, say.
 
     Raises:
         RefusedPhoto: if they are of another kind.
@@ -64,7 +64,7 @@ def refusal(content: bytes, error: Exception) -> RefusedPhoto:
 
 
 def _is_odd_tiff(content: bytes) -> bool:
-    """Whether Pillow understands a TIFF's directory, but has no such pixels: 16-bit colour, say."""
+    """Whether Pillow understands a TIFF's directory, but has no such pixels: 16-bit color, say."""
     try:
         TiffImagePlugin.TiffImageFile(io.BytesIO(content))
     except SyntaxError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenelearn.data._ahead import in_threads
+from scenelearn._threads import map_in_threads
 from scenelearn.data._decode import STRICT, check_whole
 from scenelearn.data._manifest import SIDE_NAMES, SUFFIXES, Listed, read_manifest
 from scenelearn.data._photos import Photos, Reason, Refused, content_hash
@@ -194,7 +194,7 @@ def _read_all(
     found: list[_Found] = []
     with STRICT:
         read = partial(_read, root)
-        for item in map(read, files) if _are_small(root, files) else in_threads(read, files):
+        for item in map(read, files) if _are_small(root, files) else map_in_threads(read, files):
             found.append(item)
             if progress and (len(found) % 64 == 0 or len(found) == len(files)):
                 progress(len(found), len(files))
@@ -231,8 +231,8 @@ def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
     kept: list[tuple[_Found, Listed]] = []
     for item, way in zip(usable, ways, strict=True):
         side, rest = _side(way[n_wrappers:])
-        if rest or side == "unlabelled":
-            label = "" if side == "unlabelled" else rest[0]
+        if rest or side == "unlabeled":
+            label = "" if side == "unlabeled" else rest[0]
             kept.append((item, Listed(path=item.path, label=label, side=side)))
         else:
             detail = f"{way[-1]!r} is taken as a side, not as a class" if side else ""
@@ -242,23 +242,23 @@ def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
 
 def _photos(root: Path, kept: list[tuple[_Found, Listed]], refused: list[Refused]) -> Photos:
     """Column by column what was found of each photo, and what is known of it."""
-    unlabelled = [row.path for _, row in kept if row.side == "unlabelled" or not row.label]
-    labelled = [(item, row) for item, row in kept if row.side != "unlabelled" and row.label]
-    if not labelled:
+    unlabeled = [row.path for _, row in kept if row.side == "unlabeled" or not row.label]
+    labeled = [(item, row) for item, row in kept if row.side != "unlabeled" and row.label]
+    if not labeled:
         raise _no_photos(root, refused)
-    names = tuple(sorted({row.label for _, row in labelled}))
+    names = tuple(sorted({row.label for _, row in labeled}))
     position = {name: k for k, name in enumerate(names)}
-    grouped = any(row.group for _, row in labelled)
+    grouped = any(row.group for _, row in labeled)
     return Photos(
         folder=root,
-        paths=tuple(row.path for _, row in labelled),
-        labels=np.array([position[row.label] for _, row in labelled], dtype=np.int32),
+        paths=tuple(row.path for _, row in labeled),
+        labels=np.array([position[row.label] for _, row in labeled], dtype=np.int32),
         class_names=names,
-        hashes=tuple(item.hash for item, _ in labelled),
-        sides=tuple(row.side for _, row in labelled),
-        unlabelled=tuple(unlabelled),
+        hashes=tuple(item.hash for item, _ in labeled),
+        sides=tuple(row.side for _, row in labeled),
+        unlabeled=tuple(unlabeled),
         refused=tuple(sorted(refused, key=lambda refusal: refusal.path)),
-        groups=tuple(row.group for _, row in labelled) if grouped else (),
+        groups=tuple(row.group for _, row in labeled) if grouped else (),
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._files import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.data._photos import Reason
 
 DECODING = "3-upright-central-square-bicubic"
@@ -94,7 +94,7 @@ def write_shard(
     failed: dict[bytes, Failure] = {}
     name = hashlib.blake2b(b"".join(contents), digest_size=16).hexdigest()
     rows = shards.folder / f"{name}.npy"
-    with written_whole(rows) as temporary, temporary.open("wb") as file:
+    with atomic_write(rows) as temporary, temporary.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, px, px, 3)}
         np.lib.format.write_array_header_2_0(file, header)
         for content, image in zip(contents, images, strict=True):
@@ -110,7 +110,7 @@ def write_shard(
     }
     hashes = ["" if content in failed else content.hex() for content in contents]
     notes = rows.with_suffix(".json")
-    with written_whole(notes) as temporary:
+    with atomic_write(notes) as temporary:
         temporary.write_text(json.dumps({"hashes": hashes, "failures": lasting}))
     return notes, failed
 

@@ -81,7 +81,7 @@ class Splits:
         ]
         return write_manifest(file, sorted(rows, key=lambda row: row.path))
 
-    def frame(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
         """One plain row a class: how many photos it has on each side."""
         return [
             {
@@ -115,7 +115,7 @@ class Splits:
             "<tr>"
             + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values())
             + "</tr>"
-            for row in self.frame()
+            for row in self.to_rows()
         )
         return (
             f"<p>{html.escape(str(self))}</p><table><thead><tr>{head}</tr></thead>"

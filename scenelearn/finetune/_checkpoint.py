@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._devices import process, shared_bytes
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.errors import ArgumentError
 
 EVERY_S = 30.0  # what a kill can cost, in seconds of work …
@@ -148,7 +148,7 @@ def write(file: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
         for array in arrays.values():
             yield bytes_of(array)
 
-    with written_whole(file) as temporary, temporary.open("wb") as out:
+    with atomic_write(file) as temporary, temporary.open("wb") as out:
         for part in parts():
             digest.update(part)
             out.write(part)

@@ -6,8 +6,7 @@ import logging
 import time
 from typing import Any
 
-from scenelearn import backbone as backbones
-from scenelearn import sizing
+from scenelearn import backbones, sizing
 from scenelearn._devices import shared
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._feature_rows import FEATURE_BATCH, seconds_a_photo
@@ -48,7 +47,7 @@ def chosen_backbone(n_photos: int, image_px: int, minutes: float) -> str:
         minutes: the time there is.
 
     Returns:
-        A name for `backbone.build`; the smallest if none fits.
+        A name for `backbones.build`; the smallest if none fits.
     """
     best, *larger = CANDIDATES
     start, photos = time.monotonic(), _PASSES * n_photos

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._devices import n_devices
-from scenelearn.data import DECODING, cache_folder, written_whole
+from scenelearn._io import atomic_write, cache_folder
+from scenelearn.data import DECODING
 from scenelearn.finetune._environment import environment
 
 _RECIPE = "1"  # change it whenever the same network and photo give other features
@@ -117,7 +118,7 @@ def put(folder: Path, contents: Sequence[bytes], features: Table) -> None:
     whole = io.BytesIO()
     np.save(whole, rows, allow_pickle=False)
     content = whole.getvalue()
-    with written_whole(folder / f"{_digest(content)}.npy") as temporary:
+    with atomic_write(folder / f"{_digest(content)}.npy") as temporary:
         temporary.write_bytes(content)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._devices import n_devices, process, shared, shared_array
+from scenelearn._io import has_free_space
 from scenelearn.classify import judge, outputs
-from scenelearn.data import Batches, Pixels, has_room
+from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError, NoPhotosError
 from scenelearn.finetune._feature_files import Table, folder_of, put, take
 
@@ -179,7 +180,7 @@ def _may_grow(folder: Path, held_bytes: int, n_more: int, n_features: int) -> bo
         _log.warning("Features are not kept: %s cannot be made: %s", folder, error)
         return False
     what = f"The features of {n_more:,} photos are not kept but computed each time"
-    return has_room(folder, held_bytes, n_more * (4 * n_features + 16), what=what)
+    return has_free_space(folder, held_bytes, n_more * (4 * n_features + 16), what=what)
 
 
 def _written(folder: Path, contents: list[bytes], features: Table) -> Path | None:

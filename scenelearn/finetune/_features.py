@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn import backbone as backbones
+from scenelearn import backbones
 from scenelearn.data import Batches, Photos, Pixels, Splits, decode
 from scenelearn.errors import TooFewPhotosError
 from scenelearn.finetune._feature_rows import FEATURE_BATCH, feature_batch, kept, rows_of
@@ -168,8 +168,8 @@ def features(
 
     Args:
         photos: from `scan`.
-        backbone: a network of keras.applications, see `backbone.names`; None for the one that goes
-            with the weights, see `backbone.default_for`: usually "mobilenet_v3_small".
+        backbone: a network of keras.applications, see `backbones.names`; None for the one that goes
+            with the weights, see `backbones.default_for`: usually "mobilenet_v3_small".
         weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
             the path of a weights file without top layers; or None.
         image_px: width and height at which the network sees a photo, in pixels.

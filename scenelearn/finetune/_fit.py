@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn import backbone as backbones
+from scenelearn import backbones
 from scenelearn._devices import (
     at_home,
     first_of_all,
@@ -28,7 +28,7 @@ from scenelearn.augment import Policy
 from scenelearn.classify import (
     COVERAGE,
     Classifier,
-    Labelled,
+    Labeled,
     Trust,
     see_photos,
     sight_model,
@@ -36,7 +36,6 @@ from scenelearn.classify import (
     temperature,
 )
 from scenelearn.data import HARMLESS, Pixels, Splits, broken_photos, check_broken, decode
-from scenelearn.evaluate import Evaluation, evaluate, wilson
 from scenelearn.finetune import _network, _train
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._clock import Clock, Progress
@@ -56,6 +55,7 @@ from scenelearn.finetune._state import State, judged, unpack
 from scenelearn.finetune._stop import SharedStop, stoppable
 from scenelearn.finetune._strength import choose
 from scenelearn.finetune._trust import sample_of, trust_from
+from scenelearn.metrics import Evaluation, evaluate, wilson
 
 _SPARE = 0.03  # of the time: what the last epoch may take longer than planned
 
@@ -108,8 +108,8 @@ def fit(
     Args:
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
-            `backbone.names`; "auto" for the most accurate of a few that the time allows; or None
-            for the one that goes with the weights, see `backbone.default_for`: usually
+            `backbones.names`; "auto" for the most accurate of a few that the time allows; or None
+            for the one that goes with the weights, see `backbones.default_for`: usually
             "mobilenet_v3_small".
         weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
             the path of a weights file without top layers; or None.
@@ -250,7 +250,7 @@ def fit(
         "photos": fingerprint(splits.photos),
         "backbone": settings.backbone,
         "weights": "random" if settings.weights is None else Path(settings.weights).name,
-        "weights' licence": backbones.licence(settings.backbone, settings.weights),
+        "weights' license": backbones.license(settings.backbone, settings.weights),
         "test accuracy": str(on_test.accuracy),
         **({"looks at": "each photo and its mirror image"} if settings.recipe.mirrored else {}),
         **memory(
@@ -337,7 +337,7 @@ def _solved(
 
 def _judged(
     model: Any, network: Any, splits: Splits, sides: Sides, clock: Clock
-) -> tuple[Trust, Evaluation, Evaluation, Labelled]:
+) -> tuple[Trust, Evaluation, Evaluation, Labeled]:
     """Calibrate the network and judge it: validation photos first, then, once, the test photos."""
     with clock.phase("test") as note:
         names = splits.photos.class_names

@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scenelearn import backbone as backbones
-from scenelearn import sizing
+from scenelearn import backbones, sizing
 from scenelearn._backend import keras
 from scenelearn._devices import n_devices, padded, shared
 from scenelearn.errors import ArgumentError, UnknownLayerError

@@ -43,7 +43,7 @@ def solve(
 ) -> Head:
     """The head of least mean cross-entropy plus penalty.
 
-    With z the features scaled to mean 0 and deviation 1, it minimises
+    With z the features scaled to mean 0 and deviation 1, it minimizes
     mean(−ln softmax(z W + b)[label]) + strength/2 · ΣW², which is convex, and gives the solution
     back for unscaled features. The method is L-BFGS, preconditioned by the Cholesky factor of
     v · zᵀz/n + strength · 1, where v is the variance of a class' probability; fewer photos than

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scenelearn._cache import cache_path
 from scenelearn._devices import n_devices, process
+from scenelearn._io import cache_path
 from scenelearn.data import Pixels, Splits
 from scenelearn.finetune._checkpoint import bytes_of
 from scenelearn.finetune._environment import versions

@@ -69,7 +69,7 @@ def learner_of(features: Any, to_logits: Any, sides: Sides, settings: FitSetting
     several processes do without.
 
     Args:
-        features: from `backbone.build`.
+        features: from `backbones.build`.
         to_logits: the same with its head.
         sides: the photos.
         settings: of the fit.

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._io import cache_folder, has_free_space
+from scenelearn._threads import map_ahead
 from scenelearn.classify import outputs
-from scenelearn.data import Batches, Pixels, cache_folder, has_room, made_ahead
+from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._vary import Variation, spreading
 
@@ -50,7 +52,7 @@ class Maps:
         self.below, self.n_views, self.batch_size = below, n_views, batch_size
         self.shape = tuple(int(n) for n in below.output.shape[1:])
         self.row_bytes = 4 * math.prod(self.shape)
-        self.has_room = self._opened(n_rows)
+        self.has_free_space = self._opened(n_rows)
         self._row = np.full((n_views + 1, n_photos), -1, np.int64)
         self._n_rows = 0
 
@@ -60,7 +62,7 @@ class Maps:
 
     def n_new_views(self, indices: Indices) -> int:
         """How many of the views most of these photos have no maps of yet; 0 if none is kept."""
-        if not self.has_room:
+        if not self.has_free_space:
             return 0
         return sum(bool(self.are_kept(k, indices).mean() < 0.5) for k in range(self.n_views))
 
@@ -97,7 +99,7 @@ class Maps:
         what = "The maps of the layers that do not train are not kept but computed at each step"
         try:
             folder = cache_folder()
-            if not has_room(folder, 0, n_rows * self.row_bytes, what=what):
+            if not has_free_space(folder, 0, n_rows * self.row_bytes, what=what):
                 return False
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see below
         except (OSError, ArgumentError) as error:
@@ -113,7 +115,7 @@ class Maps:
     def _keep(self, view: int, new: Mapping[int, Table]) -> None:
         """Add maps to the file; where that fails it stays as it is."""
         for index, maps in new.items():
-            if not self.has_room or self._row[view, index] >= 0:
+            if not self.has_free_space or self._row[view, index] >= 0:
                 continue
             try:
                 self._file.seek(self._n_rows * self.row_bytes)
@@ -121,7 +123,7 @@ class Maps:
                     raise OSError("the disk is full")
             except OSError as error:
                 _log.warning("No more maps are kept: %s: %s", cache_folder(), error)
-                self.has_room = False
+                self.has_free_space = False
                 return
             self._row[view, index] = self._n_rows
             self._n_rows += 1
@@ -175,7 +177,7 @@ def mapped(
             images = np.asarray(whole)[: len(seen)]
         return wanted, images, seen
 
-    for step, found in zip(steps, made_ahead(some, steps, workers=1), strict=True):
+    for step, found in zip(steps, map_ahead(some, steps, workers=1), strict=True):
         rows, indices = maps.of(view, *found)
         if len(indices):
             targets = one_hot[train.labels[indices]]

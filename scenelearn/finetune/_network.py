@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn import backbone as backbones
+from scenelearn import backbones
 from scenelearn._backend import keras
 from scenelearn.classify import mirrored as mirrored_of
 from scenelearn.finetune._head import Head
@@ -66,7 +66,7 @@ def with_blank_head(features: Any, n_classes: int, *, mirrored: bool = False) ->
     """As `with_head`, with a head of zeros.
 
     Args:
-        features: from `backbone.build`.
+        features: from `backbones.build`.
         n_classes: how many classes.
         mirrored: as in `with_head`.
     """
@@ -79,7 +79,7 @@ def choose_trained(features: Any, image_px: int, trained: str) -> None:
     """Freeze layers of the backbone, and let the others train.
 
     Args:
-        features: from `backbone.build`.
+        features: from `backbones.build`.
         image_px: its image size.
         trained: "coarse", "coarsest", "all" or "head", see `Recipe`.
     """
@@ -103,7 +103,7 @@ def parted(features: Any, to_logits: Any) -> tuple[Any, Any] | None:
     runs as in prediction: what it drops out at random elsewhere it does not drop out there.
 
     Args:
-        features: from `backbone.build`, its layers frozen or not.
+        features: from `backbones.build`, its layers frozen or not.
         to_logits: the same with its head.
 
     Returns:
@@ -162,7 +162,7 @@ def start_afresh(features: Any, to_logits: Any) -> None:
     And a head that was solved for random features fits none that are being learned.
 
     Args:
-        features: from `backbone.build`, with random weights.
+        features: from `backbones.build`, with random weights.
         to_logits: the same with its head.
     """
     for layer in features.get_layer("backbone").layers:

@@ -277,7 +277,7 @@ def _reasons(
         "step, as measured"
     )
     if learner.maps is not None:
-        n, kept = learner.maps.n_views, learner.maps.has_room
+        n, kept = learner.maps.n_views, learner.maps.has_free_space
         n_bytes = learner.maps.row_bytes * n * learner.sides.train.n_photos
         lines.append(
             f"{n} {'views' if n > 1 else 'view'} of each training photo: the maps below those "

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn.data import Photos, Splits, printable, scan
+from scenelearn._display import printable
+from scenelearn.data import Photos, Splits, scan
 from scenelearn.errors import ManifestError
 from scenelearn.finetune._clock import Progress
 from scenelearn.finetune._environment import environment, fingerprint

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from scenelearn.classify import Classifier
 from scenelearn.data import Refused, Splits
-from scenelearn.evaluate import Evaluation
 from scenelearn.finetune._settings import FitSettings
+from scenelearn.metrics import Evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from scenelearn import backbone as backbones
+from scenelearn import backbones
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as policy_of
 from scenelearn.data import Splits

@@ -44,7 +44,7 @@ def planned(
     """Settle what trains and for how many epochs: the state before the first step.
 
     Args:
-        features: from `backbone.build`.
+        features: from `backbones.build`.
         to_logits: the same with its solved head.
         network: with all that is wanted in the end, from `sight_model`; where the time decides, it
             is compiled and timed here, so that it cannot come as a surprise.
@@ -125,7 +125,7 @@ def seconds_beside(learner: Learner, sight_s: float) -> tuple[float, float]:
         Seconds a photo that validates, and seconds an epoch.
     """
     maps, n = learner.maps, learner.sides.train.batch_size
-    if maps is None or not maps.has_room:
+    if maps is None or not maps.has_free_space:
         return sight_s / (2 if learner.variation.recipe.mirrored else 1), 0.0
     judge_s = seconds_a_photo(learner.model, n, np.float32)
     return judge_s, seconds_a_photo(maps.below, n) * learner.sides.train.n_photos
@@ -183,7 +183,7 @@ def restored(
     """What trains, as it was when a checkpoint was written.
 
     Args:
-        features: from `backbone.build`, with its first weights.
+        features: from `backbones.build`, with its first weights.
         to_logits: the same with any head.
         sides: the photos.
         settings: of the fit.

@@ -26,7 +26,7 @@ _PATH = tuple(10.0 ** (1 - k / 2) for k in range(11))
 _FOLDS = 5
 _HELD_OUT = 2000  # photos, held out once, that say enough about a strength
 _USUAL = 0.1  # where nothing can be held out
-_TOLERANCE = 3e-5  # nats; neighbours on the path differ by hundreds of that
+_TOLERANCE = 3e-5  # nats; neighbors on the path differ by hundreds of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ def choose(
 
     Class by class, the groups are dealt out to five folds. For weaker and weaker penalties a head
     is solved without each fold and judged on it, until the mean cross-entropy rises; then also at
-    the strengths half-way to the neighbours of the best one. Other photos, such as those that
+    the strengths half-way to the neighbors of the best one. Other photos, such as those that
     validate, have no part in the choice, so that they can judge it.
 
     A class of one group is never held out, and one of two to four is in as many folds. Folds

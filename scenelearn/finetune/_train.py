@@ -14,7 +14,7 @@ import numpy as np
 
 from scenelearn._backend import keras
 from scenelearn._devices import largest, shared
-from scenelearn.backbone import fast_on_cpu
+from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify import judge
 from scenelearn.data import Batches
 from scenelearn.finetune._between import SHARES, chosen_share

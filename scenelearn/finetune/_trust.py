@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.classify import MOST_PHOTOS, Labelled, Trust, gallery, likeness, set_scores
+from scenelearn.classify import MOST_PHOTOS, Labeled, Trust, gallery, likeness, set_scores
 from scenelearn.data import Batches, Photos
 
 
@@ -19,7 +19,7 @@ def sample_of(train: Batches) -> Batches:
 
 
 def trust_from(
-    photos: Photos, known: Labelled, checked: Labelled, calibrated: npt.NDArray[np.float64]
+    photos: Photos, known: Labeled, checked: Labeled, calibrated: npt.NDArray[np.float64]
 ) -> Trust:
     """Put together what training and validation photos tell.
 

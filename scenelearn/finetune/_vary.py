@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from scenelearn._devices import padded, process
+from scenelearn._threads import map_ahead
 from scenelearn.augment import Policy, apply, draw, mix, pair, policy
-from scenelearn.data import Batches, made_ahead
+from scenelearn.data import Batches
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._recipe import Recipe
 
@@ -106,7 +107,7 @@ def varied(
             images, targets = mix(images, targets, pairs)
         return spread_out(images, targets)
 
-    made = made_ahead(vary, steps, workers=1)
+    made = map_ahead(vary, steps, workers=1)
     return ((k, batch) for k, batch in zip(steps, made, strict=True) if len(batch[1]))
 
 

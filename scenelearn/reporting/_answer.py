@@ -12,8 +12,8 @@ from scenelearn.reporting._confusion import anchor
 from scenelearn.reporting._markup import figure, name, percent
 
 if TYPE_CHECKING:
-    from scenelearn.evaluate import Evaluation
     from scenelearn.finetune import FitResult
+    from scenelearn.metrics import Evaluation
 
 _MOST_NAMED = 3  # confusions, classes and groups that the top of the page names
 

@@ -38,7 +38,7 @@ def mistakes(fit: FitResult) -> str:
     """The most confident mistakes, with their photos."""
     found = findings.mistakes(fit)
     if not found:
-        body = "<p>Every test photo was recognised.</p>"
+        body = "<p>Every test photo was recognized.</p>"
         return section("mistakes", "The most confident mistakes", body)
     shown = found[:_N_MISTAKES]
     which = "all of them" if len(shown) == len(found) else f"the {len(shown)} most confident"
@@ -215,7 +215,7 @@ def time_and_photos(fit: FitResult) -> str:
         "lnnl",
         ("together", duration(fit.seconds), "", ""),
     )
-    sides = fit.splits.frame()
+    sides = fit.splits.to_rows()
     columns = tuple(sides[0])
     totals = [sum(row[side] for row in sides) for side in columns[1:]]
     photos = table(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scenelearn.data import printable
+from scenelearn._display import printable
 from scenelearn.reporting import _findings as findings
 from scenelearn.reporting import _sentences as sentences
 from scenelearn.reporting._markup import count, percent
@@ -86,7 +86,7 @@ def _use(fit: FitResult) -> str:
 
 
 def _data(fit: FitResult) -> str:
-    sides = fit.splits.frame()
+    sides = fit.splits.to_rows()
     columns = tuple(sides[0])
     rows = [(word(row["class"]), *(f"{row[side]:,}" for side in columns[1:])) for row in sides]
     refused = findings.refused_groups(fit.refused, 0)
@@ -155,7 +155,7 @@ def _limits(fit: FitResult) -> list[str]:
         "The validation photos chose the network, its temperature and its thresholds; they number "
         f"{len(fit.splits.validation):,}.",
         *([few] if n_few else []),
-        "scenelearn does not know the licence of the photos, nor whether they show all that the "
+        "scenelearn does not know the license of the photos, nor whether they show all that the "
         "classes are. Add here what you know.",
     ]
 

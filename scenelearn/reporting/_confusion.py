@@ -26,8 +26,8 @@ from scenelearn.reporting._pictures import picture
 from scenelearn.reporting._style import N_TINTS
 
 if TYPE_CHECKING:
-    from scenelearn.evaluate import Evaluation
     from scenelearn.finetune import FitResult
+    from scenelearn.metrics import Evaluation
 
 _MANY_CLASSES = 12  # more columns than this get upright headings and narrower cells
 _MOST_CLASSES, _MOST_PAIRS = 50, 100  # with more classes, pairs are listed instead
@@ -68,7 +68,7 @@ def _matrix(evaluation: Evaluation, shown: Container[tuple[int, int]]) -> str:
             share = percent(n / score.n_photos) if n else ""
             inner = f"{n:,} <small>{share}</small>" if n else "0"
             if (k, j) in shown:
-                outcome = "recognised" if k == j else f"taken for {text(names[j])}"
+                outcome = "recognized" if k == j else f"taken for {text(names[j])}"
                 label = f"{n:,} {share}: {text(score.name)}, {outcome}"
                 inner = f'<a href="#{anchor(k, j)}" aria-label="{label}">{inner}</a>'
             cells.append(f'<td class="{_tint(n, score.n_photos, right=j == k)}">{inner}</td>')
@@ -117,7 +117,7 @@ def _photos(fit: FitResult, cell: tuple[int, int], rows: list[int]) -> str:
     n, right = judged.confusion[cell[0]][cell[1]], cell[0] == cell[1]
     which = "least sure of" if right else "surest of"
     here = "all of them" if len(rows) == n else f"the {len(rows)} that it was {which}"
-    outcome = "recognised" if right else f"taken for {name(predicted.name)}"
+    outcome = "recognized" if right else f"taken for {name(predicted.name)}"
     items = []
     for row in rows:
         index = int(fit.test_indices[row])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scenelearn.evaluate import Interval
+from scenelearn.metrics import Interval
 from scenelearn.reporting._markup import count, percent, span, spoken, text
 
 _APART = 10  # percentage points: the ruler's two labels do not touch, on a phone neither

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenelearn.evaluate import ClassScore, Evaluation, wilson
+from scenelearn.metrics import ClassScore, Evaluation, wilson
 
 if TYPE_CHECKING:
     from scenelearn.data import Photos, Refused

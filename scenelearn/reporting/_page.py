@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scenelearn.data import Audit, made_folder, written_whole
+from scenelearn._io import atomic_write, ensure_folder
+from scenelearn.data import Audit
 from scenelearn.errors import ArgumentError
 from scenelearn.reporting import _background as background
 from scenelearn.reporting import _results as results
@@ -82,7 +83,7 @@ def report(
             than two; if `audit` is of other photos; or if `folder` or one above it is a file.
         OSError: if the folder cannot be written to, or the disk is full.
     """
-    target = made_folder(folder)
+    target = ensure_folder(folder)
     if audit is not None and not _is_of(audit, result):
         raise ArgumentError(
             "`audit` must be of the photos of the fit. Received: an audit of other photos, or no "
@@ -114,7 +115,7 @@ def report(
             f"{type(result).__name__}. Pass e.g. sl.audit(photos)."
         )
     for name_, content in files.items():
-        with written_whole(target / name_) as temporary:
+        with atomic_write(target / name_) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return target / "index.html"
 

@@ -19,8 +19,8 @@ from scenelearn.reporting._markup import (
 )
 
 if TYPE_CHECKING:
-    from scenelearn.evaluate import Evaluation
     from scenelearn.finetune import FitResult
+    from scenelearn.metrics import Evaluation
 
 _TOP = TOP - 20  # there is no legend above the drawing
 _ACROSS, _DOWN = WIDTH - LEFT - RIGHT, HEIGHT - _TOP - BOTTOM

@@ -119,7 +119,7 @@ def classes(fit: FitResult) -> str:
     ]
     columns = ("class", "test photos", "recall", "95 % interval", "precision", "F1")
     intro = (
-        "<p>Recall: of the photos of this class, the share that was recognised. Precision: of the "
+        "<p>Recall: of the photos of this class, the share that was recognized. Precision: of the "
         "photos said to be this class, the share that is. The bars run from 0 to "
         "100\N{NO-BREAK SPACE}%.</p>"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.errors import ArgumentError
-from scenelearn.evaluate import Comparison, Evaluation, compare, evaluate, holm, reorder
+from scenelearn.metrics import Comparison, Evaluation, compare, evaluate, holm, reorder
 
 _WHERE = ("result.json", "report/result.json")  # in a report's folder, in that of `scenelearn fit`
 _MOST_BYTES = 512 * 2**20  # 100,000 test photos of 100 classes take half of it

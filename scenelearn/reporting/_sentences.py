@@ -14,8 +14,8 @@ from scenelearn.reporting import _findings as findings
 from scenelearn.reporting._markup import count, duration, percent, span
 
 if TYPE_CHECKING:
-    from scenelearn.evaluate import ClassScore, Evaluation, Interval, Slice
     from scenelearn.finetune import FitResult
+    from scenelearn.metrics import ClassScore, Evaluation, Interval, Slice
 
 Name = Callable[[object], str]
 
@@ -41,7 +41,7 @@ def reached(fit: FitResult, name: Name, strong: str = "{}") -> str:
     accuracy = fit.evaluation.accuracy
     subject = _SUBJECT.get(fit.kept, f"The {name(fit.kept)}")
     return (
-        f"{subject} recognises {strong.format(percent(accuracy.value))} of "
+        f"{subject} recognizes {strong.format(percent(accuracy.value))} of "
         f"{count(fit.evaluation.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% interval "
         f"{span(accuracy.low, accuracy.high)}) after a fit of {duration(fit.seconds)}."
     )
@@ -59,7 +59,7 @@ def weak_class(score: ClassScore, name: Name) -> str:
     """The recall of a class."""
     return (
         f"Of {name(score.name)}, {measured(score.recall)} of "
-        f"{count(score.n_photos, 'test photo')} recognised."
+        f"{count(score.n_photos, 'test photo')} recognized."
     )
 
 

@@ -88,7 +88,7 @@ def _verdict(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
         which = apart if pair.comparison is None else beaten if _differs(pair) else equal
         which.append(other)
     lead = (
-        f"{name(runs[best].name)} recognises <strong>{percent(judged.accuracy.value)}</strong> of "
+        f"{name(runs[best].name)} recognizes <strong>{percent(judged.accuracy.value)}</strong> of "
         f"{count(judged.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% interval "
         f"{span(judged.accuracy.low, judged.accuracy.high)})."
     )

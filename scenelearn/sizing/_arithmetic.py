@@ -20,7 +20,7 @@ def output_length(
         kernel_size: k, the size of the window.
         stride: s, the step from one place to the next.
         padding: "valid", "same" or "causal".
-        dilation: d, the distance between neighbouring taps of the window.
+        dilation: d, the distance between neighboring taps of the window.
 
     Returns:
         The size of the axis after the convolution or pooling.
@@ -84,7 +84,7 @@ def transposed_length(
         stride: s, by how much the axis grows.
         padding: "valid" or "same".
         output_padding: p, or None for Keras's own choice.
-        dilation: d, the distance between neighbouring taps of the window.
+        dilation: d, the distance between neighboring taps of the window.
 
     Returns:
         The size of the axis.
@@ -163,8 +163,8 @@ def receptive_field(
         layers: (k, s, p) of each layer in turn; for a dilated window k = d (k − 1) + 1.
 
     Returns:
-        (r, j, t): the size of the field, the distance between the fields of neighbours
-        (effective stride), and the centre of the first field, in elements of the input where 0
+        (r, j, t): the size of the field, the distance between the fields of neighbors
+        (effective stride), and the center of the first field, in elements of the input where 0
         is the middle of the first.
 
     Raises:

@@ -74,7 +74,7 @@ def _prediction(estimate: Estimate) -> str:
     kept = estimate.prediction_bytes_all_kept - estimate.parameter_bytes
     how = (
         "A map goes as soon as the last layer that reads it is done, so the most is needed where "
-        f"neighbouring maps are largest together, at **{estimate.prediction_peak_at}**:"
+        f"neighboring maps are largest together, at **{estimate.prediction_peak_at}**:"
         if estimate.rule == "textbook"
         else "What XLA plans for it, beside the parameters:"
     )

@@ -22,7 +22,7 @@ class ReceptiveField:
 
     Attributes:
         size: How many elements in a row it sees, padding included.
-        stride: How far apart the fields of neighbouring elements are (effective stride); less
+        stride: How far apart the fields of neighboring elements are (effective stride); less
             than 1 after upsampling.
         start: The middle of the first element's field; 0 is the middle of the input's first
             element, and less than 0 lies in the padding.

@@ -160,7 +160,7 @@ def html(estimate: Estimate) -> str:
     )
 
 
-_COLOURS = {"forward": "#3b7ea1", "backward": "#c4820e", "update": "#6b8e23"}
+_COLORS = {"forward": "#3b7ea1", "backward": "#c4820e", "update": "#6b8e23"}
 
 
 def plot(estimate: Estimate, moments: tuple[Moment, ...]) -> Figure:
@@ -175,13 +175,13 @@ def plot(estimate: Estimate, moments: tuple[Moment, ...]) -> Figure:
         bars.append(
             f'<rect x="{left + at * step:.2f}" y="{height - bottom - tall:.2f}" '
             f'width="{max(step * 0.92, 0.3):.2f}" height="{tall:.2f}" '
-            f'fill="{_COLOURS[moment.phase]}"><title>{_html.escape(title)}</title></rect>'
+            f'fill="{_COLORS[moment.phase]}"><title>{_html.escape(title)}</title></rect>'
         )
     peak = max(moments, key=lambda moment: moment.n_bytes) if moments else None
     phases = list(dict.fromkeys(moment.phase for moment in moments))
     legend = "".join(
         f'<rect x="{left + 110 * at}" y="{height - 14}" width="10" height="10" '
-        f'fill="{_COLOURS[phase]}"/>'
+        f'fill="{_COLORS[phase]}"/>'
         f'<text x="{left + 14 + 110 * at}" y="{height - 5}">{phase}</text>'
         for at, phase in enumerate(phases)
     )

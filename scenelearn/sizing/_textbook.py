@@ -5,7 +5,7 @@ an argument of a layer makes no map of its own. Layers that only rename axes (Fl
 the input) make none, and Dropout and its kin make none in prediction.
 
 Predicting, a map is there from the layer that makes it to the last layer that reads it, so that
-two neighbouring maps are there at once, and more where a branch waits to be merged. The batch
+two neighboring maps are there at once, and more where a branch waits to be merged. The batch
 itself is not counted as a map. Training, everything computed on the way forward is kept for the
 way back, with the batch, the weights, their gradients and what the optimizer keeps. Where the
 first layers are frozen, what lies before the first trained one need not be kept: only the map that

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import scenelearn as sl
-from scenelearn.data import Splits, written_whole
+from scenelearn._io import atomic_write
+from scenelearn.data import Splits
 from scenelearn.finetune import fingerprint
 from tests.bench._whole import whole
 from tests.bench.augment_helps import gain, smaller
@@ -91,7 +92,7 @@ def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    options.backbone = options.backbone or sl.backbone.default_for(options.weights)
+    options.backbone = options.backbone or sl.backbones.default_for(options.weights)
     photos = sl.scan(options.photos)
     which = {
         "photos": fingerprint(photos),
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         print({key: runs[-1][key] for key in ("what", "seed", "kept", "test")}, flush=True)
         table = {"command": "python -m tests.bench.ablations", **which}
         table |= {"compared": compared(runs), "runs": runs}
-        with written_whole(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n")
     for row in compared(runs):
         print(row)

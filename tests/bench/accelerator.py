@@ -112,13 +112,13 @@ def _difference(fit: Any, weights: str, precision: str | None) -> float:
     """How far the network's features lie from those on the CPU, see above."""
     import jax
 
-    from scenelearn import backbone
+    from scenelearn import backbones
     from scenelearn.data import decode
 
     settings = fit.settings
     images, _ = decode(fit.splits.photos, settings.image_px).read(np.arange(_N_COMPARED))
     here, on_cpu = (
-        backbone.build(settings.backbone, weights=weights, image_px=settings.image_px, precision=p)
+        backbones.build(settings.backbone, weights=weights, image_px=settings.image_px, precision=p)
         for p in (precision, None)
     )
     seen = np.asarray(here.predict_on_batch(images), np.float32)

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn import augment, backbone
+from scenelearn import augment, backbones
 from scenelearn._backend import keras
-from scenelearn.data import made_ahead, written_whole
+from scenelearn._io import atomic_write
+from scenelearn._threads import map_ahead
 from scenelearn.finetune._environment import environment
 
 _BATCH, _PX, _TRAIN_PX = 32, 224, 160
@@ -165,8 +166,8 @@ def keras_layers(given: Images) -> Callable[[], float]:
 def training(policy: str | None) -> Callable[[], float]:
     """Steps of full training, their batches varied ahead in a thread as `fit` does it."""
     given = images(_BATCH, _TRAIN_PX)
-    features = backbone.build("mobilenet_v2_0.35", weights=None, image_px=_TRAIN_PX)
-    backbone.fast_on_cpu(features)
+    features = backbones.build("mobilenet_v2_0.35", weights=None, image_px=_TRAIN_PX)
+    backbones.fast_on_cpu(features)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])
     model.compile("adam", k.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -179,7 +180,7 @@ def training(policy: str | None) -> Callable[[], float]:
 
     def once() -> float:
         start = time.perf_counter()
-        for varied in made_ahead(batch, range(_STEPS), workers=1):
+        for varied in map_ahead(batch, range(_STEPS), workers=1):
             waited(model.train_on_batch(varied, labels))
         return (time.perf_counter() - start) / _STEPS / _BATCH * 1e3
 
@@ -243,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     print(json.dumps(table, indent=1))
     if given.out:
-        with written_whole(given.out) as temporary:
+        with atomic_write(given.out) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 import scenelearn as sl
-from scenelearn.data import Splits, written_whole
+from scenelearn._io import atomic_write
+from scenelearn.data import Splits
 from scenelearn.finetune import fingerprint
 from tests.bench._whole import whole
 
@@ -105,7 +106,7 @@ def compared(runs: list[dict[str, Any]], base: str) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    options.backbone = options.backbone or sl.backbone.default_for(options.weights)
+    options.backbone = options.backbone or sl.backbones.default_for(options.weights)
     photos = sl.scan(options.photos)
     which = {"photos": fingerprint(photos), "epochs": options.epochs}
     out = Path(options.out)
@@ -122,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
             "compared": compared(runs, options.policies[0]),
             "runs": runs,
         }
-        with written_whole(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n")
     for row in compared(runs, options.policies[0]):
         print(row)

@@ -74,7 +74,7 @@ def _work(options: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from scenelearn import backbone
+    from scenelearn import backbones
     from scenelearn._backend import keras
     from scenelearn.finetune import _network, _train
     from scenelearn.finetune._environment import environment
@@ -83,7 +83,7 @@ def _work(options: argparse.Namespace) -> None:
 
     keras()
     stage("imports")
-    features = backbone.build(options.backbone, weights=options.weights, image_px=options.image_px)
+    features = backbones.build(options.backbone, weights=options.weights, image_px=options.image_px)
     stage("network")
     n_features = features.output.shape[-1]
     head = Head(

@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 
 import scenelearn as sl
-from scenelearn.backbone._tiny import FILE
-from scenelearn.data import written_whole
-from scenelearn.evaluate import wilson
+from scenelearn._io import atomic_write
+from scenelearn.backbones._tiny import FILE
 from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
+from scenelearn.metrics import wilson
 from tests.bench._whole import whole
 from tests.bench.augment_helps import smaller
 
-_TINY, _DEFAULT = "scenelearn_tiny", sl.backbone.DEFAULT
+_TINY, _DEFAULT = "scenelearn_tiny", sl.backbones.DEFAULT
 _ORDER = ("random", "pretrained", "imagenet")
 _EPOCHS = {"random": 25, "pretrained": 25, "longer": 100}
 _PHOTO_PX, _SCENE_PX = 96, 64
@@ -174,7 +174,7 @@ def _add(
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
-    with written_whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 

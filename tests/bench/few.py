@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.worker:
         return _keras(Path(options.worker), options)
     import scenelearn as sl
-    from scenelearn.data import written_whole
+    from scenelearn._io import atomic_write
 
     photos, out = sl.scan(options.photos), Path(options.out)
     runs = json.loads(out.read_text())["runs"] if out.exists() else []
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
                 runs.append(found | run(splits, seed, options))
                 print({k: runs[-1][k] for k in (*found, "test", "seconds")}, flush=True)
                 table = {"command": "python -m tests.bench.few", "runs": runs}
-                with written_whole(out) as partial:
+                with atomic_write(out) as partial:
                     partial.write_text(json.dumps(table, indent=1) + "\n")
     return None
 
@@ -115,9 +115,9 @@ def _keras(folder: Path, options: argparse.Namespace) -> None:
     """Keras' recipe, as its guide has it; the last line printed is what came out."""
     import keras
 
-    from scenelearn.backbone import find
-    from scenelearn.evaluate import wilson
+    from scenelearn.backbones import find
     from scenelearn.finetune._environment import environment
+    from scenelearn.metrics import wilson
 
     start = time.perf_counter()
     keras.utils.set_random_seed(options.seeds[0])

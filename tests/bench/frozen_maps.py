@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn import backbone
+from scenelearn import backbones
+from scenelearn._io import atomic_write
 from scenelearn.classify import outputs
-from scenelearn.data import written_whole
 from scenelearn.finetune import FitSettings, Recipe, _network
 from scenelearn.finetune._environment import environment
 from scenelearn.finetune._start import prepare
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         "environment": environment(),
         "rows": rows,
     }
-    with written_whole(Path(options.out)) as partial:
+    with atomic_write(Path(options.out)) as partial:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -95,8 +95,8 @@ def _parted(settings: FitSettings) -> tuple[Any, Any]:
 
 def _built(settings: FitSettings) -> tuple[Any, Any]:
     """The network of features, its lower layers frozen, and it with a head."""
-    features = backbone.build(settings.backbone, weights=None, image_px=settings.image_px)
-    backbone.fast_on_cpu(backbone.keep_statistics(features))
+    features = backbones.build(settings.backbone, weights=None, image_px=settings.image_px)
+    backbones.fast_on_cpu(backbones.keep_statistics(features))
     to_logits, _ = _network.with_blank_head(features, _N_CLASSES)
     _network.choose_trained(features, settings.image_px, settings.recipe.trained)
     return features, to_logits

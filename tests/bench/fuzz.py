@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from scenelearn.data import RefusedPhoto, to_square
-from scenelearn.data._decode import check_whole, to_grey
+from scenelearn.data._decode import check_whole, to_gray
 
 _MAX_S, _MAX_KIB = 10, 2**20
 
@@ -28,32 +28,32 @@ _MAX_S, _MAX_KIB = 10, 2**20
 def seeds() -> list[bytes]:
     """Whole files of every format in many of its kinds."""
     y, x = np.mgrid[0:48, 0:64]
-    colour = np.stack([4 * x % 256, 5 * y % 256, (x * y) % 256], -1).astype(np.uint8)
-    rgb = Image.fromarray(colour)
-    alpha = Image.fromarray(np.dstack([colour, colour[:, :, :1]]))
-    wide = Image.fromarray(colour[:, :, 0].astype(np.uint16) * 257)
-    grey, palette, cmyk = rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK")
+    color = np.stack([4 * x % 256, 5 * y % 256, (x * y) % 256], -1).astype(np.uint8)
+    rgb = Image.fromarray(color)
+    alpha = Image.fromarray(np.dstack([color, color[:, :, :1]]))
+    wide = Image.fromarray(color[:, :, 0].astype(np.uint16) * 257)
+    gray, palette, cmyk = rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK")
     several = [rgb.rotate(30 * k) for k in range(3)]
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds = [
-        *((image, "JPEG", {"quality": q}) for image in (rgb, grey, cmyk) for q in (20, 95)),
+        *((image, "JPEG", {"quality": q}) for image in (rgb, gray, cmyk) for q in (20, 95)),
         (rgb, "JPEG", {"progressive": True, "exif": exif}),
         (rgb, "JPEG", {"optimize": True, "subsampling": 0, "restart_marker_blocks": 2}),
-        *((image, "PNG", {}) for image in (rgb, grey, alpha, palette, wide, rgb.convert("1"))),
+        *((image, "PNG", {}) for image in (rgb, gray, alpha, palette, wide, rgb.convert("1"))),
         (rgb, "PNG", {"save_all": True, "append_images": several, "exif": exif}),
         (rgb, "WEBP", {"lossless": True}),
         (alpha, "WEBP", {"quality": 50}),
         (rgb, "WEBP", {"save_all": True, "append_images": several}),
         *(
             (image, "TIFF", {"compression": how})
-            for image in (rgb, grey, palette, cmyk, wide)
+            for image in (rgb, gray, palette, cmyk, wide)
             for how in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits")
         ),
         (rgb, "TIFF", {"compression": "jpeg"}),
         (rgb, "TIFF", {"save_all": True, "append_images": several, "exif": exif}),
         (rgb.convert("1"), "TIFF", {"compression": "group4"}),
-        *((image, "BMP", {}) for image in (rgb, grey, palette, alpha)),
+        *((image, "BMP", {}) for image in (rgb, gray, palette, alpha)),
         (palette, "GIF", {"transparency": 3}),
         (rgb, "GIF", {"save_all": True, "append_images": several}),
         (rgb, "AVIF", {}),
@@ -120,7 +120,7 @@ def main() -> int:
         first, second = random.integers(0, len(files), 2)
         content = damaged(files[first], files[second], random)
         start, n = time.monotonic(), n + 1
-        for read in (check_whole, lambda data: to_square(data, 32), lambda data: to_grey(data, 32)):
+        for read in (check_whole, lambda data: to_square(data, 32), lambda data: to_gray(data, 32)):
             try:
                 read(content)
                 outcomes["decoded"] += 1

@@ -30,7 +30,7 @@ from scipy.special import log_softmax
 
 import scenelearn as sl
 from scenelearn import finetune
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.finetune._environment import environment
 
 Table = npt.NDArray[np.float32]
@@ -49,16 +49,16 @@ def drawn(n: int, n_features: int, n_classes: int) -> tuple[Table, npt.NDArray[n
 
 def of_photos(options: argparse.Namespace) -> tuple[Table, npt.NDArray[np.int32]]:
     """The training photos of a split, as `fit` solves on them."""
-    from scenelearn import backbone
+    from scenelearn import backbones
     from scenelearn.data import decode
     from scenelearn.finetune._features import features_of, sides_of
 
     splits = sl.split(sl.scan(options.photos))
     settings = finetune.FitSettings(
-        backbone=backbone.default_for(options.weights), weights=options.weights
+        backbone=backbones.default_for(options.weights), weights=options.weights
     )
-    model = backbone.build(settings.backbone, weights=settings.weights)
-    backbone.fast_on_cpu(model)
+    model = backbones.build(settings.backbone, weights=settings.weights)
+    backbones.fast_on_cpu(model)
     pixels = decode(splits.photos, settings.image_px)
     found = features_of(model, sides_of(splits, pixels, 32, 0), splits, settings)
     return found.train, found.labels
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "as many as cores"),
         "rows": rows,
     }
-    with written_whole(options.out) as temporary:
+    with atomic_write(options.out) as temporary:
         temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scenelearn.backbone import default_for
+from scenelearn.backbones import default_for
 from tests.bench._whole import whole
 
 HEAD = "solved head alone"

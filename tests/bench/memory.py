@@ -33,7 +33,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from scenelearn import sizing
 from scenelearn._backend import keras
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.sizing._unfilled import without_values
 
 STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
@@ -280,7 +280,7 @@ class Trial:
             self._say({"error": repr(error)[:200]})
 
     def _say(self, what: dict[str, Any]) -> None:
-        with written_whole(self.folder / "found.json") as partial:
+        with atomic_write(self.folder / "found.json") as partial:
             partial.write_text(json.dumps(what), encoding="utf-8")
 
     def ended(self) -> bool:
@@ -364,7 +364,7 @@ def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) ->
         "versions": {**now, "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()},
         "cases": [known[key] for key in sorted(known)],
     }
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 

@@ -25,11 +25,11 @@ import numpy as np
 
 import scenelearn as sl
 from scenelearn import augment
-from scenelearn.backbone import _tiny
-from scenelearn.data import cache_folder, written_whole
-from scenelearn.evaluate import wilson
+from scenelearn._io import atomic_write, cache_folder
+from scenelearn.backbones import _tiny
 from scenelearn.finetune import choose, features
 from scenelearn.finetune._environment import environment
+from scenelearn.metrics import wilson
 from tests.bench.pretrain.__main__ import write_weights
 from tests.bench.pretrain._store import Store
 from tests.bench.pretrain._train import Lesson, train
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(row), flush=True)
         found["rows"].append(row)
         found["environment"] = environment()
-        with written_whole(out) as partial:
+        with atomic_write(out) as partial:
             partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

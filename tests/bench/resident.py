@@ -21,9 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scenelearn import backbone as backbones
-from scenelearn import sizing
-from scenelearn.data import written_whole
+from scenelearn import backbones, sizing
+from scenelearn._io import atomic_write
 from scenelearn.finetune._environment import environment
 from scenelearn.finetune._fits import training_bytes
 from tests.bench.memory import freeze, lowered, networks, plan_of
@@ -153,7 +152,7 @@ def main() -> None:
         "rows": rows,
     }
     if given.out:
-        with written_whole(given.out) as partial:
+        with atomic_write(given.out) as partial:
             partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""How hard the sample scenes are: two colour baselines and a small convolutional network.
+"""How hard the sample scenes are: two color baselines and a small convolutional network.
 
 Run it from the root of the repository:
 
@@ -30,8 +30,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.optimize import minimize
 
-from scenelearn.data._scenes import CLASS_NAMES, sample_scenes
-from scenelearn.evaluate import wilson
+from scenelearn.metrics import wilson
+from scenelearn.samples import CLASS_NAMES, sample_scenes
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ def read_scenes(folder: Path) -> tuple[npt.NDArray[np.uint8], Labels, npt.NDArra
 
 
 def histograms(images: npt.NDArray[np.uint8]) -> Floats:
-    """Returns square roots of the shares of 8x8x8 colour bins, shape (images, 512)."""
+    """Returns square roots of the shares of 8x8x8 color bins, shape (images, 512)."""
     bins = (images >> 5).astype(np.int64)
     codes = (bins[..., 0] * 8 + bins[..., 1]) * 8 + bins[..., 2]
     counts = np.stack([np.bincount(code.ravel(), minlength=512) for code in codes])
@@ -116,10 +116,10 @@ def measure_logistic(x: Floats, y: Labels, train: npt.NDArray[np.bool_]) -> dict
     """Chooses the penalty on a fifth of the training part, fits on all of it, tests once."""
     x_train, y_train = x[train], y[train]
     held = np.arange(len(y_train)) % 5 == 4
-    centre, scale = x_train.mean(0), x_train.std(0) + 1e-3
+    center, scale = x_train.mean(0), x_train.std(0) + 1e-3
     chosen: dict[str, Any] = {"validation_accuracy": -1.0}
-    for standardised in (False, True):
-        features = rotate((x - centre) / scale if standardised else x - centre, train)[train]
+    for standardized in (False, True):
+        features = rotate((x - center) / scale if standardized else x - center, train)[train]
         weights = None
         for penalty in PENALTIES:
             weights = fit_logistic(features[~held], y_train[~held], penalty, weights)
@@ -128,9 +128,9 @@ def measure_logistic(x: Floats, y: Labels, train: npt.NDArray[np.bool_]) -> dict
                 chosen = {
                     "validation_accuracy": accuracy,
                     "penalty": penalty,
-                    "standardised": standardised,
+                    "standardized": standardized,
                 }
-    whole = rotate((x - centre) / scale if chosen["standardised"] else x - centre, train)
+    whole = rotate((x - center) / scale if chosen["standardized"] else x - center, train)
     weights = fit_logistic(whole[train], y_train, chosen["penalty"])
     return chosen | summary(n_right(weights, whole[~train], y[~train]), int((~train).sum()))
 
@@ -215,7 +215,7 @@ def measure(scene_seed: int, network_seeds: tuple[int, ...] = NETWORK_SEEDS) -> 
         "n_train": N_TRAIN * N_CLASSES,
         "n_test": N_TEST * N_CLASSES,
         "scenes_per_s": round(len(images) / draw_s, 1),
-        "colour_histogram": measure_logistic(histograms(images), labels, train),
+        "color_histogram": measure_logistic(histograms(images), labels, train),
         "linear_pixels": measure_logistic(pixels, labels, train),
         "network": {
             "mean_accuracy": float(np.mean(accuracies)),
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = measure(options.seed, tuple(range(options.runs)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    for name in ("colour_histogram", "linear_pixels"):
+    for name in ("color_histogram", "linear_pixels"):
         sys.stdout.write(f"{name}: {results[name]['accuracy']:.1%}\n")
     sys.stdout.write(f"network: {results['network']['mean_accuracy']:.1%}\n")
     return 0

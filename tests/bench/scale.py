@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.finetune._environment import environment
 
 _CLASSES, _PX, _COPIES = 10, 64, 10
@@ -62,7 +62,7 @@ def path_of(number: int) -> str:
 
 
 def draw(folder: Path, number: int) -> None:
-    """Photo `number`: coloured waves and a little noise; each tenth is the last one, re-encoded."""
+    """Photo `number`: colored waves and a little noise; each tenth is the last one, re-encoded."""
     copy = number % _COPIES == _COPIES - 1
     random = np.random.default_rng(number - 1 if copy else number)
     coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8))
@@ -112,7 +112,7 @@ def main() -> None:
     if given.out:
         command = "python -m tests.bench.scale"
         table = {"command": command, "environment": environment(), "sizes": sizes}
-        with written_whole(given.out) as temporary:
+        with atomic_write(given.out) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -140,17 +140,17 @@ def _work(form: str, name: str, image_px: int) -> None:
     """Build, compile and answer lines on standard input with [clock, processor] ms a photo."""
     import numpy as np
 
-    from scenelearn import backbone
+    from scenelearn import backbones
     from scenelearn._backend import keras
     from scenelearn.finetune._environment import environment
 
     backend, precision = _FORMS[form]
-    built = backbone.build(name, weights=None, image_px=image_px, precision=precision)
-    features = backbone.keep_statistics(built)
+    built = backbones.build(name, weights=None, image_px=image_px, precision=precision)
+    features = backbones.keep_statistics(built)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])
     if backend == "jax" and form != "plain":
-        backbone.fast_on_cpu(model)
+        backbones.fast_on_cpu(model)
     model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = np.random.default_rng(0).integers(0, 256, (_BATCH, image_px, image_px, 3))
     images, labels = images.astype(np.uint8), np.zeros(_BATCH, np.int32)

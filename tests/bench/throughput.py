@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from scenelearn.finetune._environment import environment
 
 _BEGIN = """
@@ -143,7 +143,7 @@ def main() -> None:
     }
     print(json.dumps(table))
     if given.out:
-        with written_whole(given.out) as temporary:
+        with atomic_write(given.out) as temporary:
             temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 

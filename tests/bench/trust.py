@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import scenelearn as sl
-from scenelearn.evaluate import evaluate, wilson
+from scenelearn.metrics import evaluate, wilson
 from tests import nonscenes
 from tests.bench._whole import whole
 

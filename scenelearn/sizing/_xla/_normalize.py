@@ -56,12 +56,12 @@ def _variance(trace: Trace, x: int, axes: tuple[int, ...], n: int) -> int:
     mean = _mean(trace, x, axes, n)
     small = trace.shape(mean)
     kept = tuple(at for at in range(len(shape)) if at not in axes)
-    centred = trace.elementwise("subtract", x, trace.emit("broadcast", shape, (mean,), kept))
-    square = trace.elementwise("multiply", centred, centred)
+    centered = trace.elementwise("subtract", x, trace.emit("broadcast", shape, (mean,), kept))
+    square = trace.elementwise("multiply", centered, centered)
     out = _mean(trace, square, axes, n)
 
     def back(g: int) -> list[tuple[int, int]]:
-        twice = trace.elementwise("multiply", centred, trace.full(2, shape))
+        twice = trace.elementwise("multiply", centered, trace.full(2, shape))
         each = trace.elementwise("divide", g, trace.full(n, small))
         part = trace.elementwise("multiply", trace.emit("broadcast", shape, (each,), kept), twice)
         total = trace.emit("reduce", small, (trace.elementwise("negate", part),), axes)

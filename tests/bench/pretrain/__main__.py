@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scenelearn.data import cache_folder, written_whole
+from scenelearn._io import atomic_write, cache_folder
 from scenelearn.finetune._environment import environment
 from tests.bench.pretrain._store import Store
 from tests.bench.pretrain._train import Lesson, train
@@ -40,14 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
         **found,
         "environment": environment(),
     }
-    with written_whole(options.history) as partial:
+    with atomic_write(options.history) as partial:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
 
 
 def write_weights(network: Any, file: Path) -> None:
     """As Keras does, but kernels in half precision."""
-    with tempfile.TemporaryDirectory() as there, written_whole(file) as partial:
+    with tempfile.TemporaryDirectory() as there, atomic_write(file) as partial:
         whole = Path(there, "whole.weights.h5")
         network.save_weights(whole)
         with h5py.File(whole) as source, h5py.File(partial, "w", libver="latest") as target:

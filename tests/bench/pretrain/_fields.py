@@ -1,4 +1,4 @@
-"""Grey patterns: noise by its spectrum, waves, walls, cells, rings, spots.
+"""Gray patterns: noise by its spectrum, waves, walls, cells, rings, spots.
 
 Each kind has a function that draws what a class is (a dict of numbers, by the class's generator)
 and one that draws an image of it (by the image's): (px, px) float32, 0 to 1.

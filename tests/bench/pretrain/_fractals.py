@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.bench.pretrain import _fields
-from tests.bench.pretrain._colour import Floats, palette, ramp, shades
+from tests.bench.pretrain._color import Floats, palette, ramp, shades
 
 _WALKERS, _STEPS, _KEPT = 500, 34, 16
 
@@ -19,7 +19,7 @@ def attractor(rng: np.random.Generator) -> Callable[[int, np.random.Generator], 
         H. Kataoka et al. (2020), Pre-training without natural images. ACCV.
     """
     points, last = _walk(rng)
-    colours, behind = palette(rng), _fields.a_class(rng)
+    colors, behind = palette(rng), _fields.a_class(rng)
 
     def image(px: int, rng: np.random.Generator) -> Floats:
         turn, size = rng.uniform(-0.6, 0.6), rng.uniform(0.30, 0.5) * px
@@ -36,7 +36,7 @@ def attractor(rng: np.random.Generator) -> Callable[[int, np.random.Generator], 
         which = np.bincount(places, last[seen], px * px).astype(np.float32)
         which = (which / np.maximum(count, 1)).reshape(px, px)
         there = np.minimum(count.reshape(px, px) / 2, 1)[..., None]
-        known = shades(colours, rng)
+        known = shades(colors, rng)
         ground = known[0] * (0.6 + 0.4 * _fields.an_image(px, rng, behind)[..., None])
         return there * ramp(which, known[1:]) + (1 - there) * ground
 
@@ -78,7 +78,7 @@ def julia(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floa
     """A class: how fast z² + c leaves, for one c near the border of the Mandelbrot set."""
     angle = rng.uniform(0, 2 * np.pi)
     c = (np.exp(1j * angle) / 2 - np.exp(2j * angle) / 4) * rng.uniform(1.02, 1.12)
-    colours, wide = palette(rng), rng.uniform(0.8, 1.5)
+    colors, wide = palette(rng), rng.uniform(0.8, 1.5)
 
     def image(px: int, rng: np.random.Generator) -> Floats:
         view = wide * np.exp(rng.normal(0, 0.15)) * np.exp(1j * rng.uniform(-0.6, 0.6))
@@ -91,6 +91,6 @@ def julia(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floa
             inside = (z.real**2 + z.imag**2) < 16
             left += inside
             z[~inside] = 4
-        return ramp(left / 18, shades(colours, rng))
+        return ramp(left / 18, shades(colors, rng))
 
     return image

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.bench.pretrain._colour import Floats, lit
+from tests.bench.pretrain._color import Floats, lit
 from tests.bench.pretrain._fractals import attractor, julia
 from tests.bench.pretrain._layouts import layout
 from tests.bench.pretrain._textures import texture

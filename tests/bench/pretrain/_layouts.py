@@ -9,25 +9,25 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tests.bench.pretrain import _fields
-from tests.bench.pretrain._colour import Floats, palette, shades
+from tests.bench.pretrain._color import Floats, palette, shades
 
 _FINER = 2  # shapes are drawn at so many times the size
 
-Colour = tuple[int, ...]
+Color = tuple[int, ...]
 Rng = np.random.Generator
 
 
 def layout(rng: Rng) -> Callable[[int, Rng], Floats]:
     """A class: horizon, what covers ground and sky, and one to three groups of shapes."""
     horizon = float(rng.choice([rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), 1.1]))
-    colours, covers = palette(rng, 7), (_fields.a_class(rng), _fields.a_class(rng))
+    colors, covers = palette(rng, 7), (_fields.a_class(rng), _fields.a_class(rng))
     strong = rng.uniform(0.05, 0.6, 2)
     glow = rng.uniform(-0.5, 0.5, 2)  # of sky and ground towards the horizon
     groups = [_group(rng) for _ in range(int(rng.integers(1, 4)))]
     clutter = int(rng.choice([0, 0, 4]))
 
     def image(px: int, rng: Rng) -> Floats:
-        known = shades(colours, rng)
+        known = shades(colors, rng)
         line = horizon + rng.normal(0, 0.05)
         y = np.linspace(0, 1, px, dtype=np.float32)[:, None, None]
         tilt = rng.normal(0, 0.03) * np.linspace(-1, 1, px, dtype=np.float32)[None, :, None]
@@ -99,8 +99,8 @@ def _draw(pen: Any, px: int, rng: Rng, group: dict[str, Any], shade: Floats,
         _SHAPES[group["shape"]](pen, box, light, sun, group)
 
 
-def _byte(colour: Floats) -> Colour:
-    return tuple(int(255 * c) for c in np.clip(colour, 0, 1))
+def _byte(color: Floats) -> Color:
+    return tuple(int(255 * c) for c in np.clip(color, 0, 1))
 
 
 def _block(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 BatchNormalization in training takes the mean and variance of a batch, which ties all its images
 together: `backbone._fast` leaves such a step alone. With statistics of each sixteen it can be run a
 few images at a time, in two halves beside each other, as fine-tuning is. An image took 0.58 ms
-instead of 0.91 on two cores. Such "ghost batches" are said to generalise better, too: E. Hoffer,
+instead of 0.91 on two cores. Such "ghost batches" are said to generalize better, too: E. Hoffer,
 I. Hubara, D. Soudry (2017), Train longer, generalize better, arXiv:1705.08741, section 4.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scenelearn.backbone._fast._halves import _Step, can_be_halved
-from scenelearn.backbone._fast._step import _differentiated
+from scenelearn.backbones._fast._halves import _Step, can_be_halved
+from scenelearn.backbones._fast._step import _differentiated
 
 _N = 16
 

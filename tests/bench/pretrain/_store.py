@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data import written_whole
+from scenelearn._io import atomic_write
 from tests.bench.pretrain import _kinds
 
 _BLOCK = 20  # classes in a file
@@ -46,7 +46,7 @@ class Store:
             parts = [
                 _kinds.images(self.seed, label, indices, self.px, self.kinds) for label in labels
             ]
-            with written_whole(file) as partial, partial.open("wb") as stream:
+            with atomic_write(file) as partial, partial.open("wb") as stream:
                 np.save(stream, np.concatenate(parts))
             say(f"drawn: {(block + 1) * _BLOCK} of {self.n_classes} classes")
 

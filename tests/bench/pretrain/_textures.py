@@ -1,4 +1,4 @@
-"""Classes of textures: two patterns, and the way in which one colours the other."""
+"""Classes of textures: two patterns, and the way in which one colors the other."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.bench.pretrain import _fields
-from tests.bench.pretrain._colour import Floats, palette, ramp, shades
+from tests.bench.pretrain._color import Floats, palette, ramp, shades
 
 
 def texture(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floats]:
     """A class: from the size in pixels and a generator to an image, (px, px, 3), 0 to 1."""
     one, two = _fields.a_class(rng), _fields.a_class(rng)
-    colours, way, part = palette(rng), int(rng.integers(4)), rng.uniform(0.15, 0.5)
+    colors, way, part = palette(rng), int(rng.integers(4)), rng.uniform(0.15, 0.5)
 
     def image(px: int, rng: np.random.Generator) -> Floats:
-        known = shades(colours, rng)
+        known = shades(colors, rng)
         a = _fields.an_image(px, rng, one)
         if way == 0:
             return ramp(a, known)

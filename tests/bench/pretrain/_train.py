@@ -23,7 +23,7 @@ from tests.bench.pretrain._store import Store
 
 POLICY = augment.Policy(
     mirror=0.5, crop=0.6, stretch=0.33, rotate=10, brightness=0.6, contrast=0.4, saturation=0.5,
-    hue=20, temperature=0.3, grey=0.1, erase=0.1,
+    hue=20, temperature=0.3, gray=0.1, erase=0.1,
 )  # fmt: skip
 _EVERY_S = 60.0  # between two checkpoints
 
@@ -140,7 +140,7 @@ def _of_store(store: Store) -> dict[str, Any]:
 
 def _models(n_classes: int, lesson: Lesson) -> tuple[Any, Any]:
     k = keras()
-    features = sl.backbone.build(
+    features = sl.backbones.build(
         "scenelearn_tiny", weights=None, image_px=lesson.image_px, seed=lesson.seed
     )
 
@@ -149,7 +149,7 @@ def _models(n_classes: int, lesson: Lesson) -> tuple[Any, Any]:
 
     k.utils.set_random_seed(lesson.seed)
     model = make()
-    sl.backbone.fast_on_cpu(model)
+    sl.backbones.fast_on_cpu(model)
     loss = k.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=lesson.label_smoothing
     )

@@ -1,5 +1,0 @@
-"""Sample scenes: six drawn classes that stand in for photos wherever none are at hand."""
-
-from ._write import CLASS_NAMES, sample_scenes
-
-__all__ = ["CLASS_NAMES", "sample_scenes"]

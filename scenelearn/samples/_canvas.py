@@ -1,0 +1,217 @@
+"""Canvas: noise fields, small array helpers, and a transparent layer for shapes.
+
+Coordinates are fractions of the canvas, x to the right and y downwards. A canvas has shape
+(3, SIDE, SIDE) and a color shape (3, 1, 1), red, green and blue in [0, 1]: with the channels
+first, a map of shape (SIDE, SIDE) multiplies either as it is, and an order of magnitude faster
+than with the channels last. Everything random takes the generator it draws from.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter
+
+Array = npt.NDArray[np.floating[Any]]
+Rng = np.random.Generator
+Points = Sequence[tuple[float, float]]
+
+SIDE = 160
+"""Side of the canvas in pixels; the camera crops and shrinks it to the size of a photo."""
+
+_AXIS: Array = ((np.arange(SIDE) + 0.5) / SIDE).astype(np.float32)
+U: Array = _AXIS[None, :]
+"""x of each column, shape (1, SIDE)."""
+V: Array = _AXIS[:, None]
+"""y of each row, shape (SIDE, 1)."""
+
+
+def color(red: float, green: float, blue: float) -> Array:
+    """Returns a color as an array."""
+    return np.array([[[red]], [[green]], [[blue]]], np.float32)
+
+
+def vary(rng: Rng, base: Array, amount: float = 0.05) -> Array:
+    """Returns `base` with its brightness and each of its channels moved a little."""
+    draws = rng.standard_normal(4, np.float32)
+    shift = np.float32(amount) * (draws[0] + np.float32(0.6) * draws[1:, None, None])
+    varied: Array = np.minimum(np.maximum(base + shift, np.float32(0.01)), np.float32(1))
+    return varied
+
+
+def any_color(rng: Rng, choices: Sequence[tuple[float, float, float]], amount: float) -> Array:
+    """Returns one of `choices`, varied."""
+    return vary(rng, color(*choices[int(rng.integers(len(choices)))]), amount)
+
+
+def mix(first: Array, second: Array, share: Array | float) -> Array:
+    """Blends two colors or images; a map of shares, shape (rows, columns), is broadcast."""
+    blended: Array = (second - first) * np.asarray(share, np.float32)
+    return blended + first
+
+
+def smoothstep(low: float, high: float, values: Array) -> Array:
+    """Rises from 0 at `low` to 1 at `high`."""
+    t = (values - low) * np.float32(1 / (high - low))
+    np.clip(t, 0, 1, out=t)
+    risen: Array = t * t * (3 - 2 * t)
+    return risen
+
+
+@functools.lru_cache(maxsize=64)
+def _spectrum(side: int, power: float, stretch: float, lowest: float) -> Array:
+    rows = np.fft.fftfreq(side)[:, None] * side / np.sqrt(stretch)
+    columns = np.fft.rfftfreq(side)[None, :] * side * np.sqrt(stretch)
+    frequency = np.hypot(rows, columns)
+    frequency[0, 0] = 1
+    amplitude = np.where(frequency >= lowest, frequency**-power, 0)
+    amplitude[0, 0] = 0
+    return amplitude.astype(np.float32)
+
+
+def noise(
+    rng: Rng, power: float, stretch: float = 1.0, *, side: int = SIDE, lowest: float = 0.0
+) -> Array:
+    """Draws a fractal field that wraps around, with mean 0 and standard deviation 1.
+
+    Args:
+        rng: Generator to draw from.
+        power: Amplitudes fall with frequency to this power; 0 is white, 2 is smooth.
+        stretch: How much longer than tall the features are.
+        side: Side of the field, in pixels.
+        lowest: Frequencies below this many waves a side are left out.
+
+    Returns:
+        Array of shape (side, side).
+    """
+    amplitude = _spectrum(side, power, stretch, lowest)
+    draws = rng.random((*amplitude.shape, 2), np.float32) - np.float32(0.5)
+    spectrum = draws.view(np.complex64)[..., 0] * amplitude
+    field: Array = np.fft.irfft2(spectrum, s=(side, side)).astype(np.float32, copy=False)
+    field *= side / (np.linalg.norm(field) + np.float32(1e-9))  # the mean is 0 already
+    return field
+
+
+def line_noise(rng: Rng, power: float, n_points: int = SIDE) -> Array:
+    """Draws a fractal line of `n_points` values, mean 0 and standard deviation 1."""
+    n_waves = n_points  # a line twice as long, cut in half, does not have to close
+    frequency = np.arange(n_waves + 1, dtype=np.float32)
+    frequency[0] = 1
+    amplitude = frequency**-power
+    amplitude[0] = 0
+    draws = rng.standard_normal((2, n_waves + 1), dtype=np.float32)
+    line = np.fft.irfft((draws[0] + 1j * draws[1]) * amplitude)[:n_points].astype(np.float32)
+    line -= line.mean()
+    line /= line.std() + np.float32(1e-9)
+    return line
+
+
+def sample(field: Array, x: Array, y: Array) -> Array:
+    """Reads a wrapping field at fractional positions, with linear interpolation."""
+    side = field.shape[0]
+    column, row = x * side, y * side
+    left, top = np.floor(column), np.floor(row)
+    tx, ty = column - left, row - top
+    padded = np.pad(field, ((0, 1), (0, 1)), mode="wrap").ravel()
+    at = (top.astype(np.intp) % side) * (side + 1) + left.astype(np.intp) % side
+    upper: Array = padded[at]
+    lower: Array = padded[at + (side + 1)]
+    upper += (padded[at + 1] - upper) * tx
+    lower += (padded[at + (side + 2)] - lower) * tx
+    upper += (lower - upper) * ty
+    return upper
+
+
+def relief(field: Array, right: float, down: float) -> Array:
+    """Shades a field like a surface lit from one side; the result has mean 0."""
+    padded = np.pad(field, 1, mode="wrap")
+    slope: Array = np.float32(right) * (padded[1:-1, :-2] - padded[1:-1, 2:])
+    slope += np.float32(down) * (padded[:-2, 1:-1] - padded[2:, 1:-1])
+    return slope
+
+
+def from_image(image: Image.Image) -> Array:
+    """Turns an image into an array of shape (channels, rows, columns) in [0, 1]."""
+    planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return planes.astype(np.float32) * np.float32(1 / 255)
+
+
+def to_image(planes: Array) -> Image.Image:
+    """Turns an array of shape (3, rows, columns) into an image."""
+    pixels = (np.clip(planes, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def ink(shade: Array, alpha: float = 1.0) -> tuple[int, int, int, int]:
+    """Turns a color into the integers that Pillow draws with."""
+    red, green, blue = shade.ravel().tolist()
+    return (
+        int(255 * min(max(red, 0.0), 1.0)),
+        int(255 * min(max(green, 0.0), 1.0)),
+        int(255 * min(max(blue, 0.0), 1.0)),
+        int(255 * alpha),
+    )
+
+
+class Layer:
+    """A transparent sheet to draw shapes on, smoothed when it is laid onto the canvas."""
+
+    def __init__(self, scale: int = 2) -> None:
+        self._scale = scale
+        self.image = Image.new("RGBA", (SIDE * scale, SIDE * scale), (0, 0, 0, 0))
+        self._draw = ImageDraw.Draw(self.image)
+        self._unit = float(SIDE * scale)
+        self._empty = True
+
+    def polygon(self, points: Points, shade: Array, alpha: float = 1.0) -> None:
+        """Fills a polygon."""
+        unit, self._empty = self._unit, False
+        self._draw.polygon([(x * unit, y * unit) for x, y in points], fill=ink(shade, alpha))
+
+    def box(
+        self, left: float, top: float, right: float, bottom: float, shade: Array, alpha: float = 1.0
+    ) -> None:
+        """Fills an upright rectangle."""
+        unit, self._empty = self._unit, False
+        x0, x1 = sorted((left * unit, right * unit))
+        y0, y1 = sorted((top * unit, bottom * unit))
+        self._draw.rectangle((x0, y0, x1, y1), fill=ink(shade, alpha))
+
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, shade: Array, alpha: float = 1.0
+    ) -> None:
+        """Fills an ellipse with its center at (x, y)."""
+        unit, self._empty = self._unit, False
+        corners = ((x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit)
+        self._draw.ellipse(corners, fill=ink(shade, alpha))
+
+    def line(self, points: Points, shade: Array, width: float, alpha: float = 1.0) -> None:
+        """Draws a line; `width` is a fraction of the canvas."""
+        unit, self._empty = self._unit, False
+        pixels = max(1, round(width * unit))
+        self._draw.line([(x * unit, y * unit) for x, y in points], ink(shade, alpha), pixels)
+
+    def onto(self, canvas: Array, blur: float = 0.0, texture: Array | None = None) -> Array:
+        """Lays the sheet onto a canvas.
+
+        Args:
+            canvas: Image of shape (3, SIDE, SIDE).
+            blur: Radius of a Gaussian blur in canvas pixels.
+            texture: Brightness factor for each pixel of the sheet, shape (SIDE, SIDE).
+
+        Returns:
+            The new canvas.
+        """
+        if self._empty:
+            return canvas
+        image = self.image.convert("RGBa").reduce(self._scale)
+        if blur > 0:
+            image = image.filter(ImageFilter.GaussianBlur(blur))
+        sheet = from_image(image)
+        shapes = sheet[:3] if texture is None else sheet[:3] * texture
+        laid: Array = canvas * (1 - sheet[3]) + shapes
+        return laid
