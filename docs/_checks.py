@@ -1,7 +1,4 @@
-"""Checks on the built site. What they find fails the strict build.
-
-Run on the finished pages, so that they hold for every page alike, however it was made.
-"""
+"""Checks of the built site. Every problem found fails the strict build."""
 
 from __future__ import annotations
 
@@ -13,119 +10,116 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-MOST_BYTES = 300_000
-"""No page is larger, its pictures not counted."""
+MAX_BYTES = 300_000
+"""The maximum size of a page, without its pictures."""
 
-_LOADED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
+_RESOURCES = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
 
 
 @dataclass(slots=True)
-class Built:
-    """What a built page holds.
+class BuiltPage:
+    """The contents of a built page.
 
     Attributes:
-        n_bytes: its size, without what it loads.
-        ids: its anchors.
-        links: where it links to.
-        loaded: what a browser loads with it.
-        undescribed: pictures without alternative text, by their sources.
+        n_bytes: The size, without resources.
+        ids: The anchors.
+        links: The targets of links.
+        resources: The URLs that a browser loads with the page.
+        without_alt: The sources of pictures without alternative text.
     """
 
     n_bytes: int
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
-    loaded: list[str] = field(default_factory=list)
-    undescribed: list[str] = field(default_factory=list)
+    resources: list[str] = field(default_factory=list)
+    without_alt: list[str] = field(default_factory=list)
 
 
-class _Reader(HTMLParser):
-    def __init__(self, built: Built) -> None:
+class _PageParser(HTMLParser):
+    def __init__(self, page: BuiltPage) -> None:
         super().__init__()
-        self.built = built
+        self.page = page
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        if "id" in given:
-            self.built.ids.add(given["id"])
-        if tag == "a" and "href" in given:
-            self.built.links.append(given["href"])
-        if tag in _LOADED and given.get(_LOADED[tag]):
-            self.built.loaded.append(given[_LOADED[tag]])
-        alt = given.get("alt", "").strip()
+        values = {name: value or "" for name, value in attributes}
+        if "id" in values:
+            self.page.ids.add(values["id"])
+        if tag == "a" and "href" in values:
+            self.page.links.append(values["href"])
+        if tag in _RESOURCES and values.get(_RESOURCES[tag]):
+            self.page.resources.append(values[_RESOURCES[tag]])
+        alt = values.get("alt", "").strip()
         if tag == "img" and (not alt or alt.startswith("No description")):
-            self.built.undescribed.append(given.get("src", "")[:60])
-        if tag == "svg" and given.get("role") == "img" and not given.get("aria-label"):
-            self.built.undescribed.append("a drawing")
+            self.page.without_alt.append(values.get("src", "")[:60])
+        if tag == "svg" and values.get("role") == "img" and not values.get("aria-label"):
+            self.page.without_alt.append("an SVG figure")
 
 
-def read(text: str) -> Built:
-    """What a page holds.
-
-    Args:
-        text: its HTML.
-    """
-    built = Built(n_bytes=len(text.encode()))
-    reader = _Reader(built)
-    reader.feed(text)
-    reader.close()
-    return built
+def parse(text: str) -> BuiltPage:
+    """Parse the HTML of a page."""
+    page = BuiltPage(n_bytes=len(text.encode()))
+    parser = _PageParser(page)
+    parser.feed(text)
+    parser.close()
+    return page
 
 
-def read_all(site: Path) -> dict[str, Built]:
-    """The pages of a built site by their paths.
-
-    Args:
-        site: the folder of the built site.
-    """
+def parse_site(site: Path) -> dict[str, BuiltPage]:
+    """Parse all pages of a built site; the keys are paths relative to its folder."""
     return {
-        path.relative_to(site).as_posix(): read(path.read_text(encoding="utf-8"))
+        path.relative_to(site).as_posix(): parse(path.read_text(encoding="utf-8"))
         for path in sorted(site.rglob("*.html"))
     }
 
 
-def check(site: Path, pages: dict[str, Built]) -> Iterator[str]:
-    """What is wrong with the pages of a built site, one line each.
+def check(site: Path, pages: dict[str, BuiltPage]) -> Iterator[str]:
+    """Yield one line for each problem in a built site.
 
     Args:
-        site: the folder of the built site.
-        pages: of it, from `read_all`.
+        site: The folder of the built site.
+        pages: Its pages, from `parse_site`.
     """
     for name, page in pages.items():
-        if page.n_bytes > MOST_BYTES:
-            yield f"{name}: {page.n_bytes:,} bytes, more than {MOST_BYTES:,}."
-        for source in page.undescribed:
+        if page.n_bytes > MAX_BYTES:
+            yield f"{name}: {page.n_bytes:,} bytes, more than {MAX_BYTES:,}."
+        for source in page.without_alt:
             yield f"{name}: a picture without alternative text: {source}."
-        for url in page.loaded:
+        for url in page.resources:
             if urlsplit(url).netloc:
-                yield f"{name}: it loads {url}, from another site."
-        if name != "404.html":  # shown at any depth, so its links start at the root
-            for url in (*page.links, *page.loaded):
-                yield from _dead(site, pages, name, url)
+                yield f"{name}: loads {url} from another site."
+        if name != "404.html":  # served at any depth, so its links start at the root
+            for url in (*page.links, *page.resources):
+                yield from _dead_link(site, pages, name, url)
 
 
-def _dead(site: Path, pages: dict[str, Built], name: str, url: str) -> Iterator[str]:
+def _dead_link(site: Path, pages: dict[str, BuiltPage], name: str, url: str) -> Iterator[str]:
     parts = urlsplit(url)
     if parts.scheme or parts.netloc:
         return
     path = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path)))
-    target = name if not parts.path else path
+    target = path if parts.path else name
     if (site / target).is_dir():
         target = posixpath.normpath(posixpath.join(target, "index.html"))
     if not (site / target).is_file():
-        yield f"{name}: a link to {url}, which is not there."
+        yield f"{name}: links to {url}, which does not exist."
     elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
-        yield f"{name}: a link to {url}, where there is no such anchor."
+        yield f"{name}: links to {url}, but the page has no such anchor."
 
 
-def undocumented(pages: dict[str, Built], rooms: Iterable[str]) -> Iterator[str]:
-    """Public names that no page of the reference describes.
+def undocumented(pages: dict[str, BuiltPage], packages: Iterable[str]) -> Iterator[str]:
+    """Yield one line for each public name that the API reference does not document.
 
     Args:
-        pages: of the built site, from `read_all`.
-        rooms: names of the rooms.
+        pages: The pages of the built site, from `parse_site`.
+        packages: The names of the packages.
     """
-    ids = {one for name, page in pages.items() if name.startswith("reference/") for one in page.ids}
-    for room in rooms:
-        for name in importlib.import_module(f"scenelearn.{room}").__all__:
-            if f"scenelearn.{room}.{name}" not in ids:
-                yield f"scenelearn.{room}.{name} is public, and the reference does not have it."
+    ids = {
+        anchor
+        for name, page in pages.items()
+        if name.startswith("reference/")
+        for anchor in page.ids
+    }
+    for package in packages:
+        for name in importlib.import_module(f"scenelearn.{package}").__all__:
+            if f"scenelearn.{package}.{name}" not in ids:
+                yield f"scenelearn.{package}.{name} is public but not in the API reference."

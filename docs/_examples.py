@@ -1,4 +1,4 @@
-"""Docstrings for the site: "Example:" is a section of code, as "Examples:" is."""
+"""A Griffe extension that treats "Example:" sections like "Examples:"."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Without this, mkdocstrings takes the prompts of an "Example:" for quotations."""
+    """Rename "Example:" sections, whose prompts mkdocstrings would render as quotations."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rename the heading, before the docstring is parsed."""
+        """Rename the section before the docstring is parsed."""
         if obj.docstring:
             renamed = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.M)
             obj.docstring.value = renamed

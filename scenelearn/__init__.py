@@ -12,7 +12,7 @@ sl.load("scenes.keras").predict("beach.jpg")
 sl.report(fit, "report/")
 ```
 
-Importing scenelearn is quick: each name loads its room, and Keras, when it is first used.
+`import scenelearn` is fast: a package, and Keras, is loaded when one of its names is first used.
 """
 
 from __future__ import annotations
@@ -33,23 +33,29 @@ if TYPE_CHECKING:
         samples,
         sizing,
     )
-    from scenelearn.classify import load
-    from scenelearn.data import audit, scan, split
-    from scenelearn.finetune import fit
+    from scenelearn.classify import Classifier, compare, load
+    from scenelearn.data import audit, folds, scan, split
+    from scenelearn.finetune import fit, plan
     from scenelearn.reporting import report
     from scenelearn.samples import sample_scenes
+    from scenelearn.sizing import estimate
 
 __all__ = [
+    "Classifier",
     "audit",
     "augment",
     "backbones",
     "classify",
+    "compare",
     "data",
     "errors",
+    "estimate",
     "finetune",
     "fit",
+    "folds",
     "load",
     "metrics",
+    "plan",
     "report",
     "reporting",
     "sample_scenes",
@@ -59,10 +65,15 @@ __all__ = [
     "split",
 ]
 
-_ROOM_OF = {
+_PACKAGE_OF = {
+    "Classifier": "classify",
     "audit": "data",
+    "compare": "classify",
+    "estimate": "sizing",
     "fit": "finetune",
+    "folds": "data",
     "load": "classify",
+    "plan": "finetune",
     "report": "reporting",
     "sample_scenes": "samples",
     "scan": "data",
@@ -75,9 +86,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("scenelearn")
-    if name in _ROOM_OF:
-        value = getattr(importlib.import_module(f"scenelearn.{_ROOM_OF[name]}"), name)
-        globals()[name] = value  # the next time it is found at once
+    if name in _PACKAGE_OF:
+        value = getattr(importlib.import_module(f"scenelearn.{_PACKAGE_OF[name]}"), name)
+        globals()[name] = value  # the next access finds it without this function
         return value
     if name in __all__:
         return importlib.import_module(f"scenelearn.{name}")

@@ -1,4 +1,4 @@
-"""`python -m scenelearn` is the command `scenelearn`."""
+"""`python -m scenelearn` runs the command `scenelearn`."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""The one place that loads Keras.
+"""The only module that imports Keras.
 
-Keras reads its choice of backend once, while it is imported, and then writes a keras.json that
-says "tensorflow" into the user's home. Both are handled here: JAX is picked unless the user chose
-another installed backend, and the user's files stay as they are.
+Keras chooses its backend once, when it is imported, and then writes a keras.json that says
+"tensorflow" to the user's home folder. Here, JAX is chosen unless the user has selected another
+installed backend, and the user's files are not modified.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from scenelearn.errors import BackendError
 
-BACKENDS = ("jax", "tensorflow", "torch")  # in the order in which we look for one
+BACKENDS = ("jax", "tensorflow", "torch")  # in order of preference
 
 _log = logging.getLogger(__name__)
 
 
 def keras() -> ModuleType:
-    """Keras, on the backend that the user chose, or else on JAX.
+    """Import Keras with the backend that the user has selected, by default JAX.
 
-    The choice is, in this order: a Keras that the program has already imported; the environment
-    variable ``KERAS_BACKEND``; ``"backend"`` in the user's keras.json; JAX. A chosen backend that
-    is not installed is passed over: with a logged warning if the variable chose it, silently if
-    keras.json did, where Keras itself writes "tensorflow" unasked. No file of the user's is
-    written.
+    In this order: a Keras that the program has already imported; the environment variable
+    ``KERAS_BACKEND``; ``"backend"`` in the user's keras.json; JAX. A backend that is not installed
+    is skipped: with a warning in the log if the variable selects it, silently if keras.json does,
+    since Keras itself writes "tensorflow" there. None of the user's files is modified.
 
     Returns:
         The module `keras`.
@@ -52,11 +50,11 @@ def keras() -> ModuleType:
 
 
 def choose_backend(environment: Mapping[str, str], keras_json: Path) -> str:
-    """The name of the backend to load, by the rule in `keras`.
+    """Choose the backend to load, as described in `keras`.
 
     Args:
-        environment: environment variables, of which ``KERAS_BACKEND`` is read.
-        keras_json: the user's settings file; it need not exist.
+        environment: the environment variables, of which ``KERAS_BACKEND`` is used.
+        keras_json: the user's settings file, which may not exist.
 
     Returns:
         "jax", "tensorflow" or "torch".
@@ -66,23 +64,23 @@ def choose_backend(environment: Mapping[str, str], keras_json: Path) -> str:
     """
     for source, name in (
         ("KERAS_BACKEND", environment.get("KERAS_BACKEND", "")),
-        (str(keras_json), _backend_in(keras_json)),
+        (str(keras_json), _read_backend(keras_json)),
     ):
-        if name and _installed(name):
+        if name and _is_installed(name):
             return name
         if name and source == "KERAS_BACKEND":
-            _log.warning("%s asks for %r, which is not installed: passed over.", source, name)
+            _log.warning("%s is %r, which is not installed; ignored.", source, name)
     for name in BACKENDS:
-        if _installed(name):
+        if _is_installed(name):
             return name
     raise BackendError(
-        "Keras needs one of JAX, TensorFlow and Torch. Received: none of them is installed. "
-        'Install one, e.g. `pip install "jax"` (it comes with scenelearn).'
+        "Keras requires JAX, TensorFlow or Torch. Received: none of them is installed. "
+        "Install one, e.g. `pip install jax`, which is a dependency of scenelearn."
     )
 
 
 def keras_home() -> Path:
-    """The folder in which Keras keeps its settings and downloads."""
+    """Return the folder in which Keras stores its settings and downloads."""
     home = os.environ.get("KERAS_HOME")
     if home:
         return Path(home).expanduser()
@@ -90,7 +88,7 @@ def keras_home() -> Path:
     return (base if os.access(base, os.W_OK) else Path("/tmp")) / ".keras"
 
 
-def _backend_in(keras_json: Path) -> str:
+def _read_backend(keras_json: Path) -> str:
     try:
         settings = json.loads(keras_json.read_text())
     except (OSError, ValueError):
@@ -99,15 +97,15 @@ def _backend_in(keras_json: Path) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _installed(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     return name in BACKENDS and importlib.util.find_spec(name) is not None
 
 
 def _import_without_writing() -> ModuleType:
-    """Import Keras with its home in an empty temporary folder, then point it back.
+    """Import Keras with an empty temporary folder as its home, then restore the home.
 
-    Keras creates its home and keras.json at import time and has no switch against it. Downloads
-    must still go to the user's usual place, so the home is set back afterwards.
+    Keras creates its home folder and keras.json on import, which cannot be disabled. The home is
+    restored afterwards so that downloads go to the usual place.
     """
     real_home, variable = keras_home(), os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory(prefix="scenelearn-keras-") as empty:
@@ -119,14 +117,7 @@ def _import_without_writing() -> ModuleType:
                 del os.environ["KERAS_HOME"]
             else:
                 os.environ["KERAS_HOME"] = variable
-    config: Any = importlib.import_module("keras.src.backend.config")
-    if hasattr(config, "_KERAS_DIR"):
-        config._KERAS_DIR = str(real_home)
+    from scenelearn._keras_internals import set_keras_home
+
+    set_keras_home(real_home)
     return module
-
-
-def forget_programs(layer: Any) -> None:
-    """Let what Keras has compiled of a model be compiled anew; does nothing to other layers."""
-    for program in ("predict_function", "train_function", "test_function"):
-        if getattr(layer, program, None) is not None:
-            setattr(layer, program, None)

@@ -1,4 +1,4 @@
-"""The cache folder, and files that are written whole or not at all."""
+"""The cache folder, free disk space, and files that are written atomically."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from scenelearn.errors import ArgumentError, DiskSpaceError
 
 _log = logging.getLogger(__name__)
 
-SPARE_BYTES = 64 * 2**20  # left free on the disk beyond what is asked for
+SPARE_BYTES = 64 * 2**20  # always left free on the disk
 
 
 def cache_path() -> Path:
-    """``SCENELEARN_CACHE`` where that is set, else ``scenelearn`` in the user's cache folder.
+    """The path of the cache folder, which may not exist yet.
 
-    That is ``XDG_CACHE_HOME``, or ``~/.cache``. The folder may not exist yet.
+    It is ``SCENELEARN_CACHE`` if that is set, else ``scenelearn`` in ``XDG_CACHE_HOME`` or, by
+    default, in ``~/.cache``.
     """
-    named = os.environ.get("SCENELEARN_CACHE")
+    from_environment = os.environ.get("SCENELEARN_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(named).expanduser() if named else base / "scenelearn"
+    return Path(from_environment).expanduser() if from_environment else base / "scenelearn"
 
 
 def cache_folder() -> Path:
     """The folder for pixels, sample scenes and compiled programs; safe to delete at any time.
 
-    It is ``SCENELEARN_CACHE`` where that is set, else ``scenelearn`` in ``XDG_CACHE_HOME`` or in
-    ``~/.cache``. It is created if need be.
+    See `cache_path` for where it is. It is created if it does not exist.
 
     Raises:
         ArgumentError: if it cannot be created.
@@ -42,16 +42,16 @@ def cache_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(
-            "`SCENELEARN_CACHE` must name a folder that exists or can be made. Received: "
+            "`SCENELEARN_CACHE` must name a folder that exists or can be created. Received: "
             f"{str(folder)!r}: {error.strerror}. Set this environment variable to another folder."
         ) from None
     return folder
 
 
 def cache_limit_bytes() -> int:
-    """How much the pixels of one size, the features of one network, or kept maps may take.
+    """The size limit of each part of the cache: the pixels of one size, the features of a network.
 
-    That is ``SCENELEARN_CACHE_GIB`` gibibytes, else 64.
+    It is ``SCENELEARN_CACHE_GIB`` gibibytes, by default 64.
 
     Raises:
         ArgumentError: if that is not a number of at least 0.
@@ -64,32 +64,32 @@ def cache_limit_bytes() -> int:
     if not gib >= 0 or math.isinf(gib):
         raise ArgumentError(
             "`SCENELEARN_CACHE_GIB` must be a number of gibibytes, at least 0. "
-            f"Received: {text!r}. Set this environment variable to e.g. 64; 0 keeps nothing."
+            f"Received: {text!r}. Set this environment variable to e.g. 64; 0 caches nothing."
         )
     return int(gib * 2**30)
 
 
-def has_free_space(folder: Path, held_bytes: int, more_bytes: int, *, what: str) -> bool:
-    """Whether a part of the cache may grow; where it may not, that is logged as a warning.
+def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) -> bool:
+    """Whether a part of the cache may grow; logs a warning if not.
 
     Args:
-        folder: the part, an existing folder.
-        held_bytes: what it holds.
-        more_bytes: what it would hold beside that.
-        what: a sentence on what is not kept then, without its end.
+        folder: the folder of that part; it exists.
+        used_bytes: its current size.
+        new_bytes: how much would be added.
+        what: a sentence that says what is not cached then, without its period.
 
     Raises:
         ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
     """
     limit = cache_limit_bytes()
     free = shutil.disk_usage(folder).free - SPARE_BYTES
-    if held_bytes + more_bytes <= limit and more_bytes <= free:
+    if used_bytes + new_bytes <= limit and new_bytes <= free:
         return True
     _log.warning(
-        "%s, %d MiB: the cache %s may hold %d MiB, and its disk has %d MiB free. Set "
+        "%s (%d MiB): the limit of %s is %d MiB, and its disk has %d MiB free. Set "
         "SCENELEARN_CACHE to a folder on a larger disk, or SCENELEARN_CACHE_GIB to a higher limit.",
         what,
-        more_bytes / 2**20,
+        new_bytes / 2**20,
         folder,
         limit / 2**20,
         free / 2**20,
@@ -98,26 +98,26 @@ def has_free_space(folder: Path, held_bytes: int, more_bytes: int, *, what: str)
 
 
 def require_free_space(folder: Path, n_bytes: int, *, advice: str) -> None:
-    """See that `n_bytes` can be written below `folder`.
+    """Check that `n_bytes` can be written below `folder`.
 
     Args:
         folder: an existing folder.
-        n_bytes: how much is to be written.
-        advice: what else than freeing some can be done, for the message.
+        n_bytes: how much will be written.
+        advice: what else the user can do, for the message.
 
     Raises:
-        DiskSpaceError: if the disk has less free than that, and a little to spare.
+        DiskSpaceError: if less than that, plus a small reserve, is free.
     """
     free = shutil.disk_usage(folder).free
     if free < n_bytes + SPARE_BYTES:
         raise DiskSpaceError(
             f"{str(folder)!r} needs {n_bytes / 2**20:,.0f} MiB of free space. Received: "
-            f"{free / 2**20:,.0f} MiB free. Free some, or {advice}."
+            f"{free / 2**20:,.0f} MiB free. Free some space, or {advice}."
         )
 
 
 def ensure_folder(folder: str | os.PathLike[str]) -> Path:
-    """A folder to write into, made if need be.
+    """Create a folder to write into if it does not exist.
 
     Args:
         folder: its path.
@@ -126,17 +126,22 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        ArgumentError: if a file is in the way.
-        OSError: if it cannot be made, or not be written into.
+        ArgumentError: if a file has that name, or `folder` is not a path.
+        OSError: if the folder cannot be created or written to.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ArgumentError(
+            f"`folder` must be a path. Received: folder={folder!r}. Pass a string or a "
+            "pathlib.Path."
+        )
     path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        in_the_way = next((p for p in (path, *path.parents) if p.is_file()), path)
+        file = next((p for p in (path, *path.parents) if p.is_file()), path)
         raise ArgumentError(
-            "`folder` must be a folder, or a name that is still free, to write into. Received: "
-            f"{str(path)!r}, but {str(in_the_way)!r} is a file. Pass another name."
+            "`folder` must be an existing or a new folder. Received: "
+            f"{str(path)!r}, but {str(file)!r} is a file. Pass another name."
         ) from None
     with tempfile.TemporaryFile(dir=path):
         return path
@@ -144,19 +149,19 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` only when all went well.
+    """Write a file to a temporary path; rename it to `path` only if nothing failed.
 
-    The folder is created if need be. The file is flushed to the disk before it is renamed, so
-    that after a crash `path` holds either the old content or the new, whole.
+    The folder is created if it does not exist. The file is flushed to the disk before it is
+    renamed, so that after a crash `path` has either the complete old or the complete new content.
 
     Args:
         path: the file to write or replace.
 
     Yields:
-        The temporary path. It is gone afterwards, whatever happened.
+        The temporary path, in the same folder. It is deleted in the end, whatever happens.
 
     Raises:
-        ArgumentError: if `path` is an existing folder, or its folder cannot be made or written to.
+        ArgumentError: if `path` is a folder, or its folder cannot be created or written to.
     """
     target = Path(path).expanduser()
     if target.is_dir():
@@ -169,10 +174,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(
             prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
         )
-    except OSError as error:  # a file in the way, no permission, …
+    except OSError as error:  # a file of that name, no permission, …
         raise ArgumentError(
-            f"`path` must lie in a folder that can be written to. Received: {str(target)!r}: "
-            f"{error.strerror}. Choose another place."
+            f"`path` must be in a writable folder. Received: {str(target)!r}: "
+            f"{error.strerror}. Choose another folder."
         ) from None
     os.close(handle)
     temporary = Path(name)
@@ -180,7 +185,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        _open_to_others(temporary, 0o666)
+        _apply_umask(temporary, 0o666)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -188,33 +193,33 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write_folder(path: Path) -> Iterator[Path]:
-    """As `atomic_write`, for a folder, which takes the place of an older one.
+    """As `atomic_write`, for a folder; an existing one is replaced.
 
     Args:
         path: the folder to write or replace.
 
     Yields:
-        The temporary folder. It is gone afterwards, whatever happened.
+        The temporary folder. It is deleted in the end, whatever happens.
 
     Raises:
         OSError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    old = made.with_name(made.name + ".old")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+    old = temporary.with_name(temporary.name + ".old")
     try:
-        yield made
-        _open_to_others(made, 0o777)
+        yield temporary
+        _apply_umask(temporary, 0o777)
         if path.exists():
             path.rename(old)
-        made.rename(path)
+        temporary.rename(path)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _open_to_others(path: Path, mode: int) -> None:
-    """What `tempfile` has made private gets the mode that any new file has."""
+def _apply_umask(path: Path, mode: int) -> None:
+    """Give what `tempfile` made private the permissions of any new file."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(mode & ~mask)

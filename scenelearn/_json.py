@@ -9,8 +9,6 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
 
 def plain(value: Any) -> Any:
     """Convert a value to what `json.dumps(..., allow_nan=False)` accepts.
@@ -26,6 +24,7 @@ def plain(value: Any) -> Any:
         TypeError: if the value is of another kind.
 
     Example:
+        >>> import numpy as np
         >>> plain({"loss": float("nan"), "labels": np.array([0, 1])})
         {'loss': None, 'labels': [0, 1]}
     """
@@ -35,6 +34,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    import numpy as np  # here, so that `import scenelearn.sizing` stays light
+
     if isinstance(value, np.generic | np.ndarray):
         return plain(value.tolist())
     if hasattr(value, "to_json"):

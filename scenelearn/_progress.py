@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from scenelearn._checks import check_choice
+from scenelearn._display import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -18,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class ProgressBars:
-    """One progress bar for each kind of work, with its total and the time left, on stderr."""
+    """Progress bars on stderr, one for each kind of work, with the total and the time left."""
 
     def __init__(self) -> None:
         self._what = ""
@@ -34,12 +35,14 @@ class ProgressBars:
         """Move the bar of this work to `done`; a new kind of work gets a new bar."""
         if sys.stderr is None:
             return
-        with contextlib.suppress(OSError, ValueError):  # a closed or full stream costs no result
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # a closed or full stream
             if self._bar is None or what != self._what:
                 from tqdm import tqdm
 
                 self.close()
-                interval = 0.2 if _someone_is_looking() else 10  # a log needs few lines
+                interval = 0.2 if _is_interactive() else 10  # a log needs few lines
                 self._what = what
                 self._bar = tqdm(
                     total=total or None,
@@ -51,11 +54,12 @@ class ProgressBars:
             self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Print a line below the bars."""
+        """Print one line below the bars."""
         self.close()
         if sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):
-                print(text, file=sys.stderr, flush=True)
+                sys.stderr.write(printable(text) + "\n")
+                sys.stderr.flush()
 
     def close(self) -> None:
         """End the bar that is showing, if any."""
@@ -70,7 +74,7 @@ def show_progress(progress: Progress | None, verbose: bool | str = "auto") -> It
     """The callback for the work inside: the caller's, bars, or one that does nothing.
 
     Args:
-        progress: the caller's own callback; it takes the place of the bars.
+        progress: the caller's own callback, which replaces the bars.
         verbose: True for bars on stderr, False for none, "auto" for bars on a terminal and in a
             notebook.
 
@@ -83,14 +87,14 @@ def show_progress(progress: Progress | None, verbose: bool | str = "auto") -> It
     check_choice("verbose", verbose, (True, False, "auto"), advice="'auto' is the default.")
     if progress is not None:
         yield progress
-    elif verbose is True or (verbose == "auto" and _someone_is_looking()):
+    elif verbose is True or (verbose == "auto" and _is_interactive()):
         with ProgressBars() as bars:
             yield bars
     else:
         yield _ignore
 
 
-def _someone_is_looking() -> bool:
+def _is_interactive() -> bool:
     """Whether stderr is a terminal, or this is a notebook."""
     ipython = sys.modules.get("IPython")
     if ipython is not None:
@@ -104,4 +108,4 @@ def _someone_is_looking() -> bool:
 
 
 def _ignore(what: str, done: int, total: int, /) -> None:
-    """Progress that nobody wants to see."""
+    """Report nothing."""

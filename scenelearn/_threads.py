@@ -1,4 +1,4 @@
-"""Making things in threads while the one before is used, in an order that threads cannot change."""
+"""Parallel maps in threads, whose results come in the order of their inputs."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-_AT_ONCE = 32  # things that a thread takes on at a time; one by one they would wait for each other
+_CHUNK = 32  # items that a thread takes at a time; one by one, threads would wait for each other
 
 T = TypeVar("T")
 S = TypeVar("S")
 
 
-def map_ahead(make: Callable[[int], T], numbers: Iterable[int], workers: int) -> Iterator[T]:
-    """What `make` gives for each number, in their order.
+def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int) -> Iterator[T]:
+    """Map a function over numbers; workers compute the next results while one is used.
 
-    Threads, not processes: decoding and NumPy release the interpreter's lock, nothing is forked
-    (which hangs once JAX runs), no copy is sent between processes, and none can be killed alone.
+    These are threads, not processes: decoding and NumPy release the GIL, nothing is forked (which
+    hangs once JAX runs), and no data is copied between processes.
 
     Args:
-        make: called once for each number, with several workers at once.
-        numbers: what to call it with.
-        workers: how many threads work ahead; with 0 each thing is made when it is asked for.
+        function: called once per number, by several workers at once.
+        numbers: its arguments.
+        workers: number of threads; with 0, each result is computed when it is requested.
 
     Yields:
-        The results. An error of `make` is raised in its result's place.
+        The results, in the order of `numbers`. An exception is raised in place of its result.
 
-    Examples:
+    Example:
         >>> list(map_ahead(lambda k: k * k, range(5), workers=2))
         [0, 1, 4, 9, 16]
     """
     if not workers:
-        yield from map(make, numbers)
+        yield from map(function, numbers)
         return
-    coming: deque[Future[T]] = deque()
+    pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for number in numbers:
-            coming.append(pool.submit(make, number))
-            if len(coming) > workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(pool.submit(function, number))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def map_in_threads(function: Callable[[S], T], things: Sequence[S]) -> Iterator[T]:
-    """What `function` gives for each thing, in their order, by as many threads as there are cores.
+def map_in_threads(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """Map a function over a sequence, with one thread per core.
 
     Args:
-        function: called once for each thing.
-        things: what to call it with.
+        function: called once per item.
+        items: its arguments.
 
     Yields:
-        The results; of few more than have been asked for are kept.
+        The results, in the order of `items`; only few are computed ahead.
 
-    Examples:
+    Example:
         >>> list(map_in_threads(len, ["a", "bcd", ""]))
         [1, 3, 0]
     """
 
-    def some(start: int) -> list[T]:
-        return [function(thing) for thing in things[start : start + _AT_ONCE]]
+    def map_chunk(start: int) -> list[T]:
+        return [function(item) for item in items[start : start + _CHUNK]]
 
-    for part in map_ahead(some, range(0, len(things), _AT_ONCE), os.cpu_count() or 1):
-        yield from part
+    for chunk in map_ahead(map_chunk, range(0, len(items), _CHUNK), os.cpu_count() or 1):
+        yield from chunk

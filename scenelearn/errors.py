@@ -1,34 +1,35 @@
-"""Every error that scenelearn raises on purpose.
+"""The exceptions that scenelearn raises.
 
-The tree, so that a caller can catch as much or as little as needed:
+Each also inherits from the built-in exception in parentheses, so callers can catch as much or as
+little as they need:
 
 ```
 SceneLearnError
-├── ArgumentError           (ValueError)         an argument is out of range or of the wrong kind
-├── DataError                                    the photos
-│   ├── PathMissingError    (FileNotFoundError)  a file or folder that does not exist
-│   ├── ManifestError       (ValueError)         a list of photos that cannot be followed
-│   ├── NoPhotosError       (ValueError)         a folder without one usable photo
-│   ├── TooFewClassesError  (ValueError)         fewer than two classes
-│   ├── TooFewPhotosError   (ValueError)         a class with too few photos to split
-│   ├── ClassMismatchError  (ValueError)         photos whose classes are not the classifier's
-│   └── PhotoError          (ValueError)         one photo that cannot be read
-├── DiskSpaceError          (OSError)            not enough free space for what would be written
-├── BackendError            (ImportError)        no installed Keras backend
-├── DeviceError             (RuntimeError)       devices or processes that cannot work together
-├── BackboneError                                the network
-│   ├── UnknownBackboneError       (ValueError)  a name that keras.applications does not have
-│   ├── WeightsFileError           (ValueError)  a weights file that does not fit the backbone
-│   └── WeightsUnavailableError    (OSError)     ImageNet weights that could not be downloaded
-├── BundleError             (ValueError)         a file that is not a whole scenelearn bundle
-├── ExportError             (RuntimeError)       an export that cannot be made, or does not agree
-├── MissingExtraError       (ImportError)        an optional package that is not installed
-└── UnknownLayerError       (ValueError)         a layer that cannot be sized
+├── ArgumentError           (ValueError)         an argument has a wrong type or value
+├── DataError                                    something is wrong with the photos
+│   ├── PathMissingError    (FileNotFoundError)  a file or folder does not exist
+│   ├── ManifestError       (ValueError)         a manifest is invalid
+│   ├── NoPhotosError       (ValueError)         there is no usable photo
+│   ├── TooFewClassesError  (ValueError)         there are fewer than two classes
+│   ├── TooFewPhotosError   (ValueError)         a class has too few photos to split
+│   ├── ClassMismatchError  (ValueError)         photos have other classes than the classifier
+│   └── PhotoError          (ValueError)         a photo cannot be decoded
+├── DiskSpaceError          (OSError)            there is not enough free disk space
+├── BackendError            (ImportError)        no Keras backend is installed
+├── DeviceError             (RuntimeError)       devices or processes cannot train together
+├── BackboneError                                something is wrong with the pretrained network
+│   ├── UnknownBackboneError       (ValueError)  keras.applications has no such network
+│   ├── WeightsFileError           (ValueError)  a weights file does not fit the backbone
+│   └── WeightsUnavailableError    (OSError)     ImageNet weights could not be downloaded
+├── BundleError             (ValueError)         a file is not a valid classifier bundle
+├── ExportError             (RuntimeError)       an export failed, or its predictions differ
+├── MissingExtraError       (ImportError)        an optional package is not installed
+└── UnknownLayerError       (ValueError)         sizing does not support a layer
 ```
 
-Each message names the file or argument, says what was expected and what was received, and
-what to do about it. `help_page` says where the documentation has more on it. `scenelearn` on the
-command line prints both and exits with 1 (2 for `ArgumentError`: the command was used wrongly).
+Each message names the argument or file, and says what was expected, what was received and what to
+do. `help_page` is the page of the documentation that explains the error. On the command line,
+`scenelearn` prints the message and the page, and exits with 1, or with 2 for `ArgumentError`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ __all__ = [
 
 
 class SceneLearnError(Exception):
-    """The root of all errors that scenelearn raises on purpose.
+    """Base class of all exceptions that scenelearn raises.
 
     Example:
         >>> NoPhotosError("an empty folder").help_page
@@ -68,69 +69,69 @@ class SceneLearnError(Exception):
 
     @property
     def help_page(self) -> str:
-        """Where the documentation names the error's causes and remedies, seen from its start."""
+        """The page of the documentation that explains the error, relative to its root."""
         ours = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
         return f"reference/errors.html#{__name__}.{ours.__name__}"
 
 
 class ArgumentError(SceneLearnError, ValueError):
-    """An argument is out of range or of the wrong kind."""
+    """An argument has a wrong type or value."""
 
 
 class DataError(SceneLearnError):
-    """Something is wrong with the photos or their folder."""
+    """Base class of errors about the photos or their folder."""
 
 
 class PathMissingError(DataError, FileNotFoundError):
-    """A file or folder that was named does not exist."""
+    """A file or folder does not exist."""
 
 
 class ManifestError(DataError, ValueError):
-    """A manifest lacks a column, names a photo twice, or cannot be read. The message says where."""
+    """A manifest is invalid: the message names the line, and the column or photo."""
 
 
 class NoPhotosError(DataError, ValueError):
-    """No usable photo was found where photos were expected."""
+    """There is no usable photo where photos are expected."""
 
 
 class TooFewClassesError(DataError, ValueError):
-    """Fewer than two classes: there is nothing to tell apart."""
+    """There are fewer than two classes, so there is nothing to classify."""
 
 
 class TooFewPhotosError(DataError, ValueError):
-    """A class has too few photos for each side of a split to get one."""
+    """A class has too few photos for each split to contain one."""
 
 
 class ClassMismatchError(DataError, ValueError):
-    """The photos' class names are not those that the classifier knows."""
+    """The photos have other class names than the classifier."""
 
 
 class PhotoError(DataError, ValueError):
-    """One photo cannot be read. The message names it and says why."""
+    """A photo cannot be decoded: the message names the photo and the reason."""
 
 
 class DiskSpaceError(SceneLearnError, OSError):
-    """What would be written does not fit on the disk. Nothing was written."""
+    """There is not enough free disk space. Nothing was written."""
 
 
 class BackendError(SceneLearnError, ImportError):
-    """None of Keras' backends (JAX, TensorFlow, Torch) is installed."""
+    """No Keras backend (JAX, TensorFlow or Torch) is installed."""
 
 
 class DeviceError(SceneLearnError, RuntimeError):
-    """These devices or processes cannot work together on a fit. The message says why."""
+    """Devices or processes cannot train together: the message gives the reason."""
 
 
 class BackboneError(SceneLearnError):
-    """Something is wrong with the pretrained network."""
+    """Base class of errors about the pretrained network."""
 
 
 class UnknownBackboneError(BackboneError, ValueError):
-    """The backbone's name is not one of `keras.applications`."""
+    """`keras.applications` has no network of this name."""
 
 
 class WeightsFileError(BackboneError, ValueError):
-    """The weights file does not fit the backbone, or is damaged."""
+    """A weights file is damaged or does not fit the backbone."""
 
 
 class WeightsUnavailableError(BackboneError, OSError):
@@ -138,16 +139,16 @@ class WeightsUnavailableError(BackboneError, OSError):
 
 
 class BundleError(SceneLearnError, ValueError):
-    """The file is not a whole scenelearn bundle."""
+    """A file is damaged, or is not a classifier bundle."""
 
 
 class ExportError(SceneLearnError, RuntimeError):
-    """The classifier cannot be exported, or the export does not agree. Nothing was written."""
+    """An export failed, or its predictions differ from the classifier's. Nothing was written."""
 
 
 class MissingExtraError(SceneLearnError, ImportError):
-    """What was asked for needs a package that comes with an extra of scenelearn's."""
+    """An optional package is not installed: the message says how to install it."""
 
 
 class UnknownLayerError(SceneLearnError, ValueError):
-    """A layer has no description to size it by, and its call could not be followed."""
+    """Sizing does not support a layer, and could not trace its call."""

@@ -1,4 +1,4 @@
-"""What every test shares: a cache of its own, a backend, sample scenes, and real photos if any."""
+"""Shared fixtures: a temporary cache, sample scenes, a small fit, and real photos if available."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the environment before anything imports Keras; doctests get it as well."""
+    """Set the environment before anything imports Keras; also applies to doctests."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     cache = tempfile.mkdtemp(prefix="scenelearn-tests-")
     before = os.environ.get("SCENELEARN_CACHE")
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 72 sample scenes, twelve of each class. Read it, do not change it."""
+    """A folder of 72 sample scenes, twelve per class. Tests must not change it."""
     import scenelearn as sl
 
     folder = tmp_path_factory.mktemp("scenes")
@@ -43,21 +43,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fit_settings() -> dict[str, Any]:
-    """Settings of a fit that takes seconds."""
+    """Settings of a fit that takes a few seconds."""
     return {"backbone": "scenelearn_tiny", "weights": None, "image_px": 32, "epochs": 2}
 
 
 @pytest.fixture(scope="session")
 def fitted(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
-    """A small fit on the sample scenes, for all that looks at results."""
+    """A small fit on the sample scenes, for tests of results."""
     import scenelearn as sl
 
     return sl.fit(sl.split(sl.scan(scenes)), **fit_settings)
 
 
 @pytest.fixture(scope="session")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of "mobilenet_0.25", as a download would be."""
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of "mobilenet_0.25", like a download."""
     import scenelearn as sl
 
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
@@ -68,13 +68,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def intel() -> Path:
-    """The folder of Intel photos that SCENELEARN_INTEL names."""
+    """The folder of Intel photos named by SCENELEARN_INTEL."""
     return _from_environment("SCENELEARN_INTEL")
 
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The folder of ImageNet weights that SCENELEARN_WEIGHTS names."""
+    """The folder of ImageNet weights named by SCENELEARN_WEIGHTS."""
     return _from_environment("SCENELEARN_WEIGHTS")
 
 

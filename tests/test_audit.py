@@ -1,9 +1,10 @@
-"""Copies, contradictions and leaks are found, planted ones by the list of what was planted."""
+"""The audit finds planted duplicates, conflicting labels, leaks and label issues."""
 
 from __future__ import annotations
 
 import io
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,9 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.data import Reason, _labels
-from scenelearn.data._labels import suspects
-from scenelearn.errors import ArgumentError
+from scenelearn.data import RejectionReason, _label_issues
+from scenelearn.data._label_issues import find_label_issues
+from scenelearn.errors import ArgumentError, PathMissingError
 
 
 def encoded(image: Image.Image, quality: int) -> Image.Image:
@@ -42,7 +43,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def plant(source: list[Path], folder: Path, n: int) -> dict[str, str]:
-    """`n` changed photos beside their originals in the same class; new path -> old path."""
+    """`n` changed photos next to their originals, in the same class; new path -> old path."""
     planted = {}
     for at, path in enumerate(random.Random(0).sample(source, n)):
         name, change = list(CHANGES.items())[at % len(CHANGES)]
@@ -58,22 +59,22 @@ def scenes(tmp_path: Path) -> Path:
     return sl.sample_scenes(tmp_path / "scenes", per_class=15)
 
 
-def test_changed_photos_are_found_and_stay_on_one_side(scenes: Path) -> None:
+def test_near_duplicates_are_found_and_stay_in_one_split(scenes: Path) -> None:
     before = sl.audit(sl.scan(scenes))
-    assert before.copies == before.blank == before.tiny == ()
+    assert before.exact_duplicates == before.blank == before.tiny == ()
     planted = plant(sorted(scenes.rglob("*.jpg")), scenes, 18)
     photos = sl.scan(scenes)
     found = sl.audit(photos)
     group = dict(zip(photos.paths, found.groups.tolist(), strict=True))
     assert all(group[new] == group[old] for new, old in planted.items())
     splits = sl.split(photos, seed=1, groups=found.groups)
-    sides = [set(found.groups[getattr(splits, s)]) for s in ("train", "validation", "test")]
-    assert not sides[0] & sides[1]
-    assert not sides[0] & sides[2]
-    assert not sides[1] & sides[2]
+    groups = [set(found.groups[getattr(splits, s)]) for s in ("train", "validation", "test")]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
 
 
-def test_copies_labels_and_sides(tmp_path: Path) -> None:
+def test_duplicates_conflicting_labels_and_leaks(tmp_path: Path) -> None:
     drawn = sl.sample_scenes(tmp_path / "drawn", per_class=2)
     first, second = sorted(p for p in drawn.iterdir() if p.is_dir())[:2]
     one, other = sorted(first.iterdir())[0], sorted(second.iterdir())[0]
@@ -96,10 +97,10 @@ def test_copies_labels_and_sides(tmp_path: Path) -> None:
         return {found.photos.paths[index] for index in indices}
 
     same = {"train/a/1.jpg", "train/a/copy.jpg", "test/b/contradicts.jpg"}
-    assert [named(group) for group in found.copies] == [same]
-    assert [named(group) for group in found.two_labels] == [same]
-    assert [named(group) for group in found.across_sides] == [same]
-    assert found.alike == ()
+    assert [named(group) for group in found.exact_duplicates] == [same]
+    assert [named(group) for group in found.conflicting_labels] == [same]
+    assert [named(group) for group in found.leaks] == [same]
+    assert found.near_duplicates == ()
     assert named(found.blank) == {"train/a/blank.png"}
     assert named(found.tiny) == {"train/b/tiny.png"}
     assert "1 groups of identical files" in str(found)
@@ -107,17 +108,54 @@ def test_copies_labels_and_sides(tmp_path: Path) -> None:
     assert "<pre>" in found._repr_html_()
 
 
-def test_photos_that_went_bad_since_the_scan_are_named(scenes: Path) -> None:
+def test_a_path_is_scanned_first(scenes: Path, tmp_path: Path) -> None:
+    expected = sl.audit(sl.scan(scenes)).to_json()
+    assert sl.audit(scenes).to_json() == expected
+    assert sl.audit(str(scenes)).to_json() == expected
+    with pytest.raises(PathMissingError):
+        sl.audit(tmp_path / "nothing")
+    for photos in (None, 3, ["sea/1.jpg"]):
+        with pytest.raises(ArgumentError, match=r"`photos` must be the result of `scan`.*sl\.scan"):
+            sl.audit(photos)  # type: ignore[arg-type]
+
+
+def test_an_audit_shows_itself_in_one_line_and_on_a_page(scenes: Path) -> None:
+    photo = sorted((scenes / "sea").iterdir())[0]
+    (scenes / "sea/again.jpg").write_bytes(photo.read_bytes())
+    (scenes / "street/again.jpg").write_bytes(photo.read_bytes())
+    (scenes / "sea/broken.jpg").write_bytes(b"")
+    found = sl.audit(scenes)
+    assert repr(found) == (
+        "<Audit: 92 photos, 1 exact duplicates, 1 conflicting labels, 1 rejected>"
+    )
+    assert "1 groups of identical files:" in str(found)
+    assert "1 pictures with conflicting labels:" in str(found)
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301
+    assert again.to_json() == found.to_json()
+    pytest.importorskip("pandas")
+    columns = ["finding", "group", "path", "label", "split", "suggested_label"]
+    assert list(found.to_pandas().columns) == columns
+    assert len(found.to_pandas()) == 6
+
+
+def test_progress_of_an_audit_reaches_the_end(scenes: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    sl.audit(scenes, progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("auditing photos", 90, 90)
+    assert ("scanning photos", 90, 90) in calls
+
+
+def test_photos_that_broke_since_the_scan_are_rejected(scenes: Path) -> None:
     photos = sl.scan(scenes)
     photos.file(0).unlink()
     photos.file(1).write_bytes(b"no photo any more")
-    refused = {one.path: one for one in sl.audit(photos).refused}
-    assert set(refused) == set(photos.paths[:2])
-    assert all(one.reason is Reason.UNREADABLE for one in refused.values())
-    assert "scan again" in refused[photos.paths[1]].detail
+    rejected = {one.path: one for one in sl.audit(photos).rejected}
+    assert set(rejected) == set(photos.paths[:2])
+    assert all(one.reason is RejectionReason.UNREADABLE for one in rejected.values())
+    assert "scan again" in rejected[photos.paths[1]].detail
 
 
-def test_the_command_lists_what_it_found(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_the_findings(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = next(path for path in sorted(scenes.iterdir()) if path.is_dir())
     photo = sorted(folder.iterdir())[0]
     (folder / "again.jpg").write_bytes(photo.read_bytes())
@@ -125,18 +163,20 @@ def test_the_command_lists_what_it_found(scenes: Path, capsys: pytest.CaptureFix
     assert cli.main(["audit", str(scenes), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert {
-        row["path"].split("/")[1] for row in value["findings"] if row["finding"] == "copies"
+        row["path"].split("/")[1]
+        for row in value["findings"]
+        if row["finding"] == "exact_duplicates"
     } == {
         "again.jpg",
         photo.name,
     }
-    assert [one["path"].split("/")[1] for one in value["refused"]] == ["broken.jpg"]
+    assert [one["path"].split("/")[1] for one in value["rejected"]] == ["broken.jpg"]
 
 
 @pytest.mark.parametrize("groups", [[0, 1], [0.5] * 12])
-def test_groups_must_be_one_number_a_photo(tmp_path: Path, groups: list[float]) -> None:
+def test_groups_must_have_one_integer_per_photo(tmp_path: Path, groups: list[float]) -> None:
     photos = sl.scan(sl.sample_scenes(tmp_path / "few", per_class=2))
-    with pytest.raises(ArgumentError, match="one whole number for each photo"):
+    with pytest.raises(ArgumentError, match="one integer per photo"):
         sl.split(photos, groups=groups)
 
 
@@ -153,44 +193,44 @@ def test_planted_among_real_photos(intel: Path, tmp_path: Path) -> None:
     group = dict(zip(photos.paths, found.groups.tolist(), strict=True))
     hit = sum(group[new] == group[old] for new, old in planted.items())
     assert hit >= 57  # 95 %
-    real = [g for g in found.alike if not any(photos.paths[i] in planted for i in g)]
+    real = [g for g in found.near_duplicates if not any(photos.paths[i] in planted for i in g)]
     assert sum(map(len, real)) <= 30, [[photos.paths[i] for i in g] for g in real]
 
 
-# Labels
+# Label issues
 
 
 def features_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Points around a center for each class, a little mixed."""
+    """Points around one center per class, slightly overlapping."""
     random_ = np.random.default_rng(seed)
     labels = np.arange(n, dtype=np.int32) % n_classes
     centers = random_.normal(size=(n_classes, 24)) * 1.2
     return (centers[labels] + random_.normal(size=(n, 24))).astype(np.float32), labels
 
 
-def test_wrong_labels_are_suspected_with_the_right_class() -> None:
+def test_wrong_labels_are_found_with_the_right_class() -> None:
     features, right = features_of(600, 4)
     given = right.copy()
     wrong = np.arange(0, 600, 23)
     given[wrong] = (given[wrong] + 1) % 4
-    found = suspects(features, given, np.arange(600))
-    named = {one.photo for one in found} & set(wrong.tolist())
+    found = find_label_issues(features, given, np.arange(600))
+    named = {one.position for one in found} & set(wrong.tolist())
     assert len(named) >= 0.9 * len(wrong)
     assert len(found) - len(named) <= 0.02 * 600
-    assert all(one.label == right[one.photo] for one in found if one.photo in named)
+    assert all(one.suggested_label == right[one.position] for one in found if one.position in named)
     assert [one.margin for one in found] == sorted((one.margin for one in found), reverse=True)
-    assert not suspects(features[right < 2], right[right < 2], np.arange(300))[3:]
+    assert not find_label_issues(features[right < 2], right[right < 2], np.arange(300))[3:]
 
 
-def test_leaving_out_is_as_training_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leave_one_out_equals_training_without(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = features_of(60, 3)
     features[7] = np.nan
     groups = np.arange(60)
-    groups[[20, 41]] = 3  # a photo and two copies of it
+    groups[[20, 41]] = 3  # a photo and two duplicates of it
     truth = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
     rows = np.delete(np.arange(60), 7)
-    monkeypatch.setattr(_labels, "_STRENGTHS", np.array([10.0]))
-    scores = _labels._without_itself(features, rows, truth[rows], groups[rows])
+    monkeypatch.setattr(_label_issues, "_L2", np.array([10.0]))
+    scores = _label_issues._leave_one_out(features, rows, truth[rows], groups[rows])
     table = features[rows].astype(float)
     table = (table - table.mean(0)) / (table.std(0) + 1e-6)
     table = np.hstack([table, np.ones((59, 1))])
@@ -201,57 +241,62 @@ def test_leaving_out_is_as_training_without(monkeypatch: pytest.MonkeyPatch) -> 
         assert np.allclose(table[k] @ weights, scores[k], atol=1e-6)
 
 
-def test_a_wrong_label_is_not_hidden_by_its_own_copies() -> None:
+def test_a_wrong_label_is_not_hidden_by_its_duplicates() -> None:
     features, labels = features_of(300, 3)
     given = labels.copy()
     features = np.concatenate([features, np.repeat(features[:1], 5, axis=0)])
     given = np.append(given, np.full(5, 1, np.int32))
-    given[0] = 1  # all six copies of a photo of class 0
+    given[0] = 1  # all six duplicates of a photo of class 0
     groups = np.append(np.arange(300), np.zeros(5, np.int64))
-    assert {0, *range(300, 305)} <= {one.photo for one in suspects(features, given, groups)}
+    assert {0, *range(300, 305)} <= {
+        one.position for one in find_label_issues(features, given, groups)
+    }
 
 
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (np.zeros((5, 3), np.float32), r"`features` must hold one row for each of 6.*\(5, 3\)"),
-        (np.zeros(6, np.float32), r"`features` must hold one row.*shape \(6,\)"),
+        (np.zeros((5, 3), np.float32), r"`features` must have one row for each of the 6.*\(5, 3\)"),
+        (np.zeros(6, np.float32), r"`features` must have one row.*shape \(6,\)"),
         (np.full((6, 3), np.nan, np.float32), r"`features` must hold finite numbers.*none"),
     ],
 )
 def test_features_that_do_not_fit(features: np.ndarray, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        suspects(features, np.zeros(6, np.int32), np.arange(6))
+        find_label_issues(features, np.zeros(6, np.int32), np.arange(6))
 
 
-def test_an_audit_with_features_names_suspects(scenes: Path) -> None:
+def test_an_audit_with_features_finds_label_issues(scenes: Path) -> None:
     street = sorted((scenes / "street").iterdir())[0]
     street.rename(scenes / "sea" / "in truth a street.jpg")
     photos = sl.scan(scenes)
-    features = sl.finetune.features(photos, backbone="scenelearn_tiny", weights=None, image_px=48)
+    features = sl.finetune.extract_features(
+        photos, backbone="scenelearn_tiny", weights=None, image_px=48
+    )
     assert features.shape == (90, features.shape[1])
     truth = photos.labels.copy()
     truth[photos.paths.index("sea/in truth a street.jpg")] = photos.class_names.index("street")
-    # Random weights tell scenes apart badly: the true classes beside them stand for good ones.
+    # Random weights separate scenes badly; the true classes stand in for good features.
     told = np.eye(6, dtype=np.float32)[truth]
     found = sl.audit(photos, features=np.hstack([features * 1e-3, told]))
-    assert [photos.paths[one.photo] for one in found.suspicious] == ["sea/in truth a street.jpg"]
-    assert found.to_rows()[-1]["looks_like"] == "street"
+    (issue,) = found.label_issues
+    assert photos.paths[issue.position] == "sea/in truth a street.jpg"
+    assert found.to_rows()[-1]["suggested_label"] == "street"
     assert "sea/in truth a street.jpg looks like street" in str(found)
-    assert found.to_json()["findings"][-1]["finding"] == "suspicious"
+    assert found.to_json()["findings"][-1]["finding"] == "label_issues"
 
 
 @pytest.mark.intel
-def test_labels_of_real_photos_that_were_changed_are_suspected(intel: Path, weights: Path) -> None:
+def test_changed_labels_of_real_photos_are_found(intel: Path, weights: Path) -> None:
     photos = sl.scan(intel)
     file = next(weights.glob("mobilenet_v2_0.35_*_notop.h5"))
-    features = sl.finetune.features(photos, weights=file)
+    features = sl.finetune.extract_features(photos, weights=file)
     random_ = np.random.default_rng(0)
     wrong = random_.choice(len(photos), len(photos) * 3 // 100, replace=False)
     given = photos.labels.copy()
     given[wrong] = (given[wrong] + random_.integers(1, 6, len(wrong))) % 6
-    found = suspects(features, given, np.arange(len(photos)))
-    named = {one.photo for one in found} & set(wrong.tolist())
+    found = find_label_issues(features, given, np.arange(len(photos)))
+    named = {one.position for one in found} & set(wrong.tolist())
     assert len(named) >= 0.75 * len(wrong)
     assert len(named) >= 0.5 * len(found)  # the rest: glaciers and mountains, mostly
 
@@ -259,7 +304,7 @@ def test_labels_of_real_photos_that_were_changed_are_suspected(intel: Path, weig
 # Quarantine
 
 
-def test_the_quarantine_holds_what_nothing_should_be_learned_from(tmp_path: Path) -> None:
+def test_the_quarantine(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
     for name, kept in (
         ("train/a", [0, 1, 2, 3]),
@@ -275,7 +320,7 @@ def test_the_quarantine_holds_what_nothing_should_be_learned_from(tmp_path: Path
     photos = sl.scan(tmp_path)
     found = sl.audit(photos)
     assert found.quarantine == (
-        "train/a/0.png",  # test/a/0.png is the same and tests
+        "train/a/0.png",  # identical to test/a/0.png, which is kept
         "train/a/3.png", "train/b/3.png",  # a and b
         "train/b/blank.png",
     )  # fmt: skip
@@ -285,7 +330,7 @@ def test_the_quarantine_holds_what_nothing_should_be_learned_from(tmp_path: Path
     assert found.to_json()["quarantine"] == list(found.quarantine)
 
 
-def test_files_of_several_pictures_are_flagged(scenes: Path) -> None:
+def test_files_with_several_images_are_found(scenes: Path) -> None:
     frames = [Image.new("RGB", (40, 40), (k * 60, 9, k)) for k in range(3)]
     for k, frame in enumerate(frames):
         frame.paste((255, 255, 255), (k * 9, 3, k * 9 + 8, 30))

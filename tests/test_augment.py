@@ -1,4 +1,4 @@
-"""Variation of photos: drawn as a function of (seed, epoch, index), applied as plain arithmetic."""
+"""Augmentation: sampled as a function of (seed, epoch, index), applied as plain arithmetic."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from scenelearn import augment
 from scenelearn._backend import keras
-from scenelearn.augment import OPERATIONS, POLICIES, Draws, Policy, apply, draw, exactly
+from scenelearn.augment import OPERATIONS, POLICIES, Parameters, Policy, apply, fixed, sample
 from scenelearn.errors import ArgumentError, PhotoError
 
 MANY = np.arange(2000)
 UINT8 = npt.NDArray[np.uint8]
 ALL = Policy(
-    **{name: operation.most / 8 for name, operation in OPERATIONS.items()}
+    **{name: operation.maximum / 8 for name, operation in OPERATIONS.items()}
     | {"zoom": 0.2, "posterize": 2}
 )
 ON_JAX = os.environ.get("KERAS_BACKEND", "jax") == "jax"
@@ -43,43 +43,43 @@ def soft(n: int = 2, height: int = 24, width: int = 24) -> UINT8:
     return np.stack([np.asarray(image) for image in images])
 
 
-def applied(images: Any, draws: Draws, **how: Any) -> npt.NDArray[Any]:
-    return np.asarray(keras().ops.convert_to_numpy(apply(images, draws, **how)))
+def applied(images: Any, parameters: Parameters, **how: Any) -> npt.NDArray[Any]:
+    return np.asarray(keras().ops.convert_to_numpy(apply(images, parameters, **how)))
 
 
-def done(images: Any, fill: Any = "reflect", image_px: Any = None, **values: float) -> Any:
-    return applied(images, exactly(len(images), fill=fill, **values), image_px=image_px)
+def augmented(images: Any, fill: Any = "reflect", image_px: Any = None, **values: float) -> Any:
+    return applied(images, fixed(len(images), fill=fill, **values), image_px=image_px)
 
 
 def pillow(images: UINT8, change: Callable[[Image.Image], Image.Image]) -> npt.NDArray[np.float64]:
     return np.stack([np.asarray(change(Image.fromarray(i)), float) for i in images])
 
 
-# Drawn
+# Sampling
 
 
-def test_a_draw_follows_from_seed_epoch_and_index_alone() -> None:
-    whole = draw("strong", 5, MANY, epoch=3)
+def test_parameters_depend_on_seed_epoch_and_index_only() -> None:
+    whole = sample("strong", 5, MANY, epoch=3)
     order = np.random.default_rng(0).permutation(MANY)
-    mixed = draw("strong", 5, order, epoch=3)
+    mixed = sample("strong", 5, order, epoch=3)
     for name, values in whole.values.items():
         assert np.array_equal(mixed.values[name], values[order]), name
-        alone = [draw("strong", 5, [k], epoch=3).values[name][0] for k in range(5)]
+        alone = [sample("strong", 5, [k], epoch=3).values[name][0] for k in range(5)]
         assert np.array_equal(alone, values[:5]), name
-    counted = draw("strong", 5, len(MANY), epoch=3)
-    assert np.array_equal(counted.arguments["place"], whole.arguments["place"])
+    counted = sample("strong", 5, len(MANY), epoch=3)
+    assert np.array_equal(counted.arguments["placement"], whole.arguments["placement"])
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(5, 4), (6, 3), (3, 5), (5 + 2**64, 3)])
-def test_another_seed_or_epoch_is_another_draw(seed: int, epoch: int) -> None:
-    one = draw("standard", 5, MANY, epoch=3).values["rotate"]
-    other = draw("standard", seed, MANY, epoch=epoch).values["rotate"]
+def test_other_seeds_and_epochs_give_independent_parameters(seed: int, epoch: int) -> None:
+    one = sample("standard", 5, MANY, epoch=3).values["rotate"]
+    other = sample("standard", seed, MANY, epoch=epoch).values["rotate"]
     assert (one != other).all()
     assert abs(np.corrcoef(one, other)[0, 1]) < 4 / len(MANY) ** 0.5
 
 
-def test_operations_are_drawn_independently_and_uniformly() -> None:
-    values = draw(Policy(rotate=10, hue=20, blur=2, contrast=0.5), 0, MANY).values
+def test_operations_are_sampled_independently_and_uniformly() -> None:
+    values = sample(Policy(rotate=10, hue=20, blur=2, contrast=0.5), 0, MANY).values
     table = np.stack([values[name] / most for name, most in
                       (("rotate", 10), ("hue", 20), ("contrast", 0.5), ("blur", 2))])  # fmt: skip
     correlations = np.corrcoef(table) - np.eye(4)
@@ -91,22 +91,22 @@ def test_operations_are_drawn_independently_and_uniformly() -> None:
         assert np.abs(quarters - 500).max() < 4 * math.sqrt(500 * 0.75)
 
 
-def test_the_same_rotation_whatever_else_is_asked_for() -> None:
-    alone = draw(Policy(rotate=10), 1, 50).values["rotate"]
-    among_others = draw("strong", 1, 50).values["rotate"] * (10 / 15)
+def test_rotation_does_not_depend_on_the_other_operations() -> None:
+    alone = sample(Policy(rotate=10), 1, 50).values["rotate"]
+    among_others = sample("strong", 1, 50).values["rotate"] * (10 / 15)
     assert np.allclose(among_others, alone, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
-def test_draws_stay_within_the_policy(name: str) -> None:
+def test_parameters_stay_within_the_policy(name: str) -> None:
     policy = POLICIES[name]
-    values = draw(policy, 0, MANY).values
-    assert set(policy.asked) == set(values) & set(OPERATIONS)
-    for operation in policy.asked:
+    values = sample(policy, 0, MANY).values
+    assert set(policy.operations) == set(values) & set(OPERATIONS)
+    for operation in policy.operations:
         most = getattr(policy, operation)
         if OPERATIONS[operation].unit == "probability":
             assert set(values[operation]) <= {0, 1}
-            if policy.pick is None or OPERATIONS[operation].kind == "base":
+            if policy.num_ops is None or OPERATIONS[operation].kind == "base":
                 assert abs(values[operation].mean() - most) < 4 * 0.5 / len(MANY) ** 0.5
         else:
             assert np.abs(values[operation]).max() <= most
@@ -114,100 +114,98 @@ def test_draws_stay_within_the_policy(name: str) -> None:
             assert (values[operation].min() < 0) == OPERATIONS[operation].signed
 
 
-@pytest.mark.parametrize(
-    ("crop", "stretch"), [(0.4, 0.2), (0.95, 2), (0.01, 1), (0, 0.5), (0.5, 0)]
-)
-def test_crops_keep_their_area_and_aspect(crop: float, stretch: float) -> None:
-    draws = draw(Policy(crop=crop, stretch=stretch, mirror=0.1), 0, MANY)
-    place = draws.arguments["place"].astype(float)
+@pytest.mark.parametrize(("crop", "aspect"), [(0.4, 0.2), (0.95, 2), (0.01, 1), (0, 0.5), (0.5, 0)])
+def test_crops_keep_their_area_and_aspect(crop: float, aspect: float) -> None:
+    parameters = sample(Policy(crop=crop, aspect=aspect, horizontal_flip=0.1), 0, MANY)
+    place = parameters.arguments["placement"].astype(float)
     width, height = place[:, 0, 0], place[:, 1, 1]
     assert (width * height).min() >= 1 - crop - 1e-6
     assert max(width.max(), height.max()) <= 1 + 1e-6
     assert (np.abs(place[:, 0, 2]) <= 1 - width + 1e-6).all()
     assert (np.abs(place[:, 1, 2]) <= 1 - height + 1e-6).all()
-    aspect = width / height
-    assert max(aspect.max(), 1 / aspect.min()) <= 1 + stretch + 1e-5
+    ratio = width / height
+    assert max(ratio.max(), 1 / ratio.min()) <= 1 + aspect + 1e-5
     if crop == 0.4:  # uniform in area; the mean within four standard errors
         assert abs((width * height).mean() - 0.8) < 4 * 0.4 / 12**0.5 / len(MANY) ** 0.5
         assert abs(place[:, 0, 2].mean()) < 0.01
 
 
-def test_trivial_picks_one_operation_or_none_each_about_equally_often() -> None:
+def test_trivial_chooses_one_operation_or_none_with_equal_probability() -> None:
     policy = POLICIES["trivial"]
-    draws = draw(policy, 0, 7000)
-    names = [name for name in policy.asked if OPERATIONS[name].kind != "base"]
+    parameters = sample(policy, 0, 7000)
+    names = [name for name in policy.operations if OPERATIONS[name].kind != "base"]
     assert len(names) == 13
-    happening = np.stack([draws.values[name] != 0 for name in names])
-    assert happening.sum(axis=0).max() == 1
-    for name, row in zip(names, happening, strict=True):
-        expected = 500 * (6 / 7 if name == "posterize" else 1)  # which may drop no bit
+    is_active = np.stack([parameters.values[name] != 0 for name in names])
+    assert is_active.sum(axis=0).max() == 1
+    for name, row in zip(names, is_active, strict=True):
+        expected = 500 * (6 / 7 if name == "posterize" else 1)  # it may drop no bits
         assert abs(row.sum() - expected) < 4 * math.sqrt(500), name
 
 
-def test_randaugment_picks_n_at_full_strength() -> None:
-    draws = draw(augment.randaugment(2, 15), 0, 500)
-    names = [n for n in draws.values if n in OPERATIONS and OPERATIONS[n].kind != "base"]
-    assert set(np.stack([draws.values[name] != 0 for name in names]).sum(axis=0)) == {1, 2}
-    assert set(np.round(draws.values["rotate"], 9)) == {-15, 0, 15}
-    assert set(draws.values["solarize"]) == {0, 0.5}
-    assert set(draws.values["posterize"]) == {0, 2}
-    assert set(draws.values["equalize"]) == {0, 1}
+def test_randaugment_chooses_n_operations_at_full_strength() -> None:
+    parameters = sample(augment.randaugment(2, 15), 0, 500)
+    names = [n for n in parameters.values if n in OPERATIONS and OPERATIONS[n].kind != "base"]
+    assert set(np.stack([parameters.values[name] != 0 for name in names]).sum(axis=0)) == {1, 2}
+    assert set(np.round(parameters.values["rotate"], 9)) == {-15, 0, 15}
+    assert set(parameters.values["solarize"]) == {0, 0.5}
+    assert set(parameters.values["posterize"]) == {0, 2}
+    assert set(parameters.values["equalize"]) == {0, 1}
 
 
-def test_some_of_the_draws() -> None:
-    draws = draw("strong", 0, 10)
+def test_indexing_parameters() -> None:
+    parameters = sample("strong", 0, 10)
     for rows in (slice(2, 5), [7, 1], np.array([True] * 3 + [False] * 7).nonzero()[0]):
-        some = draws[rows]
-        assert len(some) == len(np.arange(10)[rows])
-        for name, values in draws.arguments.items():
-            assert np.array_equal(some.arguments[name], values[rows])
+        part = parameters[rows]
+        assert len(part) == len(np.arange(10)[rows])
+        for name, values in parameters.arguments.items():
+            assert np.array_equal(part.arguments[name], values[rows])
     with pytest.raises(ArgumentError, match="a slice or a list of positions"):
-        draws[3]
+        parameters[3]
 
 
-def test_captions_say_what_was_drawn() -> None:
-    assert exactly(1, rotate=-3.14159, crop=0.25, gray=1).caption(0) == (
+def test_captions_describe_the_augmentation() -> None:
+    assert fixed(1, rotate=-3.14159, crop=0.25, gray=1).caption(0) == (
         "crop 0.25 of the area, rotate -3.14 degrees, gray"
     )
-    assert exactly(1, shift_x=0.5, posterize=3, mirror=0).caption(0) == (
-        "shift x +0.5 of the width, posterize 3 bits"
+    assert fixed(1, translate_x=0.5, posterize=3, horizontal_flip=0).caption(0) == (
+        "translate x +0.5 of the width, posterize 3 bits"
     )
-    assert draw("none", 0, 1).caption(0) == "as it is"
+    assert sample("none", 0, 1).caption(0) == "unchanged"
 
 
-def test_drawing_loads_no_backend() -> None:
+def test_sampling_loads_no_backend() -> None:
     code = (
-        "from scenelearn import augment; import sys; augment.draw('strong', 0, 3);"
-        "augment.exactly(2, rotate=1); augment.pair(0, 4); augment.randaugment();"
+        "from scenelearn import augment; import sys; augment.sample('strong', 0, 3);"
+        "augment.fixed(2, rotate=1); augment.sample_mix(0, 4); augment.randaugment();"
         "print(*({'jax', 'keras', 'tensorflow', 'torch'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not run.stdout.strip()
 
 
-def test_exactly_one_strength_for_each_photo() -> None:
+def test_fixed_takes_one_strength_per_photo() -> None:
     images, angles = noise(), [-10, 20]
-    together = applied(images, exactly(2, rotate=angles))
+    together = applied(images, fixed(2, rotate=angles))
     for k, angle in enumerate(angles):
-        assert np.array_equal(together[k], done(images, rotate=angle)[k])
+        assert np.array_equal(together[k], augmented(images, rotate=angle)[k])
 
 
-# Nothing happens
+# Identity
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_zero_strength_is_the_identity_bit_for_bit(name: str, dtype: str) -> None:
     images = noise() if dtype == "uint8" else noise().astype("float32") / 3
-    same = done(images, **{name: 0})
+    same = augmented(images, **{name: 0})
     assert same.dtype == dtype
     assert np.array_equal(same, images)
 
 
-def test_no_policy_gives_the_images_back() -> None:
+def test_policy_none_returns_the_images() -> None:
     images = noise()
-    assert np.array_equal(applied(images, draw("none", 0, 2)), images)
-    assert augment.policy("none").asked == ()
+    assert np.array_equal(applied(images, sample("none", 0, 2)), images)
+    assert augment.policy("none").operations == ()
 
 
 # Geometry
@@ -215,41 +213,41 @@ def test_no_policy_gives_the_images_back() -> None:
 
 def test_flips_and_right_angles_are_exact() -> None:
     images = noise()
-    assert np.array_equal(done(images, mirror=1), images[:, :, ::-1])
-    assert np.array_equal(done(images, upside_down=1), images[:, ::-1])
+    assert np.array_equal(augmented(images, horizontal_flip=1), images[:, :, ::-1])
+    assert np.array_equal(augmented(images, vertical_flip=1), images[:, ::-1])
     for turns in (-1, 1, 2):
         turned = np.rot90(images, turns, (1, 2))
-        assert np.array_equal(done(images, rotate=90 * turns), turned)
+        assert np.array_equal(augmented(images, rotate=90 * turns), turned)
         as_floats = images.astype("float32") / 7
         assert np.array_equal(
-            done(as_floats, rotate=90 * turns), np.rot90(as_floats, turns, (1, 2))
+            augmented(as_floats, rotate=90 * turns), np.rot90(as_floats, turns, (1, 2))
         )
 
 
-def test_only_the_mirrored_ones_are_mirrored() -> None:
+def test_only_the_chosen_photos_are_flipped() -> None:
     images = noise(3, 12, 18)
-    draws = draw(Policy(mirror=0.5), 3, 3)
-    chosen = draws.values["mirror"] == 1
+    parameters = sample(Policy(horizontal_flip=0.5), 3, 3)
+    chosen = parameters.values["horizontal_flip"] == 1
     assert 0 < chosen.sum() < 3
     expected = np.where(chosen[:, None, None, None], images[:, :, ::-1], images)
-    assert np.array_equal(applied(images, draws), expected)
+    assert np.array_equal(applied(images, parameters), expected)
 
 
 def in_pixels(height: int, width: int, **values: float) -> npt.NDArray[np.float64]:
-    """From the new image's pixels to the old one's, about the middle: matrices multiplied here."""
+    """The transform from the new image's pixels to the old, about the center, as one matrix."""
     get = dict.fromkeys(OPERATIONS, 0.0) | {"crop_x": 0.5, "crop_y": 0.5} | values
     angle, w, h = math.radians(get["rotate"]), width / 2, height / 2
     turn = np.array([[math.cos(angle), -math.sin(angle), 0],
                      [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])  # fmt: skip
-    flip = np.diag([1 - 2 * get["mirror"], 1 - 2 * get["upside_down"], 1])
+    flip = np.diag([1 - 2 * get["horizontal_flip"], 1 - 2 * get["vertical_flip"], 1])
     shear_x, shear_y = np.eye(3), np.eye(3)
     shear_x[0, 1] = math.tan(math.radians(get["shear_x"]))
     shear_y[1, 0] = math.tan(math.radians(get["shear_y"]))
     zoom = 1 + get["zoom"] if get["zoom"] > 0 else 1 / (1 - get["zoom"])
     tilt, shift, crop = np.eye(3), np.eye(3), np.eye(3)
-    tilt[2, :2] = get["tilt_x"] / w, get["tilt_y"] / h
-    shift[:2, 2] = -get["shift_x"] * width, -get["shift_y"] * height
-    area, aspect = 1 - get["crop"], 1 + get["stretch"]
+    tilt[2, :2] = get["perspective_x"] / w, get["perspective_y"] / h
+    shift[:2, 2] = -get["translate_x"] * width, -get["translate_y"] * height
+    area, aspect = 1 - get["crop"], 1 + get["aspect"]
     across, down = math.sqrt(area * aspect), math.sqrt(area / aspect)
     crop[0], crop[1] = (
         [across, 0, (1 - across) * (2 * get["crop_x"] - 1) * w],
@@ -259,7 +257,7 @@ def in_pixels(height: int, width: int, **values: float) -> npt.NDArray[np.float6
 
 
 def by_pillow(images: UINT8, matrix: npt.NDArray[np.float64]) -> Any:
-    """Pillow's own perspective transform; and where it is far enough from what is outside."""
+    """Pillow's perspective transform, and a mask of pixels that the border does not affect."""
     height, width = images.shape[1:3]
     to_middle, back = np.eye(3), np.eye(3)
     to_middle[:2, 2], back[:2, 2] = (-width / 2, -height / 2), (width / 2, height / 2)
@@ -283,68 +281,75 @@ def by_pillow(images: UINT8, matrix: npt.NDArray[np.float64]) -> Any:
         {"zoom": 0.5},
         {"shear_x": 20},
         {"shear_y": -15},
-        {"shift_x": 0.13, "shift_y": -0.21},
-        {"tilt_x": 0.2},
-        {"tilt_y": -0.15, "tilt_x": 0.1},
-        {"crop": 0.4, "stretch": 0.2, "crop_x": 0.1, "crop_y": 0.8},
-        {"crop": 0.3, "mirror": 1, "rotate": 12, "shear_x": 5, "shift_x": 0.1, "tilt_x": 0.1},
+        {"translate_x": 0.13, "translate_y": -0.21},
+        {"perspective_x": 0.2},
+        {"perspective_y": -0.15, "perspective_x": 0.1},
+        {"crop": 0.4, "aspect": 0.2, "crop_x": 0.1, "crop_y": 0.8},
+        {
+            "crop": 0.3,
+            "horizontal_flip": 1,
+            "rotate": 12,
+            "shear_x": 5,
+            "translate_x": 0.1,
+            "perspective_x": 0.1,
+        },
     ],
     ids=str,
 )
-def test_geometry_is_pillows(values: dict[str, float]) -> None:
+def test_geometry_matches_pillow(values: dict[str, float]) -> None:
     images = soft(2, 32, 40)
-    shown = done(images, fill=(0, 0, 0), **values).astype(float)
+    shown = augmented(images, fill=(0, 0, 0), **values).astype(float)
     expected, inside = by_pillow(images, in_pixels(32, 40, **values))
     assert inside.mean() > 0.3
     assert np.abs(shown - expected)[:, inside].max() <= 1
 
 
 @pytest.mark.parametrize(("fill", "mode"), [("reflect", "symmetric"), ("edge", "edge")])
-def test_what_lies_outside(fill: str, mode: Any) -> None:
+def test_fill_modes(fill: str, mode: Any) -> None:
     images = noise(2, 8, 16)
-    shown = done(images, fill=fill, shift_x=0.25, shift_y=-0.5)
+    shown = augmented(images, fill=fill, translate_x=0.25, translate_y=-0.5)
     padded = np.pad(images, ((0, 0), (0, 4), (4, 0), (0, 0)), mode)[:, 4:, :16]
     assert np.array_equal(shown, padded)
 
 
-def test_a_color_lies_outside() -> None:
+def test_fill_color() -> None:
     images = noise(2, 8, 16)
-    shown = done(images, fill=(255, 0, 10), shift_x=0.25)
+    shown = augmented(images, fill=(255, 0, 10), translate_x=0.25)
     assert np.array_equal(shown[:, :, 4:], images[:, :, :12])
     assert (shown[:, :, :4] == [255, 0, 10]).all()
 
 
 @pytest.mark.parametrize("px", [(36, 40), (24, 33)])
-def test_larger_is_pillows_bilinear(px: tuple[int, int]) -> None:
+def test_enlarging_matches_pillow_bilinear(px: tuple[int, int]) -> None:
     images = noise(2, 24, 24)
     size = px[::-1]
     expected = pillow(images, lambda i: i.resize(size, Image.Resampling.BILINEAR))
-    assert np.abs(done(images, image_px=px) - expected).max() <= 1
+    assert np.abs(augmented(images, image_px=px) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("px", [12, (24, 8)])
-def test_smaller_by_whole_steps_is_the_mean_of_the_pixels(px: Any) -> None:
+def test_shrinking_by_an_integer_factor_averages_pixels(px: Any) -> None:
     images = noise(2, 24, 24)
     h, w = (px, px) if isinstance(px, int) else px
     expected = images.reshape(2, h, 24 // h, w, 24 // w, 3).mean(axis=(2, 4))
-    assert np.abs(done(images, image_px=px) - expected).max() <= 0.501
+    assert np.abs(augmented(images, image_px=px) - expected).max() <= 0.501
     if px == 12:
         floats = images.astype("float32")
-        assert np.abs(done(floats, image_px=px) - expected).max() <= 1e-3
+        assert np.abs(augmented(floats, image_px=px) - expected).max() <= 1e-3
 
 
-def test_smaller_by_other_steps_does_not_alias() -> None:
+def test_shrinking_by_other_factors_does_not_alias() -> None:
     board = np.indices((48, 48)).sum(axis=0) % 2 * np.uint8(255)
     images = np.repeat(board[None, :, :, None], 3, axis=3).astype(np.uint8)
     box = Image.fromarray(images[0]).resize((34, 34), Image.Resampling.BOX)
-    assert done(images, image_px=34).std() < np.asarray(box).std() / 5
-    assert done(images, zoom=-1, fill="edge")[:, 14:34, 14:34].std() < 2
+    assert augmented(images, image_px=34).std() < np.asarray(box).std() / 5
+    assert augmented(images, zoom=-1, fill="edge")[:, 14:34, 14:34].std() < 2
 
 
-def test_crop_and_new_size_in_one() -> None:
+def test_crop_and_resize_in_one_step() -> None:
     images = soft(2, 48, 48)
-    shown = done(images, crop=0.75, crop_x=0, crop_y=1, image_px=24)
-    # Four look-ups a pixel, a quarter of a pixel up, down, left and right of its middle.
+    shown = augmented(images, crop=0.75, crop_x=0, crop_y=1, image_px=24)
+    # Four samples per pixel, a quarter of a pixel up, down, left and right of its center.
     near = np.pad(images.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
     near = (near[:, :-2] + 6 * near[:, 1:-1] + near[:, 2:]) / 8
     near = (near[:, :, :-2] + 6 * near[:, :, 1:-1] + near[:, :, 2:]) / 8
@@ -355,34 +360,34 @@ def test_crop_and_new_size_in_one() -> None:
 
 
 @pytest.mark.parametrize("stops", [-1.0, -0.3, 0.5, 2.0])
-def test_brightness_is_a_product_that_saturates(stops: float) -> None:
+def test_brightness_multiplies_and_saturates(stops: float) -> None:
     images = noise()
     expected = np.minimum(images * 2.0**stops, 255)
-    assert np.abs(done(images, brightness=stops) - expected).max() <= 0.501
+    assert np.abs(augmented(images, brightness=stops) - expected).max() <= 0.501
 
 
 @pytest.mark.parametrize("fraction", [-1.0, -0.4, 0.4, 1.0])
-def test_contrast_is_distance_from_mid_gray(fraction: float) -> None:
+def test_contrast_scales_the_distance_from_mid_gray(fraction: float) -> None:
     images = noise()
     expected = np.clip(127.5 + (1 + fraction) * (images - 127.5), 0, 255)
-    assert np.abs(done(images, contrast=fraction) - expected).max() <= 0.501
+    assert np.abs(augmented(images, contrast=fraction) - expected).max() <= 0.501
 
 
 @pytest.mark.parametrize("fraction", [-1.0, -0.3, 0.6])
-def test_saturation_is_pillows(fraction: float) -> None:
+def test_saturation_matches_pillow(fraction: float) -> None:
     images = noise()
     expected = pillow(images, lambda i: ImageEnhance.Color(i).enhance(1 + fraction))
-    assert np.abs(done(images, saturation=fraction) - expected).max() <= 1
+    assert np.abs(augmented(images, saturation=fraction) - expected).max() <= 1
 
 
-def test_gray_is_pillows() -> None:
+def test_gray_matches_pillow() -> None:
     images = noise()
     expected = pillow(images, lambda i: i.convert("L").convert("RGB"))
-    assert np.abs(done(images, gray=1) - expected).max() <= 1
+    assert np.abs(augmented(images, gray=1) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("degrees", [-90, 30, 180])
-def test_hue_turns_the_color_axes(degrees: float) -> None:
+def test_hue_rotates_the_chroma_axes(degrees: float) -> None:
     images = noise()
     to_yiq = np.array(
         [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
@@ -390,25 +395,25 @@ def test_hue_turns_the_color_axes(degrees: float) -> None:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     expected = np.clip(images @ (np.linalg.inv(to_yiq) @ turn @ to_yiq).T, 0, 255)
-    assert np.abs(done(images, hue=degrees) - expected).max() <= 0.501
+    assert np.abs(augmented(images, hue=degrees) - expected).max() <= 0.501
 
 
 def test_temperature_is_red_over_blue() -> None:
     images = noise()
     expected = np.minimum(images * [2**0.25, 1, 2**-0.25], 255)
-    assert np.abs(done(images, temperature=0.5) - expected).max() <= 0.501
+    assert np.abs(augmented(images, temperature=0.5) - expected).max() <= 0.501
 
 
-def test_colors_come_in_the_order_of_the_table() -> None:
-    images = soft(2, 24, 24).astype("float32") / 4 + 96  # nothing saturates on the way
+def test_color_operations_follow_the_order_of_operations() -> None:
+    images = soft(2, 24, 24).astype("float32") / 4 + 96  # no intermediate value saturates
     values = {"brightness": 0.2, "contrast": -0.3, "saturation": 0.2, "hue": 20, "temperature": 0.1}
     step = images
     for name, value in values.items():
-        step = done(step, **{name: value})
-    assert np.abs(done(images, **values) - step).max() < 1e-3
+        step = augmented(step, **{name: value})
+    assert np.abs(augmented(images, **values) - step).max() < 1e-3
 
 
-# The rest
+# Filters
 
 
 @pytest.mark.parametrize(
@@ -423,34 +428,34 @@ def test_colors_come_in_the_order_of_the_table() -> None:
         ({"sharpness": 0.9}, lambda i: ImageEnhance.Sharpness(i).enhance(1.9), 1),
         ({"sharpness": -0.7}, lambda i: ImageEnhance.Sharpness(i).enhance(0.3), 1),
     ],
-    ids=lambda given: str(given) if isinstance(given, dict) else None,
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
-def test_pillow_does_the_same(values: dict[str, float], change: Any, within: int) -> None:
+def test_filters_match_pillow(values: dict[str, float], change: Any, within: int) -> None:
     images = np.concatenate([noise(1, 32, 32), soft(1, 32, 32) // 2 + 40])
-    difference = np.abs(done(images, **values) - pillow(images, change))
+    difference = np.abs(augmented(images, **values) - pillow(images, change))
     assert difference[:, 1:-1, 1:-1].max() <= within
 
 
-def test_one_color_stays_as_it_is() -> None:
+def test_a_uniform_image_is_unchanged() -> None:
     images = np.full((1, 8, 8, 3), [10, 200, 0], np.uint8)
-    assert np.array_equal(done(images, equalize=1), images)
-    assert np.array_equal(done(images, autocontrast=1), images)
+    assert np.array_equal(augmented(images, equalize=1), images)
+    assert np.array_equal(augmented(images, autocontrast=1), images)
 
 
 @pytest.mark.parametrize("deviation", [0.4, 1.3])
-def test_blur_is_scipys_gaussian(deviation: float) -> None:
+def test_blur_matches_scipy(deviation: float) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     images = noise().astype("float32")
     sigma, radius = (0, deviation, deviation, 0), math.ceil(3 * deviation)
     expected = ndimage.gaussian_filter(images, sigma, mode="nearest", radius=radius)
-    assert np.abs(done(images, blur=deviation) - expected).max() < 1e-2
+    assert np.abs(augmented(images, blur=deviation) - expected).max() < 1e-2
 
 
-def test_noise_is_normal_and_of_its_own_for_each_photo_and_pixel() -> None:
+def test_noise_is_normal_and_independent_between_photos_and_pixels() -> None:
     images = np.full((2, 64, 64, 3), 128, "float32")
-    draws = draw(Policy(noise=20, mirror=0.1), 0, 2)
-    added = applied(images, draws) - 128
-    for photo, deviation in zip(added, draws.values["noise"], strict=True):
+    parameters = sample(Policy(noise=20, horizontal_flip=0.1), 0, 2)
+    added = applied(images, parameters) - 128
+    for photo, deviation in zip(added, parameters.values["noise"], strict=True):
         assert abs(photo.mean()) < 4 * deviation / photo.size**0.5
         assert abs(photo.std() / deviation - 1) < 0.05
         within = (np.abs(photo) < deviation).mean()
@@ -460,19 +465,19 @@ def test_noise_is_normal_and_of_its_own_for_each_photo_and_pixel() -> None:
         (flat[0], flat[1]), (flat[0][:-1], flat[0][1:]), (flat[0][:-192], flat[0][192:]),
     ):  # fmt: skip
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / len(other) ** 0.5
-    assert np.array_equal(applied(images, draws) - 128, added)
+    assert np.array_equal(applied(images, parameters) - 128, added)
 
 
 @pytest.mark.parametrize(("multiple", "quality"), [(1, 50), (5, 10)])
-def test_blocks_are_those_of_a_jpeg(multiple: float, quality: int) -> None:
+def test_jpeg_blocks_match_a_jpeg(multiple: float, quality: int) -> None:
     def jpeg(image: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
         image.save(buffer, "jpeg", quality=quality, subsampling=0)
         return Image.open(buffer)
 
     images = soft(2, 32, 40)
-    shown, saved = done(images, blocks=multiple).astype(float), pillow(images, jpeg)
-    # A JPEG's whole-number arithmetic rounds a coefficient the other way here and there.
+    shown, saved = augmented(images, jpeg_blocks=multiple).astype(float), pillow(images, jpeg)
+    # The integer arithmetic of JPEG rounds a few coefficients the other way.
     assert np.abs(shown - saved).mean() < 0.2 * np.abs(images - saved).mean()
 
     fft = pytest.importorskip("scipy.fft")
@@ -481,29 +486,29 @@ def test_blocks_are_those_of_a_jpeg(multiple: float, quality: int) -> None:
     tiles = gray[..., 0].reshape(2, 4, 8, 5, 8).astype(float) - 128
     found = np.round(fft.dctn(tiles, axes=(2, 4), norm="ortho") / steps[:, None]) * steps[:, None]
     expected = fft.idctn(found, axes=(2, 4), norm="ortho").reshape(2, 32, 40) + 128
-    difference = np.abs(done(gray, blocks=multiple)[..., 0] - np.clip(expected, 0, 255))
+    difference = np.abs(augmented(gray, jpeg_blocks=multiple)[..., 0] - np.clip(expected, 0, 255))
     assert (difference <= 1).mean() > 0.95  # coefficients halfway between two steps
 
 
-def test_erase_leaves_the_rest() -> None:
+def test_erase_changes_the_box_only() -> None:
     images = noise(2, 20, 40)
-    shown = done(images, erase=0.25, erase_x=1, erase_y=0)
+    shown = augmented(images, erase=0.25, erase_x=1, erase_y=0)
     expected = images.copy()
     expected[:, :10, 20:] = 128
     assert np.array_equal(shown, expected)
-    share = (
-        applied(np.zeros((200, 20, 20, 3), np.uint8), draw(Policy(erase=0.5), 0, 200)) > 0
+    fraction = (
+        applied(np.zeros((200, 20, 20, 3), np.uint8), sample(Policy(erase=0.5), 0, 200)) > 0
     ).mean()
-    assert abs(share - 0.25) < 0.04
+    assert abs(fraction - 0.25) < 0.04
 
 
-# Batches, sizes, odd input
+# Batches, sizes, unusual input
 
 
-def test_a_batch_split_in_two_gives_the_same() -> None:
-    images, draws = noise(4, 24, 24), draw(ALL, 7, 4)
-    whole = applied(images, draws)
-    parts = [applied(images[rows], draws[rows]) for rows in (slice(0, 2), slice(2, 4))]
+def test_splitting_a_batch_does_not_change_the_images() -> None:
+    images, parameters = noise(4, 24, 24), sample(ALL, 7, 4)
+    whole = applied(images, parameters)
+    parts = [applied(images[rows], parameters[rows]) for rows in (slice(0, 2), slice(2, 4))]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -514,57 +519,60 @@ def test_a_batch_split_in_two_gives_the_same() -> None:
 )
 def test_images_of_any_shape(shape: tuple[int, ...], dtype: str) -> None:
     images = np.full(shape, 77, dtype)
-    shown = applied(images, draw(ALL if dtype == "uint8" else "standard", 0, len(images)))
+    shown = applied(images, sample(ALL if dtype == "uint8" else "standard", 0, len(images)))
     assert (shown.shape, shown.dtype) == (shape, dtype)
     assert np.isfinite(shown).all()
-    still = done(images, rotate=30, crop=0.5, tilt_x=0.2)
+    still = augmented(images, rotate=30, crop=0.5, perspective_x=0.2)
     assert np.array_equal(still, images) if dtype == "uint8" else np.allclose(still, images)
 
 
-def test_no_images_are_no_trouble() -> None:
+def test_an_empty_batch() -> None:
     empty = noise(0, 12, 16)
-    assert applied(empty, draw("strong", 0, 0)).shape == (0, 12, 16, 3)
-    assert applied(empty, draw("standard", 0, []), image_px=8).shape == (0, 8, 8, 3)
+    assert applied(empty, sample("strong", 0, 0)).shape == (0, 12, 16, 3)
+    assert applied(empty, sample("standard", 0, []), image_px=8).shape == (0, 8, 8, 3)
 
 
-def test_the_given_images_are_left_alone() -> None:
+def test_the_input_is_not_modified() -> None:
     images = noise()
     before = images.copy()
-    applied(images, draw("strong", 0, 2))
+    applied(images, sample("strong", 0, 2))
     assert np.array_equal(images, before)
 
 
 @pytest.mark.parametrize(
     ("given", "back"), [("float16", "float16"), ("float32", "float32"), ("float64", "float32")]
 )
-def test_floats_come_back_as_floats(given: str, back: str) -> None:
+def test_floats_stay_floats(given: str, back: str) -> None:
     images = noise().astype(given)
-    shown = applied(images, draw("standard", 0, 2))
+    shown = applied(images, sample("standard", 0, 2))
     assert shown.dtype == back
-    expected = applied(noise().astype("float32"), draw("standard", 0, 2))
+    expected = applied(noise().astype("float32"), sample("standard", 0, 2))
     assert np.abs(shown.astype("float32") - expected).max() <= 0.2
 
 
-def test_whole_numbers_are_the_floats_rounded() -> None:
-    images, draws = noise(4), draw("standard", 1, 4)
-    assert np.abs(applied(images, draws) - applied(images.astype("float32"), draws)).max() <= 0.51
+def test_uint8_is_float32_rounded() -> None:
+    images, parameters = noise(4), sample("standard", 1, 4)
+    assert (
+        np.abs(applied(images, parameters) - applied(images.astype("float32"), parameters)).max()
+        <= 0.51
+    )
 
 
 @pytest.mark.parametrize("name", ["standard", "trivial"])
-def test_what_is_not_a_number_stays_in_its_photo(name: str) -> None:
+def test_nan_stays_in_its_photo(name: str) -> None:
     images = soft(4, 24, 24).astype("float32")
     holed = images.copy()
     holed[2, 10, 11, 1] = np.nan
-    draws = draw(name, 3, 4)
-    whole, shown = applied(images, draws), applied(holed, draws)
+    parameters = sample(name, 3, 4)
+    whole, shown = applied(images, parameters), applied(holed, parameters)
     others = [0, 1, 3]
     assert np.array_equal(shown[others], whole[others])
-    if name == "standard":  # and there among its neighbors
+    if name == "standard":  # and next to its position
         assert 0 < np.isnan(shown[2]).sum() <= 3 * 16
         seen = ~np.isnan(shown[2])
         assert np.allclose(shown[2][seen], whole[2][seen])
-    assert np.isnan(done(holed, equalize=1)).sum() == 1
-    assert np.array_equal(done(holed, rotate=0), holed, equal_nan=True)
+    assert np.isnan(augmented(holed, equalize=1)).sum() == 1
+    assert np.array_equal(augmented(holed, rotate=0), holed, equal_nan=True)
 
 
 # Errors
@@ -572,7 +580,7 @@ def test_what_is_not_a_number_stays_in_its_photo(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_policies_out_of_range(name: str) -> None:
-    most = OPERATIONS[name].most
+    most = OPERATIONS[name].maximum
     for value in (-0.1, most + 0.1, most + 1, float("nan"), "1", None, True, [0.1]):
         with pytest.raises(ArgumentError, match=rf"`{name}` must be .*Received: {name}=.*never"):
             Policy(**{name: value})
@@ -582,22 +590,22 @@ def test_policies_out_of_range(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"pick": 0}, "`pick` must be .*Received: pick=0"),
-        ({"pick": 1.5}, "`pick` must be"),
-        ({"fixed": 1}, "`fixed` must be"),
-        ({"posterize": 2.0}, "`posterize` must be a whole number"),
+        ({"num_ops": 0}, "`num_ops` must be .*Received: num_ops=0"),
+        ({"num_ops": 1.5}, "`num_ops` must be"),
+        ({"fixed_magnitude": 1}, "`fixed_magnitude` must be"),
+        ({"posterize": 2.0}, "`posterize` must be an integer"),
         ({"fill": "wrap"}, "`fill` must be 'reflect', 'edge' or a color.*Received: fill='wrap'"),
         ({"fill": (0, 0)}, "`fill` must be"),
         ({"fill": (0, 0, 256)}, "`fill` must be"),
     ],
 )
-def test_other_settings_out_of_range(values: dict[str, Any], said: str) -> None:
+def test_other_policy_fields_out_of_range(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         Policy(**values)
 
 
 def test_a_policy_by_name_value_and_itself() -> None:
-    mine = Policy(rotate=3, fill=(1, 2, 3), pick=1)
+    mine = Policy(rotate=3, fill=(1, 2, 3), num_ops=1)
     assert augment.policy(mine) is mine
     assert augment.policy("light") == POLICIES["light"]
     for one in (mine, *POLICIES.values(), augment.randaugment(1, 20)):
@@ -605,7 +613,7 @@ def test_a_policy_by_name_value_and_itself() -> None:
     for wrong in ("heavy", 3, None):
         with pytest.raises(ArgumentError, match=r"must be one of 'none', 'light'.*Received: "):
             augment.policy(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match=r"known names.*Received: .*'turn'"):
+    with pytest.raises(ArgumentError, match=r"known fields.*Received: .*'turn'"):
         augment.policy({"turn": 3})
 
 
@@ -628,10 +636,10 @@ def test_randaugment_out_of_range(n: Any, m: Any) -> None:
         ("n", (0, True, 0)),
     ],
 )
-def test_draws_out_of_range(name: str, arguments: tuple[Any, Any, Any]) -> None:
+def test_sampling_arguments_out_of_range(name: str, arguments: tuple[Any, Any, Any]) -> None:
     seed, n, epoch = arguments
     with pytest.raises(ArgumentError, match=rf"`{name}` must be .*Received: "):
-        draw("standard", seed, n, epoch=epoch)
+        sample("standard", seed, n, epoch=epoch)
 
 
 @pytest.mark.parametrize(
@@ -645,13 +653,13 @@ def test_draws_out_of_range(name: str, arguments: tuple[Any, Any, Any]) -> None:
         {"hue": True},
         {"rotate": [1, 2]},
         {"crop": None},
-        {"mirror": float("nan")},
+        {"horizontal_flip": float("nan")},
     ],
     ids=str,
 )
-def test_exactly_what_is_not_there(values: dict[str, Any]) -> None:
+def test_fixed_with_invalid_values(values: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=r"must be .*Received: "):
-        exactly(1, **values)
+        fixed(1, **values)
 
 
 @pytest.mark.parametrize(
@@ -670,19 +678,21 @@ def test_exactly_what_is_not_there(values: dict[str, Any]) -> None:
     ],
     ids=["n", "one", "two colors", "rank 5", "no rows", "int", "object", "bool", "list", "None"],
 )
-def test_images_that_do_not_fit(images: Any) -> None:
+def test_images_of_a_wrong_shape_or_dtype(images: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`images` must .*Received: "):
-        apply(images, draw("standard", 0, 2))
+        apply(images, sample("standard", 0, 2))
 
 
 @pytest.mark.parametrize("px", [0, -3, 1.5, "160", (1, 2, 3), (0, 5), True])
-def test_sizes_that_are_none(px: Any) -> None:
+def test_image_px_out_of_range(px: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`image_px` must be .*Received: image_px="):
-        apply(noise(), draw("standard", 0, 2), image_px=px)
+        apply(noise(), sample("standard", 0, 2), image_px=px)
 
 
-def test_draws_that_are_none() -> None:
-    with pytest.raises(ArgumentError, match=r"`draws` must come from `draw`.*Received: dict"):
+def test_parameters_of_a_wrong_type() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"`parameters` must come from `sample` or `fixed`.*Received: dict"
+    ):
         apply(noise(), {})  # type: ignore[arg-type]
 
 
@@ -690,15 +700,15 @@ def test_draws_that_are_none() -> None:
 
 
 @pytest.mark.skipif(not ON_JAX, reason="compiled programs are JAX's")
-def test_one_compile_serves_all_epochs() -> None:
+def test_programs_are_compiled_once_for_all_epochs() -> None:
     import jax
 
     images = noise(4, 24, 24)
     for name in ("standard", "strong"):
-        applied(images, draw(name, 0, 4, epoch=0))
+        applied(images, sample(name, 0, 4, epoch=0))
         with jax.no_tracing():
             for epoch in range(1, 4):
-                apply(images, draw(name, 0, [5, 2, 9, epoch], epoch=epoch))
+                apply(images, sample(name, 0, [5, 2, 9, epoch], epoch=epoch))
 
 
 def small_model(vary: Any, dtype: str = "uint8") -> Any:
@@ -715,15 +725,15 @@ def test_the_layer_keeps_the_model_compiled_and_compiles_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = small_model(augment.layer("standard"))
-    from scenelearn.augment import _keras_layer
+    from scenelearn.augment import _layer
 
-    calls, run = [], _keras_layer.run
+    calls, run = [], _layer.apply_arguments
 
     def counted(*arguments: Any, **how: Any) -> Any:
         calls.append(1)
         return run(*arguments, **how)
 
-    monkeypatch.setattr(_keras_layer, "run", counted)
+    monkeypatch.setattr(_layer, "apply_arguments", counted)
     images, labels = noise(8, 16, 16), np.arange(8) % 3
     model.fit(images, labels, batch_size=4, epochs=1, verbose=0)
     once = len(calls)
@@ -745,8 +755,8 @@ def test_the_layer_is_the_identity_at_inference_and_random_in_training() -> None
     assert np.array_equal(as_array(again(images, training=True)), one)
 
 
-def test_the_layer_mirrors_as_often_as_it_is_told() -> None:
-    images, flips = noise(), augment.layer(Policy(mirror=0.5))
+def test_the_layer_flips_with_the_given_probability() -> None:
+    images, flips = noise(), augment.layer(Policy(horizontal_flip=0.5))
     shown = [keras().ops.convert_to_numpy(flips(images, training=True)) for _ in range(32)]
     mirrored, same = (
         np.concatenate([(batch == of).all(axis=(1, 2, 3)) for batch in shown])
@@ -770,73 +780,79 @@ def test_the_layer_is_saved_with_its_model(policy: Any, tmp_path: Path) -> None:
     assert type(loaded.get_layer("vary")) is augment.register()
 
 
-def test_layers_out_of_range() -> None:
+def test_layer_arguments_out_of_range() -> None:
     with pytest.raises(ArgumentError, match="must be one of"):
         augment.layer("heavy")
     with pytest.raises(ArgumentError, match="`seed` must be"):
         augment.layer("light", seed=-1)
 
 
-# Across photos
+# MixUp and CutMix
 
 
-def test_pairs_are_a_function_of_seed_epoch_and_step() -> None:
-    one, same, other = augment.pair(3, 9), augment.pair(3, 9), augment.pair(3, 9, step=1)
+def test_mix_parameters_depend_on_seed_epoch_and_step_only() -> None:
+    one, same, other = (
+        augment.sample_mix(3, 9),
+        augment.sample_mix(3, 9),
+        augment.sample_mix(3, 9, step=1),
+    )
     assert np.array_equal(one.box, same.box)
     assert not np.array_equal(one.box, other.box)
-    for pairs in (one, other, augment.pair(0, 2)):
-        n = len(pairs)
-        assert sorted(pairs.partner) == list(range(n))
-        assert (pairs.partner != np.arange(n)).all()
-    many = augment.pair(0, 4000)
-    assert abs((many.share < 1).mean() - 0.5) < 0.04
-    assert (augment.pair(0, 50, cutmix=0).box == 0).all()
-    assert (augment.pair(0, 50, mixup=0).share == 1).all()
-    shares = augment.pair(0, 4000, mixup=1, cutmix=0).share  # Beta(1, 1) is uniform
-    assert np.abs(np.histogram(shares, 4, (0, 1))[0] - 1000).max() < 4 * math.sqrt(750)
+    for mix_parameters in (one, other, augment.sample_mix(0, 2)):
+        n = len(mix_parameters)
+        assert sorted(mix_parameters.partner) == list(range(n))
+        assert (mix_parameters.partner != np.arange(n)).all()
+    many = augment.sample_mix(0, 4000)
+    assert abs((many.lam < 1).mean() - 0.5) < 0.04
+    assert (augment.sample_mix(0, 50, cutmix_alpha=0).box == 0).all()
+    assert (augment.sample_mix(0, 50, mixup_alpha=0).lam == 1).all()
+    lams = augment.sample_mix(0, 4000, mixup_alpha=1, cutmix_alpha=0).lam  # Beta(1, 1) is uniform
+    assert np.abs(np.histogram(lams, 4, (0, 1))[0] - 1000).max() < 4 * math.sqrt(750)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_mixup_is_a_weighted_mean(dtype: str) -> None:
     images, labels = noise(5, 6, 8).astype(dtype), np.array([0, 2, 1, 1, 0])
-    pairs = augment.pair(1, 5, cutmix=0, mixup=1)
+    mix_parameters = augment.sample_mix(1, 5, cutmix_alpha=0, mixup_alpha=1)
     mixed, soft_labels = map(
-        keras().ops.convert_to_numpy, augment.mix(images, labels, pairs, n_classes=3)
+        keras().ops.convert_to_numpy, augment.apply_mix(images, labels, mix_parameters, n_classes=3)
     )
-    share = pairs.share[:, None, None, None].astype(float)
-    expected = share * images + (1 - share) * images[pairs.partner]
+    lam = mix_parameters.lam[:, None, None, None].astype(float)
+    expected = lam * images + (1 - lam) * images[mix_parameters.partner]
     assert mixed.dtype == dtype
     assert np.abs(mixed - expected).max() <= (0.501 if dtype == "uint8" else 1e-3)
     one_hot = np.eye(3)[labels]
-    share = pairs.share[:, None]
+    lam = mix_parameters.lam[:, None]
     assert np.allclose(
-        soft_labels, share * one_hot + (1 - share) * one_hot[pairs.partner], atol=1e-6
+        soft_labels, lam * one_hot + (1 - lam) * one_hot[mix_parameters.partner], atol=1e-6
     )
 
 
-def test_cutmix_counts_pixels() -> None:
+def test_cutmix_weights_labels_by_pixels() -> None:
     images, labels = noise(20, 10, 10), np.eye(20, dtype="float32")
-    pairs = augment.pair(1, 20, mixup=0)
-    mixed, soft_labels = map(keras().ops.convert_to_numpy, augment.mix(images, labels, pairs))
-    own, others = ((mixed == of).all(axis=3) for of in (images, images[pairs.partner]))
+    mix_parameters = augment.sample_mix(1, 20, mixup_alpha=0)
+    mixed, soft_labels = map(
+        keras().ops.convert_to_numpy, augment.apply_mix(images, labels, mix_parameters)
+    )
+    own, others = ((mixed == of).all(axis=3) for of in (images, images[mix_parameters.partner]))
     assert (own | others).all()
     part = own.mean(axis=(1, 2))
     assert np.allclose(np.diag(soft_labels), part, atol=1e-6)
-    assert np.allclose(soft_labels[np.arange(20), pairs.partner], 1 - part, atol=1e-6)
+    assert np.allclose(soft_labels[np.arange(20), mix_parameters.partner], 1 - part, atol=1e-6)
     assert np.allclose(soft_labels.sum(axis=1), 1, atol=1e-6)
     for k in range(20):  # what comes from the partner is one rectangle
         rows, columns = (~own[k]).any(axis=1), (~own[k]).any(axis=0)
         assert (~own[k]).sum() == rows.sum() * columns.sum()
 
 
-def test_losses_and_metrics_take_soft_labels() -> None:
+def test_keras_accepts_soft_labels() -> None:
     k = keras()
     model = small_model(k.layers.Identity())
     model.compile(
         "sgd", k.losses.CategoricalCrossentropy(from_logits=True), metrics=["categorical_accuracy"]
     )
-    mixed, soft_labels = augment.mix(
-        noise(6, 16, 16), np.arange(6) % 3, augment.pair(0, 6), n_classes=3
+    mixed, soft_labels = augment.apply_mix(
+        noise(6, 16, 16), np.arange(6) % 3, augment.sample_mix(0, 6), n_classes=3
     )
     losses = model.train_on_batch(mixed, soft_labels, return_dict=True)
     assert np.isfinite(float(losses["loss"]))
@@ -855,29 +871,29 @@ def test_losses_and_metrics_take_soft_labels() -> None:
         ([[0.5, 0.5]] * 2, 3, "`labels` must be"),
     ],
 )
-def test_labels_that_do_not_fit(labels: Any, n_classes: Any, said: str) -> None:
+def test_invalid_labels(labels: Any, n_classes: Any, said: str) -> None:
     with pytest.raises(ArgumentError, match=f"{said}.*Received: "):
-        augment.mix(noise(2), np.array(labels), augment.pair(0, 2), n_classes=n_classes)
+        augment.apply_mix(noise(2), np.array(labels), augment.sample_mix(0, 2), n_classes=n_classes)
 
 
-def test_images_that_do_not_fit_their_pairs() -> None:
+def test_images_that_do_not_match_the_mix_parameters() -> None:
     with pytest.raises(ArgumentError, match=r"`images` must .*Received: "):
-        augment.mix(noise(3), np.zeros(3, int), augment.pair(0, 2), n_classes=2)
+        augment.apply_mix(noise(3), np.zeros(3, int), augment.sample_mix(0, 2), n_classes=2)
 
 
 @pytest.mark.parametrize(
     "how",
-    [{"seed": -1}, {"n": -1}, {"step": -1}, {"epoch": 0.5}, {"mixup": -1}, {"cutmix": "1"},
-     {"mixup": 0, "cutmix": 0}],
+    [{"seed": -1}, {"n": -1}, {"step": -1}, {"epoch": 0.5}, {"mixup_alpha": -1},
+     {"cutmix_alpha": "1"}, {"mixup_alpha": 0, "cutmix_alpha": 0}],
     ids=str,
 )  # fmt: skip
-def test_pairs_out_of_range(how: dict[str, Any]) -> None:
+def test_mix_arguments_out_of_range(how: dict[str, Any]) -> None:
     name = next(iter(how))
     with pytest.raises(ArgumentError, match=rf"`{name}` must be .*Received: {name}="):
-        augment.pair(**{"seed": 0, "n": 4} | how)
+        augment.sample_mix(**{"seed": 0, "n": 4} | how)
 
 
-# All backends
+# Other backends
 
 
 _EACH = """
@@ -889,14 +905,14 @@ images = np.random.default_rng(0).integers(0, 256, (6, 20, 28, 3), dtype=np.uint
 found = {}
 for name in augment.POLICIES:
     for kind in ("uint8", "float32"):
-        varied = augment.apply(images.astype(kind), augment.draw(name, 1, 6))
+        varied = augment.apply(images.astype(kind), augment.sample(name, 1, 6))
         found[f"{name} {kind}"] = keras().ops.convert_to_numpy(varied)
 for name, operation in augment.OPERATIONS.items():
-    draws = augment.exactly(6, **{name: operation.most / 2 if name != "posterize" else 3})
-    found[name] = keras().ops.convert_to_numpy(augment.apply(images.astype("float32"), draws))
-smaller = augment.apply(images, augment.draw("strong", 0, 6), image_px=9)
+    parameters = augment.fixed(6, **{name: operation.maximum / 2 if name != "posterize" else 3})
+    found[name] = keras().ops.convert_to_numpy(augment.apply(images.astype("float32"), parameters))
+smaller = augment.apply(images, augment.sample("strong", 0, 6), image_px=9)
 found["smaller uint8"] = keras().ops.convert_to_numpy(smaller)
-mixed, soft = augment.mix(images, np.arange(6), augment.pair(0, 6), n_classes=6)
+mixed, soft = augment.apply_mix(images, np.arange(6), augment.sample_mix(0, 6), n_classes=6)
 found["mixed uint8"], found["soft"] = map(keras().ops.convert_to_numpy, (mixed, soft))
 np.savez(sys.argv[1], **found)
 """
@@ -919,14 +935,14 @@ def test_backends_agree(tmp_path: Path) -> None:
             other, scale = found[backend][name], 1 if name == "soft" else 255
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
             difference = np.abs(one.astype(float) - other.astype(float)) / scale
-            # Rounding, thresholds and quantization turn a difference in the last bit into a step.
-            steps = "uint8" in name or name in {"blocks", "trivial float32"}
+            # Rounding, thresholds and quantization amplify a difference in the last bit to a step.
+            steps = "uint8" in name or name in {"jpeg_blocks", "trivial float32"}
             assert (difference <= 1e-4).mean() >= (0.999 if steps else 1), (backend, name)
             if "uint8" in name and "trivial" not in name:
                 assert difference.max() <= 1.001 / 255, (backend, name)
 
 
-# To look at
+# Previews
 
 
 def test_a_preview_shows_the_photo_first(tmp_path: Path) -> None:
@@ -936,10 +952,10 @@ def test_a_preview_shows_the_photo_first(tmp_path: Path) -> None:
     middle = Image.fromarray(images[0]).crop((5, 0, 35, 30))
     expected = np.asarray(middle.resize((24, 24), Image.Resampling.BICUBIC), float)
     assert np.abs(grid.images[0, 0] - expected).max() <= 2
-    draws = draw("strong", 0, 8)
-    assert grid.captions[1] == ("original", *(draws.caption(k) for k in range(4, 8)))
-    varied = applied(np.repeat(grid.images[:, 0], 4, axis=0), draws)
-    assert np.array_equal(grid.images[:, 1:].reshape(8, 24, 24, 3), varied)
+    parameters = sample("strong", 0, 8)
+    assert grid.captions[1] == ("original", *(parameters.caption(k) for k in range(4, 8)))
+    variants = applied(np.repeat(grid.images[:, 0], 4, axis=0), parameters)
+    assert np.array_equal(grid.images[:, 1:].reshape(8, 24, 24, 3), variants)
 
     page = grid._repr_html_()
     assert page.count("<img ") == page.count("alt=") == page.count("<figcaption") == 10
@@ -948,35 +964,35 @@ def test_a_preview_shows_the_photo_first(tmp_path: Path) -> None:
     text = grid.save(tmp_path / "grid.html").read_text(encoding="utf-8")
     assert page in text
     with Image.open(grid.save(tmp_path / "grid.png")) as picture:
-        assert picture.size == grid.picture().size
+        assert picture.size == grid.to_image().size
         assert np.array_equal(np.asarray(picture)[8:32, 8:32], grid.images[0, 0])
     assert {path.name for path in tmp_path.iterdir()} == {"grid.html", "grid.png"}
     with pytest.raises(ArgumentError, match=r"`path` must end in \.html"):
         grid.save(tmp_path / "grid.gif")
 
 
-def test_a_preview_of_files_and_of_draws(scenes: Path) -> None:
+def test_a_preview_of_files_with_fixed_parameters(scenes: Path) -> None:
     import scenelearn as sl
 
     photos = sl.scan(scenes)
-    draws = exactly(1, rotate=90)
-    grid = augment.preview(photos, draws, rows=3, image_px=24)
+    parameters = fixed(1, rotate=90)
+    grid = augment.preview(photos, parameters, rows=3, image_px=24)
     assert grid.captions == (("original", "rotate +90 degrees"),) * 3
     assert np.array_equal(grid.images[:, 1], np.rot90(grid.images[:, 0], 1, (1, 2)))
     files = [photos.folder / photos.paths[0], photos.folder / photos.paths[-1]]
-    again = augment.preview(files, draws, image_px=24)
+    again = augment.preview(files, parameters, image_px=24)
     assert np.array_equal(again.images, grid.images[[0, 2]])
-    one = augment.preview(str(files[0]), draws, image_px=24)
+    one = augment.preview(str(files[0]), parameters, image_px=24)
     assert np.array_equal(one.images, again.images[:1])
 
 
-def test_previews_of_nothing(tmp_path: Path) -> None:
+def test_previews_without_valid_photos(tmp_path: Path) -> None:
     for nothing in ([], 3, noise(0)):
         with pytest.raises(ArgumentError, match=r"`photos` must be .*Received: "):
             augment.preview(nothing)
     with pytest.raises(ArgumentError, match=r"shape \(height, width, 3\).*Received: shape"):
         augment.preview(noise(2)[..., 0])
-    with pytest.raises(ArgumentError, match="`n` must be a whole number of at least 1"):
+    with pytest.raises(ArgumentError, match="`n` must be an integer of at least 1"):
         augment.preview(noise(2), n=0)
     (tmp_path / "text.jpg").write_text("no photo")
     for path in (tmp_path / "text.jpg", tmp_path / "missing.jpg"):

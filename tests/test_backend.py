@@ -1,4 +1,4 @@
-"""Which backend is picked, and that the user's files stay as they are."""
+"""The choice of the backend; the user's files are not modified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scenelearn.errors import BackendError
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names = {"jax", "torch"}
-    monkeypatch.setattr(_backend, "_installed", lambda name: name in names)
+    monkeypatch.setattr(_backend, "_is_installed", lambda name: name in names)
     return names
 
 
@@ -28,7 +28,7 @@ def settings_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_jax_is_picked_where_nobody_chose(installed: set[str], tmp_path: Path) -> None:
+def test_jax_is_the_default(installed: set[str], tmp_path: Path) -> None:
     assert _backend.choose_backend({}, tmp_path / "none.json") == "jax"
 
 
@@ -42,36 +42,32 @@ def test_settings_file_wins_over_jax(installed: set[str], tmp_path: Path) -> Non
     assert _backend.choose_backend({}, path) == "torch"
 
 
-def test_backend_that_is_not_installed_is_passed_over(
+def test_backend_that_is_not_installed_is_skipped(
     installed: set[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = settings_file(tmp_path, json.dumps({"backend": "tensorflow"}))
     with caplog.at_level(logging.WARNING):
         assert _backend.choose_backend({"KERAS_BACKEND": "tensorflow"}, path) == "jax"
-    assert "KERAS_BACKEND asks for 'tensorflow', which is not installed" in caplog.text
+    assert "KERAS_BACKEND is 'tensorflow', which is not installed" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"backend": 3}', '{"backend": "nonsense"}'])
-def test_settings_file_of_nonsense_chooses_nothing(
-    installed: set[str], tmp_path: Path, text: str
-) -> None:
+def test_invalid_settings_file_is_ignored(installed: set[str], tmp_path: Path, text: str) -> None:
     assert _backend.choose_backend({}, settings_file(tmp_path, text)) == "jax"
 
 
-def test_another_installed_backend_is_picked_without_jax(
-    installed: set[str], tmp_path: Path
-) -> None:
+def test_another_installed_backend_is_used_without_jax(installed: set[str], tmp_path: Path) -> None:
     installed.discard("jax")
     assert _backend.choose_backend({}, tmp_path / "none.json") == "torch"
 
 
-def test_no_backend_at_all_says_what_to_install(installed: set[str], tmp_path: Path) -> None:
+def test_error_without_a_backend_says_what_to_install(installed: set[str], tmp_path: Path) -> None:
     installed.clear()
     with pytest.raises(BackendError, match=r"none of them is installed.*pip install"):
         _backend.choose_backend({}, tmp_path / "none.json")
 
 
-def in_a_fresh_process(code: str, home: Path, **more: str) -> str:
+def in_a_new_process(code: str, home: Path, **more: str) -> str:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")}
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -86,29 +82,29 @@ def in_a_fresh_process(code: str, home: Path, **more: str) -> str:
 LOAD = "from scenelearn._backend import keras; print(keras().backend.backend())"
 
 
-def test_loading_keras_writes_nothing_into_the_home(tmp_path: Path) -> None:
+def test_loading_keras_writes_nothing_to_the_home_folder(tmp_path: Path) -> None:
     home_after = (
         "; import keras.src.backend.config as c; print(c.keras_home()); "
         "import os; print('KERAS_HOME' in os.environ)"
     )
-    lines = in_a_fresh_process(LOAD + home_after, tmp_path).splitlines()
+    lines = in_a_new_process(LOAD + home_after, tmp_path).splitlines()
     assert lines == ["jax", str(tmp_path / ".keras"), "False"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_of_the_user_are_read_and_kept(tmp_path: Path) -> None:
+def test_user_settings_are_read_and_not_modified(tmp_path: Path) -> None:
     text = json.dumps({"backend": "tensorflow", "epsilon": 1e-5})
     path = tmp_path / ".keras" / "keras.json"
     path.parent.mkdir()
     path.write_text(text)
     code = LOAD + "; print(keras().config.epsilon())"
-    chosen, epsilon = in_a_fresh_process(code, tmp_path).splitlines()
-    assert chosen in ("jax", "tensorflow")  # tensorflow only where it is installed
+    chosen, epsilon = in_a_new_process(code, tmp_path).splitlines()
+    assert chosen in ("jax", "tensorflow")  # tensorflow only if it is installed
     assert epsilon == "1e-05"
     assert path.read_text() == text
     assert [p.name for p in path.parent.iterdir()] == ["keras.json"]
 
 
-def test_keras_that_is_loaded_already_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_keras_that_is_already_imported_is_used(tmp_path: Path) -> None:
     code = "import keras; from scenelearn import _backend; print(_backend.keras() is keras)"
-    assert in_a_fresh_process(code, tmp_path, KERAS_BACKEND="jax") == "True"
+    assert in_a_new_process(code, tmp_path, KERAS_BACKEND="jax") == "True"

@@ -24,7 +24,7 @@ import scenelearn as sl
 folder, weights, out = sys.argv[1:]
 photos = sl.scan(folder)
 small = {"backbone": "mobilenet_0.25", "weights": weights, "image_px": 64}
-np.save(out + ".npy", sl.finetune.features(photos, **small))
+np.save(out + ".npy", sl.finetune.extract_features(photos, **small))
 head = sl.fit(sl.split(photos), **small, epochs=0)
 tuned = sl.fit(
     sl.split(photos), backbone="scenelearn_tiny", weights=None, image_px=32, epochs=6
@@ -77,15 +77,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_jax(folder: Path, stored: Path) -> dict[str, Any]:
-    return answer_of("jax", folder, stored, stored.parent / "jax.json")
+def on_jax(folder: Path, weights_file: Path) -> dict[str, Any]:
+    return answer_of("jax", folder, weights_file, weights_file.parent / "jax.json")
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_a_fit_is_the_same_on_another_backend(
-    backend: str, folder: Path, stored: Path, request: pytest.FixtureRequest
+    backend: str, folder: Path, weights_file: Path, request: pytest.FixtureRequest
 ) -> None:
-    other = answer_of(backend, folder, stored, stored.parent / f"{backend}.json")
+    other = answer_of(backend, folder, weights_file, weights_file.parent / f"{backend}.json")
     on_jax = request.getfixturevalue("on_jax")  # not made where no other backend is installed
     np.testing.assert_allclose(other["features"], on_jax["features"], atol=1e-4)
     np.testing.assert_allclose(other["head"], on_jax["head"], atol=2e-3)

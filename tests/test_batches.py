@@ -1,4 +1,4 @@
-"""Batches: every photo once, in orders that follow from seed and epoch alone."""
+"""Batches: each photo once per epoch, in orders that depend only on seed and epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn.data import Batches, Pixels, in_memory
+from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError
 
 N = 23
@@ -32,7 +32,7 @@ def made(
     usable = np.ones(N, dtype=bool)
     usable[list(unusable)] = False
     return Batches(
-        pixels=Pixels(image_px=3, usable=usable, rows=lambda k: (images[k], k)),
+        pixels=Pixels(image_px=3, usable=usable, load=lambda k: (images[k], k)),
         labels=(np.arange(N) % 4).astype(np.int32),
         indices=np.arange(N) if indices is None else np.array(indices),
         batch_size=batch_size,
@@ -48,17 +48,17 @@ def order(batches: Batches, epoch: int) -> list[int]:
 
 @pytest.mark.parametrize("epoch", [0, 1, 50])
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
-def test_every_photo_comes_once_an_epoch(epoch: int, batch_size: int) -> None:
+def test_each_photo_appears_once_per_epoch(epoch: int, batch_size: int) -> None:
     assert sorted(order(made(batch_size), epoch)) == list(range(N))
 
 
-def test_each_epoch_has_an_order_of_its_own() -> None:
+def test_each_epoch_has_its_own_order() -> None:
     orders = {tuple(order(made(), epoch)) for epoch in range(20)}
     assert len(orders) == 20
     assert tuple(range(N)) not in orders
 
 
-def test_the_order_follows_from_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     first, second = made(seed=3), made(seed=3, batch_size=7)
     later = order(first, 2)
     order(first, 0)
@@ -72,7 +72,7 @@ def test_the_global_random_state_does_not_matter() -> None:
     assert order(made(), 1) == first
 
 
-def test_the_first_place_is_shared_evenly() -> None:
+def test_each_photo_comes_first_equally_often() -> None:
     n_epochs = 2300
     firsts = np.bincount([order(made(), epoch)[0] for epoch in range(n_epochs)], minlength=N)
     expected = n_epochs / N
@@ -87,7 +87,7 @@ def test_the_last_partial_batch_is_kept() -> None:
     assert batches.n_photos == N
 
 
-def test_in_order_is_in_the_order_of_the_indices() -> None:
+def test_in_order_follows_the_indices() -> None:
     batches = made(batch_size=2, indices=[7, 3, 20])
     parts = list(batches.in_order())
     assert [chosen.tolist() for _, _, chosen in parts] == [[7, 3], [20]]
@@ -109,14 +109,14 @@ def test_photos_that_could_not_be_decoded_are_left_out() -> None:
     assert sorted(order(batches, 0)) == [1, 3, 4]
 
 
-def test_no_photo_left_is_no_batch() -> None:
+def test_without_photos_there_are_no_batches() -> None:
     batches = made(indices=[2], unusable=(2,))
     assert len(batches) == 0
     assert list(batches.in_order()) == []
     assert list(batches.shuffled(0)) == []
 
 
-def test_a_batch_is_memory_of_its_own() -> None:
+def test_a_batch_is_a_copy() -> None:
     batches = made()
     images: npt.NDArray[np.uint8]
     images, _, _ = next(batches.in_order())
@@ -136,7 +136,7 @@ def test_seed_out_of_range(value: object) -> None:
         made(seed=value)  # type: ignore[arg-type]
 
 
-# Workers, going on, processes
+# Workers, resuming, processes
 
 
 def checksum(batches: Batches, epochs: int = 2) -> str:
@@ -153,7 +153,7 @@ def test_any_number_of_workers_gives_the_same_two_permutations() -> None:
     sums, epochs = set(), set()
     for workers in range(4):
         batches = Batches(
-            pixels=in_memory(images),
+            pixels=Pixels.from_array(images),
             labels=np.arange(103, dtype=np.int32),
             indices=np.arange(103),
             batch_size=10,
@@ -169,14 +169,14 @@ def test_any_number_of_workers_gives_the_same_two_permutations() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_error_in_a_worker_arrives_in_its_batchs_place(workers: int) -> None:
+def test_an_error_in_a_worker_is_raised_in_place_of_its_batch(workers: int) -> None:
     def broken(indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], Any]:
         if 12 in indices:
             raise OSError("the disk is gone")
         return np.zeros((len(indices), 3, 3, 3), np.uint8), indices
 
     batches = Batches(
-        pixels=Pixels(image_px=3, usable=np.ones(N, bool), rows=broken),
+        pixels=Pixels(image_px=3, usable=np.ones(N, bool), load=broken),
         labels=np.zeros(N, np.int32),
         indices=np.arange(N),
         batch_size=5,
@@ -190,7 +190,7 @@ def test_an_error_in_a_worker_arrives_in_its_batchs_place(workers: int) -> None:
     assert time.monotonic() - start < 5
 
 
-def test_a_stream_that_is_left_stops_its_workers() -> None:
+def test_an_abandoned_iterator_stops_its_workers() -> None:
     before = threading.active_count()
     stream = made(workers=3).shuffled(0)
     next(stream)
@@ -200,7 +200,7 @@ def test_a_stream_that_is_left_stops_its_workers() -> None:
     assert threading.active_count() == before
 
 
-def test_training_goes_on_from_any_step() -> None:
+def test_training_resumes_at_any_step() -> None:
     batches = made(batch_size=4)
     whole = [indices.tolist() for _, _, indices in batches.shuffled(3)]
     for start in range(len(batches) + 1):
@@ -233,7 +233,7 @@ def test_processes_share_each_batch(n: int) -> None:
 def unequal(seed: int = 0) -> Batches:
     labels = np.repeat([0, 1, 2], [200, 30, 5]).astype(np.int32)
     return Batches(
-        pixels=in_memory(np.zeros((235, 1, 1, 3), np.uint8)),
+        pixels=Pixels.from_array(np.zeros((235, 1, 1, 3), np.uint8)),
         labels=labels,
         indices=np.arange(235),
         batch_size=47,
@@ -242,7 +242,7 @@ def unequal(seed: int = 0) -> Batches:
     )
 
 
-def test_balanced_epochs_hold_each_class_equally_often() -> None:
+def test_balanced_epochs_contain_each_class_equally_often() -> None:
     batches = unequal()
     seen = np.zeros(235, int)
     for epoch in range(30):
@@ -267,8 +267,8 @@ def test_class_weights_make_classes_count_equally() -> None:
 # With Keras
 
 
-def test_an_epoch_of_keras_is_an_epoch_of_ours_whatever_is_global() -> None:
-    """Keras mixes the numbers of batches by the global random state; ours come as they should."""
+def test_keras_epochs_equal_ours_whatever_the_global_random_state() -> None:
+    """Keras shuffles step numbers by the global random state; our order does not change."""
     import random
 
     given = []
@@ -281,7 +281,7 @@ def test_an_epoch_of_keras_is_an_epoch_of_ours_whatever_is_global() -> None:
 
     k = keras()
     batches = Batches(
-        pixels=Pixels(image_px=3, usable=np.ones(N, bool), rows=noted),
+        pixels=Pixels(image_px=3, usable=np.ones(N, bool), load=noted),
         labels=np.zeros(N, np.int32),
         indices=np.arange(N),
         batch_size=5,
@@ -289,7 +289,7 @@ def test_an_epoch_of_keras_is_an_epoch_of_ours_whatever_is_global() -> None:
     model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
     model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
     random.seed(5)
-    model.fit(batches.for_keras(), epochs=2, verbose=0)
+    model.fit(batches.to_keras_dataset(), epochs=2, verbose=0)
     expected = [
         batches.order(epoch)[at : at + 5].tolist() for epoch in (0, 1) for at in range(0, N, 5)
     ]
@@ -297,29 +297,29 @@ def test_an_epoch_of_keras_is_an_epoch_of_ours_whatever_is_global() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_model_fit_takes_batches(workers: int) -> None:
+def test_model_fit_accepts_batches(workers: int) -> None:
     from scenelearn._backend import keras
 
     k = keras()
     batches = made(batch_size=5, workers=workers)
-    data = batches.for_keras()
+    data = batches.to_keras_dataset()
     steps = [data[step][0][:, 0, 0, 0].tolist() for step in range(len(data))]
     assert steps == [i.tolist() for _, _, i in batches.shuffled(0)]
     model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
     model.compile("sgd", k.losses.SparseCategoricalCrossentropy(from_logits=True))
-    held = made(batch_size=7, indices=[1, 4, 9]).for_keras(shuffled=False)
+    held = made(batch_size=7, indices=[1, 4, 9]).to_keras_dataset(shuffle=False)
     weights = batches.class_weights()
     history = model.fit(data, epochs=3, validation_data=held, class_weight=weights, verbose=0)
     assert len(history.history["val_loss"]) == 3
     steps = [data[step][0][:, 0, 0, 0].tolist() for step in range(len(data))]
     assert steps == [i.tolist() for _, _, i in batches.shuffled(3)]  # each epoch had its own
-    again = batches.for_keras(epoch=3)
+    again = batches.to_keras_dataset(epoch=3)
     assert again[0][0].tolist() == data[0][0].tolist()
     assert model.predict(held, verbose=0).shape == (3, 4)
     assert held[0][1].tolist() == [1, 0, 1]
 
 
-def test_keras_trains_alike_with_any_number_of_workers() -> None:
+def test_keras_trains_the_same_with_any_number_of_workers() -> None:
     from scenelearn._backend import keras
 
     k = keras()
@@ -329,7 +329,7 @@ def test_keras_trains_alike_with_any_number_of_workers() -> None:
         model = k.Sequential([k.Input((3, 3, 3)), k.layers.Flatten(), k.layers.Dense(4)])
         loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(k.optimizers.SGD(1e-5), loss)
-        model.fit(made(workers=workers).for_keras(), epochs=2, verbose=0)
+        model.fit(made(workers=workers).to_keras_dataset(), epochs=2, verbose=0)
         results.append(np.asarray(model.get_weights()[0]))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
@@ -343,7 +343,7 @@ def test_keras_trains_alike_with_any_number_of_workers() -> None:
     [("workers", -1), ("workers", 1.0), ("process", (0, 0)), ("process", (-1, 2))],
 )
 def test_numbers_out_of_range(name: str, value: object) -> None:
-    with pytest.raises(ArgumentError, match=rf"`{name}.*` must be a whole number.*Rec"):
+    with pytest.raises(ArgumentError, match=rf"`{name}.*` must be an integer.*Rec"):
         made(**{name: value})  # type: ignore[arg-type]
 
 
@@ -354,7 +354,7 @@ def test_a_process_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("step", [-1, 5, 1.0, True])
 def test_steps_out_of_range(step: object) -> None:
-    with pytest.raises(ArgumentError, match=r"`step` must be a whole number below 5.*Received"):
+    with pytest.raises(ArgumentError, match=r"`step` must be an integer from 0 to 4.*Received"):
         made().batch(0, step)  # type: ignore[arg-type]
 
 
@@ -362,14 +362,14 @@ def test_epochs_and_starts_out_of_range() -> None:
     with pytest.raises(ArgumentError, match="`epoch` must be"):
         made().order(-1)
     with pytest.raises(ArgumentError, match="`epoch` must be"):
-        made().for_keras(epoch=-1)
+        made().to_keras_dataset(epoch=-1)
     with pytest.raises(ArgumentError, match="`start` must be"):
         made().shuffled(0, -2)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 5, 3), (3, 4, 4, 1)])
-def test_arrays_that_are_no_square_images(shape: tuple[int, ...]) -> None:
+def test_arrays_that_are_not_square_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(ArgumentError, match=r"`images` must have the shape \(n, px, px, 3\)"):
-        in_memory(np.zeros(shape, np.uint8))
+        Pixels.from_array(np.zeros(shape, np.uint8))
     with pytest.raises(ArgumentError, match="dtype float32"):
-        in_memory(np.zeros((2, 4, 4, 3), np.float32))
+        Pixels.from_array(np.zeros((2, 4, 4, 3), np.float32))

@@ -1,4 +1,4 @@
-"""Benches whose mistakes nobody would see in their numbers."""
+"""Mistakes in benches that their figures would not show."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from scenelearn.finetune import FitResult
-from tests.bench._whole import whole
-from tests.bench.frozen_maps import measured
+from tests.bench._common import require_complete
+from tests.bench.frozen_layers import measure
 
 
-def test_a_fit_that_a_signal_ended_is_no_measurement(fitted: FitResult) -> None:
-    for stopped in ("", "time", "not finite"):  # what a user gets, too
-        whole(replace(fitted, stopped=stopped))
+def test_fit_that_a_signal_stopped_is_not_a_measurement(fitted: FitResult) -> None:
+    for stopped in ("", "time", "not finite"):  # results that users get, too
+        require_complete(replace(fitted, stopped=stopped))
     for stopped in ("SIGINT", "SIGTERM"):
         with pytest.raises(SystemExit, match=rf"stopped \({stopped}\)"):
-            whole(replace(fitted, stopped=stopped))
+            require_complete(replace(fitted, stopped=stopped))
 
 
 @pytest.mark.slow
-def test_steps_on_kept_maps_are_timed_beside_those_of_the_whole_network() -> None:
-    row = measured("mobilenet_0.25", 64, "coarse", 1)
-    assert row["kept_bytes"] == 8 * 8 * 64 * 4  # see test_maps
-    assert row["step_ms"] > 0
-    assert row["ratio"] == pytest.approx(row["step_ms"] / row["kept_ms"], rel=1e-2)
+def test_steps_from_cached_activations_are_compared_with_full_steps() -> None:
+    row = measure("mobilenet_0.25", 64, "coarse", 1)
+    assert row["cached_bytes"] == 8 * 8 * 64 * 4  # see test_maps
+    assert row["full_step_ms"] > 0
+    assert row["ratio"] == pytest.approx(row["full_step_ms"] / row["cached_step_ms"], rel=1e-2)

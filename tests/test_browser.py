@@ -1,6 +1,6 @@
-"""The pages in a real browser: no message, no request, nothing that shuts readers out.
+"""The pages in a browser: no console messages, no requests, accessible.
 
-Needs Chromium; for the last, SCENELEARN_AXE names the file axe.min.js of the npm package axe-core.
+Needs Chromium. For accessibility, SCENELEARN_AXE is the path of axe.min.js (npm package axe-core).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 
 from scenelearn.reporting import report
-from tests.test_reporting import HOSTILE, make_fit, with_trust
-from tests.test_versus import judged, with_groups
+from tests.test_report_comparison import make_audit, with_errors
+from tests.test_reporting import HOSTILE, make_fit, with_slices_and_sets
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on this machine"),
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
 ]
 PAGES = ("fit", "audit", "runs")
-_OWN = re.compile(r"//[^/]*\b(google|googleapis|gvt1)\.com/")  # Chromium's, for itself
+_OWN = re.compile(r"//[^/]*\b(google|googleapis|gvt1)\.com/")  # Chromium's own requests
 _AXE = """
 <script>{axe}</script><script>
 axe.run().then(found => {{ document.title = JSON.stringify({{
@@ -38,10 +38,10 @@ axe.run().then(found => {{ document.title = JSON.stringify({{
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    fit = with_trust(make_fit(folder / "photos", names=HOSTILE))
+    fit = with_slices_and_sets(make_fit(folder / "photos", names=HOSTILE))
     hostile = dataclasses.replace(fit, settings=dataclasses.replace(fit.settings, weights="<b>"))
-    audit = with_groups(fit, (0, 2), (3, 4))
-    runs = {HOSTILE[0]: fit, HOSTILE[1]: hostile, "third": judged(fit, 6)}
+    audit = make_audit(fit, (0, 2), (3, 4))
+    runs = {HOSTILE[0]: fit, HOSTILE[1]: hostile, "third": with_errors(fit, 6)}
     return {
         "fit": report(fit, folder / "fit", audit=audit),
         "audit": report(audit, folder / "audit"),
@@ -60,28 +60,28 @@ def browse(page: Path, profile: Path, *more: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_says_nothing_and_asks_for_nothing(
+def test_page_logs_nothing_and_requests_nothing(
     pages: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     log = tmp_path / "net.json"
     run = browse(pages[name], tmp_path / "profile", f"--log-net-log={log}")
     assert "<main>" in run.stdout
     assert [line for line in run.stderr.splitlines() if "CONSOLE" in line] == []
-    asked = re.findall(r'"url":"([^"]+)"', log.read_text(errors="replace"))
-    beyond = {url for url in asked if url.startswith("http") and not _OWN.search(url)}
-    assert beyond == set()
+    urls = re.findall(r'"url":"([^"]+)"', log.read_text(errors="replace"))
+    external = {url for url in urls if url.startswith("http") and not _OWN.search(url)}
+    assert external == set()
     assert "alert(" not in re.sub(r"<[^>]*>|&[^;]*;", "", run.stdout.split("<main>")[0])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 @pytest.mark.parametrize("name", PAGES)
-def test_page_shuts_no_reader_out(
+def test_page_is_accessible(
     pages: dict[str, Path], tmp_path: Path, name: str, width: int, scheme: str
 ) -> None:
     axe = os.environ.get("SCENELEARN_AXE")
     if not axe:
-        pytest.skip("SCENELEARN_AXE does not name axe.min.js")
+        pytest.skip("SCENELEARN_AXE is not set")
     source = pages[name].read_text(encoding="utf-8")
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
     script = _AXE.format(axe=Path(axe).read_text(encoding="utf-8"))
@@ -91,6 +91,6 @@ def test_page_shuts_no_reader_out(
     run = browse(copy, tmp_path / "profile", f"--window-size={width},900", *dark)
     found = re.search(r"<title>(.*?)</title>", run.stdout, re.DOTALL)
     assert found
-    told = json.loads(html.unescape(found[1]))
-    assert [one for one in told["violations"] if one[0] in ("serious", "critical")] == []
-    assert told["wider"] <= 0  # nothing is cut off at the side
+    results = json.loads(html.unescape(found[1]))
+    assert [v for v in results["violations"] if v[0] in ("serious", "critical")] == []
+    assert results["wider"] <= 0  # nothing overflows

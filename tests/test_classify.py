@@ -1,13 +1,16 @@
-"""Predict, evaluate, save and load: the same answer for every way to hand over a photo."""
+"""Classifiers: predict, evaluate, explain, save and load."""
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import errno
 import io
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -23,18 +26,20 @@ import scenelearn as sl
 from scenelearn.classify import (
     Classifier,
     Prediction,
+    Predictions,
     Probabilities,
     compare,
-    csv_lines,
-    gallery,
-    likeness,
     manifest_columns,
-    prediction_sets,
-    set_scores,
-    set_threshold,
-    softmax,
-    temperature,
 )
+from scenelearn.classify._calibration import (
+    conformal_scores,
+    conformal_threshold,
+    fit_temperature,
+    prediction_sets,
+    softmax,
+)
+from scenelearn.classify._neighbors import build_neighbor_index
+from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.errors import (
     ArgumentError,
     BundleError,
@@ -57,7 +62,7 @@ def classifier(fitted: FitResult) -> Classifier:
     return fitted.classifier
 
 
-def test_paths_bytes_arrays_and_images_get_the_same_answer(
+def test_paths_bytes_arrays_and_images_get_the_same_prediction(
     classifier: Classifier, photo: Path
 ) -> None:
     content = photo.read_bytes()
@@ -79,10 +84,10 @@ def test_paths_bytes_arrays_and_images_get_the_same_answer(
 
 
 @pytest.mark.parametrize(("width", "tolerance"), [(250, 1e-5), (900, 5e-3)])
-def test_large_photo_gets_the_same_answer_as_path_and_as_array(
+def test_large_photo_gets_the_same_prediction_as_path_and_as_array(
     classifier: Classifier, tmp_path: Path, width: int, tolerance: float
 ) -> None:
-    """From eight times the network's 32 px on, JPEGs are decoded at reduced size."""
+    """JPEGs of at least eight times the network's 32 px are decoded at reduced size."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     large = Image.fromarray(noise).resize((width, 2 * width // 3), Image.Resampling.BICUBIC)
     large.save(tmp_path / "large.jpg", quality=95)
@@ -91,7 +96,7 @@ def test_large_photo_gets_the_same_answer_as_path_and_as_array(
     np.testing.assert_allclose(a.probabilities, b.probabilities, rtol=0, atol=tolerance)
 
 
-def test_prediction_is_named_and_complete(classifier: Classifier, photo: Path) -> None:
+def test_prediction_has_names_and_all_probabilities(classifier: Classifier, photo: Path) -> None:
     (answer,) = classifier.predict(photo)
     assert list(answer.probabilities) == list(classifier.class_names)
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -100,19 +105,87 @@ def test_prediction_is_named_and_complete(classifier: Classifier, photo: Path) -
     assert json.loads(json.dumps(answer.to_json()))["label"] == answer.label
 
 
-def test_answer_does_not_depend_on_the_company(classifier: Classifier, scenes: Path) -> None:
+def test_prediction_does_not_depend_on_the_other_photos(
+    classifier: Classifier, scenes: Path
+) -> None:
     files = sorted(scenes.glob("*/*.jpg"))[:40]
-    seen: list[tuple[int, int]] = []
-    together = classifier.predict(files, progress=lambda *p: seen.append(p))
+    reports: list[tuple[str, int, int]] = []
+    together = classifier.predict(files, progress=lambda *report: reports.append(report))
     alone = [classifier.predict(file)[0] for file in files[30:35]]
     for a, b in zip(together[30:35], alone, strict=True):
         np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
-    assert seen == [(32, 40), (40, 40)]
+    assert reports == [("predicting", 32, 40), ("predicting", 40, 40)]
 
 
-def test_folder_is_its_photos_in_order(classifier: Classifier, scenes: Path) -> None:
+def test_folder_means_its_photos_in_order(classifier: Classifier, scenes: Path) -> None:
     answers = classifier.predict(scenes / "sea")
     assert [a.source for a in answers] == [str(p) for p in sorted((scenes / "sea").iterdir())]
+
+
+def test_folder_of_class_folders_means_all_its_photos(
+    classifier: Classifier, scenes: Path, tmp_path: Path
+) -> None:
+    predictions = classifier.predict(scenes)
+    files = sorted(scenes.glob("*/*.jpg"))
+    assert [prediction.source for prediction in predictions] == [str(file) for file in files]
+    (tmp_path / ".hidden").mkdir()
+    for name in (".hidden/1.jpg", ".2.jpg", "3.jpg"):
+        (tmp_path / name).write_bytes(files[0].read_bytes())
+    assert [x.source for x in classifier.predict(tmp_path)] == [str(tmp_path / "3.jpg")]
+
+
+@pytest.mark.parametrize("is_zipped", [False, True])
+def test_scanned_photos_can_be_predicted(
+    classifier: Classifier, scenes: Path, tmp_path: Path, is_zipped: bool
+) -> None:
+    folder = scenes
+    if is_zipped:
+        folder = tmp_path / "scenes.zip"
+        with zipfile.ZipFile(folder, "w") as archive:
+            for file in scenes.glob("s*/*.jpg"):
+                archive.write(file, file.relative_to(scenes))
+    photos = sl.scan(folder)[-5:]
+    predictions = classifier.predict(photos)
+    assert [x.source for x in predictions] == [str(photos.file(k)) for k in range(5)]
+    contents = classifier.predict([photos.read(k) for k in range(5)])
+    assert [x.probabilities for x in predictions] == [x.probabilities for x in contents]
+    assert classifier.predict(photos[0]) == predictions[:1]
+    assert classifier.predict(list(photos)) == predictions
+
+
+def test_scanned_photo_that_is_gone_is_named(
+    classifier: Classifier, photo: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(photo.read_bytes())
+    photos = sl.scan(tmp_path)
+    (tmp_path / "b" / "1.jpg").unlink()
+    with pytest.raises(PhotoError, match=r"1\.jpg' cannot be read: No such file"):
+        classifier.predict(photos)
+    assert len(classifier.predict(photos, skip_broken=True)) == 1
+
+
+def test_predict_proba_takes_what_predict_takes(
+    classifier: Classifier, scenes: Path, photo: Path
+) -> None:
+    photos = sl.scan(scenes)
+    table = classifier.predict_proba(photos)
+    assert table.shape == (72, 6)
+    assert table.dtype == np.float32
+    expected = [list(x.probabilities.values()) for x in classifier.predict(photos)]
+    np.testing.assert_array_equal(table, expected)
+    np.testing.assert_array_equal(classifier.predict_proba(scenes), table)
+    np.testing.assert_array_equal(classifier.predict_proba(photos[40:]), table[40:])
+    squares = np.stack([sl.data.to_square(photos.read(k), 32) for k in range(40)])
+    np.testing.assert_array_equal(classifier.predict_proba(squares), table[:40])
+    np.testing.assert_array_equal(classifier.predict_proba(list(squares)), table[:40])
+    reports: list[tuple[str, int, int]] = []
+    with Image.open(photo) as image:
+        ways: list[Any] = [photo, photo.read_bytes(), np.asarray(image), image]
+        alike = classifier.predict_proba(ways, progress=lambda *report: reports.append(report))
+    np.testing.assert_allclose(alike, alike[:1].repeat(4, axis=0), atol=1e-6)
+    assert reports == [("predicting", 4, 4)]
 
 
 def test_saved_bundle_gives_the_same_probabilities_in_a_fresh_process(
@@ -142,15 +215,15 @@ def test_plain_keras_opens_the_bundle(fitted: FitResult, photo: Path, tmp_path: 
     model = keras.saving.load_model(bundle)
     px = fitted.classifier.image_px
     image = sl.data.to_square(photo.read_bytes(), px)
-    expected = fitted.classifier.probabilities(image[None])
+    expected = fitted.classifier.predict_proba(image[None])
     np.testing.assert_allclose(model.predict_on_batch(image[None]), expected, atol=1e-5)
 
 
-def test_loaded_bundle_knows_where_it_comes_from(fitted: FitResult, tmp_path: Path) -> None:
+def test_loaded_classifier_has_the_same_metadata(fitted: FitResult, tmp_path: Path) -> None:
     loaded = sl.load(fitted.save(tmp_path / "scenes.keras"))
     assert loaded.class_names == fitted.classifier.class_names
     assert loaded.image_px == fitted.classifier.image_px
-    assert loaded.facts == fitted.environment
+    assert loaded.metadata == fitted.environment
 
 
 def test_saving_replaces_and_leaves_nothing_else(fitted: FitResult, tmp_path: Path) -> None:
@@ -207,14 +280,14 @@ def test_evaluation_matches_classes_by_name(
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
     evaluation = classifier.evaluate(sl.scan(tmp_path))
     assert evaluation.class_names == classifier.class_names
-    assert {s.name: s.n_photos for s in evaluation.per_class if s.n_photos} == {
+    assert {s.label: s.n_photos for s in evaluation.per_class if s.n_photos} == {
         "forest": 6, "street": 5,
     }  # fmt: skip
     answers = [(classifier.predict(p)[0].label, p.parent.name) for p in tmp_path.glob("*/*")]
     assert evaluation.accuracy.value == pytest.approx(np.mean([a == b for a, b in answers]))
 
 
-def test_evaluation_refuses_other_classes(
+def test_evaluation_rejects_unknown_classes(
     classifier: Classifier, scenes: Path, tmp_path: Path, photo: Path
 ) -> None:
     for name in ("sea", "desert"):
@@ -227,7 +300,7 @@ def test_evaluation_refuses_other_classes(
 def test_broken_photo_is_named(classifier: Classifier, photo: Path, tmp_path: Path) -> None:
     broken = tmp_path / "half.jpg"
     broken.write_bytes(photo.read_bytes()[:1000])
-    with pytest.raises(PhotoError, match=r"half\.jpg' cannot be used as a photo.*truncated"):
+    with pytest.raises(PhotoError, match=r"half\.jpg' must be a complete JPEG.*truncated"):
         classifier.predict([photo, broken])
 
 
@@ -257,33 +330,47 @@ def test_nothing_to_predict(classifier: Classifier, tmp_path: Path) -> None:
         np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
     ],
 )  # fmt: skip
-def test_array_that_is_no_image(classifier: Classifier, array: np.ndarray) -> None:
+def test_array_that_is_not_an_image(classifier: Classifier, array: np.ndarray) -> None:
     with pytest.raises(ArgumentError, match=r"shape \(height, width, 3\) and the dtype uint8"):
         classifier.predict(array)
 
 
-@pytest.mark.parametrize("thing", [3, [3], None])
-def test_thing_that_is_no_photo(classifier: Classifier, thing: object) -> None:
+@pytest.mark.parametrize("thing", [3, [3], None, object()])
+def test_object_that_is_not_a_photo(classifier: Classifier, thing: object) -> None:
     with pytest.raises(ArgumentError, match="`photos` must be a path, bytes, an array"):
         classifier.predict(thing)  # type: ignore[arg-type]
 
 
-def test_images_of_another_size_or_scale(classifier: Classifier) -> None:
-    with pytest.raises(ArgumentError, match=r"must have the shape \(n, "):
-        classifier.probabilities(np.zeros((1, 7, 7, 3), np.uint8))
+def test_predict_proba_of_arrays_of_any_size_but_no_other_dtype(classifier: Classifier) -> None:
     px = classifier.image_px
+    assert classifier.predict_proba(np.zeros((2, 7, 9, 3), np.uint8)).shape == (2, 6)
     with pytest.raises(ArgumentError, match=r"dtype uint8, values 0-255\. Received: .*float32"):
-        classifier.probabilities(np.zeros((1, px, px, 3), np.float32))  # type: ignore[arg-type]
-    assert classifier.probabilities(np.zeros((0, px, px, 3), np.uint8)).shape == (0, 6)
+        classifier.predict_proba(np.zeros((1, px, px, 3), np.float32))
+    assert classifier.predict_proba(np.zeros((0, px, px, 3), np.uint8)).shape == (0, 6)
+    with pytest.raises(NoPhotosError, match="at least one"):
+        classifier.predict_proba([])
 
 
-def test_bundle_whose_names_do_not_fit_its_network(fitted: FitResult, tmp_path: Path) -> None:
+def test_progress_that_is_neither_shown_nor_hidden(classifier: Classifier, photo: Path) -> None:
+    for method in (classifier.predict, classifier.predict_proba, classifier.evaluate):
+        with pytest.raises(ArgumentError, match="`verbose` must be one of True, False, 'auto'"):
+            method(photo, verbose="yes")
+
+
+def entry_json(**fields: Any) -> str:
+    """The description in a bundle without a calibration."""
+    empty = {"format": 1, "metadata": {}, "arrays": {}, "neighbor_paths": []}
+    return json.dumps(empty | fields)
+
+
+def test_bundle_whose_class_names_do_not_match_its_network(
+    fitted: FitResult, tmp_path: Path
+) -> None:
     path = tmp_path / "odd.keras"
     for names, px in ((["a", "b"], 32), (list("abcdef"), 31), (list("abcdef"), True)):
         fitted.classifier.model.save(path)
         with zipfile.ZipFile(path, "a") as archive:
-            about = {"format": 1, "class_names": names, "image_px": px, "facts": {}}
-            archive.writestr("scenelearn.json", json.dumps(about))
+            archive.writestr("scenelearn.json", entry_json(class_names=names, image_px=px))
         with pytest.raises(BundleError, match=r"class names at|incomplete"):
             sl.load(path)
 
@@ -298,23 +385,23 @@ def test_name_of_a_photo_is_printed_without_its_control_characters(
     assert text.isprintable()
 
 
-def test_bundle_that_is_not_there() -> None:
+def test_bundle_that_does_not_exist() -> None:
     with pytest.raises(PathMissingError, match=r"nowhere\.keras"):
         sl.load("nowhere.keras")
 
 
-def test_files_that_are_no_bundle(fitted: FitResult, tmp_path: Path) -> None:
+def test_files_that_are_not_bundles(fitted: FitResult, tmp_path: Path) -> None:
     whole = fitted.save(tmp_path / "scenes.keras").read_bytes()
     (tmp_path / "half.keras").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.keras").write_text("hello")
     (tmp_path / "empty.keras").write_bytes(b"")
     fitted.classifier.model.save(tmp_path / "plain.keras")
     for name in ("half", "text", "empty", "plain"):
-        with pytest.raises(BundleError, match=rf"{name}\.keras' must be a whole file"):
+        with pytest.raises(BundleError, match=rf"{name}\.keras' must be a complete file"):
             sl.load(tmp_path / f"{name}.keras")
 
 
-def test_bundle_whose_entries_are_absurd_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_bundle_with_absurd_entries_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.keras"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("scenelearn.json", json.dumps({"format": 1}))
@@ -322,20 +409,22 @@ def test_bundle_whose_entries_are_absurd_is_refused_before_it_is_unpacked(tmp_pa
         archive.writestr("metadata.json", "{}")
         archive.writestr("model.weights.h5", b"")
     assert path.stat().st_size < 100_000
-    with pytest.raises(BundleError, match="a size that no classifier has"):
+    with pytest.raises(BundleError, match="larger than those of any classifier"):
         sl.load(path)
 
 
 @pytest.mark.parametrize(
     "about",
-    ["[]", "{}", '{"format": 3}', '{"format": 1, "class_names": [3], "image_px": 3, "facts": {}}'],
+    ["[]", "{}", '{"format": 3}', '{"format": 1, "class_names": [3], "image_px": 3}'],
 )
-def test_bundle_with_an_entry_of_nonsense(fitted: FitResult, tmp_path: Path, about: str) -> None:
+def test_bundle_with_a_nonsensical_description(
+    fitted: FitResult, tmp_path: Path, about: str
+) -> None:
     path = tmp_path / "odd.keras"
     fitted.classifier.model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("scenelearn.json", about)
-    with pytest.raises(BundleError, match="incomplete or of a newer version"):
+    with pytest.raises(BundleError, match="incomplete or from another version"):
         sl.load(path)
 
 
@@ -346,18 +435,17 @@ def test_code_in_a_bundle_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "lambda.keras"
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        about = {"format": 1, "class_names": ["a", "b"], "image_px": 4, "facts": {}}
-        archive.writestr("scenelearn.json", json.dumps(about))
+        archive.writestr("scenelearn.json", entry_json(class_names=["a", "b"], image_px=4))
     with pytest.raises(BundleError, match="Lambda"):
         sl.load(path)
 
 
-def test_temperature_is_the_minimum_of_the_log_loss() -> None:
+def test_temperature_minimizes_the_log_loss() -> None:
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     rng = np.random.default_rng(0)
-    n = 20_000  # the softened labels make a difference of the order 1/n
+    n = 20_000  # smoothing the labels makes a difference of the order 1/n
     logits = rng.standard_normal((n, 4)) * 3
     labels = (logits / 2.5 + rng.gumbel(size=(n, 4))).argmax(axis=1)
 
@@ -365,13 +453,13 @@ def test_temperature_is_the_minimum_of_the_log_loss() -> None:
         return float(-log_softmax(logits / t, axis=1)[np.arange(n), labels].mean())
 
     best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-6})
-    assert temperature(logits, labels) == pytest.approx(best.x, rel=2e-3)
-    assert temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(logits, labels) == pytest.approx(best.x, rel=2e-3)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
 
 
-def test_few_answers_that_are_all_right_do_not_make_it_certain() -> None:
+def test_few_photos_that_are_all_correct_do_not_give_certainty() -> None:
     logits = np.tile([1.2, 1.0, -1.0], (12, 1))
-    value = temperature(logits, np.zeros(12, int))
+    value = fit_temperature(logits, np.zeros(12, int))
     sure = softmax(logits / value)[0, 0]
     assert sure < 1 - 1 / 14  # Laplace's rule of succession: (12 + 1) / (12 + 2)
     assert 0.05 < value < 1
@@ -381,29 +469,31 @@ def test_temperature_does_not_depend_on_a_shift_of_the_logits() -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.standard_normal((50, 3)), rng.integers(0, 3, 50)
     shifted = logits + rng.standard_normal((50, 1)) * 100
-    assert temperature(shifted, labels) == pytest.approx(temperature(logits, labels), rel=1e-6)
+    assert fit_temperature(shifted, labels) == pytest.approx(
+        fit_temperature(logits, labels), rel=1e-6
+    )
 
 
-def test_photo_that_is_turned_by_exif_is_uprighted_however_it_comes(
+def test_exif_orientation_is_applied_to_every_kind_of_input(
     classifier: Classifier, photo: Path
 ) -> None:
     with Image.open(photo) as opened:
         upright = opened.convert("RGB")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     stored = io.BytesIO()
     upright.transpose(Image.Transpose.ROTATE_90).save(stored, "PNG", exif=exif)
-    ways = [np.asarray(upright), stored.getvalue(), Image.open(stored)]
+    ways: list[Any] = [np.asarray(upright), stored.getvalue(), Image.open(stored)]
     first, *others = classifier.predict(ways)
     for other in others:
         np.testing.assert_allclose(other.probabilities, first.probabilities, atol=1e-5)
 
 
-def test_pillow_image_of_a_cut_file_is_refused_like_the_file(
+def test_pillow_image_of_a_truncated_file_is_rejected_like_the_file(
     classifier: Classifier, photo: Path
 ) -> None:
     cut = Image.open(io.BytesIO(photo.read_bytes()[:2000]))
-    with pytest.raises(PhotoError, match=r"'image 0' cannot be used as a photo"):
+    with pytest.raises(PhotoError, match=r"'image 0' must be a complete JPEG"):
         classifier.predict(cut)
     whole = Image.open(photo)
     assert (
@@ -416,52 +506,53 @@ def test_pillow_image_of_a_cut_file_is_refused_like_the_file(
     )
 
 
-# Sets of classes, typicality, abstaining
+# Prediction sets, p-values, abstention
 
 
 @pytest.fixture(scope="session")
 def sure(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
-    """A fit with enough validation photos for sets of 90 % and for flags."""
+    """A fit with enough validation photos for a coverage of 90 % and for flags."""
     splits = sl.split(sl.scan(scenes), validation=0.5, test=0.2, seed=1)
     return sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 48})
 
 
-def test_threshold_is_the_quantile_with_one_photo_more() -> None:
+def test_threshold_is_the_quantile_of_one_photo_more() -> None:
     scores = np.sort(np.random.default_rng(0).random(99))
     for percent in (1, 37, 50, 90, 95, 99):
-        assert set_threshold(scores, percent / 100) == scores[percent - 1]  # (99 + 1) · coverage
-    assert set_threshold(scores, 0.995) == np.inf
-    assert set_threshold(scores[:9], 0.9) == scores[8]
-    assert set_threshold(scores[:8], 0.9) == np.inf
+        # (99 + 1) · coverage
+        assert conformal_threshold(scores, percent / 100) == scores[percent - 1]
+    assert conformal_threshold(scores, 0.995) == np.inf
+    assert conformal_threshold(scores[:9], 0.9) == scores[8]
+    assert conformal_threshold(scores[:8], 0.9) == np.inf
 
 
 @pytest.mark.parametrize("coverage", [0, 1, -0.5, 95, float("nan"), "0.9", True])
 def test_coverage_out_of_range(classifier: Classifier, photo: Path, coverage: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
-        set_threshold(np.zeros(3), coverage)
+        conformal_threshold(np.zeros(3), coverage)
     with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
         classifier.predict(photo, coverage=coverage)
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
 @pytest.mark.parametrize("n", [20, 200])
-def test_sets_cover_as_promised_whatever_the_network(coverage: float, n: int) -> None:
+def test_prediction_sets_reach_their_coverage_whatever_the_network(coverage: float, n: int) -> None:
     random = np.random.default_rng(0)
     held = []
     for _ in range(400):
         logits = random.normal(size=(n + 100, 5)) * 2
-        labels = (logits / 3 + random.gumbel(size=logits.shape)).argmax(axis=1)  # it is too sure
+        labels = (logits / 3 + random.gumbel(size=logits.shape)).argmax(axis=1)  # overconfident
         p = softmax(logits)
-        threshold = set_threshold(set_scores(p[:n], labels[:n]), coverage)
+        threshold = conformal_threshold(conformal_scores(p[:n], labels[:n]), coverage)
         sets = prediction_sets(p[n:], threshold)
         held.append(sets[np.arange(100), labels[n:]].mean())
     error = 4 * np.std(held) / 20
     assert np.mean(held) > coverage - error
-    if n == 200:  # and hardly more than promised: 1/(n + 1)
+    if n == 200:  # and hardly more than it: 1/(n + 1)
         assert np.mean(held) < coverage + 1 / (n + 1) + error
 
 
-def test_set_holds_the_most_probable_class_and_others_up_to_the_threshold() -> None:
+def test_prediction_set_has_the_most_probable_class_and_others_up_to_the_threshold() -> None:
     p = [[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.98, 0.01, 0.01]]
     assert prediction_sets(p, 0.75).tolist() == [
         [True, True, False], [True, True, True], [True, False, False],
@@ -470,14 +561,14 @@ def test_set_holds_the_most_probable_class_and_others_up_to_the_threshold() -> N
     assert prediction_sets(p, np.inf).all()
 
 
-def test_distance_is_that_of_mahalanobis_and_the_share_outside() -> None:
+def test_ood_score_adds_mahalanobis_distance_and_residual() -> None:
     from scipy.spatial.distance import mahalanobis
 
     random = np.random.default_rng(0)
     mix = random.normal(size=(4, 4))
     training = (random.normal(size=(600, 4)) @ mix + [5, 0, -3, 2]).astype(np.float32)
-    outside = random.random(50).astype(np.float32)
-    known = likeness(training, training[:50], outside)
+    residual = random.random(50).astype(np.float32)
+    known = fit_ood_detector(training, training[:50], residual)
     scale = training.std(axis=0)
     inverse = np.linalg.inv(
         (0.9 * np.corrcoef(training.T) + 0.1 * np.eye(4)) * np.outer(scale, scale)
@@ -489,49 +580,49 @@ def test_distance_is_that_of_mahalanobis_and_the_share_outside() -> None:
 
     for point in random.normal(size=(5, 4)).astype(np.float32) * 9:
         squared = mahalanobis(point, training.mean(axis=0), inverse) ** 2
-        expected = standardized(squared, of_validation) + standardized(0.25, outside)
-        found = known.distance(point[None], np.array([0.25], np.float32))[0]
+        expected = standardized(squared, of_validation) + standardized(0.25, residual)
+        found = known.score(point[None], np.array([0.25], np.float32))[0]
         assert found == pytest.approx(expected, rel=1e-3)
 
 
-def test_share_outside_is_what_the_axes_leave() -> None:
+def test_residual_is_the_fraction_outside_the_principal_components() -> None:
     random = np.random.default_rng(0)
     spanned = random.normal(size=(300, 5)) @ random.normal(size=(5, 100))
-    shown = gallery(spanned.astype(np.float32), np.zeros(300, np.int32), ("",) * 300)
+    shown = build_neighbor_index(spanned.astype(np.float32), np.zeros(300, np.int32), ("",) * 300)
     across = np.linalg.svd(spanned - spanned.mean(axis=0))[2][80]  # where no photo varies
     inside = spanned[:3] - spanned.mean(axis=0)
     size = np.linalg.norm(inside, axis=1)
     mixed = spanned.mean(axis=0) + inside + np.outer(size, across)
-    assert shown.axes.shape == (100, 64)
-    np.testing.assert_allclose(shown.outside(spanned[:9].astype(np.float32)), 0, atol=2e-3)
-    few = dataclasses.replace(shown, axes=shown.axes[:, :5])
-    np.testing.assert_allclose(few.outside(mixed.astype(np.float32)), 0.5, atol=2e-3)
+    assert shown.components.shape == (100, 64)
+    np.testing.assert_allclose(shown.residuals(spanned[:9].astype(np.float32)), 0, atol=2e-3)
+    few = dataclasses.replace(shown, components=shown.components[:, :5])
+    np.testing.assert_allclose(few.residuals(mixed.astype(np.float32)), 0.5, atol=2e-3)
 
 
-def test_typicality_is_uniform_for_photos_like_the_others() -> None:
+def test_p_values_are_uniform_for_photos_like_the_training_photos() -> None:
     random = np.random.default_rng(0)
     training, validation, new = (
         random.standard_t(6, (n, 20)).astype(np.float32) for n in (400, 999, 20_000)
     )
-    known = likeness(training, validation, random.random(999).astype(np.float32))
-    typical = known.typicality(new, random.random(20_000).astype(np.float32))
+    known = fit_ood_detector(training, validation, random.random(999).astype(np.float32))
+    typical = known.p_values(new, random.random(20_000).astype(np.float32))
     for level in (0.03, 0.2, 0.5):
-        # 999 validation photos: the share itself has a deviation of about √(p (1 − p)/999)
+        # 999 validation photos: the fraction itself has a deviation of about √(p (1 − p)/999)
         assert (typical <= level).mean() == pytest.approx(level, abs=3.5 * 0.016)
     assert typical.min() > 0
     assert typical.max() <= 1
 
 
-def test_likeness_with_constant_traits_and_fewer_photos_than_traits() -> None:
+def test_ood_detector_with_constant_features_and_fewer_photos_than_features() -> None:
     training = np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32)
     training[:, :10] = 0
     none = np.zeros(5, np.float32)
-    known = likeness(training, training, none)
+    known = fit_ood_detector(training, training, none)
     far = training[:1].copy()
-    far[0, 3] = 100  # where no training photo has anything
-    near = known.distance(training, none)
+    far[0, 3] = 100  # where all training photos are 0
+    near = known.score(training, none)
     assert np.isfinite(near).all()
-    assert known.distance(far, none[:1])[0] > near.max()
+    assert known.score(far, none[:1])[0] > near.max()
 
 
 @pytest.mark.parametrize(
@@ -541,119 +632,113 @@ def test_likeness_with_constant_traits_and_fewer_photos_than_traits() -> None:
         ((2, 3), (2, 3), 3),
     ],
 )  # fmt: skip
-def test_likeness_of_nothing(
+def test_ood_detector_of_arrays_that_do_not_match(
     training: tuple[int, ...], validation: tuple[int, ...], n_outside: int
 ) -> None:
     arrays = (np.ones(shape, np.float32) for shape in (training, validation, (n_outside,)))
-    with pytest.raises(ArgumentError, match=r"`training`, `validation` and `outside` must be"):
-        likeness(*arrays)
+    with pytest.raises(ArgumentError, match=r"`training`, `validation` and `residuals` must have"):
+        fit_ood_detector(*arrays)
 
 
-def test_prediction_says_how_far_to_trust_it(sure: FitResult, scenes: Path) -> None:
-    trust = sure.classifier.trust
-    assert trust is not None
-    assert len(trust.scores) == len(sure.splits.validation)
+def test_prediction_has_its_set_p_value_and_abstention(sure: FitResult, scenes: Path) -> None:
+    calibration = sure.classifier.calibration
+    assert calibration is not None
+    assert len(calibration.conformal_scores) == len(sure.splits.validation)
     answers = sure.classifier.predict(scenes / "forest", coverage=0.9)
-    threshold = set_threshold(trust.scores, 0.9)
+    threshold = conformal_threshold(calibration.conformal_scores, 0.9)
     assert 0 < threshold < 1
     for answer in answers:
         inside = {name for name, p in answer.probabilities.items() if 1 - p <= threshold}
-        assert set(answer.classes) == inside | {answer.label}
-        assert answer.classes[0] == answer.label
-        shares = [answer.probabilities[name] for name in answer.classes]
+        assert set(answer.prediction_set) == inside | {answer.label}
+        assert answer.prediction_set[0] == answer.label
+        shares = [answer.probabilities[name] for name in answer.prediction_set]
         assert shares == sorted(shares, reverse=True)
         assert answer.coverage == 0.9
-        assert answer.typicality is not None
-        assert answer.is_unlike == (answer.typicality <= 0.03)
-        assert answer.abstains == (len(answer.classes) > 1 or answer.is_unlike)
-        assert json.loads(json.dumps(answer.to_json()))["classes"] == list(answer.classes)
+        assert answer.ood_p_value is not None
+        assert answer.is_ood == (answer.ood_p_value <= 0.03)
+        assert answer.abstains == (len(answer.prediction_set) > 1 or answer.is_ood)
+        assert json.loads(json.dumps(answer.to_json()))["prediction_set"] == list(
+            answer.prediction_set
+        )
     narrow, wide = (sure.classifier.predict(scenes / "sea", coverage=c) for c in (0.5, 0.9))
-    assert sum(len(a.classes) for a in narrow) < sum(len(a.classes) for a in wide)
+    assert sum(len(a.prediction_set) for a in narrow) < sum(len(a.prediction_set) for a in wide)
 
 
-def test_photo_farther_out_than_97_of_100_is_unlike(sure: FitResult, photo: Path) -> None:
-    trust = sure.classifier.trust
-    assert trust is not None
+def test_photo_that_scores_above_97_of_100_is_out_of_distribution(
+    sure: FitResult, photo: Path
+) -> None:
+    calibration = sure.classifier.calibration
+    assert calibration is not None
 
-    def among(distances: list[float]) -> Prediction:
-        held = np.array(distances, np.float32)
-        known = dataclasses.replace(trust.likeness, distances=held)
+    def among(scores: list[float]) -> Prediction:
+        sorted_scores = np.array(scores, np.float32)
+        known = dataclasses.replace(calibration.ood_detector, scores=sorted_scores)
         told = dataclasses.replace(
-            sure.classifier, trust=dataclasses.replace(trust, likeness=known)
+            sure.classifier, calibration=dataclasses.replace(calibration, ood_detector=known)
         )
         return told.predict(photo, coverage=0.5)[0]
 
-    unlike = among([-1e9] * 40)  # all nearer than this photo: (0 + 1) / (40 + 1)
-    assert unlike.typicality == pytest.approx(1 / 41)
-    assert unlike.is_unlike
+    unlike = among([-1e9] * 40)  # all lower than this photo: (0 + 1) / (40 + 1)
+    assert unlike.ood_p_value == pytest.approx(1 / 41)
+    assert unlike.is_ood
     assert unlike.abstains
     assert "unlike the training photos" in str(unlike)
     like = among([-1e9] * 40 + [1e9])
-    assert like.typicality == pytest.approx(2 / 42)
-    assert not like.is_unlike
+    assert like.ood_p_value == pytest.approx(2 / 42)
+    assert not like.is_ood
     few = among([-1e9] * 30)
-    assert not few.is_unlike  # of 31, being the farthest is no news
+    assert not few.is_ood  # the highest of 31 is nothing unusual
 
 
-def test_fit_judges_its_sets_on_the_test_photos(sure: FitResult) -> None:
-    found, trust = sure.evaluation.trust, sure.classifier.trust
+def test_fit_evaluates_prediction_sets_on_the_test_photos(sure: FitResult) -> None:
+    found, calibration = sure.evaluation.selective, sure.classifier.calibration
     assert found is not None
-    assert trust is not None
+    assert calibration is not None
     labels = sure.splits.photos.labels[sure.test_indices]
-    sets = prediction_sets(sure.test_probabilities, set_threshold(trust.scores, 0.95))
+    sets = prediction_sets(
+        sure.test_probabilities, conformal_threshold(calibration.conformal_scores, 0.95)
+    )
     assert found.coverage.value == pytest.approx(sets[np.arange(len(sets)), labels].mean())
     assert found.mean_set_size == pytest.approx(sets.sum(axis=1).mean())
     single = sets.sum(axis=1) == 1
-    assert found.answered.value <= single.mean()
-    assert json.loads(json.dumps(sure.to_json(), allow_nan=False))["evaluation"]["trust"]
+    assert found.answer_rate.value <= single.mean()
+    assert json.loads(json.dumps(sure.to_json(), allow_nan=False))["evaluation"]["selective"]
 
 
-def test_saved_trust_gives_the_same_answers(sure: FitResult, scenes: Path, tmp_path: Path) -> None:
+def test_saved_calibration_gives_the_same_predictions(
+    sure: FitResult, scenes: Path, tmp_path: Path
+) -> None:
     loaded = sl.load(sure.save(tmp_path / "scenes.keras"))
     a, b = (c.predict(scenes / "street", coverage=0.8) for c in (sure.classifier, loaded))
-    assert [x.classes for x in a] == [x.classes for x in b]
-    assert [x.typicality for x in a] == [x.typicality for x in b]
-    nearest = [c.explain(scenes / "sea" / sorted((scenes / "sea").iterdir())[0].name).nearest
+    assert [x.prediction_set for x in a] == [x.prediction_set for x in b]
+    assert [x.ood_p_value for x in a] == [x.ood_p_value for x in b]
+    nearest = [c.explain(scenes / "sea" / sorted((scenes / "sea").iterdir())[0].name).neighbors
                for c in (sure.classifier, loaded)]  # fmt: skip
     assert nearest[0] == nearest[1]
     with zipfile.ZipFile(tmp_path / "scenes.keras") as archive:
         assert not [name for name in archive.namelist() if name.endswith((".npy", ".pkl"))]
 
 
-@pytest.fixture
-def of_format_1(fitted: FitResult, tmp_path: Path) -> Path:
-    path = tmp_path / "old.keras"
-    fitted.classifier.model.save(path)
-    about = {
-        "format": 1,
-        "class_names": list(fitted.classifier.class_names),
-        "image_px": fitted.classifier.image_px,
-        "facts": {},
-    }
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("scenelearn.json", json.dumps(about))
-    return path
-
-
-def test_bundle_of_format_1_is_still_read(
-    fitted: FitResult, of_format_1: Path, photo: Path, scenes: Path
+def test_classifier_without_calibration(
+    fitted: FitResult, photo: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    old = sl.load(of_format_1)
-    (answer,) = old.predict(photo)
-    (expected,) = fitted.classifier.predict(photo)
-    np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-6)
-    assert (answer.classes, answer.coverage, answer.typicality) == ((answer.label,), None, None)
-    assert not answer.abstains
-    assert old.explain(photo).nearest == ()
-    assert old.evaluate(sl.scan(scenes)).trust is None
-    with pytest.raises(ArgumentError, match=r"`coverage` needs a classifier .*Fit again"):
-        old.predict(photo, coverage=0.9)
-    again = sl.load(old.save(of_format_1.with_name("again.keras")))
-    assert again.trust is None
+    bare = dataclasses.replace(fitted.classifier, calibration=None)
+    for classifier in (bare, sl.load(bare.save(tmp_path / "bare.keras"))):
+        assert classifier.calibration is None
+        (answer,) = classifier.predict(photo)
+        (expected,) = fitted.classifier.predict(photo)
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-6)
+        assert (answer.prediction_set, answer.coverage) == ((answer.label,), None)
+        assert answer.ood_p_value is None
+        assert not answer.abstains
+        assert classifier.explain(photo).neighbors == ()
+        assert classifier.evaluate(scenes).selective is None
+        with pytest.raises(ArgumentError, match=r"`coverage` needs a classifier .*fit again"):
+            classifier.predict(photo, coverage=0.9)
 
 
 def rewritten(path: Path, change: dict[str, Any], arrays: dict[str, bytes]) -> Path:
-    """The same bundle with other values in its entry, and other bytes in its arrays."""
+    """The same bundle with other values in its description, and other bytes in its arrays."""
     target = path.with_name("changed.keras")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.namelist():
@@ -667,37 +752,37 @@ def rewritten(path: Path, change: dict[str, Any], arrays: dict[str, bytes]) -> P
 @pytest.mark.parametrize(
     ("change", "arrays"),
     [
-        ({}, {"scenelearn/scores": b"123"}),
-        ({}, {"scenelearn/spread": b"\xff" * 8}),
-        ({}, {"scenelearn/spread": b"\0" * 8}),
-        ({"arrays": {"scores": {"dtype": "|O", "shape": [3]}}}, {}),
-        ({"arrays": {"scores": {"dtype": "<f4", "shape": [2**60, 2**60]}}}, {}),
-        ({"arrays": {"scores": {"dtype": "<f4", "shape": [-1]}}}, {}),
+        ({}, {"scenelearn/conformal_scores": b"123"}),
+        ({}, {"scenelearn/ood_spreads": b"\xff" * 8}),
+        ({}, {"scenelearn/ood_spreads": b"\0" * 8}),
+        ({"arrays": {"ood_scores": {"dtype": "|O", "shape": [3]}}}, {}),
+        ({"arrays": {"ood_scores": {"dtype": "<f4", "shape": [2**60, 2**60]}}}, {}),
+        ({"arrays": {"ood_scores": {"dtype": "<f4", "shape": [-1]}}}, {}),
         ({"arrays": {"../../x": {"dtype": "<f4", "shape": [1]}}}, {}),
-        ({"arrays": {"scores": {"dtype": "<f4"}}}, {}),
+        ({"arrays": {"ood_scores": {"dtype": "<f4"}}}, {}),
         ({"arrays": [1]}, {}),
-        ({"gallery": ["a"]}, {}),
-        ({"gallery": 3}, {}),
+        ({"neighbor_paths": ["a"]}, {}),
+        ({"neighbor_paths": 3}, {}),
     ],
 )
-def test_arrays_of_nonsense_are_refused(
+def test_nonsensical_arrays_are_rejected(
     fitted: FitResult, tmp_path: Path, change: dict[str, Any], arrays: dict[str, bytes]
 ) -> None:
     path = rewritten(fitted.save(tmp_path / "scenes.keras"), change, arrays)
-    with pytest.raises(BundleError, match="must be a whole file"):
+    with pytest.raises(BundleError, match="must be a complete file"):
         sl.load(path)
 
 
-def test_labels_of_the_gallery_are_classes(fitted: FitResult, tmp_path: Path) -> None:
-    trust = fitted.classifier.trust
-    assert trust is not None
-    labels = np.full(len(trust.gallery.labels), 6, "<i4").tobytes()
-    path = rewritten(fitted.save(tmp_path / "a.keras"), {}, {"scenelearn/labels": labels})
-    with pytest.raises(BundleError, match="do not fit together"):
+def test_labels_of_the_neighbor_index_must_be_classes(fitted: FitResult, tmp_path: Path) -> None:
+    calibration = fitted.classifier.calibration
+    assert calibration is not None
+    labels = np.full(len(calibration.neighbor_index.labels), 6, "<i4").tobytes()
+    path = rewritten(fitted.save(tmp_path / "a.keras"), {}, {"scenelearn/neighbor_labels": labels})
+    with pytest.raises(BundleError, match="do not match each other"):
         sl.load(path)
 
 
-def test_network_of_another_making_is_refused(tmp_path: Path) -> None:
+def test_network_that_fit_did_not_build_is_rejected(tmp_path: Path) -> None:
     import keras
 
     layers = keras.layers
@@ -705,24 +790,23 @@ def test_network_of_another_making_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "own.keras"
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        about = {"format": 1, "class_names": ["a", "b", "c"], "image_px": 8, "facts": {}}
-        archive.writestr("scenelearn.json", json.dumps(about))
-    with pytest.raises(BundleError, match="a network that `fit` did not make"):
+        archive.writestr("scenelearn.json", entry_json(class_names=["a", "b", "c"], image_px=8))
+    with pytest.raises(BundleError, match="a network that `fit` did not build"):
         sl.load(path)
 
 
 # Streams and patterns
 
 
-def test_pattern_is_its_photos_in_order(classifier: Classifier, scenes: Path) -> None:
+def test_pattern_means_its_matches_in_order(classifier: Classifier, scenes: Path) -> None:
     answers = classifier.predict(f"{scenes}/s*/*.jpg")
     expected = sorted([*scenes.glob("sea/*.jpg"), *scenes.glob("street/*.jpg")])
     assert [a.source for a in answers] == [str(path) for path in expected]
-    with pytest.raises(PathMissingError, match=r"\*\.bmp'.*a pattern that matches some"):
+    with pytest.raises(PathMissingError, match=r"a pattern that matches photos.*\*\.bmp'"):
         classifier.predict(f"{scenes}/*/*.bmp")
 
 
-def test_file_whose_name_is_a_pattern_is_that_file(
+def test_file_whose_name_looks_like_a_pattern_is_that_file(
     classifier: Classifier, photo: Path, tmp_path: Path
 ) -> None:
     odd = tmp_path / "[ab]*.jpg"
@@ -731,7 +815,7 @@ def test_file_whose_name_is_a_pattern_is_that_file(
     assert [a.source for a in classifier.predict(odd)] == [str(odd)]
 
 
-def test_generator_is_read_no_further_than_a_batch(classifier: Classifier, photo: Path) -> None:
+def test_generator_is_read_one_batch_ahead(classifier: Classifier, photo: Path) -> None:
     taken = 0
 
     def endless() -> Iterator[bytes]:
@@ -740,11 +824,11 @@ def test_generator_is_read_no_further_than_a_batch(classifier: Classifier, photo
             taken += 1
             yield photo.read_bytes()
 
-    seen: list[tuple[int, int]] = []
-    stream = classifier.stream(endless(), progress=lambda *p: seen.append(p))
+    reports: list[tuple[str, int, int]] = []
+    stream = classifier.stream(endless(), progress=lambda *report: reports.append(report))
     first = [next(stream) for _ in range(33)]
     assert taken == 64
-    assert seen == [(32, 0)]
+    assert reports == [("predicting", 32, 0)]
     assert len({answer.source for answer in first}) == 33
 
 
@@ -762,20 +846,20 @@ def test_thousands_of_photos_need_the_memory_of_a_batch(classifier: Classifier) 
         return most
 
     peak(64)  # compiled
-    assert peak(640) - peak(64) < 1e6  # of 7 MB that are looked at more
+    assert peak(640) - peak(64) < 1e6  # for 7 MB more of images
 
 
-def test_stream_of_nothing(classifier: Classifier) -> None:
+def test_empty_stream(classifier: Classifier) -> None:
     with pytest.raises(NoPhotosError, match="at least one"):
         list(classifier.stream(iter(())))
 
 
-# Whatever the batches, the order and the names
+# Evaluation
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
-    """1,003 small pictures of the six classes: sample scenes with one pixel changed."""
+    """1,003 small images of the six classes: sample scenes with one pixel changed."""
     folder = tmp_path_factory.mktemp("many")
     for n in range(1003):
         files = sorted(scenes.glob("*/*.jpg"))
@@ -789,7 +873,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     return folder
 
 
-def test_batch_size_order_and_folder_names_change_no_metric(
+def test_batch_size_order_and_file_names_change_no_metric(
     classifier: Classifier, many: Path, tmp_path: Path
 ) -> None:
     photos = sl.scan(many)
@@ -803,7 +887,7 @@ def test_batch_size_order_and_folder_names_change_no_metric(
     others = [(sl.scan(mixed), 32), *((photos, size) for size in (7, 100, 1003))]
     for other, batch_size in others:
         found = classifier.evaluate(other, batch_size=batch_size).to_json()
-        assert found["confusion"] == reference["confusion"]
+        assert found["confusion_matrix"] == reference["confusion_matrix"]
         assert flat(found) == pytest.approx(flat(reference), abs=1e-6)
 
 
@@ -825,12 +909,10 @@ def test_evaluation_equals_a_numpy_computation(classifier: Classifier, many: Pat
     assert found.accuracy.value == (p.argmax(axis=1) == photos.labels).mean()
     assert found.log_loss == pytest.approx(-np.log(own).mean(), abs=1e-6)
     one_hot = np.eye(6)[photos.labels]
-    assert found.brier == pytest.approx(((p - one_hot) ** 2).sum(axis=1).mean(), abs=1e-6)
+    assert found.brier_score == pytest.approx(((p - one_hot) ** 2).sum(axis=1).mean(), abs=1e-6)
 
 
-def test_evaluation_looks_at_groups_of_photos(
-    classifier: Classifier, scenes: Path, tmp_path: Path
-) -> None:
+def test_evaluation_finds_slices(classifier: Classifier, scenes: Path, tmp_path: Path) -> None:
     photos = sl.scan(scenes)
     names = ["even" if k % 2 else "odd" for k in range(len(photos))]
     found = classifier.evaluate(photos, columns={"parity": names})
@@ -841,9 +923,23 @@ def test_evaluation_looks_at_groups_of_photos(
     groups = [one for one in found.slices if one.column == "brightness"]
     highest = max(groups, key=lambda one: float(one.group.split(" to ")[0]))
     assert float(highest.group.split(" to ")[1]) == pytest.approx(max(gray), abs=1)
-    assert "class" in found.table()
+    assert "class" in str(found)
     with pytest.raises(ArgumentError, match=r"`columns\['x'\]` must have one value for each"):
         classifier.evaluate(photos, columns={"x": [1]})
+
+
+def test_evaluation_of_a_folder_is_that_of_its_scan(classifier: Classifier, scenes: Path) -> None:
+    expected = classifier.evaluate(sl.scan(scenes)).to_json()
+    reports: list[tuple[str, int, int]] = []
+    found = classifier.evaluate(scenes, progress=lambda *report: reports.append(report))
+    assert found.to_json() == expected
+    assert {"scanning photos", "predicting"} <= {what for what, _, _ in reports}
+    assert reports[-1] == ("predicting", 72, 72)
+    for wrong in (3, [scenes], None):
+        with pytest.raises(ArgumentError, match="`photos` must be the result of `scan`"):
+            classifier.evaluate(wrong)  # type: ignore[arg-type]
+    with pytest.raises(PathMissingError):
+        classifier.evaluate(scenes / "nowhere")
 
 
 def test_columns_of_a_manifest(scenes: Path, tmp_path: Path) -> None:
@@ -857,7 +953,7 @@ def test_columns_of_a_manifest(scenes: Path, tmp_path: Path) -> None:
     file.write_text("\n".join(lines))
     listed = sl.scan(scenes, file)
     columns = manifest_columns(file, listed)
-    assert list(columns) == ["camera", "iso"]  # of 72 different addresses no groups are made
+    assert list(columns) == ["camera", "iso"]  # 72 different addresses make no slices
     assert columns["camera"].tolist()[:2] == ["a", "b"]
     assert np.isnan(columns["iso"][3])
     assert columns["iso"][2] == 200
@@ -880,7 +976,7 @@ def test_columns_of_a_parquet_manifest(scenes: Path, tmp_path: Path) -> None:
     assert columns["focal length"].tolist() == table["focal length"]
 
 
-# Two classifiers
+# Comparison
 
 
 def test_comparison_matches_classes_by_name(fitted: FitResult, scenes: Path) -> None:
@@ -895,33 +991,37 @@ def test_comparison_matches_classes_by_name(fitted: FitResult, scenes: Path) -> 
     dense.kernel.assign(kernel[:, order])
     dense.bias.assign(bias[order])
     names = tuple(first.class_names[k] for k in order)
-    second = dataclasses.replace(first, model=model, class_names=names, trust=None)
+    second = dataclasses.replace(first, model=model, class_names=names, calibration=None)
     found = compare(first, second, sl.scan(scenes))
-    assert (found.n_only_a, found.n_only_b, found.n_photos) == (0, 0, 72)
-    assert found.a == first.evaluate(sl.scan(scenes)).accuracy
+    assert (found.n_only_a_correct, found.n_only_b_correct, found.n_photos) == (0, 0, 72)
+    assert found.accuracy_a == first.evaluate(sl.scan(scenes)).accuracy
+    assert compare(first, second, scenes) == found
 
 
 def test_comparison_of_other_classes(classifier: Classifier, scenes: Path) -> None:
     names = (*classifier.class_names[:5], "desert")
     other = dataclasses.replace(classifier, class_names=names)
-    with pytest.raises(ClassMismatchError, match=r"the same classes.*there only street"):
+    with pytest.raises(ClassMismatchError, match=r"the same classes.*only in the second street"):
         compare(classifier, other, sl.scan(scenes))
+    with pytest.raises(ArgumentError, match=r"`b` must be a Classifier.*sl\.load"):
+        compare(classifier, "other.keras", scenes)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="`photos` must be the result of `scan`"):
+        compare(classifier, classifier, 3)  # type: ignore[arg-type]
 
 
-# Why
+# Explanations
 
 
-def test_gradient_is_that_of_differences(classifier: Classifier) -> None:
-    from scenelearn.classify._explanation import cam_models
-    from scenelearn.classify._gradient import input_gradient
+def test_gradient_agrees_with_finite_differences(classifier: Classifier) -> None:
+    from scenelearn.classify._grad_cam import input_gradient, split_model
 
-    to_maps, to_logits, _ = cam_models(classifier.model)
+    to_maps, to_logits, _ = split_model(classifier.model)
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
     logits = np.asarray(to_logits.predict_on_batch(maps))
     np.testing.assert_allclose(
-        softmax(logits), classifier.probabilities(image), atol=1e-5
-    )  # the two parts are the whole
+        softmax(logits), classifier.predict_proba(image), atol=1e-5
+    )  # the two parts make up the model
     weights = np.array([[0.5, 0, -1, 0, 2, 0]], np.float32)
     gradient = input_gradient(to_logits, maps, weights)
     assert gradient.shape == maps.shape
@@ -932,8 +1032,8 @@ def test_gradient_is_that_of_differences(classifier: Classifier) -> None:
         assert gradient[..., channel].sum() == pytest.approx(change, rel=1e-3, abs=1e-4)
 
 
-def test_heat_is_that_of_the_class_activation_map(sure: FitResult, photo: Path) -> None:
-    """With a global average before the head, Grad-CAM is Σ of maps × the head's weights."""
+def test_heatmap_is_the_class_activation_map(sure: FitResult, photo: Path) -> None:
+    """With global average pooling before the head, Grad-CAM is Σ feature map × head weight."""
     import keras
 
     classifier = sure.classifier
@@ -945,26 +1045,26 @@ def test_heat_is_that_of_the_class_activation_map(sure: FitResult, photo: Path) 
     heat = np.maximum(maps @ np.asarray(dense.kernel)[:, classifier.class_names.index("sea")], 0)
     heat /= max(heat.max(), 1e-12)
     expected = Image.fromarray(heat.astype(np.float32)).resize((48, 48), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(explanation.heat, np.asarray(expected), atol=1e-3)
-    assert explanation.heat.shape == (48, 48)
+    np.testing.assert_allclose(explanation.heatmap, np.asarray(expected), atol=1e-3)
+    assert explanation.heatmap.shape == (48, 48)
     assert explanation.label == "sea"
 
 
-def test_a_training_photo_is_the_nearest_to_itself(sure: FitResult) -> None:
+def test_training_photo_is_its_own_nearest_neighbor(sure: FitResult) -> None:
     photos = sure.splits.photos
     for index in sure.splits.train[:3]:
-        found = sure.classifier.explain(photos.file(int(index)), n_nearest=4)
-        assert len(found.nearest) == 4
-        first = found.nearest[0]
+        found = sure.classifier.explain(photos.file(int(index)), n_neighbors=4)
+        assert len(found.neighbors) == 4
+        first = found.neighbors[0]
         assert first.path == photos.paths[index]
         assert first.label == photos.class_names[photos.labels[index]]
         assert first.similarity == pytest.approx(1, abs=0.01)
-        shares = [one.similarity for one in found.nearest]
+        shares = [one.similarity for one in found.neighbors]
         assert shares == sorted(shares, reverse=True)
         assert photos.paths[index] in str(found)
 
 
-def test_explanation_is_saved_and_shown(sure: FitResult, photo: Path, tmp_path: Path) -> None:
+def test_explanation_is_saved_and_displayed(sure: FitResult, photo: Path, tmp_path: Path) -> None:
     found = sure.classifier.explain(photo)
     with Image.open(found.save(tmp_path / "why.png")) as picture:
         assert picture.size == (96, 48)
@@ -984,11 +1084,11 @@ def test_explanation_is_saved_and_shown(sure: FitResult, photo: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"label": "desert"}, r"`label` must be one of buildings.*Received: 'desert'"),
-        ({"n_nearest": -1}, r"`n_nearest` must be a whole number of at least 0"),
+        ({"label": "desert"}, r"`label` must be one of 'buildings'.*Received: label='desert'"),
+        ({"n_neighbors": -1}, r"`n_neighbors` must be an integer of at least 0"),
     ],
 )
-def test_explanation_of_what_is_not_there(
+def test_explanation_with_arguments_out_of_range(
     classifier: Classifier, photo: Path, more: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ArgumentError, match=words):
@@ -1003,31 +1103,91 @@ def test_explanation_of_several_photos(classifier: Classifier, scenes: Path) -> 
 # Tables
 
 
-def answer_of(source: str, label: str = "sea") -> Prediction:
+def prediction_of(source: str, label: str = "sea") -> Prediction:
     return Prediction(
-        source=source, label=label, probability=0.75, classes=(label, "b"),
-        probabilities=Probabilities({label: 0.75, "b": 0.25}), coverage=0.9, typicality=0.5,
+        source=source, label=label, probability=0.75, prediction_set=(label, "b"),
+        probabilities=Probabilities({label: 0.75, "b": 0.25}), coverage=0.9, ood_p_value=0.5,
         abstains=True,
     )  # fmt: skip
 
 
-def test_table_reads_back() -> None:
+def test_csv_reads_back() -> None:
     names = ["a.jpg", 'with "quotes", and commas.jpg', "é 中.jpg", "<script>alert(1)</script>.jpg"]
-    lines = list(csv_lines(map(answer_of, names)))
-    rows = list(csv.DictReader(lines))
+    text = Predictions(map(prediction_of, names)).to_csv()
+    rows = list(csv.DictReader(text.splitlines()))
     assert [row["source"] for row in rows] == names
-    assert (rows[0]["label"], rows[0]["classes"], rows[0]["sea"]) == ("sea", "sea|b", "0.750000")
-    assert (rows[0]["is_unlike"], rows[0]["abstains"]) == ("false", "true")
-    assert list(csv_lines([])) == []
+    assert [rows[0][name] for name in ("label", "prediction_set", "sea")] == [
+        "sea", "sea|b", "0.750000",
+    ]  # fmt: skip
+    assert (rows[0]["is_ood"], rows[0]["abstains"]) == ("false", "true")
+    assert Predictions().to_csv() == ""
 
 
 @pytest.mark.parametrize(
     "name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "  =1", "\r=1", "\n=1"]
 )
-def test_no_cell_is_a_formula_or_breaks_its_line(name: str) -> None:
-    lines = list(csv_lines([answer_of(name, label=name)]))
-    assert len("\n".join(lines).splitlines()) == 2
+def test_no_csv_cell_is_a_formula_or_breaks_its_line(name: str) -> None:
+    lines = Predictions([prediction_of(name, label=name)]).to_csv().splitlines()
+    assert len(lines) == 2
     header, row = csv.reader(lines)
     for text in (row[0], row[1], header[7]):
         assert text[0] not in "=+-@\t\r\n "
         assert text.isprintable()
+
+
+def test_predictions_become_a_table() -> None:
+    predictions = Predictions(prediction_of(f"{k}.jpg") for k in range(30))
+    table = pytest.importorskip("pandas").DataFrame(predictions.to_rows())
+    assert predictions.to_pandas().equals(table)
+    assert list(table.columns) == [
+        "source", "label", "probability", "prediction_set", "coverage", "ood_p_value", "is_ood",
+        "abstains", "probability_sea", "probability_b",
+    ]  # fmt: skip
+    assert isinstance(predictions[3:5], Predictions)
+    assert predictions[3:5] == [prediction_of("3.jpg"), prediction_of("4.jpg")]
+    assert json.loads(json.dumps(predictions.to_json()))[0]["prediction_set"] == ["sea", "b"]
+
+
+# Display, pickle and copy
+
+
+def test_results_have_short_representations(fitted: FitResult, photo: Path, scenes: Path) -> None:
+    classifier = fitted.classifier
+    (prediction,) = one = classifier.predict(photo)
+    assert repr(one) == f"[<Prediction: {prediction}>]"
+    assert re.fullmatch(
+        r"<Predictions: 72 photos, \d+ abstentions>", repr(classifier.predict(scenes))
+    )
+    assert repr(classifier) == f"<Classifier: 6 classes, 32 px, {fitted.settings.backbone}>"
+    page = str(classifier)
+    assert all(f"{name}  " in page for name in classifier.metadata)
+    assert ", ".join(classifier.class_names) in page
+    calibration, explanation = classifier.calibration, classifier.explain(photo)
+    assert calibration is not None
+    for result in (
+        classifier, calibration, calibration.ood_detector, calibration.neighbor_index, explanation,
+    ):  # fmt: skip
+        assert re.fullmatch(r"<[^\n]{10,200}>", repr(result))
+    assert str(one) == str(prediction)
+    many = str(Predictions(one * 50)).split("\n")
+    assert (len(many), many[-1]) == (21, "and 30 more")
+    evil = Predictions([dataclasses.replace(prediction, source="<script>")])
+    assert "<script>" not in evil._repr_html_()
+    assert "<pre>" in classifier._repr_html_()
+
+
+def test_results_survive_pickle_and_copy(fitted: FitResult, photo: Path) -> None:
+    expected = fitted.classifier.predict(photo)
+    assert pickle.loads(pickle.dumps(expected)) == copy.deepcopy(expected) == expected  # noqa: S301
+    for other in (
+        copy.copy(fitted.classifier),
+        copy.deepcopy(fitted.classifier),
+        pickle.loads(pickle.dumps(fitted.classifier)),  # noqa: S301
+    ):
+        (prediction,) = other.predict(photo)
+        np.testing.assert_allclose(
+            prediction.probabilities, expected[0].probabilities, rtol=0, atol=1e-6
+        )
+        assert prediction.ood_p_value == expected[0].ood_p_value
+    explanation = pickle.loads(pickle.dumps(fitted.classifier.explain(photo)))  # noqa: S301
+    assert explanation.prediction == expected[0]

@@ -1,10 +1,14 @@
-"""The command line: what it prints, where it writes, how it ends."""
+"""The command line: output, files, exit codes, and streams in trouble."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import logging
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.backbones import STORED
+from scenelearn.backbones import BUNDLED
 from scenelearn.finetune import FitResult
 
 QUICK = [
@@ -32,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, out, err
 
 
-def test_fit_says_what_was_reached_in_how_long_and_where_the_files_are(
+def test_fit_prints_accuracy_duration_and_paths(
     capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path
 ) -> None:
     code, out, err = run(capsys, "fit", str(scenes), *QUICK, "--out", str(tmp_path / "out"))
@@ -42,61 +46,61 @@ def test_fit_says_what_was_reached_in_how_long_and_where_the_files_are(
         assert word in out
     for name in ("scenes.keras", "report/index.html", "report/result.json"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
-    assert "scanning: 100%" in err
+    assert "scanning photos: 100%" in err
     assert "fine-tuning: 100%" in err
 
 
 def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
-    monkeypatch.setattr(cli._fit, "_SAMPLE_FIT", cli._fit._SAMPLE_FIT | {"image_px": 32})
+    monkeypatch.setattr(cli._photos, "SAMPLES_PER_CLASS", 12)
+    monkeypatch.setattr(cli._fit, "_SAMPLES_FIT", cli._fit._SAMPLES_FIT | {"image_px": 32})
     code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
-    assert value["settings"]["weights"] == STORED
-    assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion"]))
+    assert value["settings"]["weights"] == BUNDLED
+    assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion_matrix"]))
     assert Path(value["bundle"]).is_file()
     assert Path(value["report"]).is_file()
 
 
-def test_fit_without_a_folder_takes_the_network_of_the_weights_file_and_the_finer_points(
+def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_recipe_fields(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 12)
+    monkeypatch.setattr(cli._photos, "SAMPLES_PER_CLASS", 12)
     file = tmp_path / "mobilenet_0.25_notop.weights.h5"
     network = sl.backbones.build("mobilenet_0.25", weights=None, image_px=32, seed=0)
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
-        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "mirrored=True",
-        "--recipe", "trained=coarsest",
+        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "tta=hflip",
+        "--recipe", "unfreeze=stride32",
     )  # fmt: skip
     assert code == 0
     settings = json.loads(out)["settings"]
     assert settings["backbone"] == "mobilenet_0.25"
     recipe = settings["recipe"]
-    assert (recipe["soup"], recipe["mirrored"], recipe["trained"]) == (2, True, "coarsest")
+    assert (recipe["soup"], recipe["tta"], recipe["unfreeze"]) == (2, "hflip", "stride32")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("text", "message"),
     [
         ("soup", "`--recipe` must have the form NAME=VALUE. Received: 'soup'"),
-        ("soup=0", "`soup` must be a whole number of at least 1. Received: soup=0"),
+        ("soup=0", "`soup` must be an integer of at least 1. Received: soup=0"),
         ("soap=4", "Received: soap"),
-        ("mirrored=yes", "`mirrored` must be True or False. Received: mirrored='yes'"),
+        ("tta=yes", "`tta` must be one of 'hflip', None. Received: tta='yes'"),
     ],
 )
-def test_finer_point_that_is_none(
-    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, words: str, said: str
+def test_recipe_field_that_is_invalid(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, text: str, message: str
 ) -> None:
-    code, out, err = run(capsys, "fit", str(scenes), "--recipe", words, "--out", str(tmp_path))
+    code, out, err = run(capsys, "fit", str(scenes), "--recipe", text, "--out", str(tmp_path))
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
 
 
-def test_predict_prints_a_line_a_photo(
+def test_predict_prints_one_line_per_photo(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
 ) -> None:
     files = [str(p) for p in sorted((scenes / "forest").iterdir())[:3]]
@@ -105,7 +109,7 @@ def test_predict_prints_a_line_a_photo(
     assert [line.split(": ")[0] for line in out.splitlines()] == files
 
 
-def test_predict_names_what_it_cannot_read_and_goes_on(
+def test_predict_logs_a_broken_photo_and_continues(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     bundle: str,
@@ -116,11 +120,11 @@ def test_predict_names_what_it_cannot_read_and_goes_on(
     good = str(sorted((scenes / "sea").iterdir())[0])
     code, out, _ = run(capsys, "predict", bundle, str(tmp_path / "text.jpg"), good, "--json")
     assert code == 0
-    assert [answer["source"] for answer in json.loads(out)] == [good]
+    assert [prediction["source"] for prediction in json.loads(out)] == [good]
     assert "text.jpg" in caplog.text
 
 
-def test_predict_fails_where_no_photo_can_be_read(
+def test_predict_fails_if_no_photo_can_be_read(
     capsys: pytest.CaptureFixture[str], bundle: str, tmp_path: Path
 ) -> None:
     (tmp_path / "text.jpg").write_text("no photo")
@@ -140,7 +144,7 @@ def test_evaluate_prints_the_accuracy_and_each_class(
     assert json.loads(out)["n_photos"] == 72
 
 
-def test_predict_prints_a_table_for_spreadsheets(
+def test_predict_prints_a_csv_table(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
 ) -> None:
     photo = sorted((scenes / "sea").iterdir())[0]
@@ -151,13 +155,13 @@ def test_predict_prints_a_table_for_spreadsheets(
     rows = list(csv.DictReader(out.splitlines()))
     assert len(rows) == 13
     assert rows[-1]["source"] == str(odd).replace("\n", "\\n")
-    assert all(rows[0][key] for key in ("label", "probability", "classes", "is_unlike", "sea"))
+    assert all(rows[0][key] for key in ("label", "probability", "prediction_set", "is_ood", "sea"))
     code, _, err = run(capsys, "predict", bundle, str(photo), "--csv", "--json")
     assert code == 2
-    assert "`--json` and `--csv` exclude each other" in err
+    assert "`--json` and `--csv` cannot be combined" in err
 
 
-def test_coverage_is_passed_on(
+def test_coverage_reaches_the_predictions(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
 ) -> None:
     photo = str(sorted((scenes / "sea").iterdir())[0])
@@ -166,10 +170,12 @@ def test_coverage_is_passed_on(
     assert json.loads(out)[0]["coverage"] == 0.5
     code, _, err = run(capsys, "predict", bundle, photo, "--coverage", "95")
     assert code == 2
-    assert "`coverage` must be a number between 0 and 1. Received: coverage=95" in err
+    assert (
+        "`coverage` must be a number between 0 and 1, both excluded. Received: coverage=95.0" in err
+    )
 
 
-def test_explain_writes_a_picture_and_names_training_photos(
+def test_explain_writes_a_picture_and_lists_similar_training_photos(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
 ) -> None:
     photo = str(sorted((scenes / "sea").iterdir())[0])
@@ -186,7 +192,7 @@ def test_explain_writes_a_picture_and_names_training_photos(
     assert "'desert'" in err
 
 
-def test_evaluate_shows_calibration_sets_and_groups(
+def test_evaluate_shows_calibration_prediction_sets_and_slices(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
 ) -> None:
     photos = sl.scan(scenes)
@@ -199,15 +205,20 @@ def test_evaluate_shows_calibration_sets_and_groups(
     more = ["--manifest", str(manifest), "--coverage", "0.9"]
     code, out, _ = run(capsys, "evaluate", bundle, str(scenes), *more)
     assert code == 0
-    for words in ("mean recall", "calibration error", "sets hold the true class", "groups"):
+    for words in (
+        "balanced accuracy",
+        "calibration error",
+        "sets contain the true class",
+        "slices",
+    ):
         assert words in out
     code, out, _ = run(capsys, "evaluate", bundle, str(scenes), *more, "--json")
     value = json.loads(out)
-    assert {"camera", "brightness"} <= {one["column"] for one in value["slices"]}
-    assert value["trust"]["coverage"]["n"] == 72
+    assert {"camera", "brightness"} <= {row["column"] for row in value["slices"]}
+    assert value["selective"]["coverage"]["n"] == 72
 
 
-def test_compare_says_which_is_better(
+def test_compare_prints_whether_one_is_better(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
 ) -> None:
     code, out, _ = run(capsys, "compare", bundle, bundle, str(scenes))
@@ -215,17 +226,17 @@ def test_compare_says_which_is_better(
     assert "no significant difference" in out
     code, out, _ = run(capsys, "compare", bundle, bundle, str(scenes), "--json")
     value = json.loads(out)
-    assert (value["n_only_a"], value["n_only_b"], value["p_value"]) == (0, 0, 1.0)
+    assert (value["n_only_a_correct"], value["n_only_b_correct"], value["p_value"]) == (0, 0, 1.0)
 
 
-def test_sample_draws_the_six_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_sample_renders_the_six_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "sample", str(tmp_path / "scenes"), "--per-class", "2")
     assert code == 0
-    assert "2 scenes a class" in out
+    assert "2 scenes per class" in out
     assert len(list((tmp_path / "scenes").glob("*/*.jpg"))) == 12
 
 
-def test_place_for_the_results_is_seen_to_before_anything_is_trained(
+def test_output_folder_is_checked_before_training(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -235,7 +246,7 @@ def test_place_for_the_results_is_seen_to_before_anything_is_trained(
     assert "file' is a file. Pass another name" in err
 
 
-def test_what_keras_prints_does_not_spoil_the_json(
+def test_json_stays_valid_when_keras_prints(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     scenes: Path,
@@ -253,13 +264,13 @@ def test_what_keras_prints_does_not_spoil_the_json(
     assert "Downloading" in err
 
 
-def test_sample_scenes_are_drawn_once(
+def test_sample_scenes_are_rendered_once(
     monkeypatch: pytest.MonkeyPatch, fitted: FitResult, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli._fit, "_SAMPLE_PER_CLASS", 3)
+    monkeypatch.setattr(cli._photos, "SAMPLES_PER_CLASS", 3)
     monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
     assert cli.main(["fit", "--no-audit", "--out", str(tmp_path)]) == 0
-    monkeypatch.setattr("scenelearn.sample_scenes", lambda *_, **__: pytest.fail("drawn again"))
+    monkeypatch.setattr("scenelearn.sample_scenes", lambda *_, **__: pytest.fail("rendered again"))
     assert cli.main(["fit", "--no-audit", "--out", str(tmp_path)]) == 0
 
 
@@ -297,15 +308,15 @@ def missing_weights(tmp_path: Path, scenes: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (empty_folder, ["No usable photo", "an empty folder", "one folder for each class"]),
-        (one_class, ["At least two classes", "only 'sea'"]),
+        (empty_folder, ["no usable photo", "an empty folder", "one folder per class"]),
+        (one_class, ["at least two classes", "only 'sea'"]),
         (single_photo_in_a_class, ["Class 'street'", "at least 3 different photos"]),
         (missing_folder, ["`folder`", "nowhere", "Check the path"]),
         (unknown_backbone, ["`backbone`", "'resnet_9000'", "Did you mean"]),
         (missing_weights, ["`weights`", "nowhere.h5", "there is no file"]),
     ],
 )
-def test_failed_run_is_one_paragraph_and_exit_code_1(
+def test_failure_prints_one_paragraph_and_exits_with_1(
     capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, make: Any, words: list[str]
 ) -> None:
     arguments = make(tmp_path, scenes)
@@ -318,28 +329,26 @@ def test_failed_run_is_one_paragraph_and_exit_code_1(
         assert word in message
 
 
-def test_setting_out_of_range_is_wrong_usage(
-    capsys: pytest.CaptureFixture[str], scenes: Path
-) -> None:
+def test_value_out_of_range_exits_with_2(capsys: pytest.CaptureFixture[str], scenes: Path) -> None:
     code, _, err = run(capsys, "fit", str(scenes), "--minutes", "-1")
     assert code == 2
     assert "`minutes` must be a number above 0. Received: minutes=-1.0" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["fit", "--minutes", "soon"], ["predict"]])
-def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == 2
     assert "usage: scenelearn" in capsys.readouterr().err
 
 
-def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="No usable photo"):
+def test_debug_raises_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no usable photo"):
         cli.main(["fit", str(tmp_path), "--debug"])
 
 
-def test_error_of_our_own_making_asks_for_a_report(
+def test_unexpected_error_asks_for_a_bug_report(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -348,19 +357,19 @@ def test_error_of_our_own_making_asks_for_a_report(
     monkeypatch.setattr("scenelearn.scan", fail)
     code, _, err = run(capsys, "fit", str(tmp_path))
     assert code == 1
-    assert "KeyError: 'oops' This should not happen" in err
+    assert "KeyError: 'oops' This is a bug in scenelearn." in err
 
 
-@pytest.mark.parametrize(("told", "expected"), [((), 130), (("SIGTERM",), 143)])
-def test_interrupt_ends_without_a_traceback(
+@pytest.mark.parametrize(("arguments", "expected"), [((), 130), (("SIGTERM",), 143)])
+def test_interrupt_exits_without_a_traceback(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    told: tuple[str, ...],
+    arguments: tuple[str, ...],
     expected: int,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt(*told)
+        raise KeyboardInterrupt(*arguments)
 
     monkeypatch.setattr("scenelearn.scan", interrupt)
     code, _, err = run(capsys, "fit", str(tmp_path))
@@ -368,11 +377,11 @@ def test_interrupt_ends_without_a_traceback(
     assert err.strip() == "scenelearn: stopped"
 
 
-# What the audit changes
+# With an audit
 
 
 @pytest.fixture
-def with_copies(scenes: Path, tmp_path: Path) -> Path:
+def with_duplicates(scenes: Path, tmp_path: Path) -> Path:
     folder = shutil.copytree(scenes, tmp_path / "photos")
     seas = sorted((folder / "sea").iterdir())
     shutil.copy(seas[0], folder / "street" / "a sea.jpg")
@@ -380,53 +389,55 @@ def with_copies(scenes: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_fit_keeps_copies_together_and_goes_without_the_quarantine(
-    capsys: pytest.CaptureFixture[str], with_copies: Path, tmp_path: Path
+def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
+    capsys: pytest.CaptureFixture[str], with_duplicates: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "audit"
-    code, text, _ = run(capsys, "audit", str(with_copies), "--out", str(out))
+    code, text, _ = run(capsys, "audit", str(with_duplicates), "--out", str(out))
     assert code == 0
-    assert f"Page: {out / 'index.html'}" in text
-    apart = json.loads((out / "quarantine.json").read_text())
-    assert "street/a sea.jpg" in apart
-    assert len(apart) == 2
+    assert f"Report: {out / 'index.html'}" in text
+    quarantine = json.loads((out / "quarantine.json").read_text())
+    assert "street/a sea.jpg" in quarantine
+    assert len(quarantine) == 2
     where = ["--out", str(tmp_path / "out"), "--quarantine", str(out / "quarantine.json")]
-    code, text, err = run(capsys, "fit", str(with_copies), *QUICK, *where, "--json")
+    code, text, err = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--json")
     assert code == 0
     splits = json.loads(text)["splits"]
-    assert splits["quarantine"] == apart
-    side = {one["path"]: name for name in ("train", "validation", "test") for one in splits[name]}
-    assert not set(apart) & set(side)
-    assert "2 photos are copies of others and stay on their side; 2 should not be used" in err
-    again = sl.split(sl.scan(with_copies, tmp_path / "out/report/split.csv"), seed=77)
-    repeated = again.to_json()  # from the manifest: the same sides, whatever the seed
+    assert splits["quarantine"] == quarantine
+    split_of = {
+        row["path"]: name for name in ("train", "validation", "test") for row in splits[name]
+    }
+    assert not set(quarantine) & set(split_of)
+    assert "2 duplicates, which stay in one split; 2 photos that should not be used" in err
+    again = sl.split(sl.scan(with_duplicates, tmp_path / "out/report/split.csv"), seed=77)
+    repeated = again.to_json()  # the manifest decides, whatever the seed
     assert all(repeated[name] == splits[name] for name in ("train", "validation", "test"))
-    content = (with_copies / "sea/again.jpg").read_bytes()
-    same = [path for path in side if (with_copies / path).read_bytes() == content]
+    content = (with_duplicates / "sea/again.jpg").read_bytes()
+    same = [path for path in split_of if (with_duplicates / path).read_bytes() == content]
     assert len(same) == 2
-    assert len({side[path] for path in same}) == 1
+    assert len({split_of[path] for path in same}) == 1
 
 
-def test_fit_takes_a_manifest_and_stops_at_broken_photos(
-    capsys: pytest.CaptureFixture[str], with_copies: Path, tmp_path: Path
+def test_fit_follows_a_manifest_and_can_stop_at_broken_photos(
+    capsys: pytest.CaptureFixture[str], with_duplicates: Path, tmp_path: Path
 ) -> None:
-    splits = sl.split(sl.scan(with_copies), seed=4)
+    splits = sl.split(sl.scan(with_duplicates), seed=4)
     file = splits.save(tmp_path / "split.csv")
-    (with_copies / "sea/again.jpg").write_bytes(b"no photo any more")
+    (with_duplicates / "sea/again.jpg").write_bytes(b"no photo any more")
     where = ["--out", str(tmp_path / "out"), "--manifest", str(file), "--no-audit"]
-    code, text, _ = run(capsys, "fit", str(with_copies), *QUICK, *where, "--json")
+    code, text, _ = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--json")
     assert code == 0
     value = json.loads(text)
-    assert [one["path"] for one in value["refused"]] == ["sea/again.jpg"]
-    tested = {one["path"] for one in value["splits"]["test"]}
+    assert [row["path"] for row in value["rejected"]] == ["sea/again.jpg"]
+    tested = {row["path"] for row in value["splits"]["test"]}
     assert tested == {splits.photos.paths[k] for k in splits.test} - {"sea/again.jpg"}
-    code, _, err = run(capsys, "fit", str(with_copies), *QUICK, *where, "--broken", "raise")
+    code, _, err = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--broken", "raise")
     assert code == 1
     assert "sea/again.jpg: not an image" in err
 
 
 @pytest.mark.parametrize("content", [None, "no json", '{"a": 1}', "[1]"])
-def test_a_quarantine_that_is_no_list(
+def test_quarantine_that_is_not_a_list_of_paths(
     capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path, content: str | None
 ) -> None:
     file = tmp_path / "quarantine.json"
@@ -438,25 +449,214 @@ def test_a_quarantine_that_is_no_list(
     assert "`--quarantine` must name a JSON list of paths" in err
 
 
-def test_audit_judges_labels_by_a_backbone(
+def test_audit_finds_label_issues_from_the_features_of_a_backbone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scenes: Path
 ) -> None:
-    asked: list[tuple[Any, Any]] = []
-    features = sl.finetune.features
+    networks: list[tuple[Any, Any]] = []
+    features = sl.finetune.extract_features
 
-    def seen(photos: Any, *, backbone: Any, weights: Any, **settings: Any) -> Any:
-        asked.append((backbone, weights))
+    def record(photos: Any, *, backbone: Any, weights: Any, **settings: Any) -> Any:
+        networks.append((backbone, weights))
         return features(photos, backbone=backbone, weights=weights, **settings)
 
-    monkeypatch.setattr(sl.finetune, "features", seen)
-    for network in (["--backbone", "scenelearn_tiny", "--weights", "none"], ["--weights", STORED]):
+    monkeypatch.setattr(sl.finetune, "extract_features", record)
+    for network in (["--backbone", "scenelearn_tiny", "--weights", "none"], ["--weights", BUNDLED]):
         code, out, _ = run(capsys, "audit", str(scenes), *network, "--image-px", "32", "--json")
         assert code == 0
-        kinds = {one["finding"] for one in json.loads(out)["findings"]}
-        assert kinds <= {"suspicious", "alike"}
-    assert asked == [("scenelearn_tiny", None), (None, STORED)]
+        kinds = {row["finding"] for row in json.loads(out)["findings"]}
+        assert kinds <= {"label_issues", "near_duplicates"}
+    assert networks == [("scenelearn_tiny", None), (None, BUNDLED)]
     assert run(capsys, "audit", str(scenes))[0] == 0
     code, _, err = run(capsys, "audit", str(scenes), "--weights", "none")
     assert code == 2
     assert "`--weights none` needs `--backbone`" in err
-    assert len(asked) == 2
+    assert len(networks) == 2
+
+
+# Options
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"scenelearn {sl.__version__}\n"
+
+
+def test_fit_passes_its_options_on(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    fitted: FitResult,
+) -> None:
+    received: dict[str, Any] = {}
+
+    def fit(*_: object, **settings: Any) -> FitResult:
+        received.update(settings)
+        return fitted
+
+    monkeypatch.setattr("scenelearn.fit", fit)
+    options = ["--batch-size", "8", "--learning-rate", "0.01", "--augmentation", "light"]
+    options += ["--devices", "all", "--image-px", "64", "--minutes", "3", "--no-audit", "--resume"]
+    assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
+    assert received.pop("progress") is not None
+    assert received == {
+        "batch_size": 8, "learning_rate": 0.01, "augmentation": "light", "devices": "all",
+        "image_px": 64, "minutes": 3, "resume": True, "broken": "skip", "recipe": {}, "seed": 0,
+    }  # fmt: skip
+    # Without --weights, fit uses its default; "none" stands for random weights.
+    received.clear()
+    options = [*options, "--weights", "none"]
+    assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
+    assert received["weights"] is None
+
+
+def actions() -> dict[str, list[Any]]:
+    """The arguments and options of each command, in the order of its help."""
+    commands = cli.parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    return {name: command._actions[1:] for name, command in commands.items()}  # type: ignore[union-attr]
+
+
+def test_an_option_is_the_same_in_every_command() -> None:
+    forms: dict[str, set[Any]] = {}
+    orders: list[list[str]] = []
+    for command in actions().values():
+        options = [action for action in command if action.option_strings]
+        orders.append([action.option_strings[0] for action in options])
+        for action in options:
+            form = (action.metavar, action.type, type(action), tuple(action.choices or ()))
+            forms.setdefault(action.option_strings[0], set()).add(form)
+    assert {option for option, kinds in forms.items() if len(kinds) > 1} == set()
+    for first in orders:
+        for second in orders:
+            shared = set(first) & set(second)
+            assert [o for o in first if o in shared] == [o for o in second if o in shared]
+
+
+def test_help_lines_are_plain() -> None:
+    commands = cli.parser()._subparsers._group_actions[0]  # type: ignore[union-attr]
+    for choice in commands._choices_actions:  # type: ignore[attr-defined]
+        assert re.fullmatch(r"[A-Z][a-z-]+ .*\.", choice.help), choice.help
+    for name, command in actions().items():
+        for action in command:
+            assert action.help, f"{name} {action.dest}"
+            assert not action.help.endswith("."), action.help
+
+
+# Streams in trouble
+
+
+class FullStream(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        self.write("")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_stdout_with_a_narrow_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    fitted: FitResult,
+    encoding: str,
+) -> None:
+    monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    out = tmp_path / "Łódź"
+    assert cli.main(["fit", str(scenes), "--no-audit", "--out", str(out)]) == 0
+    assert stream.errors == "strict"
+    text = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert "\\u0141" in text
+    assert text.rstrip().endswith("PHOTO ...")
+    assert (out / "scenes.keras").is_file()
+
+
+@pytest.mark.parametrize("stderr", [None, FullStream()], ids=["closed", "full"])
+def test_stderr_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    stderr: Any,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    code = cli.main(["fit", str(scenes), *QUICK, "--out", str(tmp_path)])
+    assert code == 0
+    assert sys.stderr is stderr
+    assert "Accuracy" in capsys.readouterr().out
+    assert (tmp_path / "scenes.keras").is_file()
+
+
+def test_stdout_on_a_full_disk_is_reported(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    fitted: FitResult,
+) -> None:
+    monkeypatch.setattr("scenelearn.fit", lambda *_, **__: fitted)
+    monkeypatch.setattr(sys, "stdout", FullStream())
+    assert cli.main(["fit", str(scenes), "--no-audit", "--out", str(tmp_path)]) == 1
+    assert "cannot write to the standard output" in capsys.readouterr().err
+    assert (tmp_path / "scenes.keras").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("redirections", "code"),
+    [
+        ("2>&-", 0), (">&-", 0), (">&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1),
+        ("| head -n 0", 0),
+    ],
+)  # fmt: skip
+def test_exit_code_of_a_process_whose_streams_fail(redirections: str, code: int) -> None:
+    command = f"{sys.executable} -m scenelearn size 'Dense(2)' --input-shape 3 {redirections}"
+    command += "; exit ${PIPESTATUS[0]}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_control_codes_of_names_never_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, scenes: Path
+) -> None:
+    folder, code = tmp_path / "photos", "\x1b[2J"
+    for name in ("sea", "street"):
+        shutil.copytree(scenes / name, folder / f"{code}{name}")
+    ended, out, err = run(capsys, "fit", str(folder), *QUICK, "--out", str(tmp_path / "out"))
+    assert ended == 0
+    assert "\\x1b[2J" in out
+    bundle = str(tmp_path / "out/scenes.keras")
+    texts = [out, err]
+    for command in (
+        ["audit", str(folder)],
+        ["evaluate", bundle, str(folder)],
+        ["compare", bundle, bundle, str(folder)],
+        ["predict", bundle, str(folder / f"{code}sea")],
+        ["predict", bundle, str(folder / f"{code}sea"), "--csv"],
+        ["evaluate", bundle, str(scenes)],
+        ["fit", str(folder / f"{code}sea"), "--out", str(tmp_path / "out")],
+    ):
+        texts += run(capsys, *command)[1:]
+    assert not any("\x1b" in text for text in texts)
+
+
+def test_control_codes_in_log_messages_never_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+
+    def scan(*_: object, **__: object) -> None:
+        logging.getLogger("scenelearn").warning("skipping %s", "a\x1b[2J.jpg")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scenelearn.scan", scan)
+    assert run(capsys, "audit", "photos")[2].startswith("skipping a\\x1b[2J.jpg\n")
+    assert root.handlers == []

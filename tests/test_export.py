@@ -1,4 +1,4 @@
-"""Exports: the same answers from other runtimes, or nothing is written."""
+"""Exports: the same predictions from other runtimes, or nothing is written."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.classify import TOLERANCE, Classifier, _export
-from scenelearn.classify._squaring import squaring
-from scenelearn.data import square
+from scenelearn.classify import Classifier, _export
+from scenelearn.classify._export import TOLERANCE
+from scenelearn.classify._square_layer import square_layer
+from scenelearn.data import to_square
+from scenelearn.data._convert import RESAMPLER
 from scenelearn.errors import (
     ArgumentError,
     ExportError,
@@ -38,7 +40,7 @@ def classifier(fitted: FitResult, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 def need(format_: str) -> None:
-    for module in _export._NEEDS[format_]:
+    for module in _export._REQUIREMENTS[format_]:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install scenelearn[{format_}]")
 
@@ -46,7 +48,7 @@ def need(format_: str) -> None:
 def of_runtime(
     path: Path, format_: str, images: list[npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.float32]:
-    """What someone who knows nothing of scenelearn gets from the file."""
+    """The probabilities that a user without scenelearn gets from the file."""
     if format_ == "onnx":
         import onnxruntime
 
@@ -85,14 +87,14 @@ def metadata(path: Path, format_: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
-def test_export_answers_as_the_classifier_does(
+def test_export_predicts_like_the_classifier(
     classifier: Classifier, tmp_path: Path, format_: str
 ) -> None:
     need(format_)
     path = tmp_path / ENDING[format_]
     exported = classifier.export(path)
     assert (exported.path, exported.format, exported.n_photos) == (path, format_, 18)
-    assert exported.difference <= TOLERANCE
+    assert exported.max_difference <= TOLERANCE
     random = np.random.default_rng(0)
     sizes = [(32, 32)] if format_ == "litert" else [(150, 150), (90, 61), (333, 500), (2, 3)]
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -100,20 +102,20 @@ def test_export_answers_as_the_classifier_does(
     np.testing.assert_allclose(of_runtime(path, format_, images), expected, atol=TOLERANCE)
     about = metadata(path, format_)
     assert about["class_names"] == list(classifier.class_names)
-    assert about["provenance"] == classifier.facts
+    assert about["provenance"] == classifier.metadata
     assert about["input"].startswith("(batch, ")
     assert sorted(one.name for one in tmp_path.glob(".*")) == []
-    again = classifier.export(path, format=format_, check=images)  # takes the place of the first
+    again = classifier.export(path, format=format_, check=images)  # replaces the first
     assert again.n_photos == len(images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
-def test_export_of_a_classifier_that_looks_at_mirror_images_too(
+def test_export_of_a_classifier_with_test_time_augmentation(
     fitted: FitResult, fit_settings: dict[str, Any], tmp_path: Path, format_: str
 ) -> None:
     need(format_)
-    settings = fit_settings | {"epochs": 0, "recipe": {"mirrored": True}}
+    settings = fit_settings | {"epochs": 0, "recipe": {"tta": "hflip"}}
     classifier = sl.fit(fitted.splits, **settings).classifier
     path, random = tmp_path / ENDING[format_], np.random.default_rng(0)
     images = [random.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
@@ -138,33 +140,33 @@ def test_exports_agree_on_100_photos(
     check = [photos.read(k) for k in chosen[-100:]]
     exported = fit.classifier.export(tmp_path / ENDING[format_], check=check)
     assert exported.n_photos == 100
-    assert exported.difference <= TOLERANCE
+    assert exported.max_difference <= TOLERANCE
 
 
 @pytest.mark.parametrize("resampler", ["cykooz", "pillow"])
-def test_layer_squares_as_the_room_of_photos_does(
+def test_square_layer_agrees_with_to_square(
     resampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import jax
     import keras
 
     if resampler == "pillow":
-        monkeypatch.setattr("scenelearn.data._resample.fast", None)
-    elif sl.data.RESAMPLER == "pillow":
+        monkeypatch.setattr("scenelearn.data._convert.fast", None)
+    elif RESAMPLER == "pillow":
         pytest.skip("there is no wheel of cykooz-resizer for this machine")
     side_px, random = 16, np.random.default_rng(0)
     n_other, n = 0, 0
     for height, width in [(21, 14), (260, 401)]:
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected = square(Image.fromarray(image), side_px).astype(int)
-        with jax.enable_x64(True):  # means nothing to other backends
-            found = keras.ops.convert_to_numpy(squaring(side_px, resampler)(image[None]))[0]
+        expected = to_square(Image.fromarray(image), side_px).astype(int)
+        with jax.enable_x64(True):  # no effect on other backends
+            found = keras.ops.convert_to_numpy(square_layer(side_px, resampler)(image[None]))[0]
         assert np.abs(found - expected).max() <= 1
         n_other, n = n_other + int((found != expected).sum()), n + expected.size
     assert n_other <= n / 2000
 
 
-# What is refused, before anything is written
+# What is rejected, before anything is written
 
 
 @pytest.mark.parametrize(
@@ -173,11 +175,11 @@ def test_layer_squares_as_the_room_of_photos_does(
         ("scenes.pb", None, "`format` must be 'onnx', 'litert' or 'saved_model'"),
         ("scenes.onnx", "tflite", "Received: format='tflite'"),
         ("scenes.tflite", "onnx", "`path` must end in '.onnx' for 'onnx'"),
-        ("taken.onnx", None, "`path` must be free, or an older export"),
-        ("taken.onnx", "saved_model", "where something else is"),
+        ("taken.onnx", None, "`path` must be unused, or an older export"),
+        ("taken.onnx", "saved_model", "which is something else"),
     ],
 )
-def test_format_and_path_that_do_not_fit(
+def test_format_and_path_that_do_not_match(
     classifier: Classifier, tmp_path: Path, name: str, format_: str | None, words: str
 ) -> None:
     (tmp_path / "taken.onnx").mkdir()
@@ -185,10 +187,10 @@ def test_format_and_path_that_do_not_fit(
         classifier.export(tmp_path / name, format=format_)
 
 
-def test_missing_package_is_named_with_the_line_that_installs_it(
+def test_missing_package_is_named_with_its_install_command(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_export._NEEDS, "saved_model", ("json", "no_such_package"))
+    monkeypatch.setitem(_export._REQUIREMENTS, "saved_model", ("json", "no_such_package"))
     with pytest.raises(MissingExtraError) as raised:
         classifier.export(tmp_path / "scenes")
     assert "no no_such_package" in str(raised.value)
@@ -197,42 +199,44 @@ def test_missing_package_is_named_with_the_line_that_installs_it(
 
 @pytest.fixture
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for format_ in _export._NEEDS:
-        monkeypatch.setitem(_export._NEEDS, format_, ())
+    for format_ in _export._REQUIREMENTS:
+        monkeypatch.setitem(_export._REQUIREMENTS, format_, ())
 
 
 @pytest.mark.usefixtures("without_packages")
 @pytest.mark.parametrize("off", [2e-4, np.nan])
-def test_export_that_does_not_agree_is_not_handed_over(
+def test_export_that_does_not_agree_is_not_written(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
-    def made(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
-        (work / "made.onnx").write_bytes(b"nearly")
+    def run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+        (work / "export.onnx").write_bytes(b"nearly")
         images = np.stack([np.load(work / f"{k}.npy") for k in range(n_images)])
-        table = classifier.probabilities(
-            np.stack([square(Image.fromarray(one), 32) for one in images])
+        table = classifier.predict_proba(
+            np.stack([to_square(Image.fromarray(one), 32) for one in images])
         )
         table[0, 0] += off
         return table
 
-    monkeypatch.setattr(_export, "_made", made)
+    monkeypatch.setattr(_export, "_run_worker", run_worker)
     (tmp_path / "scenes.onnx").write_bytes(b"older")
-    with pytest.raises(ExportError, match="must give the classifier's probabilities to 0"):
+    with pytest.raises(
+        ExportError, match="must give the classifier's labels, and its probabilities to 0"
+    ):
         classifier.export(tmp_path / "scenes.onnx", check=np.zeros((2, 40, 50, 3), np.uint8))
     assert (tmp_path / "scenes.onnx").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_labels_are_not_handed_over() -> None:
+def test_export_with_different_labels_is_rejected() -> None:
     close = np.float32([[0.50002, 0.49998]])
-    with pytest.raises(ExportError, match="1 other labels"):
-        _export._compared(close[:, ::-1], close, "onnx")
+    with pytest.raises(ExportError, match="1 different labels"):
+        _export._check_agreement(close[:, ::-1], close, "onnx")
     with pytest.raises(ExportError, match="a difference of inf"):
-        _export._compared(close[:, :1], close, "onnx")
+        _export._check_agreement(close[:, :1], close, "onnx")
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_what_stops_the_exporter_is_repeated(
+def test_error_of_the_worker_is_repeated(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = subprocess.CompletedProcess([], 1, "", "Traceback\nValueError: no such layer\n\n")
@@ -243,32 +247,32 @@ def test_what_stops_the_exporter_is_repeated(
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_photos_to_check_on_that_are_not_there(classifier: Classifier, tmp_path: Path) -> None:
+def test_check_photos_that_do_not_exist(classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(PathMissingError):
         classifier.export(tmp_path / "scenes", check=tmp_path / "nowhere.jpg")
-    with pytest.raises(NoPhotosError, match="`check` holds no photo"):
+    with pytest.raises(NoPhotosError, match="`check` must contain at least one photo"):
         classifier.export(tmp_path / "scenes", check=[])
 
 
 @pytest.mark.usefixtures("without_packages")
-def test_folder_takes_the_place_of_an_older_export_only_when_whole(
+def test_folder_replaces_an_older_export_only_when_complete(
     classifier: Classifier,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def made(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
-        (work / "made").mkdir()
-        (work / "made" / "saved_model.pb").write_bytes(b"new")
-        return classifier.probabilities(np.zeros((n_images, 32, 32, 3), np.uint8))
+    def run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+        (work / "export").mkdir()
+        (work / "export" / "saved_model.pb").write_bytes(b"new")
+        return classifier.predict_proba(np.zeros((n_images, 32, 32, 3), np.uint8))
 
     photo = tmp_path / "black.png"
     Image.new("RGB", (50, 40)).save(photo)
     bundle = classifier.save(tmp_path / "scenes.keras")
-    monkeypatch.setattr(_export, "_made", made)
+    monkeypatch.setattr(_export, "_run_worker", run_worker)
     folder = tmp_path / "deep" / "scenes"
     for _ in range(2):
-        arguments = ["export", str(bundle), "--to", str(folder), "--check", str(photo)]
+        arguments = ["export", str(bundle), "--out", str(folder), "--check", str(photo)]
         assert cli.main([*arguments, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["n_photos"] == 1
         assert [one.name for one in folder.iterdir()] == ["saved_model.pb"]

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scenelearn import backbones, sizing
+from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn.backbones import _fast, _programs
-from scenelearn.backbones._fast import _dense, _halves
-from scenelearn.sizing._unfilled import without_values
+from scenelearn._keras_internals import deferred_initialization
+from scenelearn.backbones import _compilation_cache, _fast
+from scenelearn.backbones._fast import _convolution, _parallel_halves
+from scenelearn.sizing._networks import build_application
 
 SMALL = "mobilenet_0.25"
 
@@ -67,7 +68,7 @@ def check(model: Any, x: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
     """The model gives the same outputs and gradients in plain and in fast form."""
     plain = pulled(model, x)
     fast = pulled(backbones.fast_on_cpu(model), x)
-    backbones.plain(model)
+    backbones.undo_fast(model)
     for a, b in zip(fast, plain, strict=True):
         scale = np.abs(b).max() + 1e-6
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
@@ -156,7 +157,7 @@ def test_large_maps_have_their_gradients_by_the_turned_kernel(
 ) -> None:
     layer = keras().layers.Conv2D(5, kernel, stride, padding)
     model = of_layers((*size, 8), layer)
-    assert np.prod(model.output_shape[1:3]) >= _dense._MANY_POSITIONS
+    assert np.prod(model.output_shape[1:3]) >= _convolution._MANY_POSITIONS
     check(model, images(2, *size, 8), tolerance=5e-5)
 
 
@@ -175,7 +176,7 @@ def test_batch_of_unknown_size() -> None:
 
     k = keras()
     layers = [k.layers.Conv2D(60, 9), k.layers.BatchNormalization(), k.layers.MaxPooling2D(1)]
-    model = backbones.fast_on_cpu(backbones.keep_statistics(of_layers((9, 10, 4), *layers)))
+    model = backbones.fast_on_cpu(backbones.freeze_batchnorm(of_layers((9, 10, 4), *layers)))
     (batch,) = jax.export.symbolic_shape("b")
     found = jax.eval_shape(model, jax.ShapeDtypeStruct((batch, 9, 10, 4), np.float32))
     assert found.shape == (batch, 1, 2, 60)
@@ -255,7 +256,7 @@ def test_normalization_by_stored_statistics(make: Callable[[Any], Any], stored: 
     norm = k.layers.BatchNormalization(scale=stored != "frozen")
     model = of_layers((9, 10, 4), make(k.layers), norm)
     if stored == "statistics kept":
-        backbones.keep_statistics(model)
+        backbones.freeze_batchnorm(model)
     norm.trainable = stored != "frozen"
     plain = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
     backbones.fast_on_cpu(model)
@@ -279,7 +280,7 @@ def test_normalization_goes_into_the_convolution() -> None:
     backbones.fast_on_cpu(model)
     passes = [program(training).count("tensor<2x6x6x4xf32>") for training in (False, True)]
     assert passes[0] < passes[1]
-    backbones.keep_statistics(model)  # in this order too
+    backbones.freeze_batchnorm(model)  # in this order too
     assert program(training=True).count("tensor<2x6x6x4xf32>") == passes[0]
 
 
@@ -320,7 +321,7 @@ def test_half_precision() -> None:
         k.layers.Conv2D(6, 3, dtype=policy, padding="same"),
         k.layers.Conv2D(2, 1, dtype=policy),
     ]
-    model = backbones.keep_statistics(of_layers((8, 8, 3), *layers))
+    model = backbones.freeze_batchnorm(of_layers((8, 8, 3), *layers))
     check(model, images(2, 8, 8, 3), tolerance=0.03)
 
 
@@ -338,7 +339,7 @@ def network(dropout: float = 0.0) -> Any:
         k.layers.GlobalAveragePooling2D(),
         k.layers.Dense(3),
     )
-    return backbones.keep_statistics(model)
+    return backbones.freeze_batchnorm(model)
 
 
 @pytest.mark.parametrize("n_photos", [16, pytest.param(11, marks=pytest.mark.slow)])
@@ -450,23 +451,23 @@ def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> No
      "Xception", "ConvNeXtTiny"],
 )  # fmt: skip
 def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
-    from tests.bench.memory import lowered
+    from tests.bench.memory import lower_step
 
-    with without_values(keras()):
-        model = sizing.application(name, 96)
-        backbones.fast_on_cpu(backbones.keep_statistics(model))
-    text = lowered(model, 8, "predict")[0].as_text()
+    with deferred_initialization():
+        model = build_application(name, (96, 96, 3))
+        backbones.fast_on_cpu(backbones.freeze_batchnorm(model))
+    text = lower_step(model, 8, "predict")[0].as_text()
     assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0", "Xception"])
 def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> None:
-    from tests.bench.memory import lowered
+    from tests.bench.memory import lower_step
 
-    with without_values(keras()):
-        model = sizing.application(name, 96)
-        backbones.fast_on_cpu(backbones.keep_statistics(model))
-    text = lowered(model, 8, "train")[0].as_text()
+    with deferred_initialization():
+        model = build_application(name, (96, 96, 3))
+        backbones.fast_on_cpu(backbones.freeze_batchnorm(model))
+    text = lower_step(model, 8, "train")[0].as_text()
     # XLA is slow where the batch or the channels of the outputs take another's place.
     assert set(re.findall(r"dim_numbers = (\S.*?), window", text)) == {
         "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
@@ -490,7 +491,7 @@ def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> 
     ],
 )
 def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int) -> None:
-    model = backbones.keep_statistics(backbones.build(name, weights=None, image_px=image_px))
+    model = backbones.freeze_batchnorm(backbones.build(name, weights=None, image_px=image_px))
     for layer in model._flatten_layers():
         if isinstance(layer, keras().layers.Dropout):
             layer.rate = 0.0
@@ -516,7 +517,7 @@ def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> N
     before = model.predict_on_batch(pixels)
     backbones.fast_on_cpu(backbones.fast_on_cpu(model))  # twice is as once
     model.predict_on_batch(pixels)
-    np.testing.assert_array_equal(backbones.plain(model).predict_on_batch(pixels), before)
+    np.testing.assert_array_equal(backbones.undo_fast(model).predict_on_batch(pixels), before)
 
 
 def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
@@ -530,7 +531,7 @@ def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
     assert backbones.fast_on_cpu(model) is model
     assert kept == [True]
     assert [dict(vars(layer)) for layer in model._flatten_layers()] == layers
-    assert backbones.photos_at_once(model, 32) == 32
+    assert backbones.microbatch_size(model, 32) == 32
     assert model.predict_on_batch(pixels).shape == (8, 256)
 
 
@@ -542,9 +543,9 @@ def program_of(cache: Path, setup: str = "") -> str:
         "import os, jax\n"
         f"os.environ['SCENELEARN_CACHE'] = {str(cache)!r}\n{setup}\n"
         "jax.jit(lambda x: x + 1)(1.0)  # JAX has looked for a cache already\n"
-        "from scenelearn.backbones import _programs\n"
-        "_programs._WORTH_S = 0\n"
-        "_programs.keep_programs()\n"
+        "from scenelearn.backbones import _compilation_cache\n"
+        "_compilation_cache._MIN_COMPILE_S = 0\n"
+        "_compilation_cache.keep_programs()\n"
         "print(jax.jit(lambda x: x * 2 + 3)(1.0), jax.config.jax_compilation_cache_dir)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -586,8 +587,8 @@ def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         path = tmp_path / ("tuned" if n % 2 else ".") / str(n)
         path.write_bytes(bytes(10))
         os.utime(path, (n, n))
-    monkeypatch.setattr(_programs, "_LIMIT_BYTES", 20)
-    _programs._remove_oldest(tmp_path)
+    monkeypatch.setattr(_compilation_cache, "_LIMIT_BYTES", 20)
+    _compilation_cache._remove_oldest(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("?")) == ["4", "5"]
 
 
@@ -600,6 +601,7 @@ import numpy as np
 
 from scenelearn import backbones
 from scenelearn._backend import keras
+from scenelearn._keras_internals import deferred_initialization
 
 k = keras()
 model = backbones.keep_statistics(backbones.build("mobilenet_0.25", weights=None, image_px=96))
@@ -642,13 +644,13 @@ def test_halves_run_beside_each_other_and_add_up_to_the_same(
 ) -> None:
     x, y = images(16, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
     threads = set[str]()
-    run = _halves._Pair.run
+    run = _parallel_halves.HalvesProgram.run
 
     def noted(self: Any, *arguments: Any) -> Any:
         threads.add(threading.current_thread().name)
         return run(self, *arguments)
 
-    monkeypatch.setattr(_halves._Pair, "run", noted)
+    monkeypatch.setattr(_parallel_halves.HalvesProgram, "run", noted)
 
     def weights() -> list[npt.NDArray[Any]]:
         k = keras()
@@ -687,7 +689,7 @@ def test_the_halves_drop_out_different_values() -> None:
     x, y = np.repeat(images(1, 12, 12, 3), 8, axis=0), np.zeros((8, 3), np.float32)
     trained(model, np.concatenate([x, x]), np.concatenate([y, y]), 1)
     step = model.train_function
-    assert isinstance(step, _halves._Step)
+    assert isinstance(step, _parallel_halves.TrainStep)
     state = model._get_jax_state(
         trainable_variables=True,
         non_trainable_variables=True,
@@ -695,7 +697,7 @@ def test_the_halves_drop_out_different_values() -> None:
         metrics_variables=True,
     )
     (_, _, first, _), (_, _, second, _), (_, _, again, _) = (
-        step.pair.run(state, number, x, y) for number in (0, 1, 0)
+        step.program.run(state, number, x, y) for number in (0, 1, 0)
     )
     assert (np.asarray(first) == np.asarray(again)).all()
     assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
@@ -706,10 +708,10 @@ def test_plain_takes_the_whole_batch_again() -> None:
     model.compile("sgd", "mse")
     x, y = images(16, 12, 12, 3), np.zeros((16, 3), np.float32)
     trained(model, x, y, 1)
-    assert isinstance(model.train_function, _halves._Step)
-    backbones.plain(model)
+    assert isinstance(model.train_function, _parallel_halves.TrainStep)
+    backbones.undo_fast(model)
     trained(model, x, y, 1)
-    assert not isinstance(model.train_function, _halves._Step)
+    assert not isinstance(model.train_function, _parallel_halves.TrainStep)
 
 
 @pytest.mark.parametrize("n_photos", [16, 19])
@@ -719,10 +721,10 @@ def test_predictions_come_by_halves_and_change_no_variable(n_photos: int) -> Non
     expected = model.predict(x, batch_size=16, verbose=0)
     backbones.fast_on_cpu(model)
     before = [np.asarray(variable.value) for variable in model.variables]
-    backbones.plain(model)
+    backbones.undo_fast(model)
     backbones.fast_on_cpu(model)
     found = [model.predict(x, batch_size=16, verbose=0) for _ in range(2)]
-    assert isinstance(model.predict_function, _halves._Prediction)
+    assert isinstance(model.predict_function, _parallel_halves.PredictStep)
     for one in found:
         np.testing.assert_allclose(one, expected, atol=1e-5)
     after = [np.asarray(variable.value) for variable in model.variables]

@@ -1,10 +1,12 @@
-"""The whole walk on sample scenes: what a fit promises, seen on a small one."""
+"""`fit` on the sample scenes."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ from scenelearn.errors import (
     WeightsUnavailableError,
 )
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Recipe
-from scenelearn.finetune._vary import Variation, varied
+from scenelearn.finetune._training_batches import Augmentation, augmented_batches
 
 
-def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
+def test_result_has_all_fields(fitted: FitResult) -> None:
     photos = fitted.splits.photos
     assert fitted.evaluation.n_photos == len(fitted.splits.test) == len(fitted.test_indices)
     assert fitted.validation.n_photos == len(fitted.splits.validation)
@@ -34,15 +36,15 @@ def test_result_tells_all_that_it_promises(fitted: FitResult) -> None:
     assert fitted.classifier.class_names == photos.class_names
     assert [epoch.number for epoch in fitted.history] == [0, 1, 2]
     assert [phase.name for phase in fitted.phases] == [
-        "network", "photos", "features", "head", "fine-tuning", "test",
+        "network", "photos", "features", "linear probe", "fine-tuning", "test",
     ]  # fmt: skip
-    seconds = sum(phase.seconds for phase in fitted.phases)  # all but what is sized between them
+    seconds = sum(phase.seconds for phase in fitted.phases)  # all but the choice of the batch size
     assert seconds == pytest.approx(fitted.seconds, abs=1, rel=0.2)
     assert fitted.settings.epochs == 2
     assert {"keras", "backend", "device", "date", "cores", "photos"} <= set(fitted.environment)
 
 
-def test_evaluation_is_that_of_the_test_probabilities(fitted: FitResult) -> None:
+def test_evaluation_matches_the_test_probabilities(fitted: FitResult) -> None:
     labels = fitted.splits.photos.labels[fitted.test_indices]
     right = fitted.test_probabilities.argmax(axis=1) == labels
     assert fitted.evaluation.accuracy.value == pytest.approx(right.mean())
@@ -53,37 +55,37 @@ def best(fit: FitResult) -> Epoch:
     return min(fit.history, key=lambda e: e.calibrated_loss)
 
 
-def test_best_of_head_and_epochs_by_validation_is_kept(fitted: FitResult) -> None:
+def test_best_epoch_on_the_validation_photos_is_kept(fitted: FitResult) -> None:
     kept = best(fitted)
-    assert fitted.kept == ("fine-tuned" if kept.number else "solved head")
+    assert fitted.kept == ("fine-tuned" if kept.number else "linear probe")
     assert fitted.validation.accuracy.value == pytest.approx(kept.validation_accuracy)
 
 
-def test_network_that_fine_tuning_spoils_is_put_back(
+def test_linear_probe_is_restored_when_fine_tuning_diverges(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
     fit = sl.fit(fitted.splits, **fit_settings | {"learning_rate": 1e3})
     assert fit.history[-1].validation_accuracy < fit.history[0].validation_accuracy
-    assert fit.kept == "solved head"
+    assert fit.kept == "linear probe"
     assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
 
 
 @pytest.mark.slow
-def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
-    fitted: FitResult, stored: Path
+def test_fine_tuning_pretrained_weights_changes_upper_layers_only(
+    fitted: FitResult, weights_file: Path
 ) -> None:
     fit = sl.fit(
-        fitted.splits, backbone="mobilenet_0.25", weights=stored, image_px=64, epochs=1,
-        learning_rate=1e-3, recipe={"interpolate": False},
+        fitted.splits, backbone="mobilenet_0.25", weights=weights_file, image_px=64, epochs=1,
+        learning_rate=1e-3, recipe={"interpolate_weights": False},
     )  # fmt: skip
     assert np.isfinite(fit.history[1].train_loss)
-    before = sl.backbones.build("mobilenet_0.25", weights=stored, image_px=64)
+    before = sl.backbones.build("mobilenet_0.25", weights=weights_file, image_px=64)
     pairs = zip(before.variables, fit.classifier.model.get_layer("backbone").variables, strict=True)
     changed = {a.path for a, b in pairs if not np.array_equal(np.asarray(a), np.asarray(b))}
-    if fit.kept == "solved head":
+    if fit.kept == "linear probe":
         assert not changed
         return
-    # 64 px: maps of 4×4 and less, from conv_dw_6 (stride 16) on, and no running statistics.
+    # 64 px: feature maps of 4×4 and less, from conv_dw_6 (stride 16) on; no moving statistics.
     assert "conv_pw_13/kernel" in {path.split("backbone/")[-1] for path in changed}
     blocks = [int(path.split("_")[2].split("/")[0]) for path in changed if "conv_" in path]
     assert min(blocks) >= 6
@@ -91,13 +93,15 @@ def test_fine_tuning_from_stored_weights_changes_upper_layers_only(
 
 
 @pytest.mark.parametrize(
-    ("trained", "largest"), [("coarse", 10), ("coarsest", 5), ("all", 160), ("head", -1)]
+    ("unfreeze", "largest"), [("stride16", 10), ("stride32", 5), ("all", 160), ("none", -1)]
 )
-def test_upper_layers_are_those_with_coarse_maps(trained: str, largest: int) -> None:
-    from scenelearn.finetune._network import choose_trained
+def test_unfreeze_selects_layers_by_the_size_of_their_feature_maps(
+    unfreeze: str, largest: int
+) -> None:
+    from scenelearn.finetune._network import freeze_layers
 
     features = sl.backbones.build("mobilenet_0.25", weights=None, image_px=160)
-    choose_trained(features, 160, trained)
+    freeze_layers(features, 160, unfreeze)
     for layer in features.get_layer("backbone").layers:
         if layer.weights:
             assert layer.trainable == (layer.output.shape[1] <= largest), layer.name
@@ -111,48 +115,50 @@ def test_upper_layers_are_those_with_coarse_maps(trained: str, largest: int) -> 
         ("efficientnet_b0", "block4a_dwconv"),
     ],
 )
-def test_what_large_maps_are_made_from_does_not_train(name: str, first: str) -> None:
-    """Squeeze-and-excitation has maps of 1×1 in early blocks, too."""
-    from scenelearn.finetune._network import choose_trained
+def test_layers_that_large_feature_maps_depend_on_are_frozen(name: str, first: str) -> None:
+    """Squeeze-and-excitation has feature maps of 1×1 in early blocks, too."""
+    from scenelearn.finetune._network import freeze_layers
 
     features = sl.backbones.build(name, weights=None, image_px=160)
-    choose_trained(features, 160, "coarse")
+    freeze_layers(features, 160, "stride16")
     layers = [one for one in features.get_layer("backbone").layers if one.weights]
     at = [layer.name for layer in layers].index(first)
     assert not any(layer.trainable for layer in layers[:at])
     assert all(layer.trainable for layer in layers[at:])
 
 
-def test_epochs_that_are_asked_for_are_made_whatever_the_time(
+def test_requested_epochs_ignore_the_time_budget(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
     fit = sl.fit(fitted.splits, **fit_settings | {"epochs": 1, "minutes": 0.001})
     assert [epoch.number for epoch in fit.history] == [0, 1]
 
 
-def test_photos_in_place_of_splits(fitted: FitResult) -> None:
-    with pytest.raises(ArgumentError, match=r"`splits` must come from `split`. Received: Photos"):
+def test_photos_instead_of_splits_raise(fitted: FitResult) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"`splits` must come from `split`. Received: splits=<Photos"
+    ):
         sl.fit(fitted.splits.photos)  # type: ignore[arg-type]
 
 
-def test_temperature_lowers_the_validation_loss(fitted: FitResult) -> None:
+def test_temperature_scaling_lowers_the_validation_loss(fitted: FitResult) -> None:
     kept = best(fitted)
     assert fitted.validation.log_loss <= kept.validation_loss + 1e-4
 
 
-def test_json_is_strict_and_says_how_to_repeat(fitted: FitResult) -> None:
-    def refuse(name: str) -> None:
+def test_json_is_strict_and_sufficient_to_repeat(fitted: FitResult) -> None:
+    def reject(name: str) -> None:
         raise AssertionError(name)
 
     text = json.dumps(fitted.to_json(), allow_nan=False)
-    value = json.loads(text, parse_constant=refuse)
+    value = json.loads(text, parse_constant=reject)
     again = FitSettings(**value["settings"])
     assert again == fitted.settings
     assert len(value["splits"]["train"]) == len(fitted.splits.train)
     assert value["test"][0]["path"] == fitted.splits.photos.paths[fitted.test_indices[0]]
 
 
-def test_same_seed_same_result(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
+def test_same_seed_gives_the_same_result(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
     again = sl.fit(fitted.splits, **fit_settings)
     np.testing.assert_allclose(again.test_probabilities, fitted.test_probabilities, atol=1e-5)
     assert [e.validation_loss for e in again.history] == pytest.approx(
@@ -160,28 +166,28 @@ def test_same_seed_same_result(fitted: FitResult, fit_settings: dict[str, Any]) 
     )
 
 
-def test_no_epochs_keeps_the_solved_head(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
+def test_zero_epochs_keep_the_linear_probe(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
     seen: list[tuple[str, int, int]] = []
     fit = sl.fit(fitted.splits, **fit_settings | {"epochs": 0}, progress=lambda *p: seen.append(p))
-    assert fit.kept == "solved head"
+    assert fit.kept == "linear probe"
     assert [epoch.number for epoch in fit.history] == [0]
     assert fit.history[0].validation_loss == pytest.approx(
         fitted.history[0].validation_loss, rel=1e-5
     )
-    for what in ("features", "testing"):
+    for what in ("extracting features", "testing"):
         done = [(n, total) for name, n, total in seen if name == what]
         assert done[-1][0] == done[-1][1]
 
 
-def test_too_little_time_keeps_the_solved_head_and_says_so(
+def test_too_little_time_keeps_the_linear_probe(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
     fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 0.001})
-    assert fit.kept == "solved head"
-    assert "not a tenth of an epoch fits" in fit.phases[4].note
+    assert fit.kept == "linear probe"
+    assert "not even a tenth of an epoch fits" in fit.phases[4].note
 
 
-def test_photo_that_breaks_after_the_scan_is_reported_and_the_rest_goes_on(
+def test_photo_removed_after_the_scan_is_rejected(
     scenes: Path, tmp_path: Path, fit_settings: dict[str, Any]
 ) -> None:
     import shutil
@@ -191,55 +197,54 @@ def test_photo_that_breaks_after_the_scan_is_reported_and_the_rest_goes_on(
     gone = splits.photos.paths[int(splits.train[0])]
     (folder / gone).unlink()
     fit = sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 33})
-    assert [refusal.path for refusal in fit.refused] == [gone]
+    assert [rejection.path for rejection in fit.rejected] == [gone]
 
 
 @pytest.fixture
 def ten_broken(scenes: Path, tmp_path: Path) -> tuple[Path, list[str]]:
-    """100 photos, ten of them broken in ways that only three kinds of looking find."""
+    """100 photos, ten of them broken in five ways."""
     folder = tmp_path / "hundred"
     for n, file in enumerate(sorted(scenes.rglob("*.jpg"))[:: 72 // 36]):
-        for copy in range(3):
-            if 3 * n + copy < 100:
-                target = folder / file.parent.name / f"{n}-{copy}.jpg"
+        for k in range(3):
+            if 3 * n + k < 100:
+                target = folder / file.parent.name / f"{n}-{k}.jpg"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(file.read_bytes() + b"\xff\xfe\0\4%02d\xff\xd9" % copy)
+                target.write_bytes(file.read_bytes() + b"\xff\xfe\0\4%02d\xff\xd9" % k)
     files = sorted(folder.rglob("*.jpg"))
     assert len(files) == 100
     for k, file in enumerate(files[::10]):
         content = file.read_bytes()
         damage = [b"", b"words, no photo", content[: len(content) // 2], content[:3]]
-        table = content.index(b"\xff\xc4") + 5  # whole to look at, but for its code table
+        table = content.index(b"\xff\xc4") + 5  # intact except for its Huffman table
         damage.append(content[:table] + b"\xff" * 16 + content[table + 16 :])
         file.write_bytes(damage[k % 5])
     return folder, sorted(file.relative_to(folder).as_posix() for file in files[::10])
 
 
-def test_ten_broken_of_a_hundred(
+def test_broken_photos_are_rejected_or_raise(
     ten_broken: tuple[Path, list[str]], fit_settings: dict[str, Any]
 ) -> None:
     folder, broken = ten_broken
     photos = sl.scan(folder)
-    assert sorted(one.path for one in sl.audit(photos).refused) == broken
+    assert sorted(one.path for one in sl.audit(photos).rejected) == broken
     splits = sl.split(photos)
-    with pytest.raises(PhotoError, match=r"Every photo must be whole.*Received: \S+\.jpg: "):
+    with pytest.raises(PhotoError, match=r"Every photo must be intact.*Received: \S+\.jpg: "):
         sl.fit(splits, **fit_settings, broken="raise")
     fit = sl.fit(splits, **fit_settings)
-    assert sorted(one.path for one in fit.refused) == broken
-    trained = [splits.train, splits.validation, splits.test]
-    assert sum(map(len, trained)) - (len(broken) - len(photos.refused)) == 90
+    assert sorted(one.path for one in fit.rejected) == broken
+    assert len(splits) - (len(broken) - len(photos.rejected)) == 90
 
 
-def test_damage_that_only_decoding_finds_also_raises(
+def test_damage_found_only_by_decoding_raises(
     ten_broken: tuple[Path, list[str]], fit_settings: dict[str, Any]
 ) -> None:
-    photos = dataclasses.replace(sl.scan(ten_broken[0]), refused=())
-    with pytest.raises(PhotoError, match=r"Every photo must be whole.*damaged image"):
+    photos = dataclasses.replace(sl.scan(ten_broken[0]), rejected=())
+    with pytest.raises(PhotoError, match=r"Every photo must be intact.*damaged image"):
         sl.fit(sl.split(photos), **fit_settings, broken="raise")
 
 
 @pytest.mark.slow
-def test_photos_lost_during_a_run_are_reported_and_the_run_goes_on(
+def test_photos_removed_during_a_run_are_rejected(
     scenes: Path,
     tmp_path: Path,
     fit_settings: dict[str, Any],
@@ -255,19 +260,19 @@ def test_photos_lost_during_a_run_are_reported_and_the_run_goes_on(
     def lose(what: str, done: int, total: int) -> None:
         if what == "fine-tuning" and done == 1:
             (photos.folder / lost[0]).unlink(missing_ok=True)
-            (photos.folder / lost[1]).write_bytes(b"no photo any more")
+            (photos.folder / lost[1]).write_bytes(b"not a photo")
             (photos.folder / lost[2]).unlink(missing_ok=True)
 
     settings = fit_settings | {"image_px": 35, "batch_size": 16}
     fit = sl.fit(splits, **settings, progress=lose)
-    assert {one.path for one in fit.refused} == set(lost)
+    assert {one.path for one in fit.rejected} == set(lost)
     assert len(fit.history) == 3
     assert int(splits.test[0]) not in fit.test_indices.tolist()
     assert fit.evaluation.n_photos == len(splits.test) - 1
     assert len(fit.test_probabilities) == len(splits.test) - 1
 
 
-def test_streaming_changes_nothing_but_the_time(
+def test_result_without_a_cache_is_the_same(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
@@ -276,7 +281,7 @@ def test_streaming_changes_nothing_but_the_time(
     assert np.array_equal(again.test_probabilities, fitted.test_probabilities)
 
 
-def test_side_without_a_photo_that_can_be_decoded(
+def test_split_without_a_decodable_photo_raises(
     scenes: Path, tmp_path: Path, fit_settings: dict[str, Any]
 ) -> None:
     import shutil
@@ -285,22 +290,101 @@ def test_side_without_a_photo_that_can_be_decoded(
     splits = sl.split(sl.scan(folder))
     for index in splits.test:
         splits.photos.file(int(index)).unlink()
-    with pytest.raises(TooFewPhotosError, match=r"The test photos must hold at least one"):
+    with pytest.raises(TooFewPhotosError, match=r"The test split must contain at least one"):
         sl.fit(splits, **fit_settings | {"image_px": 34})
 
 
-def test_unknown_backbone(fitted: FitResult) -> None:
+def test_result_shows_itself(fitted: FitResult) -> None:
+    assert repr(fitted).startswith(f"<FitResult: {fitted.kept}, test accuracy ")
+    assert "\n" not in repr(fitted)
+    page = str(fitted)
+    for phase in fitted.phases:
+        assert phase.note in page
+    assert str(fitted.evaluation) in page
+    assert page.count("\n") > 15
+    assert fitted._repr_html_().startswith("<pre>")
+    assert repr(fitted.history[1]).startswith("<Epoch 1: train loss ")
+    assert repr(fitted.phases[0]).startswith("<Phase 'network': ")
+
+
+def test_result_predicts_as_its_classifier(fitted: FitResult, scenes: Path) -> None:
+    files = sorted((scenes / "sea").iterdir())[:3]
+    expected = fitted.classifier.predict(files, coverage=0.8)
+    assert [p.label for p in fitted.predict(files, coverage=0.8)] == [p.label for p in expected]
+    with pytest.raises(ArgumentError, match="`coverage` must be"):
+        fitted.predict(files, coverage=2.0)
+    mixed = [files[0], b"not a photo"]
+    assert len(fitted.predict(mixed, skip_broken=True)) == 1
+
+
+def test_most_confused_is_that_of_the_evaluation(fitted: FitResult) -> None:
+    assert fitted.most_confused() == fitted.evaluation.most_confused()
+    assert len(fitted.most_confused(min_count=10**6)) == 0
+
+
+def test_top_losses_are_the_least_probable_labels(fitted: FitResult, tmp_path: Path) -> None:
+    grid = fitted.plot_top_losses(n=4)
+    assert grid.images.shape == (1, 4, 160, 160, 3)
+    (captions,) = grid.captions
+    losses = [float(caption.rsplit(" ", 1)[1]) for caption in captions]
+    photos, table = fitted.splits.photos, fitted.test_probabilities
+    of_label = table[np.arange(len(table)), photos.labels[fitted.test_indices]]
+    np.testing.assert_allclose(losses, np.sort(-np.log(of_label))[::-1][:4], atol=0.006)
+    worst = int(fitted.test_indices[of_label.argmin()])
+    assert captions[0].startswith(f"{photos.class_names[photos.labels[worst]]}, predicted ")
+    image = sl.data.to_square(photos.read(worst), 160)
+    assert np.array_equal(grid.images[0, 0], image)
+    assert grid.save(tmp_path / "losses.html").is_file()
+    assert fitted.plot_top_losses(n=10**6).images.shape[1] == len(table)
+    with pytest.raises(ArgumentError, match="`n` must be an integer of at least 1"):
+        fitted.plot_top_losses(n=0)
+
+
+def test_top_losses_of_a_missing_photo(fitted: FitResult, tmp_path: Path) -> None:
+    photos = dataclasses.replace(fitted.splits.photos, folder=tmp_path)
+    moved = dataclasses.replace(fitted, splits=dataclasses.replace(fitted.splits, photos=photos))
+    (captions,) = moved.plot_top_losses(n=2).captions
+    assert all(caption.endswith("can no longer be read") for caption in captions)
+
+
+def test_result_survives_pickle_and_copy(fitted: FitResult) -> None:
+    for again in (
+        pickle.loads(pickle.dumps(fitted)),  # noqa: S301
+        copy.copy(fitted),
+        copy.deepcopy(fitted),
+    ):
+        assert again.to_json() == fitted.to_json()
+        assert str(again) == str(fitted)
+
+
+def test_bars_are_shown_on_request_only(
+    fitted: FitResult, fit_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verbose, shown in (("auto", False), (False, False), (True, True)):
+        sl.fit(fitted.splits, **fit_settings | {"epochs": 0}, verbose=verbose)
+        assert ("fitting the linear probe" in capsys.readouterr().err) == shown
+    with pytest.raises(ArgumentError, match="`verbose` must be one of"):
+        sl.fit(fitted.splits, **fit_settings, verbose="yes")
+
+
+def test_numpy_numbers_are_accepted_as_settings() -> None:
+    settings = FitSettings(image_px=np.int64(64), minutes=np.float32(2), epochs=np.int32(3))  # type: ignore[arg-type]
+    assert settings == FitSettings(image_px=64, minutes=2.0, epochs=3)
+    assert json.loads(json.dumps(settings.to_json()))["epochs"] == 3
+
+
+def test_unknown_backbone_raises(fitted: FitResult) -> None:
     with pytest.raises(UnknownBackboneError, match="Did you mean"):
         sl.fit(fitted.splits, backbone="resnet_9000")
 
 
-def test_download_without_internet_says_what_to_do(
+def test_failed_download_explains_what_to_do(
     fitted: FitResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise Exception("URL fetch failure")  # as Keras does
 
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", refuse)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", fail)
     with pytest.raises(WeightsUnavailableError, match="weights='path/to/file"):
         sl.fit(fitted.splits)
 
@@ -313,62 +397,62 @@ def test_download_without_internet_says_what_to_do(
         ("seed", True), ("weights", 3), ("weights", b"w.h5"),
     ],
 )  # fmt: skip
-def test_settings_out_of_range(name: str, value: Any) -> None:
+def test_settings_out_of_range_raise(name: str, value: Any) -> None:
     with pytest.raises(ArgumentError, match=rf"`{name}` must be .*Received: {name}="):
         FitSettings(**{name: value})
 
 
-def test_training_photos_that_are_kept_are_a_sample_drawn_by_the_seed() -> None:
-    from scenelearn.finetune._trust import sample_of
+def test_indexed_training_photos_are_a_seeded_sample() -> None:
+    from scenelearn.finetune._fit import sample_training_photos
 
     images = np.zeros((2600, 2, 2, 3), np.uint8)
     train = sl.data.Batches(
-        pixels=sl.data.in_memory(images), labels=np.zeros(2600, np.int32),
+        pixels=sl.data.Pixels.from_array(images), labels=np.zeros(2600, np.int32),
         indices=np.arange(100, 2600), batch_size=32, seed=3,
     )  # fmt: skip
-    first, again = sample_of(train), sample_of(train)
+    first, again = sample_training_photos(train), sample_training_photos(train)
     assert first.n_photos == len(set(first.indices.tolist())) == 2000
     assert np.array_equal(first.indices, again.indices)
     assert (np.diff(first.indices) > 0).all()
     assert first.indices.min() >= 100
-    other = sample_of(dataclasses.replace(train, seed=4))
+    other = sample_training_photos(dataclasses.replace(train, seed=4))
     assert not np.array_equal(first.indices, other.indices)
     few = dataclasses.replace(train, indices=np.arange(7))
-    assert sample_of(few).indices.tolist() == list(range(7))
+    assert sample_training_photos(few).indices.tolist() == list(range(7))
 
 
-def test_fit_looks_for_groups_of_test_photos(fitted: FitResult) -> None:
+def test_evaluation_has_slices_by_image_statistics(fitted: FitResult) -> None:
     columns = {one.column for one in fitted.evaluation.slices}
     assert columns == {"brightness", "contrast", "sharpness"}
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         FitSettings().seed = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "given", ["none", "strong", Policy(rotate=3, fill=(1, 2, 3)), {"mirror": 0.5}], ids=str
+    "given", ["none", "strong", Policy(rotate=3, fill=(1, 2, 3)), {"horizontal_flip": 0.5}], ids=str
 )
-def test_augmentation_is_a_setting_that_a_run_is_repeated_from(given: Any) -> None:
+def test_augmentation_survives_json(given: Any) -> None:
     settings = FitSettings(augmentation=given)
     plain = json.loads(json.dumps(settings.to_json(), allow_nan=False))
     assert FitSettings(**plain) == settings
-    asked = given if isinstance(given, str) else augment.policy(given)
-    assert settings.augmentation == asked
+    policy = given if isinstance(given, str) else augment.policy(given)
+    assert settings.augmentation == policy
 
 
-def test_augmentations_that_are_none(fitted: FitResult) -> None:
+def test_invalid_augmentation_raises(fitted: FitResult) -> None:
     assert fitted.settings.augmentation == "standard"
     for wrong in ("heavy", None, {"turn": 3}):
         with pytest.raises(ArgumentError, match=r"policy must .*Received: "):
             sl.fit(fitted.splits, augmentation=wrong)  # type: ignore[arg-type]
 
 
-def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
+def test_training_photos_are_augmented_and_the_last_batch_is_filled() -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), dtype=np.uint8)
     batches = sl.data.Batches(
-        pixels=sl.data.in_memory(images),
+        pixels=sl.data.Pixels.from_array(images),
         labels=np.arange(7, dtype=np.int32),
         indices=np.arange(7),
         batch_size=4,
@@ -377,12 +461,12 @@ def test_training_photos_are_varied_and_the_last_batch_is_filled_up() -> None:
     order = batches.order(epoch=3)
     shown = np.concatenate([order, order[4:], order[4:5]])[:8]
     for name in ("none", "standard"):
-        variation = Variation(policy=augment.policy(name), recipe=Recipe(), n_classes=7)
-        steps = varied(batches, variation, epoch=3, steps=range(len(batches)))
+        augmentation = Augmentation(policy=augment.policy(name), recipe=Recipe(), n_classes=7)
+        steps = augmented_batches(batches, augmentation, epoch=3, steps=range(len(batches)))
         made = [batch for _, batch in steps]
         images_made = np.concatenate([np.asarray(of) for of, _ in made])
         assert [len(labels) for _, labels in made] == [4, 4]
         assert np.array_equal(np.concatenate([labels for _, labels in made]), np.eye(7)[shown])
-        expected = augment.apply(images[shown], augment.draw(name, 5, shown, epoch=3))
+        expected = augment.apply(images[shown], augment.sample(name, 5, shown, epoch=3))
         assert np.array_equal(images_made, np.asarray(expected))
         assert np.array_equal(images_made, images[shown]) == (name == "none")

@@ -1,4 +1,4 @@
-"""Archives read in place, manifests, and splits that are repeated from one."""
+"""ZIP archives, manifests, and splits that are restored from a manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.data import Reason, decode, folds, scan, split
+from scenelearn.data import RejectionReason, decode, folds, scan, split
 from scenelearn.errors import (
     ArgumentError,
     ManifestError,
@@ -20,8 +20,8 @@ from scenelearn.errors import (
     PathMissingError,
     TooFewPhotosError,
 )
-from tests.test_scan import PLAIN, classes, detail, photo, put_all, sides, why
-from tests.test_split import SIDES, made_up, sides_of, with_sides
+from tests.test_scan import PLAIN, classes, detail, photo, put_all, splits_by_path, why
+from tests.test_split import SPLITS, made_up, splits_of, with_splits
 
 
 def zipped(file: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -46,7 +46,7 @@ def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
     contents = {name: (folder / name).read_bytes() for name in names}
     archive = zipped(tmp_path / "photos.zip", contents)
     there, inside = scan(folder), scan(archive)
-    assert (inside.paths, inside.hashes, inside.sides) == (there.paths, there.hashes, there.sides)
+    assert (inside.paths, inside.hashes, inside.splits) == (there.paths, there.hashes, there.splits)
     assert inside.class_names == there.class_names == ("sea", "street")
     assert inside.labels.tolist() == there.labels.tolist()
     assert inside.unlabeled == there.unlabeled == ("intel/seg_pred/1.jpg",)
@@ -55,10 +55,10 @@ def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
     )
     assert [inside.read(k) for k in range(5)] == [there.read(k) for k in range(5)]
     assert sl.audit(inside).groups.tolist() == [0, 1, 2, 3, 4]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "photos.zip"]  # none unpacked
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "photos.zip"]  # not unpacked
 
 
-def test_what_cannot_be_used_of_an_archive_is_named(tmp_path: Path) -> None:
+def test_unusable_files_in_an_archive_are_rejected(tmp_path: Path) -> None:
     contents = {path: photo(k) for k, path in enumerate(PLAIN)}
     contents |= {"__MACOSX/sea/._1.jpg": b"\0\5", "sea/cut.jpg": photo(9)[:99], "sea/a.txt": b"x"}
     archive = zipped(tmp_path / "photos.zip", contents)
@@ -70,12 +70,12 @@ def test_what_cannot_be_used_of_an_archive_is_named(tmp_path: Path) -> None:
             file.writestr("sea/1.jpg", photo(50))
     photos = scan(archive)
     assert photos.paths == tuple(PLAIN)
-    assert photos.read(0) == photo(50)  # as unpacking would leave it
+    assert photos.read(0) == photo(50)  # the later file wins, as when unpacking
     assert {path: reason for path, reason in why(photos).items() if path != "sea/1.jpg"} == {
-        "__MACOSX/sea/._1.jpg": Reason.SYSTEM_FILE,
-        "sea/cut.jpg": Reason.TRUNCATED,
-        "sea/a.txt": Reason.NOT_AN_IMAGE,
-        "sea/link.jpg": Reason.SPECIAL_FILE,
+        "__MACOSX/sea/._1.jpg": RejectionReason.SYSTEM_FILE,
+        "sea/cut.jpg": RejectionReason.TRUNCATED,
+        "sea/a.txt": RejectionReason.NOT_AN_IMAGE,
+        "sea/link.jpg": RejectionReason.SPECIAL_FILE,
     }
     assert "same name" in detail(photos, "sea/1.jpg")
 
@@ -88,15 +88,15 @@ def test_damage_in_an_archive_costs_one_photo(tmp_path: Path) -> None:
     archive.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     photos = scan(archive)
     assert len(photos) == 3
-    assert why(photos) == {"sea/2.jpg": Reason.UNREADABLE}
+    assert why(photos) == {"sea/2.jpg": RejectionReason.UNREADABLE}
     assert "CRC" in detail(photos, "sea/2.jpg")
 
 
-def test_a_member_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_a_member_that_unpacks_to_gigabytes_is_rejected_unread(tmp_path: Path) -> None:
     contents = {path: photo(k) for k, path in enumerate(PLAIN)}
     contents["sea/bomb.jpg"] = photo(8) + bytes(520 * 2**20)
     photos = scan(zipped(tmp_path / "photos.zip", contents))
-    assert why(photos) == {"sea/bomb.jpg": Reason.TOO_LARGE}
+    assert why(photos) == {"sea/bomb.jpg": RejectionReason.TOO_LARGE}
     assert len(photos) == 4
 
 
@@ -111,14 +111,14 @@ def test_names_in_an_archive_never_reach_the_disk(tmp_path: Path) -> None:
     assert outside.read_bytes() == photo(90)
 
 
-def test_an_archive_that_is_cut_short_is_no_folder(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_an_error(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "photos.zip", {path: photo(1) for path in PLAIN})
     archive.write_bytes(archive.read_bytes()[:200])
-    with pytest.raises(PathMissingError, match=r"a ZIP of one.*photos\.zip.*a file"):
+    with pytest.raises(PathMissingError, match=r"a ZIP file of.*photos\.zip.*another kind of file"):
         scan(archive)
 
 
-def test_an_archive_among_the_photos_is_refused_with_advice(tmp_path: Path) -> None:
+def test_an_archive_among_the_photos_is_rejected_with_advice(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     zipped(tmp_path / "sea/more.zip", {"a.jpg": photo(1)})
     assert detail(scan(tmp_path), "sea/more.zip").startswith("a ZIP archive; unpack it")
@@ -127,7 +127,7 @@ def test_an_archive_among_the_photos_is_refused_with_advice(tmp_path: Path) -> N
 def test_an_archive_replaced_after_the_scan_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "cache"))  # which knows no such photo
+    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "cache"))  # it has none of these photos
     contents = {path: photo(k) for k, path in enumerate(PLAIN)}
     photos = scan(zipped(tmp_path / "photos.zip", contents))
     del contents["sea/1.jpg"]
@@ -135,7 +135,7 @@ def test_an_archive_replaced_after_the_scan_is_noticed(
     zipped(tmp_path / "photos.zip", contents)
     pixels = decode(photos, 8)
     assert pixels.usable.tolist() == [False, False, True, True]
-    assert [str(one) for one in pixels.refused] == [
+    assert [str(one) for one in pixels.rejected] == [
         "sea/1.jpg: cannot be read (no longer in the archive)",
         "sea/2.jpg: cannot be read (it has changed since the scan; scan again)",
     ]
@@ -144,7 +144,7 @@ def test_an_archive_replaced_after_the_scan_is_noticed(
 # Manifests
 
 
-def test_a_manifest_names_photos_classes_sides_and_groups(tmp_path: Path) -> None:
+def test_a_manifest_lists_photos_labels_splits_and_groups(tmp_path: Path) -> None:
     put_all(tmp_path, ["x/1.jpg", "x/2.jpg", "y/3.jpg", "y/4.jpg", "y/not listed.jpg"])
     file = table(
         tmp_path / "photos.csv",
@@ -156,13 +156,17 @@ def test_a_manifest_names_photos_classes_sides_and_groups(tmp_path: Path) -> Non
     )
     for photos in (scan(file), scan(tmp_path, file)):
         assert classes(photos) == {"x/1.jpg": "street", "x/2.jpg": "sea", "y/3.jpg": "sea"}
-        assert sides(photos) == {"x/1.jpg": "validation", "x/2.jpg": "train", "y/3.jpg": "test"}
+        assert splits_by_path(photos) == {
+            "x/1.jpg": "validation",
+            "x/2.jpg": "train",
+            "y/3.jpg": "test",
+        }
         assert photos.groups == ("", "beach", "beach")
         assert photos.unlabeled == ("y/4.jpg",)
-        assert photos.refused == ()
+        assert photos.rejected == ()
 
 
-def test_a_parquet_manifest_says_the_same(tmp_path: Path) -> None:
+def test_a_parquet_manifest_gives_the_same_photos(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -173,7 +177,7 @@ def test_a_parquet_manifest_says_the_same(tmp_path: Path) -> None:
     assert classes(photos) == dict(zip(PLAIN, "aabb", strict=True))
     assert photos.groups == ("", "g", "g", "")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ManifestError, match=r"broken\.parquet' must be a table.*Mend"):
+    with pytest.raises(ManifestError, match=r"broken\.parquet' must be a table.*Fix"):
         scan(tmp_path / "broken.parquet")
     parquet.write_table(pyarrow.table({"path": PLAIN}), tmp_path / "short.parquet")
     with pytest.raises(ManifestError, match="Add 'label'"):
@@ -187,7 +191,7 @@ def test_a_manifest_may_list_an_archive(tmp_path: Path) -> None:
     assert classes(scan(archive, file)) == {"sea/1.jpg": "a", "street/2.jpg": "b"}
 
 
-def test_what_is_listed_but_not_there_or_no_photo_is_refused(tmp_path: Path) -> None:
+def test_listed_files_that_are_missing_or_not_photos_are_rejected(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     (tmp_path / "words.jpg").write_text("no photo")
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -195,10 +199,10 @@ def test_what_is_listed_but_not_there_or_no_photo_is_refused(tmp_path: Path) -> 
     photos = scan(table(tmp_path / "list.csv", "path,label", *rows))
     assert photos.paths == ("sea/1.jpg", "street/1.jpg")
     assert why(photos) == {
-        "gone.jpg": Reason.MISSING,
-        "words.jpg": Reason.NOT_AN_IMAGE,
-        "pipe.jpg": Reason.SPECIAL_FILE,
-        "sea": Reason.SPECIAL_FILE,
+        "gone.jpg": RejectionReason.MISSING,
+        "words.jpg": RejectionReason.NOT_AN_IMAGE,
+        "pipe.jpg": RejectionReason.SPECIAL_FILE,
+        "sea": RejectionReason.SPECIAL_FILE,
     }
 
 
@@ -207,20 +211,23 @@ def test_what_is_listed_but_not_there_or_no_photo_is_refused(tmp_path: Path) -> 
     [
         (["file,label", "a,b"], r"columns 'path' and 'label'.*Received: 'file', 'label'.*'path'"),
         ([""], r"Received: none.*Add 'path' and 'label'"),
-        (["path,label", "a.jpg,x", "a.jpg,y"], r"line 3: each photo.*'a.jpg', which line 2"),
+        (
+            ["path,label", "a.jpg,x", "a.jpg,y"],
+            r"line 3: each photo.*'a.jpg', which is also on",
+        ),
         (["path,label", ",x"], r"line 2: 'path' must name a photo"),
         (["path,label,split", "a.jpg,x,maybe"], r"line 2: 'split' must be.*train.*'maybe'"),
         (["path,label,hash", "a.jpg,x,12"], r"line 2: 'hash' must be.*32 hex.*'12'"),
         (["path,label,hash", "a.jpg,x,zz"], r"line 2: 'hash' must be.*'zz'"),
     ],
 )
-def test_manifests_that_cannot_be_followed(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_invalid_manifests(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(ManifestError, match=message) as caught:
         scan(table(tmp_path / "list.csv", *lines))
     assert "list.csv" in str(caught.value)
 
 
-def test_a_manifest_that_is_no_table_or_not_there(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_a_table_or_missing(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     (tmp_path / "list.csv").write_bytes(b'path,label\n"' + b"x" * 200_000)
     with pytest.raises(ManifestError, match="must be a table of photos"):
@@ -231,24 +238,24 @@ def test_a_manifest_that_is_no_table_or_not_there(tmp_path: Path) -> None:
         scan(table(tmp_path / "empty.csv", "path,label"))
 
 
-# Splits repeated from a manifest
+# Splits restored from a manifest
 
 
-def test_a_saved_split_is_repeated_from_its_manifest(tmp_path: Path) -> None:
+def test_saved_splits_are_restored_from_their_manifest(tmp_path: Path) -> None:
     names = [f"{name}/{k},\n'{k}'.jpg" for name in "ab" for k in range(30)]
     folder = put_all(tmp_path / "photos", names)
     first = split(scan(folder), seed=3)
     file = first.save(tmp_path / "lists/split.csv")
     again = split(scan(folder, file), seed=99)
     assert again.photos.paths == first.photos.paths
-    assert sides_of(again) == sides_of(first)
+    assert splits_of(again) == splits_of(first)
     with file.open(newline="", encoding="utf-8") as text:
         rows = list(csv.DictReader(text))
     assert list(rows[0]) == ["path", "label", "split", "group", "hash"]
     assert [bytes.fromhex(row["hash"]) for row in rows] == list(first.photos.hashes)
 
 
-def test_what_has_changed_since_is_told_exactly(tmp_path: Path) -> None:
+def test_photos_that_changed_since_are_rejected(tmp_path: Path) -> None:
     folder = put_all(tmp_path / "photos", [f"{name}/{k}.jpg" for name in "ab" for k in range(9)])
     file = split(scan(folder)).save(tmp_path / "split.csv")
     (folder / "a/3.jpg").unlink()
@@ -256,18 +263,18 @@ def test_what_has_changed_since_is_told_exactly(tmp_path: Path) -> None:
     (folder / "b/new.jpg").write_bytes(photo(555))
     photos = scan(folder, file)
     assert len(photos) == 16
-    assert why(photos) == {"a/3.jpg": Reason.MISSING, "b/4.jpg": Reason.CHANGED}
+    assert why(photos) == {"a/3.jpg": RejectionReason.MISSING, "b/4.jpg": RejectionReason.CHANGED}
 
 
 def test_a_manifest_is_saved_as_csv_only(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"written as CSV.*split\.json"):
+    with pytest.raises(ManifestError, match=r"must be a \.csv file.*split\.json"):
         split(made_up({"a": 30, "b": 30})).save(tmp_path / "split.json")
 
 
 # Groups, quarantine, numbers of photos
 
 
-def test_the_manifests_groups_never_cross() -> None:
+def test_groups_of_the_manifest_stay_in_one_split() -> None:
     photos = made_up({"a": 300, "b": 300})
     grouped = type(photos)(
         folder=photos.folder,
@@ -275,51 +282,51 @@ def test_the_manifests_groups_never_cross() -> None:
         labels=photos.labels,
         class_names=photos.class_names,
         hashes=photos.hashes,
-        sides=photos.sides,
+        splits=photos.splits,
         groups=tuple(f"place {k % 60}" if k % 3 else "" for k in range(600)),
     )
     # Numbers link the places in pairs, and some photos without a place to each other.
     numbers = np.array([k % 30 if k % 3 else 1000 + k // 6 for k in range(600)])
     for parts in ((split(grouped, groups=numbers),), folds(grouped, 4, groups=numbers)):
         for part in parts:
-            side = np.array(sides_of(part))
+            name = np.array(splits_of(part))
             for keys in (np.array(grouped.groups), numbers.astype(str)):
                 for key in set(keys) - {""}:
-                    assert len(set(side[keys == key])) == 1
+                    assert len(set(name[keys == key])) == 1
     alone = split(grouped)
-    of_the_ungrouped = np.array(sides_of(alone))[np.array(grouped.groups) == ""]
-    assert set(of_the_ungrouped.tolist()) == set(SIDES)
+    of_the_ungrouped = np.array(splits_of(alone))[np.array(grouped.groups) == ""]
+    assert set(of_the_ungrouped.tolist()) == set(SPLITS)
 
 
-def test_quarantined_photos_are_on_no_side() -> None:
+def test_quarantined_photos_are_in_no_split() -> None:
     photos = made_up({"a": 40, "b": 40})
     apart = photos.paths[3:9]
     splits = split(photos, quarantine=apart)
     plain = split(photos)
     assert splits.quarantined.tolist() == list(range(3, 9))
-    for side in SIDES:
-        kept = set(getattr(plain, side).tolist()) - set(range(3, 9))
-        assert set(getattr(splits, side).tolist()) == kept
-    assert str(splits).endswith("to test, 6 in quarantine")
+    for name in SPLITS:
+        kept = set(getattr(plain, name).tolist()) - set(range(3, 9))
+        assert set(getattr(splits, name).tolist()) == kept
+    assert splits.summary.endswith("test, 6 in quarantine")
     assert splits.to_json()["quarantine"] == list(apart)
 
 
-def test_a_quarantined_path_that_is_gone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_quarantined_path_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         split(made_up({"a": 40, "b": 40}), quarantine=["a/gone.jpg"])
     assert "1 quarantined paths are not" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["a/1.jpg", b"x", [1, 2]])
-def test_a_quarantine_that_is_no_list_of_paths(value: object) -> None:
+def test_a_quarantine_that_is_not_a_list_of_paths(value: object) -> None:
     with pytest.raises(ArgumentError, match=r"`quarantine` must list paths.*Pass e\.g\."):
         split(made_up({"a": 40, "b": 40}), quarantine=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("validation", "test"), [(40, 100), (0.2, 100), (40, 0.2)])
-def test_numbers_of_photos_hold(validation: float, test: float) -> None:
+def test_numbers_of_photos_are_exact(validation: float, test: float) -> None:
     photos = made_up({"a": 300, "b": 300})
-    splits = split(photos, validation, test)
+    splits = split(photos, validation=validation, test=test)
     if isinstance(test, int):
         assert len(splits.test) == test
     if isinstance(validation, int):
@@ -329,41 +336,45 @@ def test_numbers_of_photos_hold(validation: float, test: float) -> None:
 def test_a_number_of_photos_moves_few_when_one_is_added() -> None:
     before, after = made_up({"a": 300}), made_up({"a": 300, "b": 1})
     both = [
-        split(with_sides(made_up({"a": 300, "b": 300 + more}), [""] * (600 + more)), 60, 60)
+        split(
+            with_splits(made_up({"a": 300, "b": 300 + more}), [""] * (600 + more)),
+            validation=60,
+            test=60,
+        )
         for more in (0, 1)
     ]
-    moved = sum(a != b for a, b in zip(*map(sides_of, both), strict=False))
+    moved = sum(a != b for a, b in zip(*map(splits_of, both), strict=False))
     assert moved <= 2
     assert len(before) + 1 == len(after)
 
 
-def test_more_photos_than_there_are() -> None:
-    with pytest.raises(TooFewPhotosError, match=r"leave photos to train on.*80 asked of the 80"):
+def test_more_photos_requested_than_available() -> None:
+    with pytest.raises(TooFewPhotosError, match=r"leave photos to train on.*80 requested of"):
         split(made_up({"a": 40, "b": 40}), test=80)
 
 
 # Folds
 
 
-def test_each_photo_tests_in_one_fold_and_every_class_in_each() -> None:
+def test_each_photo_is_tested_in_one_fold_and_every_class_in_each() -> None:
     photos = made_up({"a": 53, "b": 31, "c": 8})
     parts = folds(photos, 5, seed=2)
     tested = np.concatenate([part.test for part in parts])
     assert sorted(tested.tolist()) == list(range(92))
     for part in parts:
-        sides_of(part)
+        splits_of(part)
         for name, n in photos.counts().items():
-            row = next(row for row in part.to_rows() if row["class"] == name)
+            row = next(row for row in part.to_rows() if row["label"] == name)
             assert row["test"] in (n // 5, n // 5 + 1)
             assert row["train"] > 0
             assert row["validation"] > 0
     assert max(len(part.test) for part in parts) - min(len(part.test) for part in parts) <= 1
-    assert [sides_of(part) for part in folds(photos, 5, seed=2)] == list(map(sides_of, parts))
-    assert sides_of(folds(photos, 5, seed=3)[0]) != sides_of(parts[0])
+    assert [splits_of(part) for part in folds(photos, 5, seed=2)] == list(map(splits_of, parts))
+    assert splits_of(folds(photos, 5, seed=3)[0]) != splits_of(parts[0])
 
 
-def test_with_a_given_test_side_the_folds_validate_in_turn() -> None:
-    photos = with_sides(made_up({"a": 30, "b": 30}), ["test", "train", "train"] * 20)
+def test_with_an_assigned_test_split_the_folds_validate_in_turn() -> None:
+    photos = with_splits(made_up({"a": 30, "b": 30}), ["test", "train", "train"] * 20)
     parts = folds(photos, 4)
     assert all(part.test.tolist() == list(range(0, 60, 3)) for part in parts)
     validated = sorted(np.concatenate([part.validation for part in parts]).tolist())
@@ -387,7 +398,9 @@ def test_too_few_photos_for_the_folds() -> None:
         folds(made_up({"a": 30, "b": 5}), 5)
 
 
-def test_no_side_left_to_deal_out() -> None:
-    photos = with_sides(made_up({"a": 30, "b": 30}), list(SIDES) * 20)
-    with pytest.raises(ArgumentError, match=r"leave a side to deal out.*Use `split`"):
+def test_no_split_left_for_the_folds() -> None:
+    photos = with_splits(made_up({"a": 30, "b": 30}), list(SPLITS) * 20)
+    with pytest.raises(
+        ArgumentError, match=r"leave the test or validation split to the folds.*Use `split`"
+    ):
         folds(photos)

@@ -1,4 +1,4 @@
-"""The pixel cache, and how files are written: whole or not at all."""
+"""The pixel cache, and files that are written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from scenelearn._io import atomic_write, cache_folder, require_free_space
-from scenelearn.data import Photos, Pixels, Reason, _pixels, decode, scan, to_square
+from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan
+from scenelearn.data._decode import to_square
 from scenelearn.errors import ArgumentError, DiskSpaceError, NoPhotosError, PhotoError
 
 Usage = namedtuple("Usage", "total used free")
@@ -25,7 +26,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own for each test."""
+    """A separate cache folder for each test."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SCENELEARN_CACHE", str(folder))
     return folder
@@ -53,7 +54,7 @@ def files(folder: Path) -> list[str]:
 
 
 def images_of(pixels: Pixels) -> npt.NDArray[np.uint8]:
-    """Of all photos; each can be read."""
+    """The images of all photos; each can be read."""
     images, indices = pixels.read(np.arange(len(pixels.usable)))
     assert indices.tolist() == list(range(len(pixels.usable)))
     return images
@@ -63,20 +64,20 @@ def shard_files(cache: Path, suffix: str = "npy") -> list[Path]:
     return sorted(cache.glob(f"pixels-*/*.{suffix}"))
 
 
-def no_decoding(content: bytes, side_px: int) -> None:
+def no_decoding(content: bytes, image_px: int) -> None:
     pytest.fail("a photo was decoded although the cache has it")
 
 
 # The cache
 
 
-def test_each_row_is_the_photo_as_to_square_gives_it(photos: Photos) -> None:
+def test_each_image_equals_to_square_of_the_file(photos: Photos) -> None:
     pixels = decode(photos, 16)
     assert images_of(pixels).shape == (6, 16, 16, 3)
     assert images_of(pixels).dtype == np.uint8
     assert pixels.image_px == 16
     assert pixels.usable.all()
-    assert pixels.refused == ()
+    assert pixels.rejected == ()
     for k in range(6):
         assert np.array_equal(images_of(pixels)[k], to_square(photos.file(k).read_bytes(), 16))
 
@@ -88,7 +89,7 @@ def test_the_second_call_decodes_nothing(photos: Photos, monkeypatch: pytest.Mon
     assert np.array_equal(images_of(first), images_of(second))
 
 
-def test_the_cache_outlives_renaming_and_deleting(
+def test_the_cache_survives_renaming_and_deleting(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = decode(photos, 16)
@@ -105,7 +106,7 @@ def test_another_size_has_another_cache(photos: Photos, cache: Path) -> None:
     assert len(shard_files(cache)) == 2
 
 
-def test_only_what_is_new_is_decoded(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_photos_are_decoded(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     before = images_of(decode(photos, 16))
     photos.file(0).write_bytes(photo(99))
     (photos.folder / "b/new.jpg").write_bytes(photo(98))
@@ -113,9 +114,9 @@ def test_only_what_is_new_is_decoded(photos: Photos, monkeypatch: pytest.MonkeyP
     (photos.folder / "b/3.jpg").unlink()
     decoded: list[bytes] = []
 
-    def noted(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
+    def noted(content: bytes, image_px: int) -> npt.NDArray[np.uint8]:
         decoded.append(content)
-        return to_square(content, side_px)
+        return to_square(content, image_px)
 
     monkeypatch.setattr(_pixels, "to_square", noted)
     again = scan(photos.folder)
@@ -137,7 +138,7 @@ def test_identical_files_are_decoded_once(photos: Photos, cache: Path) -> None:
     assert len(np.load(file)) == 6
 
 
-def test_a_copy_stands_in_for_a_file_that_is_gone(photos: Photos) -> None:
+def test_a_duplicate_replaces_a_missing_file(photos: Photos) -> None:
     (photos.folder / "b/copy.jpg").write_bytes(photos.read(0))
     again = scan(photos.folder)
     again.file(0).unlink()
@@ -147,10 +148,10 @@ def test_a_copy_stands_in_for_a_file_that_is_gone(photos: Photos) -> None:
 def test_more_photos_than_a_shard_holds(
     photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pixels, "_LEAST", 4)
-    calls: list[tuple[int, int]] = []
-    pixels = decode(photos, 16, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(4, 6), (6, 6)]
+    monkeypatch.setattr(_pixels, "_MIN_SHARD", 4)
+    calls: list[tuple[str, int, int]] = []
+    pixels = decode(photos, 16, progress=lambda *call: calls.append(call))
+    assert calls == [("decoding photos", 4, 6), ("decoding photos", 6, 6)]
     assert len(shard_files(cache)) == 2
     for k in range(6):
         assert np.array_equal(images_of(pixels)[k], to_square(photos.file(k).read_bytes(), 16))
@@ -162,9 +163,9 @@ def test_more_photos_than_a_shard_holds(
 def test_what_an_interrupted_run_has_decoded_is_kept(
     photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pixels, "_LEAST", 2)
+    monkeypatch.setattr(_pixels, "_MIN_SHARD", 2)
 
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int) -> None:
         if done == 4:
             raise KeyboardInterrupt
 
@@ -174,15 +175,15 @@ def test_what_an_interrupted_run_has_decoded_is_kept(
     assert n_kept in {2, 3}  # a shard that is being written is finished
     decoded: list[bytes] = []
 
-    def noted(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
+    def noted(content: bytes, image_px: int) -> npt.NDArray[np.uint8]:
         decoded.append(content)
-        return to_square(content, side_px)
+        return to_square(content, image_px)
 
     monkeypatch.setattr(_pixels, "to_square", noted)
-    calls: list[tuple[int, int]] = []
-    pixels = decode(photos, 16, progress=lambda *now: calls.append(now))
+    calls: list[tuple[str, int, int]] = []
+    pixels = decode(photos, 16, progress=lambda *call: calls.append(call))
     assert len(decoded) == 6 - 2 * n_kept
-    assert calls == ([(6, 6)] if decoded else [])
+    assert calls == ([("decoding photos", 6, 6)] if decoded else [])
     assert pixels.usable.all()
 
 
@@ -191,7 +192,7 @@ def test_what_an_interrupted_run_has_decoded_is_kept(
     "content",
     [b"", b"\x93NUMPY", b"half of what was wri", b"[]", b'{"hashes": 3}', b'{"hashes": [1]}', None],
 )
-def test_a_damaged_cache_is_made_anew(
+def test_a_damaged_cache_is_rebuilt(
     photos: Photos, cache: Path, suffix: str, content: bytes | None
 ) -> None:
     before = images_of(decode(photos, 16))
@@ -205,7 +206,7 @@ def test_a_damaged_cache_is_made_anew(
     assert len(np.load(file)) == 6
 
 
-def test_a_cut_cache_is_made_anew(photos: Photos, cache: Path) -> None:
+def test_a_truncated_cache_is_rebuilt(photos: Photos, cache: Path) -> None:
     before = images_of(decode(photos, 16))
     (file,) = shard_files(cache)
     os.truncate(file, file.stat().st_size - 1)
@@ -215,35 +216,35 @@ def test_a_cut_cache_is_made_anew(photos: Photos, cache: Path) -> None:
 # Photos that fail
 
 
-def test_a_photo_deleted_after_the_scan_is_refused_and_the_rest_goes_on(photos: Photos) -> None:
+def test_a_photo_deleted_after_the_scan_is_rejected_and_the_rest_is_decoded(photos: Photos) -> None:
     content = photos.file(2).read_bytes()
     photos.file(2).unlink()
     pixels = decode(photos, 16)
     assert pixels.usable.tolist() == [True, True, False, True, True, True]
-    (refusal,) = pixels.refused
-    assert refusal.path == photos.paths[2]
-    assert refusal.reason is Reason.UNREADABLE
-    assert "No such file" in refusal.detail
+    (rejection,) = pixels.rejected
+    assert rejection.path == photos.paths[2]
+    assert rejection.reason is RejectionReason.UNREADABLE
+    assert "No such file" in rejection.detail
     images, indices = pixels.read([1, 2, 3])
     assert indices.tolist() == [1, 3]
     assert np.array_equal(images[1], to_square(photos.file(3).read_bytes(), 16))
-    # Once it is back it is used: its absence was not kept.
+    # Once the file is back it is used: its absence was not cached.
     photos.file(2).write_bytes(content)
     assert decode(photos, 16).usable.all()
     assert np.array_equal(images_of(decode(photos, 16))[2], to_square(content, 16))
 
 
-def test_a_photo_changed_after_the_scan_is_refused(photos: Photos) -> None:
+def test_a_photo_changed_after_the_scan_is_rejected(photos: Photos) -> None:
     content = photos.file(2).read_bytes()
     photos.file(2).write_bytes(photo(99))
-    (refusal,) = decode(photos, 16).refused
-    assert (refusal.path, refusal.reason) == (photos.paths[2], Reason.UNREADABLE)
-    assert "changed since the scan; scan again" in refusal.detail
+    (rejection,) = decode(photos, 16).rejected
+    assert (rejection.path, rejection.reason) == (photos.paths[2], RejectionReason.UNREADABLE)
+    assert "changed since the scan; scan again" in rejection.detail
     photos.file(2).write_bytes(content)
     assert np.array_equal(images_of(decode(photos, 16))[2], to_square(content, 16))
 
 
-def test_absence_is_not_kept_even_where_an_old_cache_was_damaged(
+def test_a_missing_photo_is_not_remembered_even_if_the_cache_was_damaged(
     photos: Photos, cache: Path
 ) -> None:
     decode(photos, 16)
@@ -259,14 +260,14 @@ def test_absence_is_not_kept_even_where_an_old_cache_was_damaged(
 
 
 def with_a_broken_code_table() -> bytes:
-    """A JPEG that begins and ends as it should."""
+    """A JPEG that has a valid start and end."""
     content = photo(50)
     table = content.index(b"\xff\xc4") + 5
     return content[:table] + b"\xff" * 16 + content[table + 16 :]
 
 
 def with_broken_data() -> bytes:
-    """A PNG that begins and ends as it should."""
+    """A PNG that has a valid start and end."""
     file = io.BytesIO()
     Image.open(io.BytesIO(photo(50))).save(file, "PNG")
     content = file.getvalue()
@@ -276,24 +277,24 @@ def with_broken_data() -> bytes:
 @pytest.mark.parametrize(
     ("content", "kind"), [(with_a_broken_code_table(), "JPEG"), (with_broken_data(), "PNG")]
 )
-def test_damage_that_the_scan_could_not_see_is_refused_with_its_reason(
+def test_damage_that_the_scan_could_not_see_is_reported(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, content: bytes, kind: str
 ) -> None:
     photos.file(4).write_bytes(content)
     again = scan(photos.folder)
     assert len(again) == 6
     pixels = decode(again, 16)
-    (refusal,) = pixels.refused
-    assert (refusal.path, refusal.reason) == (photos.paths[4], Reason.DAMAGED)
-    assert refusal.detail.startswith(f"{kind}: ")
-    # This follows from the content and is kept.
+    (rejection,) = pixels.rejected
+    assert (rejection.path, rejection.reason) == (photos.paths[4], RejectionReason.DAMAGED)
+    assert rejection.detail.startswith(f"{kind}: ")
+    # This failure follows from the content, so it is cached.
     monkeypatch.setattr(_pixels, "to_square", no_decoding)
     kept = decode(again, 16)
-    assert kept.refused == pixels.refused
+    assert kept.rejected == pixels.rejected
     assert kept.usable.tolist() == pixels.usable.tolist()
 
 
-def test_no_photo_left_names_the_first_and_says_what_to_do(photos: Photos) -> None:
+def test_no_usable_photo_names_the_first_and_says_what_to_do(photos: Photos) -> None:
     for k in range(6):
         photos.file(k).unlink()
     with pytest.raises(
@@ -314,12 +315,12 @@ def test_sizes_out_of_range(photos: Photos, cache: Path, value: object) -> None:
 
 
 def streamed(photos: Photos, caplog: pytest.LogCaptureFixture) -> Pixels:
-    """The pixels of photos that are not kept, and that this was said once."""
+    """The pixels of photos that are not cached; checks that one warning says so."""
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         pixels = decode(photos, 16)
     (record,) = caplog.records
-    assert "not kept but decoded each time" in record.getMessage()
+    assert "not cached, but decoded each time" in record.getMessage()
     assert "SCENELEARN_CACHE" in record.getMessage()
     caplog.clear()
     return pixels
@@ -338,7 +339,7 @@ def test_too_little_space_means_decoding_each_time(
     assert shard_files(cache) == []
 
 
-def test_beyond_its_limit_the_cache_does_not_grow(
+def test_the_cache_does_not_exceed_its_limit(
     photos: Photos,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -358,7 +359,7 @@ def test_beyond_its_limit_the_cache_does_not_grow(
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "many"])
-def test_a_limit_that_is_no_number(
+def test_a_cache_limit_that_is_not_a_number(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("SCENELEARN_CACHE_GIB", value)
@@ -382,19 +383,19 @@ def test_a_disk_that_fills_up_costs_no_photo(
     assert len(images_of(pixels)) == 6
 
 
-def test_photos_lost_while_they_are_streamed_are_named_once(
+def test_photos_lost_while_reading_are_logged_once(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
     pixels = streamed(photos, caplog)
-    assert pixels.refused == ()
+    assert pixels.rejected == ()
     photos.file(1).unlink()
     photos.file(4).write_bytes(b"no photo any more")
     for _ in range(2):
         images, indices = pixels.read(np.arange(6))
         assert indices.tolist() == [0, 2, 3, 5]
         assert np.array_equal(images[1], to_square(photos.read(2), 16))
-    assert [one.path for one in pixels.refused] == [photos.paths[1], photos.paths[4]]
+    assert [one.path for one in pixels.rejected] == [photos.paths[1], photos.paths[4]]
     assert len(caplog.records) == 2
     assert photos.paths[1] in caplog.text
 
@@ -413,9 +414,7 @@ def test_raise_names_the_first_broken_photo(photos: Photos) -> None:
     assert decode(again, 16).usable.sum() == 4
 
 
-def test_raise_also_stops_where_nothing_is_kept(
-    photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raise_also_stops_without_a_cache(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
     pixels = decode(photos, 16, broken="raise")
     photos.file(2).unlink()
@@ -424,12 +423,12 @@ def test_raise_also_stops_where_nothing_is_kept(
 
 
 @pytest.mark.parametrize("value", ["ignore", None, True])
-def test_another_way_with_broken_photos(photos: Photos, value: object) -> None:
-    with pytest.raises(ArgumentError, match=r"`broken` must be 'skip' or 'raise'.*Received"):
+def test_invalid_values_of_broken(photos: Photos, value: object) -> None:
+    with pytest.raises(ArgumentError, match=r"`broken` must be one of 'skip', 'raise'.*Received"):
         decode(photos, 16, broken=value)  # type: ignore[arg-type]
 
 
-def test_need_space_leaves_some_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_space_is_always_left_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 0, 100 * 2**20))
     require_free_space(tmp_path, 36 * 2**20, advice="buy a disk")
     with pytest.raises(DiskSpaceError, match="needs 37 MiB of free space"):
@@ -439,7 +438,7 @@ def test_need_space_leaves_some_to_spare(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_interrupted_shard_leaves_no_file(
     photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(content: bytes, side_px: int) -> None:
+    def stop(content: bytes, image_px: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_pixels, "to_square", stop)
@@ -448,7 +447,7 @@ def test_an_interrupted_shard_leaves_no_file(
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
-# The folder of caches
+# The cache folder
 
 
 def test_cache_folder_follows_the_environment(
@@ -467,7 +466,7 @@ def test_cache_folder_follows_the_environment(
     assert cache_folder() == tmp_path / "home/mine"
 
 
-def test_a_cache_folder_that_cannot_be_made_names_the_variable(
+def test_a_cache_folder_that_cannot_be_created_names_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -476,7 +475,7 @@ def test_a_cache_folder_that_cannot_be_made_names_the_variable(
         cache_folder()
 
 
-# Written whole
+# Atomic writes
 
 
 def write(path: Path) -> None:
@@ -484,7 +483,7 @@ def write(path: Path) -> None:
         temporary.write_text("new")
 
 
-def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep/er/result.json"
     with atomic_write(target) as temporary:
         assert temporary.parent == target.parent
@@ -522,7 +521,7 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert len(modes) == 1
 
 
-def test_a_long_name_is_no_trouble(tmp_path: Path) -> None:
+def test_a_long_name_works(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 250 + ".json")
     with atomic_write(target) as temporary:
         temporary.write_text("new")
@@ -537,7 +536,7 @@ def test_a_folder_cannot_be_written_to(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file/result.json", tmp_path / "file/deep/result.json"):
-        with pytest.raises(ArgumentError, match=r"`path` must lie in a folder.*Choose another"):
+        with pytest.raises(ArgumentError, match=r"`path` must be in a writable.*Choose another"):
             write(path)
     assert files(tmp_path) == ["file"]
 

@@ -1,4 +1,4 @@
-"""Mixed precision: 16 bits while training, where the device has it; forced here, on a CPU."""
+"""Mixed precision, which these tests also force on a CPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import _fit, _precision
-from scenelearn.finetune._feature_files import folder_of
-from scenelearn.finetune._optimizer import averaged, optimizer_of
-from scenelearn.finetune._recipe import Recipe
+from scenelearn.finetune import _device, _fit
+from scenelearn.finetune._feature_cache import feature_folder
+from scenelearn.finetune._optimizer import averaged_weights, build_optimizer
+from scenelearn.finetune._settings import Recipe
 
 
 def policies(model: Any) -> set[str]:
@@ -30,28 +30,28 @@ def photos(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
 
 
-def test_precision_that_is_none(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
+def test_invalid_precision_raises(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=r"`precision` must be.*precision='float16'"):
         sl.fit(fitted.splits, **fit_settings, precision="float16")
 
 
-def test_where_the_device_lacks_it_it_is_left_out_with_a_warning(
+def test_unsupported_precision_is_ignored_with_a_warning(
     fitted: sl.FitResult,
     fit_settings: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(_precision, "_CPU_INFO", tmp_path / "not Linux")
+    monkeypatch.setattr(_device, "_CPU_INFO", tmp_path / "not Linux")
     settings = fit_settings | {"epochs": 0, "precision": "mixed_bfloat16"}
     with caplog.at_level(logging.WARNING):
         fit = sl.fit(fitted.splits, **settings)
-    assert "precision='mixed_bfloat16' is left out" in caplog.text
+    assert "Ignoring precision='mixed_bfloat16'" in caplog.text
     assert fit.settings.precision is None
 
 
 @pytest.mark.parametrize(
-    ("about", "has"),
+    ("cpu_info", "expected"),
     [
         ("processor\t: 0\nflags\t: fpu avx512_bf16 vnni\n\nprocessor\t: 1\n", "bfloat16"),
         ("flags\t\t: fpu avx512f avx512_bf16_of_another_name\n", ""),
@@ -60,41 +60,39 @@ def test_where_the_device_lacks_it_it_is_left_out_with_a_warning(
         ("", ""),
     ],
 )
-def test_a_cpu_has_what_its_instructions_and_the_backend_can_do(
-    about: str,
-    has: str,
+def test_cpu_support_depends_on_instructions_and_backend(
+    cpu_info: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    (tmp_path / "cpuinfo").write_text(about)
-    monkeypatch.setattr(_precision, "_CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(_precision, "_on_cpu", lambda _: True)
-    for backend, precision in itertools.product(
-        ("jax", "tensorflow", "torch"), _precision.PRECISIONS
-    ):
+    (tmp_path / "cpuinfo").write_text(cpu_info)
+    monkeypatch.setattr(_device, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(_device, "_on_cpu", lambda _: True)
+    for backend, precision in itertools.product(("jax", "tensorflow", "torch"), _device.PRECISIONS):
         monkeypatch.setattr("keras.backend.backend", lambda name=backend: name)
-        there = backend != "jax" and precision.removeprefix("mixed_") in has.split()
+        supported = backend != "jax" and precision.removeprefix("mixed_") in expected.split()
         caplog.clear()
-        assert _precision.usable(precision) == (precision if there else None)
-        why = "JAX" if backend == "jax" else "this CPU lists no instructions"
-        assert there or why in caplog.text
-    assert _precision.usable(None) is None
+        assert _device.supported_precision(precision) == (precision if supported else None)
+        why = "JAX" if backend == "jax" else "this CPU expected none of these instructions"
+        assert supported or why in caplog.text
+    assert _device.supported_precision(None) is None
 
 
 @pytest.mark.skipif(shutil.which("lscpu") is None, reason="lscpu is not installed")
-def test_instructions_are_those_that_the_system_lists() -> None:
+def test_cpu_instructions_match_lscpu() -> None:
     listed = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, check=True)
     (flags,) = (
         row["data"].split()
         for row in json.loads(listed.stdout)["lscpu"]
         if row["field"] in ("Flags:", "Features:")
     )
-    assert _precision._cpu_instructions() == set(flags)
+    assert _device._cpu_instructions() == set(flags)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_network_in_16_bits_has_weights_in_32_and_about_the_same_features(precision: str) -> None:
+def test_mixed_network_has_float32_weights_and_similar_features(precision: str) -> None:
     exact, mixed = (
         backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=1, precision=one)
         for one in (None, precision)
@@ -107,28 +105,28 @@ def test_network_in_16_bits_has_weights_in_32_and_about_the_same_features(precis
         np.asarray(one.predict_on_batch(photos(8)), np.float32).ravel() for one in (exact, mixed)
     )
     assert 0 < np.abs(a - b).max() < 0.02 * np.abs(a).max()
-    _precision.in_float32(mixed)
+    _device.convert_to_float32(mixed)
     assert policies(mixed) == {"float32"}
     assert np.allclose(mixed.predict_on_batch(photos(8)).ravel(), a, rtol=1e-5, atol=1e-6)
 
 
-def test_features_of_another_precision_lie_elsewhere() -> None:
+def test_feature_folder_depends_on_the_precision() -> None:
     def folder(precision: str | None) -> Path:
         model = backbones.build(
             "scenelearn_tiny", weights=None, image_px=32, seed=1, precision=precision
         )
-        return folder_of(model, "scenelearn_tiny", 32, 8, mirrored=False)
+        return feature_folder(model, "scenelearn_tiny", 32, 8, mirrored=False)
 
-    assert len({folder(one) for one in (None, *_precision.PRECISIONS)}) == 3
+    assert len({folder(one) for one in (None, *_device.PRECISIONS)}) == 3
 
 
-def test_loss_is_scaled_and_steps_with_infinite_gradients_are_left_out() -> None:
+def test_loss_scaling_skips_steps_with_infinite_gradients() -> None:
     import keras
 
     def trained(precision: str | None, gradients: list[list[float]]) -> np.ndarray:
         model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1, use_bias=False)])
         model.set_weights([np.array([[1.0], [-1.0]], np.float32)])
-        optimizer = optimizer_of(model, Recipe(average=0.5), precision)
+        optimizer = build_optimizer(model, Recipe(ema_momentum=0.5), precision)
         model.compile(optimizer, "mse")
         optimizer.build(model.trainable_variables)
         optimizer.learning_rate.assign(0.1)
@@ -149,7 +147,7 @@ def test_loss_is_scaled_and_steps_with_infinite_gradients_are_left_out() -> None
             ):
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)
-        with averaged(model):
+        with averaged_weights(model):
             mean = model.get_weights()[0]
         return np.concatenate([mean, model.get_weights()[0]])
 
@@ -163,22 +161,22 @@ def test_loss_is_scaled_and_steps_with_infinite_gradients_are_left_out() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_fit_in_16_bits_gives_a_classifier_in_32(
+def test_mixed_precision_fit_gives_a_float32_classifier(
     fitted: sl.FitResult,
     fit_settings: dict[str, Any],
     tmp_path: Path,
     precision: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_precision, "_lacking", lambda _: None)
+    monkeypatch.setattr(_device, "_unsupported_reason", lambda _: None)
     trained_in: list[set[str]] = []
 
-    def in_float32(model: Any) -> Any:
+    def convert_to_float32(model: Any) -> Any:
         trained_in.append(policies(model.get_layer("backbone")))
-        return _precision.in_float32(model)
+        return _device.convert_to_float32(model)
 
-    monkeypatch.setattr(_fit, "in_float32", in_float32)
-    fit = sl.fit(fitted.splits, **fit_settings, precision=precision, recipe={"average": 0.9})
+    monkeypatch.setattr(_fit, "convert_to_float32", convert_to_float32)
+    fit = sl.fit(fitted.splits, **fit_settings, precision=precision, recipe={"ema_momentum": 0.9})
     assert trained_in == [{precision}]
     assert fit.settings.precision == precision
     assert len(fit.history) == 3
@@ -198,25 +196,25 @@ def test_fit_in_16_bits_gives_a_classifier_in_32(
 
 
 @pytest.mark.intel
-def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
+def test_mixed_precision_accuracy_matches_float32(
     intel: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = sl.scan(intel)
     chosen = np.random.default_rng(0).permutation(len(photos))
     few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[600:]])
-    others = chosen[600:2600]  # many enough that two points are not a few photos
+    others = chosen[600:2600]  # enough photos that two points are significant
     files = [intel / photos.paths[k] for k in others]
     truth = [photos.class_names[photos.labels[k]] for k in others]
 
     def accuracy(fit: sl.FitResult) -> float:
-        answers = fit.classifier.predict(files)
-        return float(np.mean([a.label == name for a, name in zip(answers, truth, strict=True)]))
+        predictions = fit.classifier.predict(files)
+        return float(np.mean([p.label == name for p, name in zip(predictions, truth, strict=True)]))
 
     file = weights / "mobilenet_v1_0.25_224_notop.h5"
     settings: dict[str, Any] = {"weights": file, "image_px": 96, "epochs": 1}
     exact = sl.fit(few, **settings)
-    monkeypatch.setattr(_precision, "_lacking", lambda _: None)
-    for precision in _precision.PRECISIONS:
+    monkeypatch.setattr(_device, "_unsupported_reason", lambda _: None)
+    for precision in _device.PRECISIONS:
         mixed = sl.fit(few, **settings, precision=precision)
         assert mixed.settings.precision == precision
         assert (mixed.kept, mixed.stopped) == ("fine-tuned", "")
@@ -225,4 +223,4 @@ def test_fits_of_real_photos_in_16_bits_reach_what_one_in_32_does(
         assert abs(accuracy(mixed) - accuracy(exact)) <= 0.02
         difference = np.abs(mixed.test_probabilities - exact.test_probabilities)
         assert difference.mean() < 0.02
-        assert difference.max() > 1e-6  # it was computed in another way
+        assert difference.max() > 1e-6  # the precision has an effect

@@ -1,4 +1,4 @@
-"""The embedded backbone: its weights in the package, and the drawn images that they come from."""
+"""The bundled backbone: its weights, and the synthetic images that it is pretrained on."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ import pytest
 
 import scenelearn as sl
 from scenelearn._backend import keras
-from scenelearn.backbones import _build, _tiny
+from scenelearn.backbones import _build, _bundled
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
-from tests.bench import embedded, pretrain_ablations
+from tests.bench import bundled_backbone, pretrain_ablations
 from tests.bench.pretrain import _kinds, _train
 from tests.bench.pretrain.__main__ import write_weights
-from tests.bench.pretrain._sixteens import train_by_sixteens
-from tests.bench.pretrain._store import Store
+from tests.bench.pretrain._ghost_batches import use_ghost_batches
+from tests.bench.pretrain._store import ImageStore
 
-STORED = pytest.mark.skipif(not _tiny.FILE.is_file(), reason="the package has no weights yet")
+HAS_WEIGHTS = pytest.mark.skipif(
+    not _bundled.WEIGHTS_FILE.is_file(), reason="the package has no weights yet"
+)
 
 
-# What is drawn
+# Rendering
 
 
-def test_an_image_depends_on_seed_class_and_index_alone() -> None:
-    whole = _kinds.images(0, 3, range(6), 40)
-    np.testing.assert_array_equal(_kinds.images(0, 3, range(4, 6), 40), whole[4:])
+def test_an_image_depends_only_on_seed_class_and_index() -> None:
+    whole = _kinds.render_images(0, 3, range(6), 40)
+    np.testing.assert_array_equal(_kinds.render_images(0, 3, range(4, 6), 40), whole[4:])
     assert len({image.tobytes() for image in whole}) == 6
-    assert not np.array_equal(_kinds.images(1, 3, range(6), 40), whole)
+    assert not np.array_equal(_kinds.render_images(1, 3, range(6), 40), whole)
 
 
 @pytest.mark.parametrize("label", range(20))
-def test_every_kind_of_class_draws_something(label: int) -> None:
-    images = _kinds.images(0, label, range(3), 48)
+def test_every_kind_of_class_renders_something(label: int) -> None:
+    images = _kinds.render_images(0, label, range(3), 48)
     assert images.shape == (3, 48, 48, 3)
     assert images.std(axis=(1, 2, 3)).mean() > 4
 
 
-def test_some_kinds_alone_take_turns() -> None:
+def test_selected_kinds_alternate() -> None:
     kinds = [_kinds.kind_of(label, ("julia", "texture")) for label in range(8)]
     assert kinds == ["texture", "texture", "texture", "julia"] * 2
-    alone = _kinds.images(0, 3, range(2), 36, ("julia", "texture"))
-    assert not np.array_equal(alone, _kinds.images(0, 3, range(2), 36))  # an attractor's
+    alone = _kinds.render_images(0, 3, range(2), 36, ("julia", "texture"))
+    assert not np.array_equal(alone, _kinds.render_images(0, 3, range(2), 36))  # an attractor there
 
 
 def test_half_of_the_classes_are_layouts() -> None:
@@ -54,36 +56,36 @@ def test_half_of_the_classes_are_layouts() -> None:
     assert set(kinds) == {"attractor", "julia", "layout", "texture"}
 
 
-def test_images_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(folder=tmp_path, seed=0, n_classes=40, per_class=2, px=36)
+def test_images_are_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(folder=tmp_path, seed=0, n_classes=40, per_class=2, px=36)
     said: list[str] = []
-    store.draw(said.append)
-    assert said == ["drawn: 20 of 40 classes", "drawn: 40 of 40 classes"]
-    monkeypatch.setattr(_kinds, "images", None)  # what is there is not drawn again
-    store.draw(said.append)
+    store.render(said.append)
+    assert said == ["rendered: 20 of 40 classes", "rendered: 40 of 40 classes"]
+    monkeypatch.setattr(_kinds, "render_images", None)  # existing files are not rendered again
+    store.render(said.append)
     numbers = np.array([2 * 33 + 1, 0])
-    expected = np.stack([store.opened()(numbers)[0], np.load(sorted(tmp_path.iterdir())[0])[0]])
+    expected = np.stack([store.reader()(numbers)[0], np.load(sorted(tmp_path.iterdir())[0])[0]])
     monkeypatch.undo()
-    np.testing.assert_array_equal(store.opened()(numbers), expected)
-    np.testing.assert_array_equal(expected[0], _kinds.images(0, 33, range(1, 2), 36)[0])
+    np.testing.assert_array_equal(store.reader()(numbers), expected)
+    np.testing.assert_array_equal(expected[0], _kinds.render_images(0, 33, range(1, 2), 36)[0])
 
 
-# How it is trained
+# Training
 
 
-def test_batches_of_an_epoch_hold_every_image_once_but_those_held_out() -> None:
-    store = Store(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
-    lesson = _train.Lesson(batch_size=10, held_out=1)
-    batches = list(_train._orders(store, lesson, 0, 0))
+def test_batches_of_an_epoch_contain_every_image_once_except_those_held_out() -> None:
+    store = ImageStore(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
+    config = _train.PretrainConfig(batch_size=10, held_out=1)
+    batches = list(_train._batches(store, config, 0, 0))
     assert sorted(np.concatenate(batches)) == [n for n in range(100) if n % 5 < 4]
-    rest = list(_train._orders(store, lesson, 0, 3))
+    rest = list(_train._batches(store, config, 0, 3))
     np.testing.assert_array_equal(np.stack(rest), np.stack(batches[3:]))
-    assert not np.array_equal(list(_train._orders(store, lesson, 1, 0)), batches)
+    assert not np.array_equal(list(_train._batches(store, config, 1, 0)), batches)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="pretraining is on JAX")
-def test_each_sixteen_images_have_statistics_of_their_own() -> None:
+def test_ghost_batches_have_their_own_statistics() -> None:
     import jax
 
     k = keras()
@@ -103,7 +105,7 @@ def test_each_sixteen_images_have_statistics_of_their_own() -> None:
 
     model, plain = made(), made()
     sl.backbones.fast_on_cpu(model)
-    train_by_sixteens(model)
+    use_ghost_batches(model)
     model.train_on_batch(x, y)
 
     def loss_of(trainable: Any, x: Any, y: Any) -> Any:
@@ -116,37 +118,37 @@ def test_each_sixteen_images_have_statistics_of_their_own() -> None:
     expected = [w - 0.5 * sum(g) / 4 for w, *g in zip(weights, *parts, strict=True)]
     for one, other in zip(model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(np.asarray(one), other, rtol=1e-4, atol=1e-6)
-    together = jax.grad(loss_of)(weights, x, y)[0]  # another step than with one mean for all
+    together = jax.grad(loss_of)(weights, x, y)[0]  # unlike a step with whole-batch statistics
     assert not np.allclose(model.trainable_variables[0], weights[0] - 0.5 * together, rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(
+def test_an_interrupted_run_resumes_as_if_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(folder=tmp_path / "drawn", seed=0, n_classes=20, per_class=6, px=36)
-    store.draw(lambda _: None)
-    lesson = _train.Lesson(image_px=32, batch_size=32, epochs=2, held_out=1)
+    store = ImageStore(folder=tmp_path / "images", seed=0, n_classes=20, per_class=6, px=36)
+    store.render(lambda _: None)
+    config = _train.PretrainConfig(image_px=32, batch_size=32, epochs=2, held_out=1)
 
     def weights(checkpoint: Path) -> list[Any]:
-        network, found = _train.train(store, lesson, checkpoint, lambda _: None)
+        network, found = _train.train(store, config, checkpoint, lambda _: None)
         assert found["steps"] == 2 * (100 // 32)
         return list(network.get_weights())
 
     expected = weights(tmp_path / "never")
-    monkeypatch.setattr(_train, "_EVERY_S", 0.0)
-    keep, n_kept = _train._keep, []
+    monkeypatch.setattr(_train, "_CHECKPOINT_INTERVAL_S", 0.0)
+    keep, n_kept = _train._write_checkpoint, []
 
-    def cut(*arguments: Any) -> None:
+    def interrupt(*arguments: Any) -> None:
         keep(*arguments)
         n_kept.append(1)
         if len(n_kept) == 5:  # in the second epoch
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_train, "_keep", cut)
+    monkeypatch.setattr(_train, "_write_checkpoint", interrupt)
     with pytest.raises(KeyboardInterrupt):
         weights(tmp_path / "run")
-    monkeypatch.setattr(_train, "_EVERY_S", 1e9)
+    monkeypatch.setattr(_train, "_CHECKPOINT_INTERVAL_S", 1e9)
     for one, other in zip(weights(tmp_path / "run"), expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -167,23 +169,23 @@ def test_weights_are_written_in_half_precision_and_read_by_a_build(tmp_path: Pat
         np.testing.assert_array_equal(one, other.astype(np.float16) if one.ndim > 1 else other)
 
 
-def test_variants_are_judged_by_photos_that_no_published_split_tests(
+def test_variants_are_compared_on_photos_that_no_published_split_tests(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = sl.scan(scenes)
     tested = {n for seed in range(5) for n in sl.split(photos, seed=seed).test.tolist()}
     noise = np.random.default_rng(0).standard_normal((len(photos), 100), np.float32)
     told = np.eye(photos.n_classes, dtype=np.float32)[photos.labels]
-    # Noise enough to learn each photo by heart, and the answer: only what is learned from others
+    # Noise that suffices to memorize each photo, and the labels themselves: only what generalizes
     # counts.
     for known, lowest, highest in ((noise, 0.0, 0.5), (told, 1.0, 1.0)):
-        monkeypatch.setattr(pretrain_ablations, "features", lambda *_, k=known, **__: k)
-        judged = pretrain_ablations.judge(photos, None, 32)
+        monkeypatch.setattr(pretrain_ablations, "extract_features", lambda *_, k=known, **__: k)
+        judged = pretrain_ablations.cross_validate(photos, None, 32)
         assert judged["n"] == len(photos) - len(tested)
         assert lowest <= judged["value"] <= highest
 
 
-# What is in the package
+# The package
 
 
 def test_the_network_is_small_and_takes_any_size() -> None:
@@ -193,15 +195,15 @@ def test_the_network_is_small_and_takes_any_size() -> None:
     assert model.count_params() < 500_000
 
 
-@STORED
-def test_stored_weights_are_loaded_and_frozen_features_are_kept(scenes: Path) -> None:
-    assert _tiny.FILE.stat().st_size < 1_200_000
+@HAS_WEIGHTS
+def test_bundled_weights_are_loaded_and_give_finite_features(scenes: Path) -> None:
+    assert _bundled.WEIGHTS_FILE.stat().st_size < 1_200_000
     stored, random = (
         sl.backbones.build("scenelearn_tiny", weights=weights, image_px=48)
         for weights in ("scenelearn", None)
     )
     kernel = stored.get_layer("backbone").get_layer("stem_convolution").kernel
-    with h5py.File(_tiny.FILE) as content:
+    with h5py.File(_bundled.WEIGHTS_FILE) as content:
         found: list[Any] = []
         content.visititems(
             lambda _, item: found.append(item[()]) if getattr(item, "shape", 0) == (3, 3, 3, 16)
@@ -209,37 +211,37 @@ def test_stored_weights_are_loaded_and_frozen_features_are_kept(scenes: Path) ->
         )  # fmt: skip
     np.testing.assert_array_equal(np.asarray(kernel), found[0].astype(np.float32))
     assert not np.array_equal(stored.get_weights()[0], random.get_weights()[0])
-    known = sl.finetune.features(
+    known = sl.finetune.extract_features(
         sl.scan(scenes), backbone="scenelearn_tiny", weights="scenelearn", image_px=48
     )
     assert known.shape == (72, 768)
     assert np.isfinite(known).all()
 
 
-def test_stored_weights_of_another_network() -> None:
+def test_bundled_weights_of_a_different_network_are_rejected() -> None:
     with pytest.raises(
         ArgumentError, match=r"'scenelearn_tiny' only\. Received: .*for 'mobilenet_0.25'"
     ):
         sl.backbones.build("mobilenet_0.25", weights="scenelearn", image_px=32)
 
 
-def test_stored_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_build, "FILE", Path("nowhere/tiny.weights.h5"))
-    with pytest.raises(PathMissingError, match=r"nowhere.*Install scenelearn anew"):
+def test_missing_bundled_weights_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_build, "WEIGHTS_FILE", Path("nowhere/tiny.weights.h5"))
+    with pytest.raises(PathMissingError, match=r"nowhere.*Reinstall scenelearn"):
         sl.backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
 
 
-def test_license_of_stored_weights() -> None:
-    assert sl.backbones.license("scenelearn_tiny", "scenelearn").startswith(
+def test_license_of_bundled_weights() -> None:
+    assert sl.backbones.weights_license("scenelearn_tiny", "scenelearn").startswith(
         "Apache-2.0 (scenelearn"
     )
 
 
-# What is said of it
+# Messages
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_without_a_download_the_stored_weights_are_offered(
+def test_without_a_download_the_bundled_weights_are_suggested(
     there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, measured = tmp_path / "tiny.weights.h5", tmp_path / "tiny.json"
@@ -247,32 +249,34 @@ def test_without_a_download_the_stored_weights_are_offered(
         file.touch()
         percent = {"pretrained": 61.5, "imagenet": 90.1}
         measured.write_text(json.dumps({"test_percent": percent, "image_px": {"pretrained": 96}}))
-    monkeypatch.setattr(_build, "FILE", file)
-    monkeypatch.setattr(_tiny, "_REACHED", measured)
+    monkeypatch.setattr(_build, "WEIGHTS_FILE", file)
+    monkeypatch.setattr(_bundled, "_RESULTS_FILE", measured)
 
     def refuse(*_: object, **__: object) -> None:
         raise Exception("no route to host")  # as Keras does
 
     monkeypatch.setattr(keras().src.utils.file_utils, "get_file", refuse)
-    said = (
-        r"weights='scenelearn'.*image_px=96.*61\.5 % in place of 90\.1 %"
+    message = (
+        r"weights='scenelearn'.*image_px=96.*61\.5 % instead of 90\.1 %"
         if there
         else "random weights"
     )
-    with pytest.raises(WeightsUnavailableError, match=said):
+    with pytest.raises(WeightsUnavailableError, match=message):
         sl.backbones.build("mobilenet_v2_0.35", weights="imagenet", image_px=32)
 
 
-@STORED
-def test_what_is_said_is_what_was_measured() -> None:
-    results = Path(sl.__file__).parent.parent / "docs/results/embedded.json"
+@HAS_WEIGHTS
+def test_published_figures_are_the_measured_ones() -> None:
+    results = Path(sl.__file__).parent.parent / "docs/results/bundled_backbone.json"
     found = json.loads(results.read_text(encoding="utf-8"))
-    assert found["weights_blake2b"] == embedded.digest()
-    assert json.loads(embedded.SUMMARY.read_text(encoding="utf-8")) == embedded.summary(found)
+    assert found["weights_blake2b"] == bundled_backbone.digest()
+    assert json.loads(
+        bundled_backbone.SUMMARY.read_text(encoding="utf-8")
+    ) == bundled_backbone.summary(found)
     for part in ("test_percent", "image_px"):
-        assert set(_tiny.reached()[part]) == {"imagenet", "pretrained", "random"}
+        assert set(_bundled.bundled_results()[part]) == {"imagenet", "pretrained", "random"}
 
 
-def test_store_of_other_images_is_another() -> None:
-    store = Store(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
+def test_stores_of_different_images_have_different_files() -> None:
+    store = ImageStore(folder=Path(), seed=0, n_classes=20, per_class=5, px=36)
     assert store._file(0) != replace(store, px=40)._file(0)

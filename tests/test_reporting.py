@@ -1,4 +1,4 @@
-"""The report: right numbers, inert names, one file that asks for no other."""
+"""Reports: correct numbers, escaped names, self-contained pages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.classify import Classifier, Explanation, Neighbor, Prediction
-from scenelearn.data import Photos, Reason, Refused, Splits
+from scenelearn.classify import Classifier, Explanation, Prediction
+from scenelearn.classify._neighbors import Neighbor
+from scenelearn.data import Photos, Rejected, RejectionReason, Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Phase
 from scenelearn.metrics import evaluate, wilson
-from scenelearn.reporting import _findings as findings
+from scenelearn.reporting import _analysis as analysis
 from scenelearn.reporting import _style as style
 from scenelearn.reporting import report
 
@@ -41,7 +42,7 @@ VOID = {"meta", "link", "img", "input", "br", "wbr"}
 
 
 class Page(HTMLParser):
-    """The page's elements with their attributes, its words, and whether its tags are paired."""
+    """The elements of a page with their attributes, its text, and its unclosed tags."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -72,9 +73,9 @@ class Page(HTMLParser):
 
 
 class Explainer:
-    """In place of a classifier: it sees what it is asked in the left half of every photo."""
+    """Stands in for a classifier: its heat maps mark the left half of each photo."""
 
-    def explain(self, photo: bytes, *, label: str, n_nearest: int) -> Explanation:
+    def explain(self, photo: bytes, *, label: str, n_neighbors: int) -> Explanation:
         assert photo.startswith(b"\xff\xd8")  # a JPEG file
         heat = np.zeros((32, 32), np.float32)
         heat[:, :16] = 1
@@ -82,13 +83,15 @@ class Explainer:
             prediction=cast("Prediction", None),
             label=label,
             image=np.full((32, 32, 3), 200, np.uint8),
-            heat=heat,
-            nearest=(Neighbor(path=f"like/{label}.jpg", label=label, similarity=0.9),)[:n_nearest],
+            heatmap=heat,
+            neighbors=(Neighbor(path=f"like/{label}.jpg", label=label, similarity=0.9),)[
+                :n_neighbors
+            ],
         )
 
 
 def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street")) -> FitResult:
-    """A fit on small drawn photos; every fourth test photo is taken for the next class."""
+    """A fit on small rendered photos; every fourth test photo is predicted as the next class."""
     folder.mkdir(parents=True, exist_ok=True)
     paths, hashes = [], []
     for k in range(len(names) * PER_CLASS):
@@ -99,15 +102,17 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
         paths.append(path)
         hashes.append(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
     labels = np.repeat(np.arange(len(names), dtype=np.int32), PER_CLASS)
-    refused = (Refused(path="notes.txt", reason=Reason.NOT_AN_IMAGE, detail="<b>no</b> image"),)
+    rejected = (
+        Rejected(path="notes.txt", reason=RejectionReason.NOT_AN_IMAGE, detail="<b>no</b> image"),
+    )
     photos = Photos(
         folder=folder,
         paths=tuple(paths),
         labels=labels,
         class_names=names,
         hashes=tuple(hashes),
-        sides=("",) * len(paths),
-        refused=refused,
+        splits=("",) * len(paths),
+        rejected=rejected,
     )
     place = np.arange(len(paths), dtype=np.int64)
     test, validation = place[place % 2 == 0], place[place % 4 == 1]
@@ -116,19 +121,19 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
         train=place[place % 4 == 3],
         validation=validation,
         test=test,
-        validation_share=0.25,
-        test_share=0.5,
+        validation_fraction=0.25,
+        test_fraction=0.5,
         seed=7,
     )
-    said = (labels[test] + (np.arange(len(test)) % 4 == 3)) % len(names)
-    sure = np.minimum(0.6 + 0.01 * np.arange(len(test)), 0.99)
-    table = np.repeat((1 - sure)[:, None] / (len(names) - 1), len(names), axis=1)
-    table[np.arange(len(test)), said] = sure
+    predicted = (labels[test] + (np.arange(len(test)) % 4 == 3)) % len(names)
+    confidence = np.minimum(0.6 + 0.01 * np.arange(len(test)), 0.99)
+    table = np.repeat((1 - confidence)[:, None] / (len(names) - 1), len(names), axis=1)
+    table[np.arange(len(test)), predicted] = confidence
     probabilities = table.astype(np.float32)
     return FitResult(
-        classifier=cast("Classifier", Explainer()),  # the report asks it for nothing else
+        classifier=cast("Classifier", Explainer()),  # all that a report needs
         kept="fine-tuned",
-        share=1.0,
+        interpolation=1.0,
         evaluation=evaluate(labels[test], probabilities, names),
         validation=evaluate(labels[validation], np.eye(len(names))[labels[validation]], names),
         history=tuple(
@@ -150,7 +155,7 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
         splits=splits,
         test_indices=test,
         test_probabilities=probabilities,
-        refused=refused,
+        rejected=rejected,
         settings=FitSettings(minutes=2, seed=5),
         environment={"keras": "3.x", "date": "2025-01-02", "photo_fingerprint": "ab12cd"},
         seconds=8.25,
@@ -162,36 +167,36 @@ def fit(tmp_path: Path) -> FitResult:
     return make_fit(tmp_path / "photos")
 
 
-def with_trust(fit: FitResult, column: str = "light") -> FitResult:
-    """The same fit, judged also by groups, sets and flags: its three mistakes are "dark"."""
+def with_slices_and_sets(fit: FitResult, column: str = "light") -> FitResult:
+    """The same fit, evaluated with slices, sets and OOD flags; its three mistakes are "dark"."""
     labels = fit.splits.photos.labels[fit.test_indices]
-    said = fit.test_probabilities.argmax(axis=1)
+    predicted = fit.test_probabilities.argmax(axis=1)
     names = fit.splits.photos.class_names
-    sets = np.eye(len(names), dtype=bool)[said]
-    sets[said != labels] = True  # on its mistakes it names every class
-    judged = evaluate(
+    sets = np.eye(len(names), dtype=bool)[predicted]
+    sets[predicted != labels] = True  # all classes for its mistakes
+    evaluation = evaluate(
         labels,
         fit.test_probabilities,
         names,
-        columns={column: np.where(said == labels, "bright", "dark")},
-        sets=sets,
-        unlike=np.arange(len(labels)) < 1,
+        columns={column: np.where(predicted == labels, "bright", "dark")},
+        prediction_sets=sets,
+        is_ood=np.arange(len(labels)) < 1,
     )
-    return dataclasses.replace(fit, evaluation=judged)
+    return dataclasses.replace(fit, evaluation=evaluation)
 
 
-def written(fit: FitResult, folder: Path) -> Page:
+def write_page(fit: FitResult, folder: Path) -> Page:
     return Page(report(fit, folder).read_text(encoding="utf-8"))
 
 
 def strict_json(file: Path) -> Any:
-    def refuse(constant: str) -> None:
-        pytest.fail(f"{file} holds {constant}, which JSON does not have")
+    def fail(constant: str) -> None:
+        pytest.fail(f"{file} contains {constant}, which is not JSON")
 
-    return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=fail)
 
 
-def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_path: Path) -> None:
+def test_report_writes_the_page_and_its_numbers_only(fit: FitResult, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "report"
 
     index = report(fit, folder)
@@ -203,143 +208,156 @@ def test_writes_one_page_and_its_numbers_and_nothing_else(fit: FitResult, tmp_pa
 
 
 def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
-    page = written(fit, tmp_path / "report")
-    judged = fit.evaluation
+    page = write_page(fit, tmp_path / "report")
+    evaluation = fit.evaluation
 
-    assert f"The fine-tuned network recognizes {100 * judged.accuracy.value:.1f} %" in page.text
-    low, high = judged.accuracy.low, judged.accuracy.high
-    assert f"of 12 test photos (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in page.text
-    assert "after a fit of 8.2 s" in page.text
-    assert f"Mean recall of the classes {100 * judged.balanced_accuracy.value:.1f} %" in page.text
+    assert (
+        f"The fine-tuned network has an accuracy of {100 * evaluation.accuracy.value:.1f} %"
+        in page.text
+    )
+    low, high = evaluation.accuracy.low, evaluation.accuracy.high
+    assert (
+        f"on 12 test photos (95 % confidence interval {100 * low:.1f} to {100 * high:.1f} %)"
+        in page.text
+    )
+    assert "The fit took 8.2 s." in page.text
+    assert f"Balanced accuracy {100 * evaluation.balanced_accuracy.value:.1f} %" in page.text
     assert "Validation accuracy 100.0 %" in page.text
-    assert "Chance level 33.3 %" in page.text
-    assert "Mistaken photos 3 of 12" in page.text
-    for score in judged.per_class:
-        recall = score.recall
+    assert "Baseline accuracy 33.3 %" in page.text
+    assert "Misclassified photos 3 of 12" in page.text
+    for metrics in evaluation.per_class:
+        recall = metrics.recall
         assert (
-            f"{score.name} {score.n_photos} {100 * recall.value:.1f} % "
+            f"{metrics.label} {metrics.n_photos} {100 * recall.value:.1f} % "
             f"{100 * recall.low:.1f} to {100 * recall.high:.1f} % "
-            f"{100 * score.precision.value:.1f} % {score.f1.value:.3f}"
+            f"{100 * metrics.precision.value:.1f} % {metrics.f1.value:.3f}"
         ) in page.text
-    for score, row in zip(judged.per_class, judged.confusion, strict=True):
-        cells = [f"{n} {100 * n / score.n_photos:.1f} %" if n else "0" for n in row]
-        assert " ".join([score.name, *cells, str(score.n_photos)]) in page.text
-    for row in fit.splits.to_rows():
+    for metrics, row in zip(evaluation.per_class, evaluation.confusion_matrix, strict=True):
+        cells = [f"{n} {100 * n / metrics.n_photos:.1f} %" if n else "0" for n in row]
+        assert " ".join([metrics.label, *cells, str(metrics.n_photos)]) in page.text
+    for row in fit.splits.class_counts():
         assert " ".join(str(cell) for cell in row.values()) in page.text
     for epoch in fit.history[1:]:
         losses = f"{epoch.train_loss:.4f} {epoch.validation_loss:.4f}"
         assert f"{epoch.number} {losses} {100 * epoch.validation_accuracy:.1f} %" in page.text
     assert "photos 1.0 s 12.1 %" in page.text
-    assert "everything else 1.2 s" in page.text
+    assert "other 1.2 s" in page.text
 
 
-def test_the_answer_comes_first(fit: FitResult, tmp_path: Path) -> None:
-    page = written(with_trust(fit), tmp_path / "report")
+def test_summary_comes_first(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(with_slices_and_sets(fit), tmp_path / "report")
     top = page.text[: page.text.index("Training")]
 
-    assert "forest taken for sea : 1 of its 4 test photos (25.0 %)." in top
-    assert "Of forest , 75.0 % (30.1 to 95.4 %) of 4 test photos recognized." in top  # Wilson
-    assert "Photos with light dark : 0.0 % (0.0 to 56.1 %) of 3 photos right" in top
-    assert "Of 2 groups of photos that were looked at, 1 does significantly worse." in top
-    assert "hold the true class of 95 % of photos, hold that of 100.0 % (75.8 to 100.0 %)" in top
-    assert "with 1.50 classes in a set" in top  # nine of one class, three of three
-    # one of the nine that have one class is flagged
-    assert "one single answer to 66.7 % (39.1 to 86.2 %) of the photos, of which 100.0 %" in top
-    assert "It flags 8.3 % (1.5 to 35.4 %) of the test photos" in top
-    assert "Have a person look at the 33.3 % of photos on which it abstains." in top
-    assert "Add training photos with light dark , where it does significantly worse." in top
+    assert "forest predicted as sea : 1 of 4 test photos (25.0 %)." in top
+    assert "forest : recall 75.0 % (30.1 to 95.4 %) on 4 test photos." in top  # Wilson
+    assert "light dark : accuracy 0.0 % (0.0 to 56.1 %) on 3 photos, 100.0 % on the rest." in top
+    assert "1 of 2 slices is significantly worse than the rest." in top
+    assert "coverage of 95 % contain the true class for 100.0 % (75.8 to 100.0 %)" in top
+    assert "The mean set size is 1.50." in top  # nine of one class, three of three
+    # one of the nine with one class is flagged
+    answers = "answers on 66.7 % (39.1 to 86.2 %) of the photos, with an accuracy of 100.0 %"
+    assert answers in top
+    assert "8.3 % (1.5 to 35.4 %) of the test photos are flagged as out of distribution." in top
+    assert "Have a person review the 33.3 % of photos on which the classifier abstains." in top
+    assert "Add training photos with light dark , where the accuracy is significantly worse." in top
 
 
-def test_every_group_is_tabled_with_its_p_value(fit: FitResult, tmp_path: Path) -> None:
-    page = written(with_trust(fit), tmp_path / "report")
+def test_slices_are_listed_with_their_p_values(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(with_slices_and_sets(fit), tmp_path / "report")
 
     # 3 of 12 photos are dark and they are the three mistakes: 1 / (12 over 3) = 1/220, twice
     assert "light dark significantly worse 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 light" in page.text
     assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 " in page.text
-    none = written(fit, tmp_path / "none")
-    assert "No groups of photos were looked at." in none.text
+    none = write_page(fit, tmp_path / "none")
+    assert "No slices were evaluated." in none.text
 
 
-def test_chance_is_named_as_such(fit: FitResult, tmp_path: Path) -> None:
+def test_accuracy_at_the_baseline_is_reported_as_such(fit: FitResult, tmp_path: Path) -> None:
     labels = fit.splits.photos.labels[fit.test_indices]
     blind = np.full((len(labels), 3), 1 / 3)
-    judged = evaluate(labels, blind, fit.splits.photos.class_names)
-    fit = dataclasses.replace(fit, evaluation=judged, test_probabilities=blind)
+    evaluation = evaluate(labels, blind, fit.splits.photos.class_names)
+    fit = dataclasses.replace(fit, evaluation=evaluation, test_probabilities=blind)
 
-    page = written(fit, tmp_path / "report")
+    page = write_page(fit, tmp_path / "report")
 
-    assert "not distinguishable from chance: check that each photo lies in its own" in page.text
+    assert (
+        "not significantly above the majority-class baseline. Check that each photo is in"
+        in page.text
+    )
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])
-def test_calibration_is_judged_against_what_chance_explains(shift: float) -> None:
-    """Answers right as often as they say are blamed in about 5 % of cases, others always."""
+def test_calibration_limit_has_few_false_alarms(shift: float) -> None:
+    """Calibrated predictions exceed the limit in about 5 % of cases, overconfident ones always."""
     random, n = np.random.default_rng(0), 400
-    blamed = 0
+    n_alarms = 0
     for _ in range(100):
-        sure = random.uniform(0.55, 0.95, n)
-        right = random.random(n) < sure - shift
-        judged = evaluate(np.where(right, 0, 1), np.stack([sure, 1 - sure], axis=1), ["a", "b"])
-        blamed += judged.calibration_error > findings.calibration_limit(judged)
-    assert blamed == 100 if shift else blamed <= 12
+        confidence = random.uniform(0.55, 0.95, n)
+        correct = random.random(n) < confidence - shift
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
+        evaluation = evaluate(np.where(correct, 0, 1), probabilities, ["a", "b"])
+        n_alarms += evaluation.calibration_error > analysis.calibration_limit(evaluation)
+    assert n_alarms == 100 if shift else n_alarms <= 12
 
 
-def test_probabilities_are_drawn_tabled_and_told(fit: FitResult, tmp_path: Path) -> None:
-    page = written(fit, tmp_path / "report")
-    judged = fit.evaluation
+def test_calibration_is_shown_as_figure_table_and_text(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(fit, tmp_path / "report")
+    evaluation = fit.evaluation
 
-    # answers of 60 to 71 %, 65.5 % on average; bins of 1/15: 60 to 66 % and 67 to 71 %
-    assert "Answers are on average 65.5 % sure, and 75.0 % are right." in page.text
+    # confidences of 60 to 71 %, 65.5 % on average; bins of 1/15: 60 to 66 % and 67 to 71 %
+    assert "The mean confidence is 65.5 %, the accuracy 75.0 %." in page.text
     assert "60.0 % to 66.7 % 7 63.0 % 85.7 % 48.7 to 97.4 %" in page.text
     assert "66.7 % to 73.3 % 5 69.0 % 60.0 % 23.1 to 88.2 %" in page.text
     error = (7 * abs(6 / 7 - 0.63) + 5 * abs(0.6 - 0.69)) / 12
-    assert f"Expected calibration error {100 * error:.1f} %; by chance alone" in page.text
-    assert "so this is no more than chance explains." in page.text
-    assert f"Log loss {judged.log_loss:.3f} nats; the same" in page.text
-    assert "every class would reach 1.099" in page.text  # ln 3
-    assert f"Brier score {judged.brier:.3f}; the same" in page.text
-    assert "every class would reach 0.667" in page.text  # 1 − 1/3
-    assert f"among the first two {100 * judged.top_k[1].value:.1f} %" in page.text
-    assert "among the first three" not in page.text  # all classes there are
+    assert f"Expected calibration error {100 * error:.1f} % (expected by chance:" in page.text
+    assert "so the probabilities are not significantly miscalibrated." in page.text
+    # ln 3
+    assert f"Log loss {evaluation.log_loss:.3f} nats (uniform probabilities: 1.099)" in page.text
+    # 1 − 1/3
+    brier = f"Brier score {evaluation.brier_score:.3f} (uniform probabilities: 0.667)"
+    assert brier in page.text
+    assert f"Top-2 accuracy {100 * evaluation.top_k_accuracy[1].value:.1f} %" in page.text
+    assert "Top-3" not in page.text  # there are three classes
     (label,) = (
         svg["aria-label"] or ""
         for svg in page.all("svg")
         if (svg.get("aria-label") or "").startswith("Reliability diagram")
     )
-    assert "63.0 % sure, 85.7 % of 7 photos right" in label
+    assert "confidence 63.0 %, accuracy 85.7 % on 7 photos" in label
 
 
-def test_coverage_is_judged_against_what_chance_explains() -> None:
-    """Sets made as promised, from 40 validation photos and seen on 60, are blamed rarely."""
+def test_coverage_limit_has_few_false_alarms() -> None:
+    """Sets calibrated on 40 validation photos rarely miss their coverage on 60 test photos."""
     random = np.random.default_rng(0)
     k = math.ceil(0.95 * 41)  # the threshold is the k-th of the 40 scores
     scores = np.sort(random.random((2000, 40)), axis=1)[:, k - 1]
     covered = (random.random((2000, 60)) <= scores[:, None]).mean(axis=1)
-    blamed = (covered < findings.coverage_limit(0.95, 40, 60)).mean()
-    assert 0.005 < blamed < 0.08
+    alarms = (covered < analysis.coverage_limit(0.95, 40, 60)).mean()
+    assert 0.005 < alarms < 0.08
 
 
-def test_next_steps_name_sets_that_miss_and_photos_that_are_strange(
-    fit: FitResult, tmp_path: Path
-) -> None:
+def test_next_steps_mention_low_coverage_and_ood_photos(fit: FitResult, tmp_path: Path) -> None:
     labels = fit.splits.photos.labels[fit.test_indices]
     wrong = np.eye(3, dtype=bool)[(labels + 1) % 3]
-    judged = evaluate(
+    evaluation = evaluate(
         labels,
         fit.test_probabilities,
         fit.splits.photos.class_names,
-        sets=wrong,
-        unlike=np.arange(len(labels)) % 2 == 0,
+        prediction_sets=wrong,
+        is_ood=np.arange(len(labels)) % 2 == 0,
     )
 
-    page = written(dataclasses.replace(fit, evaluation=judged), tmp_path / "report")
+    page = write_page(dataclasses.replace(fit, evaluation=evaluation), tmp_path / "report")
 
-    assert "The sets hold the true class more rarely than the 95 % they were made for" in page.text
-    assert "Of the test photos 50.0 % are flagged as unlike the training photos: add" in page.text
+    assert (
+        "The coverage of the prediction sets is significantly below its target of 95 %."
+        in page.text
+    )
+    assert "50.0 % of the test photos are flagged as out of distribution. Add" in page.text
 
 
-def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None:
-    page = written(fit, tmp_path / "report")
+def test_page_shows_how_to_reproduce_the_fit(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(fit, tmp_path / "report")
 
     assert f"sl.scan({str(tmp_path / 'photos')!r}, 'report/split.csv')" in page.text
     assert "sl.split(photos, validation=0.25, test=0.5, seed=7)" in page.text
@@ -349,21 +367,22 @@ def test_page_says_how_to_repeat_the_run(fit: FitResult, tmp_path: Path) -> None
         assert f"{key.replace('_', ' ')} {value}" in page.text
 
 
-def test_names_from_the_disk_are_inert(tmp_path: Path) -> None:
-    fit = with_trust(make_fit(tmp_path / "photos", names=HOSTILE), column=HOSTILE[0])
-    refused = tuple(
-        Refused(path=f"{name}.jpg", reason=Reason.DAMAGED, detail=name) for name in HOSTILE
+def test_names_from_the_disk_are_escaped(tmp_path: Path) -> None:
+    fit = with_slices_and_sets(make_fit(tmp_path / "photos", names=HOSTILE), column=HOSTILE[0])
+    rejected = tuple(
+        Rejected(path=f"{name}.jpg", reason=RejectionReason.DAMAGED, detail=name)
+        for name in HOSTILE
     )
     phases = tuple(Phase(name=name, seconds=1, note=name) for name in HOSTILE)
     fit = dataclasses.replace(
         fit,
-        refused=refused,
+        rejected=rejected,
         phases=phases,
         environment=dict(zip(HOSTILE, HOSTILE, strict=True)) | {"date": HOSTILE[0]},
         settings=dataclasses.replace(fit.settings, weights=HOSTILE[1]),
     )
 
-    page = written(fit, tmp_path / "report")
+    page = write_page(fit, tmp_path / "report")
 
     assert not page.all("script")
     assert len(page.all("style")) == 1
@@ -372,19 +391,19 @@ def test_names_from_the_disk_are_inert(tmp_path: Path) -> None:
     for image in page.all("img"):
         assert (image["src"] or "").startswith("data:image/jpeg;base64,")
     for name in HOSTILE[:3]:
-        assert " ".join(name.split()) in page.text  # shown, as words
+        assert " ".join(name.split()) in page.text  # shown as text
     assert r"two\nlines \u202eright to left" in page.text
     assert not page.unclosed
 
 
 def test_paths_that_are_not_utf8_are_shown_and_kept(fit: FitResult, tmp_path: Path) -> None:
-    refused = (Refused(path="caf\udce9.jpg", reason=Reason.UNREADABLE),)
+    rejected = (Rejected(path="caf\udce9.jpg", reason=RejectionReason.UNREADABLE),)
 
-    page = written(dataclasses.replace(fit, refused=refused), tmp_path / "report")
+    page = write_page(dataclasses.replace(fit, rejected=rejected), tmp_path / "report")
 
     assert r"caf\udce9.jpg" in page.text
     result = strict_json(tmp_path / "report" / "result.json")
-    assert result["refused"][0]["path"] == "caf\udce9.jpg"
+    assert result["rejected"][0]["path"] == "caf\udce9.jpg"
 
 
 def test_nothing_is_fetched_from_elsewhere(fit: FitResult, tmp_path: Path) -> None:
@@ -404,7 +423,7 @@ def test_nothing_is_fetched_from_elsewhere(fit: FitResult, tmp_path: Path) -> No
 
 
 def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
-    source = report(with_trust(fit), tmp_path / "report").read_text(encoding="utf-8")
+    source = report(with_slices_and_sets(fit), tmp_path / "report").read_text(encoding="utf-8")
     page = Page(source)
 
     assert page.all("html") == [{"lang": "en"}]
@@ -422,11 +441,11 @@ def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
     targets = {attributes.get("id") for _, attributes in page.elements}
     assert {(link["href"] or "")[1:] for link in page.all("a")} <= targets
     for drawing in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
-        ElementTree.fromstring(drawing)  # noqa: S314 - our own, to see that it is well-formed
+        ElementTree.fromstring(drawing)  # noqa: S314 - our own SVG
 
 
 @pytest.mark.parametrize("palette", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_contrast_is_enough_to_read(palette: dict[str, str]) -> None:
+def test_contrast_meets_wcag_aa(palette: dict[str, str]) -> None:
     def rgb(color: str) -> tuple[float, ...]:
         if color.startswith("#"):
             return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
@@ -437,21 +456,21 @@ def test_contrast_is_enough_to_read(palette: dict[str, str]) -> None:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-        dark, light = sorted((luminance(one), luminance(other)))
+    def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+        dark, light = sorted((luminance(first), luminance(second)))
         return (light + 0.05) / (dark + 0.05)
 
     for ground in ("paper", "card"):
-        for ink in ("ink", "muted", "right", "wrong"):
+        for ink in ("ink", "muted", "correct", "wrong"):
             assert contrast(rgb(palette[ink]), rgb(palette[ground])) >= 4.5
-    for tint in ("right-rgb", "wrong-rgb"):
+    for tint in ("correct-rgb", "wrong-rgb"):
         a = style.STRONGEST_TINT
         over = zip(rgb(palette[tint]), rgb(palette["card"]), strict=True)
         mixed = tuple(a * top + (1 - a) * below for top, below in over)
         assert contrast(rgb(palette["ink"]), mixed) >= 4.5
 
 
-def test_result_is_strict_json_and_keeps_every_number(fit: FitResult, tmp_path: Path) -> None:
+def test_result_is_strict_json_with_all_numbers(fit: FitResult, tmp_path: Path) -> None:
     broken = dataclasses.replace(fit.history[1], validation_loss=math.inf)
     fit = dataclasses.replace(fit, history=(fit.history[0], broken, *fit.history[2:]))
 
@@ -466,22 +485,22 @@ def test_result_is_strict_json_and_keeps_every_number(fit: FitResult, tmp_path: 
 
 
 @pytest.mark.parametrize("why", ["none asked for", "none: not one epoch fits into the time"])
-def test_without_fine_tuning_it_says_so(fit: FitResult, tmp_path: Path, why: str) -> None:
+def test_page_without_fine_tuning(fit: FitResult, tmp_path: Path, why: str) -> None:
     phases = (Phase(name="fine-tuning", seconds=0.0, note=why),)
-    fit = dataclasses.replace(fit, history=fit.history[:1], kept="solved head", phases=phases)
+    fit = dataclasses.replace(fit, history=fit.history[:1], kept="linear probe", phases=phases)
 
-    page = written(fit, tmp_path / "report")
+    page = write_page(fit, tmp_path / "report")
 
-    assert f"No fine-tuning ran: {why}." in page.text
-    assert "The solved head reached 70.0 % of the validation photos" in page.text
+    assert f"No fine-tuning: {why}." in page.text
+    assert "The linear probe has a validation accuracy of 70.0 %" in page.text
     assert not [svg for svg in page.all("svg") if "by epoch" in (svg.get("aria-label") or "")]
 
 
-def test_history_without_one_finite_loss_draws_no_loss(fit: FitResult, tmp_path: Path) -> None:
+def test_history_without_finite_losses_has_no_loss_curve(fit: FitResult, tmp_path: Path) -> None:
     lost = {"train_loss": math.nan, "validation_loss": math.nan}
     history = tuple(dataclasses.replace(epoch, **lost) for epoch in fit.history)
 
-    page = written(dataclasses.replace(fit, history=history), tmp_path / "report")
+    page = write_page(dataclasses.replace(fit, history=history), tmp_path / "report")
 
     labels = [svg.get("aria-label") or "" for svg in page.all("svg")]
     assert [label for label in labels if label.startswith("Validation accuracy by epoch")]
@@ -491,18 +510,18 @@ def test_history_without_one_finite_loss_draws_no_loss(fit: FitResult, tmp_path:
 def test_mistakes_come_with_their_photos_most_confident_first(
     fit: FitResult, tmp_path: Path
 ) -> None:
-    page = written(fit, tmp_path / "report")
+    page = write_page(fit, tmp_path / "report")
 
     alts = [image["alt"] or "" for image in page.all("img")]
-    assert [alt for alt in alts if "taken for" in alt] == [
-        "Test photo of class street, taken for forest",
-        "Test photo of class sea, taken for street",
-        "Test photo of class forest, taken for sea",
+    assert [alt for alt in alts if "misclassified as" in alt] == [
+        "Test photo of class street, misclassified as forest",
+        "Test photo of class sea, misclassified as street",
+        "Test photo of class forest, misclassified as sea",
     ]
-    told = "taken for forest 71.0 % is street 14.5 % class 2/ photo '6'.jpg"
-    assert f"{told} nearest training photo: forest like/ forest.jpg" in page.text
-    heats = [image for image in page.all("img") if "orange where" in (image["alt"] or "")]
-    assert heats[0]["alt"] == "The same photo: orange where it speaks for forest"
+    caption = "predicted forest 71.0 % true street 14.5 % class 2/ photo '6'.jpg"
+    assert f"{caption} nearest training photo: forest like/ forest.jpg" in page.text
+    heats = [image for image in page.all("img") if "Grad-CAM" in (image["alt"] or "")]
+    assert heats[0]["alt"] == "Grad-CAM heat map for forest"
     content = base64.b64decode((heats[0]["src"] or "").partition(",")[2])
     with Image.open(io.BytesIO(content)) as heat:
         red, _, blue = np.asarray(heat, float)[80, 20]  # left: the heat
@@ -513,25 +532,25 @@ def test_mistakes_come_with_their_photos_most_confident_first(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda file: file.unlink(), "This file is no longer there."),
+        (lambda file: file.unlink(), "This file no longer exists."),
         (lambda file: file.write_bytes(b"other"), "This file has changed since the scan."),
         (lambda file: (file.unlink(), file.mkdir()), "This file can no longer be read."),
     ],
     ids=["vanished", "changed", "unreadable"],
 )
-def test_photo_lost_meanwhile_is_said_in_its_place(
+def test_missing_photo_is_replaced_by_a_notice(
     fit: FitResult, tmp_path: Path, change: Any, words: str
 ) -> None:
-    change(fit.splits.photos.file(findings.mistakes(fit)[0].index))
+    change(fit.splits.photos.file(analysis.misclassifications(fit)[0].index))
 
-    page = written(fit, tmp_path / "report")
+    page = write_page(fit, tmp_path / "report")
 
     assert words in page.text
-    # of 12 in cells, 3 mistakes and 3 with their heat, the one is missing everywhere
+    # of 12 in cells, 3 mistakes and 3 heat maps, all of one photo are missing
     assert len(page.all("img")) == 15
 
 
-def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: Path) -> None:
+def test_cells_of_the_confusion_matrix_link_to_their_photos(fit: FitResult, tmp_path: Path) -> None:
     source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
     page = Page(source)
 
@@ -541,145 +560,150 @@ def test_cells_of_the_confusions_lead_to_their_photos(fit: FitResult, tmp_path: 
         if "aria-label" in link
     }
     assert cells == {
-        "#cell-0-0": "3 75.0 %: forest, recognized",
-        "#cell-0-1": "1 25.0 %: forest, taken for sea",
-        "#cell-1-1": "3 75.0 %: sea, recognized",
-        "#cell-1-2": "1 25.0 %: sea, taken for street",
-        "#cell-2-2": "3 75.0 %: street, recognized",
-        "#cell-2-0": "1 25.0 %: street, taken for forest",
+        "#cell-0-0": "3 75.0 %: forest, predicted correctly",
+        "#cell-0-1": "1 25.0 %: forest, predicted as sea",
+        "#cell-1-1": "3 75.0 %: sea, predicted correctly",
+        "#cell-1-2": "1 25.0 %: sea, predicted as street",
+        "#cell-2-2": "3 75.0 %: street, predicted correctly",
+        "#cell-2-0": "1 25.0 %: street, predicted as forest",
     }
 
-    def told(place: str) -> str:
+    def text_of(place: str) -> str:
         start = source.index(f'<section class="cell" id="{place}"')
         return Page(source[start : source.index("</section>", start) + 10]).text
 
-    assert told("cell-2-0") == (
-        "street , taken for forest 1 of the 4 test photos of street (25.0 %), and of the 4 said "
-        "to be forest (25.0 %); here all of them. Back to the table 71.0 % sure class 2/ "
-        "photo '6'.jpg"
+    assert text_of("cell-2-0") == (
+        "street , predicted as forest 1 of 4 test photos of class street (25.0 %), and of 4 "
+        "predicted as forest (25.0 %). All are shown. Back to the matrix confidence 71.0 % "
+        "class 2/ photo '6'.jpg"
     )
-    assert re.findall(r"(\d+\.\d) % sure", told("cell-2-2")) == [
+    assert re.findall(r"confidence (\d+\.\d) %", text_of("cell-2-2")) == [
         "68.0",
         "69.0",
         "70.0",
-    ]  # the least sure first
+    ]  # the least confident first
 
 
-def test_photos_of_cells_are_bounded(
+def test_number_of_photos_in_cells_is_limited(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _confusion
+    from scenelearn.reporting import _confusion_matrix
 
-    monkeypatch.setattr(_confusion, "_MOST_PHOTOS", 4)
-    page = written(fit, tmp_path / "report")
+    monkeypatch.setattr(_confusion_matrix, "_MAX_PHOTOS", 4)
+    page = write_page(fit, tmp_path / "report")
 
-    places = [one.get("id") for one in page.all("section") if one.get("class") == "cell"]
-    assert places == ["cell-0-0", "cell-0-1", "cell-1-2", "cell-2-0"]  # mistakes before others
+    places = [
+        element.get("id") for element in page.all("section") if element.get("class") == "cell"
+    ]
+    assert places == ["cell-0-0", "cell-0-1", "cell-1-2", "cell-2-0"]  # errors first
     links = [link["href"] for link in page.all("a") if "aria-label" in link]
     assert links == [f"#{place}" for place in places]
     alts = [image["alt"] or "" for image in page.all("img")]
-    assert len([alt for alt in alts if "said to be" in alt]) == 4
-    assert "(75.0 %); here the 1 that it was least sure of." in page.text
+    assert len([alt for alt in alts if "predicted as" in alt]) == 4
+    assert "(75.0 %). The 1 least confident is shown." in page.text
 
 
-def test_with_many_classes_pairs_are_listed_instead_of_a_matrix(
+def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _confusion
+    from scenelearn.reporting import _confusion_matrix
 
-    monkeypatch.setattr(_confusion, "_MOST_CLASSES", 2)
-    monkeypatch.setattr(_confusion, "_MOST_PAIRS", 2)
-    page = written(fit, tmp_path / "report")
+    monkeypatch.setattr(_confusion_matrix, "_MAX_CLASSES", 2)
+    monkeypatch.setattr(_confusion_matrix, "_MAX_PAIRS", 2)
+    page = write_page(fit, tmp_path / "report")
 
-    assert "3 pairs of classes, of 3 classes, were mistaken; here the 2 most frequent." in page.text
-    assert "forest taken for sea 1 4 25.0 %" in page.text
-    assert not [one for one in page.all("table") if "heat" in (one.get("class") or "")]
+    assert "3 pairs of 3 classes were confused. The 2 most frequent are listed here" in page.text
+    assert "forest predicted as sea 1 4 25.0 %" in page.text
+    assert not [element for element in page.all("table") if "heat" in (element.get("class") or "")]
     assert {"#cell-0-1", "#cell-1-2"} <= {link["href"] for link in page.all("a")}
 
 
 def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
     names = fit.splits.photos.class_names
     truth = fit.splits.photos.labels[fit.test_indices]
-    sure = np.eye(len(names), dtype=np.float32)[truth]
-    perfect = evaluate(truth, sure, names)
+    certain = np.eye(len(names), dtype=np.float32)[truth]
+    perfect = evaluate(truth, certain, names)
 
-    page = written(
-        dataclasses.replace(fit, evaluation=perfect, test_probabilities=sure), tmp_path / "report"
+    page = write_page(
+        dataclasses.replace(fit, evaluation=perfect, test_probabilities=certain),
+        tmp_path / "report",
     )
 
-    assert "Every test photo was recognized." in page.text
-    assert "No test photo was mistaken" in page.text
-    assert "Where it fails On no test photo." in page.text
+    assert "Most confident mistakes No test photo is misclassified." in page.text
+    assert "No test photo is misclassified. Only more or harder photos can reveal" in page.text
+    assert "Main errors No test photo is misclassified." in page.text
 
 
 def test_class_without_test_photos(fit: FitResult, tmp_path: Path) -> None:
     names = fit.splits.photos.class_names
     keep = fit.splits.photos.labels[fit.test_indices] != 2
     test, table = fit.test_indices[keep], fit.test_probabilities[keep]
-    judged = evaluate(fit.splits.photos.labels[test], table, names)
+    evaluation = evaluate(fit.splits.photos.labels[test], table, names)
 
-    page = written(
-        dataclasses.replace(fit, evaluation=judged, test_indices=test, test_probabilities=table),
+    page = write_page(
+        dataclasses.replace(
+            fit, evaluation=evaluation, test_indices=test, test_probabilities=table
+        ),
         tmp_path / "report",
     )
 
     assert "street 0 – – 0.0 % 0.000" in page.text
 
 
-def test_refused_files_are_counted_and_the_rare_ones_listed_first(
+def test_rejected_files_are_counted_and_rare_reasons_listed_first(
     fit: FitResult, tmp_path: Path
 ) -> None:
-    many = [Refused(path=f"._{k}.jpg", reason=Reason.SYSTEM_FILE) for k in range(1500)]
-    rare = Refused(path="sea/half.jpg", reason=Reason.TRUNCATED, detail="<cut> short")
+    many = [Rejected(path=f"._{k}.jpg", reason=RejectionReason.SYSTEM_FILE) for k in range(1500)]
+    rare = Rejected(path="sea/half.jpg", reason=RejectionReason.TRUNCATED, detail="<cut> short")
 
-    page = written(dataclasses.replace(fit, refused=(*many, rare)), tmp_path / "report")
+    page = write_page(dataclasses.replace(fit, rejected=(*many, rare)), tmp_path / "report")
 
-    assert "1,501 files were not used. 200 of them are listed here" in page.text
-    assert "the other 1,301 are in result.json" in page.text
+    assert "1,501 files were rejected. 200 of them are listed here" in page.text
+    assert "The other 1,301 are in result.json" in page.text
     assert "hidden or system file 1,500 truncated image 1" in page.text
     assert "sea/ half.jpg truncated image <cut> short ._0.jpg" in page.text
     assert "._198.jpg" in page.text
     assert "._199.jpg" not in page.text
-    assert len(strict_json(tmp_path / "report" / "result.json")["refused"]) == 1501
+    assert len(strict_json(tmp_path / "report" / "result.json")["rejected"]) == 1501
 
 
-def test_nothing_refused(fit: FitResult, tmp_path: Path) -> None:
-    page = written(dataclasses.replace(fit, refused=()), tmp_path / "report")
+def test_no_rejected_files(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(dataclasses.replace(fit, rejected=()), tmp_path / "report")
 
-    assert "Every file found was used." in page.text
+    assert "No file was rejected." in page.text
 
 
-def test_files_that_are_there_twice_are_told(fit: FitResult, tmp_path: Path) -> None:
-    def told(like: dict[int, int], where: str) -> str:
+def test_exact_duplicates_are_shown(fit: FitResult, tmp_path: Path) -> None:
+    def text_of(like: dict[int, int], where: str) -> str:
         photos = fit.splits.photos
         hashes = tuple(photos.hashes[like.get(k, k)] for k in range(len(photos)))
         splits = dataclasses.replace(fit.splits, photos=dataclasses.replace(photos, hashes=hashes))
-        return written(dataclasses.replace(fit, splits=splits), tmp_path / where).text
+        return write_page(dataclasses.replace(fit, splits=splits), tmp_path / where).text
 
-    assert "No two photos are the same file." in told({}, "none")
-    assert "1 photo is there several times, as identical files." in told({1: 0, 2: 0}, "one")
-    both = told({1: 0, 9: 3}, "two")
-    assert "2 photos are there several times, as identical files; 1 of them under two" in both
+    assert "There are no exact duplicates." in text_of({}, "none")
+    assert "1 group of identical files." in text_of({1: 0, 2: 0}, "one")
+    both = text_of({1: 0, 9: 3}, "two")
+    assert "2 groups of identical files. Conflicting labels: 1." in both
     assert "class 0/ photo '3'.jpg , class 1/ photo '1'.jpg" in both
 
 
-def test_advice_follows_from_the_numbers(fit: FitResult, tmp_path: Path) -> None:
-    page = written(fit, tmp_path / "report")
+def test_next_steps_follow_from_the_metrics(fit: FitResult, tmp_path: Path) -> None:
+    page = write_page(fit, tmp_path / "report")
 
-    needed = findings.photos_needed(fit.evaluation.accuracy.value)
+    needed = analysis.photos_needed(fit.evaluation.accuracy.value)
     assert "which has the lowest recall (75.0 %) and 2 training photos" in page.text
-    assert f"about {needed:,} test photos, instead of 12, would narrow it to 5." in page.text
+    assert f"About {needed:,} test photos instead of 12 would narrow it to 5." in page.text
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.86, 0.97, 1.0])
-def test_photos_needed_are_enough_and_not_far_too_many(share: float) -> None:
+@pytest.mark.parametrize("accuracy", [0.0, 0.2, 0.5, 0.86, 0.97, 1.0])
+def test_photos_needed_are_enough_and_not_far_too_many(accuracy: float) -> None:
     def width(n: int) -> float:
-        interval = wilson(round(share * n), n)
+        interval = wilson(round(accuracy * n), n)
         return interval.high - interval.low
 
-    n = findings.photos_needed(share)
+    n = analysis.photos_needed(accuracy)
 
-    assert width(n) <= 0.052  # rounding the successes to whole photos may move it a little
+    assert width(n) <= 0.052  # rounding to whole photos moves it a little
     assert width(int(0.85 * n)) > 0.05
 
 
@@ -688,13 +712,16 @@ def test_folder_that_is_a_file(fit: FitResult, tmp_path: Path, inside: bool) -> 
     taken = tmp_path / "taken"
     taken.write_text("mine")
 
-    with pytest.raises(ArgumentError, match=r"`folder` must be a folder.*is a file.*Pass another"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"`folder` must be an existing or a new folder.*is a file.*Pass another",
+    ):
         report(fit, taken / "report" if inside else taken)
 
     assert taken.read_text() == "mine"
 
 
-def test_failed_write_keeps_the_old_report_and_leaves_nothing_behind(
+def test_failed_write_keeps_the_old_report(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "report"
@@ -719,30 +746,30 @@ def card_of(fit: FitResult, folder: Path) -> str:
     return report(fit, folder).with_name("model-card.md").read_text(encoding="utf-8")
 
 
-def test_card_states_use_data_figures_limits_and_the_way_back(
-    fit: FitResult, tmp_path: Path
-) -> None:
-    fit = with_trust(dataclasses.replace(fit, environment={"photos": "ab12cd", "keras": "3.x"}))
+def test_model_card_is_complete(fit: FitResult, tmp_path: Path) -> None:
+    fit = with_slices_and_sets(
+        dataclasses.replace(fit, environment={"photos": "ab12cd", "keras": "3.x"})
+    )
     card = card_of(fit, tmp_path / "report").replace("\N{NO-BREAK SPACE}", " ")
 
     assert re.findall("^#+ .*", card, re.MULTILINE) == [
         "# Model card: photos",
         "## Intended use",
         "## Data",
-        "## What it reaches",
-        "## Where it fails",
-        "## How far to trust one answer",
-        "## Limits",
-        "## How to repeat it",
+        "## Evaluation",
+        "## Main errors",
+        "## Uncertainty",
+        "## Limitations",
+        "## Reproduction",
     ]
-    assert "The fine-tuned network recognizes **75.0 %** of 12 test photos" in card
+    assert "The fine-tuned network has an accuracy of **75.0 %** on 12 test photos" in card
     assert "The fingerprint of the photos is ab12cd;" in card
-    assert "Files that were not used: 1 not an image." in card
+    assert "Rejected files: 1 not an image." in card
     assert "| forest | 2 | 2 | 4 |" in card  # train, validation, test
     assert "| accuracy | 75.0 % (46.8 to 91.1 %) |" in card  # Wilson's, 9 of 12
-    assert "- forest taken for sea: 1 of its 4 test photos (25.0 %)." in card
-    assert "- Photos with light dark: 0.0 % (0.0 to 56.1 %) of 3 photos right" in card
-    assert "For 3 classes there are fewer than 30 test photos" in card
+    assert "- forest predicted as sea: 1 of 4 test photos (25.0 %)." in card
+    assert "- light dark: accuracy 0.0 % (0.0 to 56.1 %) on 3 photos" in card
+    assert "3 classes have fewer than 30 test photos" in card
     assert "```python\nimport scenelearn as sl\n" in card
     assert "fit = sl.fit(\n    splits,\n    backbone=" in card
 
@@ -762,9 +789,11 @@ CRAFTED = (
 )
 
 
-def test_names_are_inert_in_the_card(tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_card(tmp_path: Path) -> None:
     markdown = pytest.importorskip("markdown", reason="renders the card; the docs need it too")
-    fit = with_trust(make_fit(tmp_path / "``` photos", names=CRAFTED), column="*light* | <b>")
+    fit = with_slices_and_sets(
+        make_fit(tmp_path / "``` photos", names=CRAFTED), column="*light* | <b>"
+    )
     fit = dataclasses.replace(
         fit,
         environment={"keras": CRAFTED[0], "photos": HOSTILE[1]},
@@ -782,12 +811,12 @@ def test_names_are_inert_in_the_card(tmp_path: Path) -> None:
     assert len(page.all("strong")) == len(page.all("pre")) == len(page.all("h1")) == 1
     assert len(page.all("ul")) == 3
     for name in CRAFTED[:-1]:
-        assert page.text.count(" ".join(name.split())) >= 3  # in the list of classes and tables
+        assert page.text.count(" ".join(name.split())) >= 3  # in the list of classes and in tables
     rows = re.findall(r"<tr>.*?</tr>", shown, re.DOTALL)
     assert {len(re.findall("<t[hd]", row)) for row in rows} == {2, 4, 5}
 
 
-def test_importing_the_room_loads_no_network() -> None:
+def test_import_does_not_load_keras() -> None:
     code = (
         "import sys, scenelearn.reporting; "
         "assert not {'keras', 'jax', 'matplotlib'} & set(sys.modules), 'heavy'"
@@ -800,7 +829,7 @@ def test_importing_the_room_loads_no_network() -> None:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An audit with nearly every kind of finding, under names that are trouble."""
+    """An audit with nearly every kind of finding, and names with markup."""
     import scenelearn as sl
 
     folder = sl.sample_scenes(tmp_path_factory.mktemp("audited") / "scenes", per_class=6)
@@ -815,28 +844,36 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
     (folder / "sea/words.jpg").write_text("no photo")
     photos = sl.scan(folder)
-    told = np.eye(6, dtype=np.float32)[photos.labels]
-    told[3] = told[3][::-1]
-    return sl.audit(photos, features=told)
+    features = np.eye(6, dtype=np.float32)[photos.labels]
+    features[3] = features[3][::-1]
+    return sl.audit(photos, features=features)
 
 
-def test_the_page_of_an_audit_shows_every_finding(audited: Any, tmp_path: Path) -> None:
+def test_audit_page_shows_all_findings(audited: Any, tmp_path: Path) -> None:
     page_file = report(audited, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "audit.json", "index.html", "quarantine.json",
     ]  # fmt: skip
     html_text = page_file.read_text(encoding="utf-8")
     page = Page(html_text)
-    kinds = [one["data-kind"] for one in page.all("li") if "data-kind" in one]
+    kinds = [element["data-kind"] for element in page.all("li") if "data-kind" in element]
     assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {
-        "alike": 1, "blank": 1, "copies": 2, "suspicious": 1, "tiny": 1, "two_labels": 1,
-    }  # fmt: skip
-    ticks = [one for one in page.all("input") if one.get("name") == "apart"]
-    ticked = {json.loads(one["value"]) for one in ticks if "checked" in one}
-    apart = json.loads((tmp_path / "quarantine.json").read_text())
-    assert ticked == set(apart) == set(audited.quarantine)
-    assert len(page.all("img")) == len(ticks)
-    assert all(one["src"].startswith("data:image/jpeg") and one["alt"] for one in page.all("img"))
+        "near_duplicates": 1,
+        "blank": 1,
+        "exact_duplicates": 2,
+        "label_issues": 1,
+        "tiny": 1,
+        "conflicting_labels": 1,
+    }
+    boxes = [element for element in page.all("input") if element.get("name") == "quarantine"]
+    selected = {json.loads(element["value"]) for element in boxes if "checked" in element}
+    quarantine = json.loads((tmp_path / "quarantine.json").read_text())
+    assert selected == set(quarantine) == set(audited.quarantine)
+    assert len(page.all("img")) == len(boxes)
+    assert all(
+        element["src"].startswith("data:image/jpeg") and element["alt"]
+        for element in page.all("img")
+    )
     assert "words.jpg" in html_text
     assert json.loads((tmp_path / "audit.json").read_text()) == audited.to_json()
     assert len(page.all("script")) == 1
@@ -846,35 +883,41 @@ def test_the_page_of_an_audit_shows_every_finding(audited: Any, tmp_path: Path) 
     assert "script-src 'sha256-" in policy["content"]
 
 
-def test_an_audit_without_findings_says_so(audited: Any, tmp_path: Path) -> None:
-    kinds = ("copies", "alike", "two_labels", "blank", "tiny", "suspicious", "refused")
+def test_audit_without_findings(audited: Any, tmp_path: Path) -> None:
+    kinds = (
+        "exact_duplicates",
+        "near_duplicates",
+        "conflicting_labels",
+        "blank",
+        "tiny",
+        "label_issues",
+        "rejected",
+    )
     nothing = dataclasses.replace(audited, **dict.fromkeys(kinds, ()))
-    assert "Nothing amiss" in report(nothing, tmp_path).read_text(encoding="utf-8")
+    assert "No findings." in report(nothing, tmp_path).read_text(encoding="utf-8")
 
 
-def test_what_is_not_shown_is_in_the_quarantine_all_the_same(
+def test_quarantine_includes_photos_that_are_not_shown(
     audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from scenelearn.reporting import _audit
 
-    monkeypatch.setattr(_audit, "_MOST_FINDINGS", 0)
+    monkeypatch.setattr(_audit, "_MAX_FINDINGS", 0)
     page = Page(report(audited, tmp_path).read_text(encoding="utf-8"))
-    (save,) = (one for one in page.all("button") if one.get("id") == "save")
-    assert json.loads(save["data-unseen"]) == list(audited.quarantine)
+    (save,) = (element for element in page.all("button") if element.get("id") == "save")
+    assert json.loads(save["data-hidden"]) == list(audited.quarantine)
 
 
-def test_a_report_of_something_else(tmp_path: Path) -> None:
+def test_report_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"`result` must come from `fit` or `audit`.*int"):
         report(3, tmp_path)  # type: ignore[arg-type]
 
 
-def test_page_and_card_say_where_between_the_networks_the_kept_one_lies(
-    fit: FitResult, tmp_path: Path
-) -> None:
-    between = dataclasses.replace(fit, share=0.5)
+def test_page_and_card_show_the_interpolation(fit: FitResult, tmp_path: Path) -> None:
+    between = dataclasses.replace(fit, interpolation=0.5)
     page = report(between, tmp_path / "between")
-    said = "fine-tuned, half-way from the solved head"
-    assert said in page.read_text(encoding="utf-8")
-    assert said in (page.parent / "model-card.md").read_text(encoding="utf-8")
+    words = "fine-tuned, interpolated with the linear probe (coefficient 0.5)"
+    assert words in page.read_text(encoding="utf-8")
+    assert words in (page.parent / "model-card.md").read_text(encoding="utf-8")
     plain = report(fit, tmp_path / "plain")
-    assert "half-way" not in plain.read_text(encoding="utf-8")
+    assert "interpolated" not in plain.read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn import samples
+from scenelearn import _io, samples
 from scenelearn.errors import ArgumentError
-from scenelearn.samples import CLASS_NAMES, _write, sample_scenes
+from scenelearn.samples import CLASS_NAMES, _scenes, sample_scenes
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -27,12 +27,12 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sample_scenes(tmp_path_factory.mktemp("five"), per_class=5)
 
 
-def test_package_offers_the_function_and_the_class_names() -> None:
+def test_the_package_exports_the_function_and_the_class_names() -> None:
     assert samples.__all__ == ["CLASS_NAMES", "sample_scenes"]
     assert CLASS_NAMES == ("buildings", "forest", "glacier", "mountain", "sea", "street")
 
 
-def test_layout_is_a_folder_a_class(five: Path) -> None:
+def test_there_is_one_folder_per_class(five: Path) -> None:
     wanted = {f"{name}/{name}_{index:04d}.jpg" for name in CLASS_NAMES for index in range(5)}
     assert set(digests(five)) == wanted
 
@@ -52,7 +52,7 @@ def test_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert digests(sample_scenes(tmp_path / "a", 1)) == digests(sample_scenes(tmp_path / "b", 1))
 
 
-def test_more_photos_leave_the_first_ones_as_they_were(five: Path, tmp_path: Path) -> None:
+def test_more_photos_do_not_change_the_first_ones(five: Path, tmp_path: Path) -> None:
     three = digests(sample_scenes(tmp_path, per_class=3))
     assert three.items() < digests(five).items()
 
@@ -60,18 +60,18 @@ def test_more_photos_leave_the_first_ones_as_they_were(five: Path, tmp_path: Pat
 def test_order_and_threads_do_not_matter(five: Path) -> None:
     tasks = [(name, index) for index in (4, 1) for name in reversed(CLASS_NAMES)]
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(lambda task: _write.draw_scene(0, *task), tasks))
-    for (name, index), content in zip(tasks, drawn, strict=True):
+        rendered = list(pool.map(lambda task: _scenes.render_scene(0, *task), tasks))
+    for (name, index), content in zip(tasks, rendered, strict=True):
         assert (five / name / f"{name}_{index:04d}.jpg").read_bytes() == content
 
 
 def test_global_random_state_is_neither_read_nor_changed() -> None:
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
-    first = _write.draw_scene(0, "forest", 0)
+    first = _scenes.render_scene(0, "forest", 0)
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
     np.random.seed(2)  # noqa: NPY002
-    assert _write.draw_scene(0, "forest", 0) == first
+    assert _scenes.render_scene(0, "forest", 0) == first
 
 
 def test_another_seed_gives_other_photos(five: Path, tmp_path: Path) -> None:
@@ -93,66 +93,79 @@ def test_existing_photos_are_replaced_and_other_files_kept(tmp_path: Path) -> No
 def test_failed_write_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(_write.os, "replace", refuse)
+    monkeypatch.setattr(_io.Path, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         sample_scenes(tmp_path, per_class=1)
     assert digests(tmp_path) == {}
 
 
-def test_folder_may_be_a_string_and_is_made(tmp_path: Path) -> None:
+def test_folder_may_be_a_string_and_is_created(tmp_path: Path) -> None:
     wanted = tmp_path / "new" / "deeper"
     assert sample_scenes(str(wanted), per_class=1) == wanted
     assert wanted.is_dir()
 
 
-def test_numpy_integers_are_taken(tmp_path: Path) -> None:
+def test_numpy_integers_are_accepted(tmp_path: Path) -> None:
     sample_scenes(tmp_path, per_class=np.int64(1), seed=np.uint8(0))
     assert len(digests(tmp_path)) == len(CLASS_NAMES)
 
 
 def test_progress_rises_to_the_total(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    sample_scenes(tmp_path, per_class=2, progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (12, 12)
+    calls: list[tuple[str, int, int]] = []
+    sample_scenes(tmp_path, per_class=2, progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("rendering sample scenes", 12, 12)
     assert calls == sorted(set(calls))
-    assert {total for _, total in calls} == {12}
+    assert {(what, total) for what, _, total in calls} == {("rendering sample scenes", 12)}
+
+
+def test_verbose_shows_a_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample_scenes(tmp_path, per_class=1, verbose=True)
+    assert "rendering sample scenes" in capsys.readouterr().err
+    sample_scenes(tmp_path, per_class=1)
+    assert not capsys.readouterr().err
+    with pytest.raises(ArgumentError, match="`verbose` must be"):
+        sample_scenes(tmp_path, per_class=1, verbose=2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("per_class", [0, -1, 1.5, "3", None, True])
-def test_per_class_that_is_not_a_positive_integer_is_refused(
+def test_per_class_that_is_not_a_positive_integer_is_rejected(
     tmp_path: Path, per_class: object
 ) -> None:
-    with pytest.raises(ArgumentError, match="`per_class` must be a positive integer") as caught:
+    with pytest.raises(
+        ArgumentError, match="`per_class` must be an integer of at least 1"
+    ) as caught:
         sample_scenes(tmp_path, per_class)  # type: ignore[arg-type]
     assert f"Received: per_class={per_class!r}" in str(caught.value)
     assert digests(tmp_path) == {}
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "0", None, False])
-def test_seed_that_is_not_a_natural_number_is_refused(tmp_path: Path, seed: object) -> None:
+def test_seed_that_is_negative_or_not_an_integer_is_rejected(tmp_path: Path, seed: object) -> None:
     with pytest.raises(ArgumentError, match=r"`seed` must be an integer of at least 0\. Received"):
         sample_scenes(tmp_path, 1, seed)  # type: ignore[arg-type]
 
 
-def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    place = tmp_path / "file"
-    place.write_text("kept")
-    with pytest.raises(ArgumentError, match="`folder` must be a folder"):
-        sample_scenes(place, per_class=1)
-    assert place.read_text() == "kept"
+def test_folder_that_is_a_file_is_rejected(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    with pytest.raises(ArgumentError, match="`folder` must be an existing or a new folder"):
+        sample_scenes(file, per_class=1)
+    assert file.read_text() == "kept"
 
 
-def test_file_in_the_place_of_a_class_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_class_is_rejected_before_anything_is_rendered(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "sea").write_text("kept")
     with pytest.raises(ArgumentError, match="sea"):
         sample_scenes(tmp_path, per_class=1)
     assert list(digests(tmp_path)) == ["sea"]
 
 
-def test_folder_that_is_no_path_is_refused() -> None:
+def test_folder_that_is_not_a_path_is_rejected() -> None:
     with pytest.raises(ArgumentError, match="`folder` must be a path"):
         sample_scenes(3, per_class=1)  # type: ignore[arg-type]
 
@@ -173,4 +186,4 @@ def test_mean_color_does_not_separate_the_classes(tmp_path: Path) -> None:
 
 
 def test_doctests_run() -> None:
-    assert doctest.testmod(_write).failed == 0
+    assert doctest.testmod(_scenes).failed == 0

@@ -1,10 +1,13 @@
-"""Every file of a folder is used, or refused with a reason."""
+"""Every file of a folder is used, or rejected with a reason."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -14,13 +17,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.data import Photos, Reason, _scan, scan
-from scenelearn.data._store import read_file
-from scenelearn.errors import DataError, NoPhotosError, PathMissingError
+import scenelearn as sl
+from scenelearn.data import Photo, Photos, RejectionReason, _scan, decode, scan
+from scenelearn.data._files import read_file
+from scenelearn.errors import (
+    ArgumentError,
+    DataError,
+    MissingExtraError,
+    NoPhotosError,
+    PathMissingError,
+)
 
 
 def photo(seed: int = 0, kind: str = "JPEG", px: int = 16) -> bytes:
-    """A small image file; another seed, another content."""
+    """A small image file whose content depends on the seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (px, px, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, kind)
@@ -28,7 +38,7 @@ def photo(seed: int = 0, kind: str = "JPEG", px: int = 16) -> bytes:
 
 
 def put_all(root: Path, paths: list[str]) -> Path:
-    """A different photo at each path."""
+    """Write a different photo to each path."""
     for seed, path in enumerate(paths):
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,29 +46,29 @@ def put_all(root: Path, paths: list[str]) -> Path:
     return root
 
 
-def why(photos: Photos) -> dict[str, Reason]:
-    return {refusal.path: refusal.reason for refusal in photos.refused}
+def why(photos: Photos) -> dict[str, RejectionReason]:
+    return {rejection.path: rejection.reason for rejection in photos.rejected}
 
 
 def detail(photos: Photos, path: str) -> str:
-    return next(refusal.detail for refusal in photos.refused if refusal.path == path)
+    return next(rejection.detail for rejection in photos.rejected if rejection.path == path)
 
 
 def classes(photos: Photos) -> dict[str, str]:
-    return {row["path"]: row["class"] for row in photos.to_rows()}
+    return {row["path"]: row["label"] for row in photos.to_rows()}
 
 
-def sides(photos: Photos) -> dict[str, str]:
-    return dict(zip(photos.paths, photos.sides, strict=True))
+def splits_by_path(photos: Photos) -> dict[str, str]:
+    return dict(zip(photos.paths, photos.splits, strict=True))
 
 
 PLAIN = ["sea/1.jpg", "sea/2.jpg", "street/1.jpg", "street/2.jpg"]
 
 
-# What the issue wants to see
+# Every file is accounted for
 
 
-def test_truncated_text_empty_and_macosx_are_all_named_and_the_rest_is_used(
+def test_truncated_empty_and_other_files_are_rejected_and_the_rest_is_used(
     tmp_path: Path,
 ) -> None:
     put_all(tmp_path, PLAIN)
@@ -73,14 +83,14 @@ def test_truncated_text_empty_and_macosx_are_all_named_and_the_rest_is_used(
 
     assert photos.paths == tuple(PLAIN)
     assert why(photos) == {
-        "sea/cut.jpg": Reason.TRUNCATED,
-        "sea/words.jpg": Reason.NOT_AN_IMAGE,
-        "street/nothing.jpg": Reason.EMPTY_FILE,
-        "__MACOSX": Reason.SYSTEM_FILE,
+        "sea/cut.jpg": RejectionReason.TRUNCATED,
+        "sea/words.jpg": RejectionReason.NOT_AN_IMAGE,
+        "street/nothing.jpg": RejectionReason.EMPTY_FILE,
+        "__MACOSX": RejectionReason.SYSTEM_FILE,
     }
-    assert "1 file in it" in detail(photos, "__MACOSX")
-    assert all(refusal.detail for refusal in photos.refused)
-    assert str(photos).startswith("4 photos in 2 classes, 4 refused")
+    assert "a folder of 1 file" in detail(photos, "__MACOSX")
+    assert all(rejection.detail for rejection in photos.rejected)
+    assert str(photos).startswith("4 photos in 2 classes, 4 rejected")
 
 
 def test_every_file_is_accounted_for(tmp_path: Path) -> None:
@@ -91,7 +101,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     named = {*photos.paths, *photos.unlabeled, *why(photos)}
     there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert named == there
-    assert len(photos) + len(photos.unlabeled) + len(photos.refused) == len(there)
+    assert len(photos) + len(photos.unlabeled) + len(photos.rejected) == len(there)
 
 
 def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
@@ -103,11 +113,11 @@ def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     assert isinstance(caught.value, DataError)
 
 
-def test_folder_without_a_usable_photo_names_the_first_refused(tmp_path: Path) -> None:
+def test_folder_without_a_usable_photo_names_the_first_rejected(tmp_path: Path) -> None:
     (tmp_path / "sea").mkdir()
     for k in range(7):
         (tmp_path / f"sea/{k}.jpg").write_bytes(b"")
-    with pytest.raises(NoPhotosError, match=r"7 refused: sea/0\.jpg: empty file") as caught:
+    with pytest.raises(NoPhotosError, match=r"7 rejected: sea/0\.jpg: empty file") as caught:
         scan(tmp_path)
     assert "and 2 more" in str(caught.value)
 
@@ -115,7 +125,7 @@ def test_folder_without_a_usable_photo_names_the_first_refused(tmp_path: Path) -
 def test_missing_path_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     with pytest.raises(
-        PathMissingError, match=r"`folder`.*nowhere.*nothing.*Check the path"
+        PathMissingError, match=r"`folder`.*nowhere.*does not exist.*Check the path"
     ) as err:
         scan(missing)
     assert isinstance(err.value, FileNotFoundError)
@@ -123,7 +133,7 @@ def test_missing_path_is_named(tmp_path: Path) -> None:
 
 def test_file_instead_of_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(photo())
-    with pytest.raises(PathMissingError, match=r"one.jpg.*a file.*one folder for each class"):
+    with pytest.raises(PathMissingError, match=r"one.jpg.*another kind.*one folder per class"):
         scan(tmp_path / "one.jpg")
 
 
@@ -136,10 +146,10 @@ def test_class_folders(tmp_path: Path) -> None:
     assert photos.class_names == ("sea", "street")
     assert photos.labels.tolist() == [0, 0, 1, 1]
     assert photos.labels.dtype == np.int32
-    assert photos.sides == ("", "", "", "")
+    assert photos.splits == ("", "", "", "")
     assert photos.counts() == {"sea": 2, "street": 2}
     assert photos.file(3) == tmp_path / "street/2.jpg"
-    assert photos.refused == ()
+    assert photos.rejected == ()
 
 
 def test_photos_deep_in_a_class_folder_are_of_that_class(tmp_path: Path) -> None:
@@ -162,15 +172,15 @@ def test_intel_archive(tmp_path: Path) -> None:
     ]
     photos = scan(put_all(tmp_path, paths))
     assert photos.class_names == ("forest", "sea")
-    assert sides(photos) == {
+    assert splits_by_path(photos) == {
         "seg_test/seg_test/forest/3.jpg": "test",
         "seg_test/seg_test/sea/4.jpg": "test",
         "seg_train/seg_train/forest/1.jpg": "train",
         "seg_train/seg_train/sea/2.jpg": "train",
     }
     assert photos.unlabeled == ("seg_pred/seg_pred/5.jpg", "seg_pred/seg_pred/6.jpg")
-    assert photos.refused == ()
-    assert "2 without a class" in str(photos)
+    assert photos.rejected == ()
+    assert "2 unlabeled" in str(photos)
 
 
 def test_intel_archive_in_the_folder_it_was_unpacked_to(tmp_path: Path) -> None:
@@ -185,7 +195,7 @@ def test_intel_archive_in_the_folder_it_was_unpacked_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "side"),
+    ("folder", "split"),
     [
         ("train", "train"),
         ("Training", "train"),
@@ -197,29 +207,29 @@ def test_intel_archive_in_the_folder_it_was_unpacked_to(tmp_path: Path) -> None:
         ("TEST", "test"),
     ],
 )
-def test_folders_that_name_a_side(tmp_path: Path, folder: str, side: str) -> None:
+def test_folders_that_name_a_split(tmp_path: Path, folder: str, split: str) -> None:
     photos = scan(put_all(tmp_path, [f"{folder}/sea/1.jpg", f"{folder}/street/1.jpg"]))
     assert photos.class_names == ("sea", "street")
-    assert photos.sides == (side, side)
+    assert photos.splits == (split, split)
 
 
 def test_train_valid_and_test_together(tmp_path: Path) -> None:
-    paths = [f"{side}/{name}/1.jpg" for side in ("train", "valid", "test") for name in "ab"]
+    paths = [f"{split}/{name}/1.jpg" for split in ("train", "valid", "test") for name in "ab"]
     photos = scan(put_all(tmp_path, paths))
     assert photos.counts() == {"a": 3, "b": 3}
-    assert sorted(photos.sides) == ["test", "test", "train", "train", "validation", "validation"]
+    assert sorted(photos.splits) == ["test", "test", "train", "train", "validation", "validation"]
 
 
-def test_wrapper_folders_are_taken_off(tmp_path: Path) -> None:
+def test_wrapper_folders_are_not_classes(tmp_path: Path) -> None:
     photos = scan(put_all(tmp_path, [f"my/holiday photos/{path}" for path in PLAIN]))
     assert photos.class_names == ("sea", "street")
 
 
-def test_a_stray_photo_beside_the_class_folders_does_not_hide_them(tmp_path: Path) -> None:
+def test_a_stray_photo_next_to_the_class_folders_does_not_hide_them(tmp_path: Path) -> None:
     stray = ["preview.jpg", "archive/preview.jpg"]
     photos = scan(put_all(tmp_path, [f"archive/{path}" for path in PLAIN] + stray))
     assert photos.class_names == ("sea", "street")
-    assert why(photos) == dict.fromkeys(stray, Reason.NO_CLASS_FOLDER)
+    assert why(photos) == dict.fromkeys(stray, RejectionReason.NO_CLASS_FOLDER)
 
 
 def test_one_class_with_an_album_inside_stays_one_class(tmp_path: Path) -> None:
@@ -227,15 +237,15 @@ def test_one_class_with_an_album_inside_stays_one_class(tmp_path: Path) -> None:
     assert photos.counts() == {"sea": 3}
 
 
-def test_photos_in_the_root_are_refused(tmp_path: Path) -> None:
+def test_photos_in_the_root_are_rejected(tmp_path: Path) -> None:
     photos = scan(put_all(tmp_path, [*PLAIN, "cover.jpg"]))
-    assert why(photos) == {"cover.jpg": Reason.NO_CLASS_FOLDER}
+    assert why(photos) == {"cover.jpg": RejectionReason.NO_CLASS_FOLDER}
 
 
-def test_photos_right_below_a_side_are_refused_with_the_side_named(tmp_path: Path) -> None:
+def test_photos_directly_in_a_split_folder_are_rejected(tmp_path: Path) -> None:
     photos = scan(put_all(tmp_path, [*PLAIN, "train/1.jpg"]))
-    assert why(photos) == {"train/1.jpg": Reason.NO_CLASS_FOLDER}
-    assert "'train' is taken as a side" in detail(photos, "train/1.jpg")
+    assert why(photos) == {"train/1.jpg": RejectionReason.NO_CLASS_FOLDER}
+    assert "'train' names a split, not a class" in detail(photos, "train/1.jpg")
 
 
 def test_only_loose_photos_is_an_error(tmp_path: Path) -> None:
@@ -244,7 +254,7 @@ def test_only_loose_photos_is_an_error(tmp_path: Path) -> None:
 
 
 def test_only_unlabeled_photos_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(NoPhotosError, match="Expected one folder for each class"):
+    with pytest.raises(NoPhotosError, match="Expected one folder per class"):
         scan(put_all(tmp_path, ["seg_pred/1.jpg"]))
 
 
@@ -292,16 +302,16 @@ def test_unicode_newline_and_undecodable_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
-def test_refusals_of_odd_names_print_on_one_line(tmp_path: Path) -> None:
+def test_rejections_of_odd_names_print_on_one_line(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     odd = ["sea/two\nlines", "sea/\x1b[31mred", "sea/" + os.fsdecode(b"caf\xe9"), "sea/größe"]
     for name in odd:
         (tmp_path / name).write_bytes(b"")
     photos = scan(tmp_path)
     assert set(why(photos)) == set(odd)
-    shown = [str(refusal).split(":")[0] for refusal in photos.refused]
+    shown = [str(rejection).split(":")[0] for rejection in photos.rejected]
     assert set(shown) == {"sea/two\\nlines", "sea/\\x1b[31mred", "sea/caf\\udce9", "sea/größe"}
-    "".join(map(str, photos.refused)).encode()  # a terminal can show it
+    "".join(map(str, photos.rejected)).encode()  # a terminal can show it
 
 
 def test_hidden_and_system_files_are_named(tmp_path: Path) -> None:
@@ -310,21 +320,23 @@ def test_hidden_and_system_files_are_named(tmp_path: Path) -> None:
     put_all(tmp_path, [*hidden, ".git/objects/1.jpg", ".git/2.jpg", "sea/@eaDir/3.jpg"])
     photos = scan(tmp_path)
     assert photos.paths == tuple(PLAIN)
-    assert why(photos) == dict.fromkeys([*hidden, ".git", "sea/@eaDir"], Reason.SYSTEM_FILE)
-    assert "2 files in it" in detail(photos, ".git")
+    assert why(photos) == dict.fromkeys(
+        [*hidden, ".git", "sea/@eaDir"], RejectionReason.SYSTEM_FILE
+    )
+    assert "a folder of 2 files" in detail(photos, ".git")
 
 
 # Contents
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG"])
-def test_formats_are_told_by_content_not_by_name(tmp_path: Path, kind: str) -> None:
+def test_formats_are_detected_by_content_not_by_name(tmp_path: Path, kind: str) -> None:
     put_all(tmp_path, PLAIN)
     (tmp_path / "sea/other.jpg").write_bytes(photo(5, kind))
     (tmp_path / "sea/no name at all").write_bytes(photo(6, kind))
     photos = scan(tmp_path)
     assert photos.counts()["sea"] == 4
-    assert photos.refused == ()
+    assert photos.rejected == ()
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_accepted(tmp_path: Path) -> None:
@@ -341,12 +353,12 @@ def test_a_jpeg_with_a_second_image_inside_is_accepted(tmp_path: Path) -> None:
     assert scan(tmp_path).counts()["sea"] == 3
 
 
-def test_a_film_is_not_read_into_memory(tmp_path: Path) -> None:
+def test_a_video_is_not_read_into_memory(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     with (tmp_path / "sea/film.mp4").open("wb") as file:
         file.truncate(600 * 2**20)  # sparse: takes no space
     photos = scan(tmp_path)
-    assert why(photos) == {"sea/film.mp4": Reason.TOO_LARGE}
+    assert why(photos) == {"sea/film.mp4": RejectionReason.TOO_LARGE}
     assert "600 MiB" in detail(photos, "sea/film.mp4")
 
 
@@ -377,7 +389,8 @@ def test_links(tmp_path: Path) -> None:
     photos = scan(root)
     assert "sea/to_file.jpg" in photos.paths
     assert why(photos) == dict.fromkeys(
-        ["sea/to_folder", "sea/to_parent", "sea/broken.jpg", "sea/loop.jpg"], Reason.SPECIAL_FILE
+        ["sea/to_folder", "sea/to_parent", "sea/broken.jpg", "sea/loop.jpg"],
+        RejectionReason.SPECIAL_FILE,
     )
     assert detail(photos, "sea/to_folder") == "link to a folder"
     assert "broken link" in detail(photos, "sea/broken.jpg")
@@ -402,18 +415,18 @@ def test_pipes_and_sockets_are_never_opened(
         plug.bind("sea/plug.jpg")
     code = (
         "import sys, scenelearn as sl\n"
-        "for r in sl.scan(sys.argv[1]).refused: print(r.path, r.reason.name, r.detail)"
+        "for r in sl.scan(sys.argv[1]).rejected: print(r.path, r.reason.name, r.detail)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
-    )  # opening the pipe would wait for ever
+    )  # opening the pipe would block forever
     assert run.stderr == ""
     assert run.stdout.splitlines() == [
         f"sea/{name}.jpg SPECIAL_FILE pipe, socket or device" for name in ("link", "pipe", "plug")
     ]
 
 
-def test_unreadable_file_is_named_and_the_rest_goes_on(
+def test_unreadable_files_are_rejected_and_the_rest_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_all(tmp_path, PLAIN)
@@ -426,12 +439,12 @@ def test_unreadable_file_is_named_and_the_rest_goes_on(
     monkeypatch.setattr(_scan, "read_file", refuse_one)
     photos = scan(tmp_path)
     assert len(photos) == 3
-    assert why(photos) == {"sea/1.jpg": Reason.UNREADABLE}
+    assert why(photos) == {"sea/1.jpg": RejectionReason.UNREADABLE}
     assert detail(photos, "sea/1.jpg") == "Permission denied"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
-def test_files_and_folders_without_permission_are_named(tmp_path: Path) -> None:
+def test_files_and_folders_without_permission_are_rejected(tmp_path: Path) -> None:
     put_all(tmp_path, [*PLAIN, "closed/1.jpg", "listed/1.jpg"])
     (tmp_path / "sea/1.jpg").chmod(0)
     (tmp_path / "closed").chmod(0)
@@ -441,23 +454,134 @@ def test_files_and_folders_without_permission_are_named(tmp_path: Path) -> None:
     finally:
         (tmp_path / "closed").chmod(0o700)
         (tmp_path / "listed").chmod(0o700)
-    unreadable = dict.fromkeys(["sea/1.jpg", "closed", "listed/1.jpg"], Reason.UNREADABLE)
+    unreadable = dict.fromkeys(["sea/1.jpg", "closed", "listed/1.jpg"], RejectionReason.UNREADABLE)
     assert why(photos) == unreadable
     assert len(photos) == 3
 
 
-# What else it offers
+# Progress
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     put_all(tmp_path, [f"{name}/{k}.jpg" for name in "ab" for k in range(70)])
-    calls: list[tuple[int, int]] = []
-    scan(tmp_path, progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (140, 140)
+    calls: list[tuple[str, int, int]] = []
+    scan(tmp_path, progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("scanning photos", 140, 140)
     assert calls == sorted(calls)
 
 
-def test_what_a_notebook_shows_is_escaped(tmp_path: Path) -> None:
+def test_verbose_shows_a_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_all(tmp_path, PLAIN)
+    photos = scan(tmp_path)
+    assert capsys.readouterr().err == ""  # nobody is looking
+    scan(tmp_path, verbose=True)
+    assert "scanning photos" in capsys.readouterr().err
+    sl.audit(photos, verbose=True)
+    assert "auditing photos" in capsys.readouterr().err
+    decode(photos, 8, verbose=True)
+    assert "decoding photos" in capsys.readouterr().err
+    scan(tmp_path, verbose=False)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ArgumentError, match="`verbose` must be one of True, False, 'auto'"):
+        scan(tmp_path, verbose=2)  # type: ignore[arg-type]
+
+
+# The result as a sequence
+
+
+def test_one_photo_is_a_tuple_of_path_label_and_split(tmp_path: Path) -> None:
+    photos = scan(put_all(tmp_path, ["train/sea/1.jpg", "train/street/2.jpg", "test/sea/3.jpg"]))
+    first = photos[0]
+    assert first == Photo(tmp_path / "test/sea/3.jpg", "sea", "test")
+    assert (first.path.is_file(), first.label, first.split) == (True, "sea", "test")
+    assert photos[-1] == photos[2] == photos[np.int64(2)]
+    assert photos[-1].label == "street"
+    assert list(photos) == [photos[k] for k in range(len(photos))]
+    with pytest.raises(IndexError, match="out of bounds"):
+        photos[3]
+
+
+def test_several_photos_are_photos(tmp_path: Path) -> None:
+    photos = scan(put_all(tmp_path, [f"{name}/{k}.jpg" for name in "abc" for k in range(4)]))
+    part = photos[2:6]
+    assert isinstance(part, Photos)
+    assert list(part) == list(photos)[2:6]
+    assert part.class_names == photos.class_names  # labels mean the same
+    assert part.hashes == photos.hashes[2:6]
+    assert part.read(1) == photos.read(3)
+    for index in ([0, 5], np.array([0, 5]), np.arange(12) % 5 == 0):
+        assert photos[index].paths[:2] == (photos.paths[0], photos.paths[5])
+    assert len(photos[::-1]) == 12
+    assert photos[::-1].paths == photos.paths[::-1]
+    assert len(photos[:0]) == len(photos[[]]) == 0
+    with pytest.raises(IndexError, match="out of bounds"):
+        photos[[0, 12]]
+
+
+def test_an_empty_selection_cannot_be_used(tmp_path: Path) -> None:
+    nothing = scan(put_all(tmp_path, PLAIN))[:0]
+    assert repr(nothing) == "<Photos: 0 photos, 2 classes>"
+    assert nothing.to_rows() == []
+    for use in (sl.audit, sl.split, sl.folds, lambda photos: decode(photos, 8)):
+        with pytest.raises(NoPhotosError, match="must contain at least one photo"):
+            use(nothing)
+
+
+@pytest.mark.parametrize("index", ["a/0.jpg", 1.0, None, (1, 2), [[0], [1]]])
+def test_other_indices_are_errors(tmp_path: Path, index: object) -> None:
+    photos = scan(put_all(tmp_path, PLAIN))
+    with pytest.raises(ArgumentError, match=r"`photos\[\.\.\.\]` takes a position, a slice"):
+        photos[index]  # type: ignore[index]
+
+
+def test_repr_is_one_short_line(tmp_path: Path) -> None:
+    folder = sl.sample_scenes(tmp_path / "scenes", per_class=4)
+    (folder / "sea/broken.jpg").write_bytes(b"")
+    photos = scan(folder)
+    assert repr(photos) == "<Photos: 24 photos, 6 classes, 1 rejected>"
+    splits = sl.split(photos)
+    for result in (photos, sl.audit(photos), splits, decode(photos, 8)):
+        assert "\n" not in repr(result)
+        assert len(repr(result)) < 120
+    assert str(photos).splitlines()[0] == photos.summary
+    assert len(str(photos).splitlines()) == 9  # a summary, six classes, one rejected file
+
+
+def test_a_data_frame_of_photos(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    photos = scan(put_all(tmp_path, PLAIN))
+    table = photos.to_pandas()
+    assert list(table.columns) == ["path", "label", "split"]
+    assert table["path"].tolist() == list(photos.paths)
+    assert sorted(set(table["label"])) == list(photos.class_names)
+
+
+def test_without_pandas_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    photos = scan(put_all(tmp_path, PLAIN))
+    with pytest.raises(MissingExtraError, match=r"pip install pandas.*to_rows"):
+        photos.to_pandas()
+
+
+def test_photos_as_json_pickle_and_copy(tmp_path: Path) -> None:
+    photos = scan(put_all(tmp_path, PLAIN))
+    value = json.loads(json.dumps(photos.to_json(), allow_nan=False))
+    assert value["photos"] == photos.to_rows()
+    assert value["counts"] == photos.counts()
+    unpickled = pickle.loads(pickle.dumps(photos))  # noqa: S301
+    for again in (unpickled, copy.copy(photos), copy.deepcopy(photos)):
+        assert again.to_json() == photos.to_json()
+
+
+@pytest.mark.parametrize("folder", [None, 3, ["photos/"], b"photos/"])
+def test_a_folder_of_another_type(folder: object) -> None:
+    with pytest.raises(ArgumentError, match=r"`folder` must be a path.*Received.*Pass"):
+        scan(folder)  # type: ignore[arg-type]
+
+
+def test_html_is_escaped(tmp_path: Path) -> None:
     put_all(tmp_path, [*PLAIN, "<b>bold<b>/1.jpg"])
     (tmp_path / "sea/<script>.jpg").write_bytes(b"")
     page = scan(tmp_path)._repr_html_()
@@ -466,9 +590,9 @@ def test_what_a_notebook_shows_is_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_refusals_become_json(tmp_path: Path) -> None:
+def test_rejected_files_as_json(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     (tmp_path / "sea/0.jpg").write_bytes(b"")
-    (refusal,) = scan(tmp_path).refused
-    assert refusal.to_json() == {"path": "sea/0.jpg", "reason": "empty file", "detail": "0 bytes"}
-    assert str(refusal) == "sea/0.jpg: empty file (0 bytes)"
+    (rejection,) = scan(tmp_path).rejected
+    assert rejection.to_json() == {"path": "sea/0.jpg", "reason": "empty file", "detail": "0 bytes"}
+    assert str(rejection) == "sea/0.jpg: empty file (0 bytes)"

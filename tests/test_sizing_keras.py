@@ -1,4 +1,4 @@
-"""Sizing against Keras itself: every application, and networks drawn at random."""
+"""Sizing against Keras itself: every application, and random networks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from scenelearn import sizing
 from scenelearn._backend import keras
+from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import UnknownBackboneError
-from scenelearn.sizing._read import graph_of
-from scenelearn.sizing._unfilled import without_values
+from scenelearn.sizing._networks import build_application
+from scenelearn.sizing._reader import read_graph
 
 APPLICATIONS = sorted(
     name
@@ -24,13 +25,13 @@ APPLICATIONS = sorted(
 
 def compare_to_keras(model: Any, batch: int = 2) -> None:
     """Parameters, trainable parameters, and the shape of every layer's output."""
-    graph = graph_of(model)
+    graph = read_graph(model)
     inputs = tuple(tuple(size or 64 for size in shape) for shape in graph.input_shapes)
-    shapes = graph.shapes(*((batch, *shape) for shape in inputs))
+    shapes = graph.infer_shapes(*((batch, *shape) for shape in inputs))
     found = sizing.estimate(model, input_shape=inputs, batch_size=batch)
     assert found.n_parameters == model.count_params()
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    assert found.n_trainable == trainable
+    assert found.n_trainable_parameters == trainable
     outputs = [tuple(shapes[value]) for value in graph.outputs]
     assert all(agrees(*pair) for pair in zip(outputs, model.outputs, strict=True))
     by_name = {call.name: shapes[call.outputs[0]] for call in graph.calls}
@@ -50,18 +51,18 @@ def agrees(shape: tuple[int, ...], tensor: Any) -> bool:
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_application_equals_keras(name: str) -> None:
-    compare_to_keras(sizing.application(name))
+    compare_to_keras(build_application(name))
 
 
 def test_a_frozen_model_trains_nothing() -> None:
-    model = sizing.application("MobileNetV2", 64)
+    model = build_application("MobileNetV2", (64, 64, 3))
     model.trainable = False
-    assert sizing.estimate(model).n_trainable == 0
+    assert sizing.estimate(model).n_trainable_parameters == 0
     model.layers[-1].trainable = True
     assert sizing.estimate(model).n_parameters == model.count_params()
 
 
-def test_shared_layers_count_once_and_nested_models_are_taken_apart() -> None:
+def test_shared_layers_count_once_and_nested_models_are_expanded() -> None:
     layers = keras().layers
     x = layers.Input((8, 8, 4))
     shared = layers.Conv2D(4, 3, padding="same", name="shared")
@@ -69,15 +70,15 @@ def test_shared_layers_count_once_and_nested_models_are_taken_apart() -> None:
     model = keras().Model(x, layers.Add()([inner(shared(shared(x))), inner(x)]))
     found = sizing.estimate(model)
     assert found.n_parameters == model.count_params()
-    assert [row.name for row in found.rows] == [
+    assert [layer.name for layer in found.layers] == [
         "shared", "shared_1", f"inner/{inner.layers[0].name}", f"inner/{inner.layers[0].name}_1",
         model.layers[-1].name,
-    ] or sorted(row.name.split("/")[0] for row in found.rows) == sorted(
+    ] or sorted(layer.name.split("/")[0] for layer in found.layers) == sorted(
         ["shared", "shared_1", "inner", "inner", model.layers[-1].name]
     )  # fmt: skip
 
 
-def test_a_layer_of_ones_own_is_followed() -> None:
+def test_a_custom_layer_is_traced() -> None:
     class Block(keras().layers.Layer):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
@@ -106,18 +107,20 @@ def test_a_layer_of_ones_own_is_followed() -> None:
         ("mobilenet_v3_small_0.75", "MobileNetV3Small", 0.75),
     ],
 )
-def test_a_mobilenet_of_a_width_equals_keras(name: str, kind: str, width: float) -> None:
-    with without_values(keras()):
+def test_a_mobilenet_with_a_width_equals_keras(name: str, kind: str, width: float) -> None:
+    with deferred_initialization():
         theirs = getattr(keras().applications, kind)(
             weights=None, input_shape=(96, 96, 3), alpha=width
         )
-    assert sizing.estimate(sizing.application(name, 96)).n_parameters == theirs.count_params()
+    assert (
+        sizing.estimate(build_application(name, (96, 96, 3))).n_parameters == theirs.count_params()
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet50_0.5", "mobilenet_v2_0.0", "efficientnet_b0_1.0"])
-def test_a_width_that_no_network_has_is_refused(name: str) -> None:
+def test_a_width_that_the_network_does_not_have_is_rejected(name: str) -> None:
     with pytest.raises(UnknownBackboneError, match=rf"has no width .*Received: '{name}'.*_0\.35"):
-        sizing.application(name)
+        build_application(name)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny"])
@@ -125,11 +128,11 @@ def test_a_width_that_no_network_has_is_refused(name: str) -> None:
 def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
     import jax
 
-    model = sizing.application(name, 64)
+    model = build_application(name, (64, 64, 3))
     found = sizing.estimate(model)
     total = 0
-    for call in graph_of(model).calls:  # each product by itself, so that XLA counts nothing else
-        shapes = graph_of(model).shapes((1, 64, 64, 3))
+    for call in read_graph(model).calls:  # one product at a time, so that XLA counts nothing else
+        shapes = read_graph(model).infer_shapes((1, 64, 64, 3))
         layer = call.layer
         if isinstance(layer, sizing.Dense):
             shape = shapes[call.inputs[0]]
@@ -144,8 +147,8 @@ def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
             kernel = layer.weights(shape)[0].shape
             groups = shape[-1] if isinstance(layer, sizing.DepthwiseConv2D) else layer.groups
             kernel = (*kernel[:2], shape[-1] // groups, shapes[call.outputs[0]][-1])
-            # taps that fall onto padding are left out by XLA and counted by hand: "valid" on a
-            # map padded before has the same outputs and no such taps
+            # XLA leaves out taps on padding, sizing counts them: "valid" on an input padded
+            # beforehand has the same outputs and no such taps
             out = shapes[call.outputs[0]]
             padded = tuple(
                 (n - 1) * stride + width
@@ -165,15 +168,15 @@ def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
     assert found.n_multiply_adds == pytest.approx(total, rel=0.02)
 
 
-# Networks drawn at random
+# Random networks
 
 
 def image_network(draw: Any) -> Any:
     layers = keras().layers
-    with without_values(keras()):
+    with deferred_initialization():
         x = inputs = layers.Input((draw(st.integers(9, 20)), draw(st.integers(9, 20)), 4))
         for _ in range(draw(st.integers(1, 6))):
-            x = _drawn(draw, layers, x)
+            x = _random_layer(draw, layers, x)
         if draw(st.booleans()):
             x = layers.Flatten()(x)
             x = layers.Dense(draw(st.integers(1, 9)), use_bias=draw(st.booleans()))(x)
@@ -183,7 +186,7 @@ def image_network(draw: Any) -> Any:
 _KINDS = ["conv", "depth", "separable", "transposed", "pool", "norm", "merge", "pad", "move"]
 
 
-def _drawn(draw: Any, layers: Any, x: Any) -> Any:
+def _random_layer(draw: Any, layers: Any, x: Any) -> Any:
     small = min(x.shape[1:3])
     kind = draw(st.sampled_from(_KINDS))
     kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -235,7 +238,7 @@ def test_random_image_networks_equal_keras(data: st.DataObject) -> None:
 
 def sequence_network(draw: Any) -> Any:
     layers = keras().layers
-    with without_values(keras()):
+    with deferred_initialization():
         if draw(st.booleans()):
             inputs = layers.Input((draw(st.integers(4, 9)),), dtype="int32")
             x = layers.Embedding(20, draw(st.integers(1, 6)))(inputs)

@@ -1,4 +1,4 @@
-"""Receptive fields against what gradients say: which inputs an output element depends on."""
+"""Receptive fields against gradients: which inputs an output element depends on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from scenelearn import sizing
 from scenelearn._backend import keras
+from scenelearn.sizing._networks import build_application
 
 LENGTH = 121
 
@@ -59,9 +60,9 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_field_is_what_the_output_depends_on(name: str) -> None:
+def test_the_receptive_field_is_what_the_output_depends_on(name: str) -> None:
     model = NETWORKS[name]()
-    field = sizing.estimate(model).rows[-1].receptive_field
+    field = sizing.estimate(model).layers[-1].receptive_field
     n_out = model.output_shape[1]
 
     def seen(place: int) -> tuple[int, int]:
@@ -83,9 +84,9 @@ def test_a_field_is_what_the_output_depends_on(name: str) -> None:
             assert (first, last) == (center - reach, center + reach)
 
 
-def test_the_textbook_network_sees_fifteen_pixels_eight_apart() -> None:
+def test_the_textbook_network_has_fields_of_fifteen_pixels_with_stride_eight() -> None:
     layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
-    rows = sizing.estimate(layers, input_shape=(200, 300, 3)).rows
+    rows = sizing.estimate(layers, input_shape=(200, 300, 3)).layers
     assert [row.receptive_field.size for row in rows] == [(3, 3), (7, 7), (15, 15)]
     assert rows[-1].receptive_field.stride == (8, 8)
     # "same" pads an even height at the bottom only; 25 after 50 rows, and 38 after 75 columns,
@@ -93,30 +94,32 @@ def test_the_textbook_network_sees_fifteen_pixels_eight_apart() -> None:
     assert rows[-1].receptive_field.start == (7.0, 3.0)
 
 
-def test_rectangular_windows_have_a_field_each_axis() -> None:
-    (row,) = sizing.estimate([sizing.Conv2D(4, (1, 5), strides=(1, 2))], input_shape=(9, 9, 3)).rows
+def test_rectangular_windows_have_one_field_per_axis() -> None:
+    (row,) = sizing.estimate(
+        [sizing.Conv2D(4, (1, 5), strides=(1, 2))], input_shape=(9, 9, 3)
+    ).layers
     assert row.receptive_field == sizing.ReceptiveField(size=(1, 5), stride=(1, 2), start=(0.0, 2))
 
 
-def test_known_networks_have_the_published_fields() -> None:
+def test_known_networks_have_the_published_receptive_fields() -> None:
     """Araujo, Norris and Sim (2019), table 1: VGG16 212 at stride 32, ResNet50 483."""
     for name, layer, size in (("VGG16", "block5_pool", 212), ("ResNet50", "conv5_block3_out", 483)):
-        model = sizing.application(name, 224)
-        row = next(row for row in sizing.estimate(model).rows if row.name.endswith(layer))
+        model = build_application(name, (224, 224, 3))
+        row = next(row for row in sizing.estimate(model).layers if row.name.endswith(layer))
         assert row.receptive_field.size == (size, size)
         assert row.receptive_field.stride == (32, 32)
 
 
-def test_what_sees_no_window_has_no_field() -> None:
+def test_layers_that_depend_on_the_whole_input_have_no_field() -> None:
     layers = keras().layers
     x = inputs = layers.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="conv")(x)
     gate = layers.Reshape((1, 1, 4))(layers.GlobalAveragePooling2D(name="pooled")(x))
     x = layers.Multiply(name="gated")([x, gate])
     model = keras().Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
-    fields = {row.name: row.receptive_field for row in sizing.estimate(model).rows}
+    fields = {row.name: row.receptive_field for row in sizing.estimate(model).layers}
     assert fields["pooled"] is None
     assert fields["head"] is None
     assert fields["gated"].size == fields["conv"].size == (3, 3)
     sequence = [sizing.LSTM(4, return_sequences=True)]
-    assert sizing.estimate(sequence, input_shape=(9, 3)).rows[0].receptive_field is None
+    assert sizing.estimate(sequence, input_shape=(9, 3)).layers[0].receptive_field is None

@@ -1,4 +1,4 @@
-"""The XLA rule against XLA: small networks compiled here, all others by `nox -s memory`."""
+"""method="xla" against XLA: small networks are compiled here, all others by `nox -s memory`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import pytest
 
 from scenelearn import sizing
 from scenelearn._backend import keras
-from scenelearn.sizing._unfilled import without_values
+from scenelearn._keras_internals import deferred_initialization
+from scenelearn.sizing._networks import build_application
 
 pytestmark = pytest.mark.skipif(
-    keras().backend.backend() != "jax", reason="the rule is XLA's on the JAX backend"
+    keras().backend.backend() != "jax", reason="method='xla' models the JAX backend"
 )
 
 if keras().backend.backend() == "jax":
-    from tests.bench.memory import estimated, freeze, lowered, networks, plan_in, plan_of, planned
+    from tests.bench.memory import (
+        estimate_case,
+        freeze,
+        lower_step,
+        networks,
+        parse_plan,
+        plan_of,
+        planned_bytes,
+    )
 
 
 def residual() -> Any:
@@ -52,24 +61,24 @@ def mobile() -> Any:
     "step", ["predict", "train sgd_momentum", "train adam", "head sgd_momentum"]
 )
 def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str) -> None:
-    with without_values(keras()):
+    with deferred_initialization():
         model = make()
     if step.startswith("head"):
         freeze(model)
-    real = planned(model, batch, step)["total_bytes"]
-    found = estimated(model, {"batch": batch, "step": step})["estimated_bytes"]
+    real = planned_bytes(model, batch, step)["total_bytes"]
+    found = estimate_case(model, {"batch_size": batch, "step": step})["estimated_bytes"]
     assert found == pytest.approx(real, rel=0.05)
 
 
-def test_network_that_looks_at_mirror_images_too() -> None:
+def test_a_network_with_horizontal_flip_test_time_augmentation() -> None:
     layers = keras().layers
-    with without_values(keras()):
+    with deferred_initialization():
         network = mobile()
         x = layers.Input((48, 48, 16))
         mean = layers.Average()([network(x), network(keras().ops.flip(x, axis=2))])
         model = keras().Model(x, layers.Dense(6)(mean))
-    real = planned(model, 8, "predict")["total_bytes"]
-    found = estimated(model, {"batch": 8, "step": "predict"})["estimated_bytes"]
+    real = planned_bytes(model, 8, "predict")["total_bytes"]
+    found = estimate_case(model, {"batch_size": 8, "step": "predict"})["estimated_bytes"]
     assert found == pytest.approx(real, rel=0.05)
     once, twice = (sizing.estimate(one) for one in (network, model))
     assert twice.n_parameters == once.n_parameters + 10 * 6 + 6
@@ -97,12 +106,12 @@ def test_network_that_looks_at_mirror_images_too() -> None:
     ],
 )
 def test_known_networks(name: str, step: str, within: float) -> None:
-    with without_values(keras()):
+    with deferred_initialization():
         model = networks()[name](64)
     if step.startswith("head"):
         freeze(model)
-    real = planned(model, 8, step)["total_bytes"]
-    found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
+    real = planned_bytes(model, 8, step)["total_bytes"]
+    found = estimate_case(model, {"batch_size": 8, "step": step})["estimated_bytes"]
     assert found == pytest.approx(real, rel=within)
 
 
@@ -139,67 +148,69 @@ def between(name: str) -> Any:
 @pytest.mark.parametrize("name", BEYOND)
 def test_layers_beyond_the_known_networks(name: str) -> None:
     for step in ("predict", "train sgd_momentum"):
-        with without_values(keras()):
+        with deferred_initialization():
             model = between(name)
-        real = planned(model, 8, step)["total_bytes"]
-        found = estimated(model, {"batch": 8, "step": step})["estimated_bytes"]
+        real = planned_bytes(model, 8, step)["total_bytes"]
+        found = estimate_case(model, {"batch_size": 8, "step": step})["estimated_bytes"]
         assert found == pytest.approx(real, rel=BEYOND[name][0]), step
 
 
 @pytest.mark.parametrize("step", ["predict", "train adam", "head sgd_momentum"])
-def test_the_dumped_plan_is_the_compiled_ones(step: str, tmp_path: Path) -> None:
-    with without_values(keras()):
+def test_the_dumped_plan_equals_the_compiled_plan(step: str, tmp_path: Path) -> None:
+    with deferred_initialization():
         model = mobile()
     if step.startswith("head"):
         freeze(model)
-    compiled = lowered(model, 8, step)[0].compile(compiler_options={"xla_dump_to": str(tmp_path)})
+    compiled = lower_step(model, 8, step)[0].compile(
+        compiler_options={"xla_dump_to": str(tmp_path)}
+    )
     (dumped,) = tmp_path.glob("*-buffer-assignment.txt")
-    assert plan_in(dumped.read_text()) == plan_of(compiled)
+    assert parse_plan(dumped.read_text()) == plan_of(compiled)
 
 
 def test_the_textbook_prediction_is_exact() -> None:
     layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
-    found = sizing.estimate(layers, input_shape=(200, 300, 3), rule="xla")
+    found = sizing.estimate(layers, input_shape=(200, 300, 3), method="xla")
     arguments = 3_613_600 + 200 * 300 * 3 * 4
     assert found.prediction_bytes == arguments + 1_520_000 + 9_000_000
 
 
-def test_memory_is_affine_in_the_batch() -> None:
-    model = sizing.application("MobileNetV2", 64)
-    need = [sizing.estimate(model, batch_size=n, rule="xla").training_bytes for n in (16, 32, 48)]
+def test_memory_is_affine_in_the_batch_size() -> None:
+    model = build_application("MobileNetV2", (64, 64, 3))
+    need = [sizing.estimate(model, batch_size=n, method="xla").training_bytes for n in (16, 32, 48)]
     assert need[2] - need[1] == pytest.approx(need[1] - need[0], rel=0.05)
 
 
-def test_a_batch_of_thousands_costs_no_memory_to_size() -> None:
-    model = sizing.application("ResNet50")
+def test_estimating_a_batch_of_thousands_takes_little_memory() -> None:
+    model = build_application("ResNet50")
     tracemalloc.start()
     start = time.perf_counter()
-    found = sizing.estimate(model, batch_size=4096, optimizer="adam", rule="xla")
+    found = sizing.estimate(model, batch_size=4096, optimizer="adam", method="xla")
     seconds = time.perf_counter() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.training_bytes > 10**11
     assert peak < 200 * 2**20
-    assert seconds < 60  # some hundreds of milliseconds where nobody traces memory
+    assert seconds < 60  # some hundreds of milliseconds without tracemalloc
 
 
-def test_a_process_takes_more_than_the_plan() -> None:
+def test_a_process_needs_more_than_the_plan() -> None:
     layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
     layers += [sizing.GlobalAveragePooling2D(), sizing.Dense(10, activation="softmax")]
-    found = sizing.estimate(layers, input_shape=(200, 300, 3), batch_size=50, rule="xla")
-    # measured: 1,426 MB, since one call of XLA's library keeps all maps to itself
+    found = sizing.estimate(layers, input_shape=(200, 300, 3), batch_size=50, method="xla")
+    # measured: 1,426 MB, since one library call of XLA holds all activations
     assert found.prediction_bytes < 40e6
     assert 1_426e6 < found.prediction_resident_bytes < 2 * 1_426e6
     assert found.training_resident_bytes > 2 * found.training_bytes
-    assert "a process that trains, at most" in found.table()
-    paper = sizing.estimate(layers, input_shape=(200, 300, 3))
-    assert paper.prediction_resident_bytes is paper.training_resident_bytes is None
+    assert "process memory for training, at most" in str(found)
+    textbook = sizing.estimate(layers, input_shape=(200, 300, 3))
+    assert textbook.prediction_resident_bytes is textbook.training_resident_bytes is None
 
 
 def test_the_parts_add_up_and_the_peak_is_named() -> None:
-    model = sizing.application("ResNet50", 64)
-    found = sizing.estimate(model, batch_size=8, optimizer="adam", rule="xla")
+    model = build_application("ResNet50", (64, 64, 3))
+    found = sizing.estimate(model, batch_size=8, optimizer="adam", method="xla")
     assert found.training.parameters == 4 * model.count_params()
     assert found.training_bytes == found.training.total
-    assert found.training_peak_at in {row.name for row in found.rows}
-    assert {moment.phase for moment in found.training_moments} >= {"forward", "backward"}
+    assert found.training_peak_layer in {layer.name for layer in found.layers}
+    assert {point.phase for point in found.training_timeline} >= {"forward", "backward"}

@@ -1,24 +1,32 @@
-"""The sides of the photos: the documented rule, stability, and every promise around it."""
+"""Splits: the documented rule, stability when photos come and go, and small classes."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from scenelearn.data import Photos, Splits, scan, split
-from scenelearn.errors import ArgumentError, TooFewClassesError, TooFewPhotosError
+import scenelearn as sl
+from scenelearn.data import Photos, Splits, folds, scan, split
+from scenelearn.errors import (
+    ArgumentError,
+    PathMissingError,
+    TooFewClassesError,
+    TooFewPhotosError,
+)
 
-SIDES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 def made_up(
-    counts: dict[str, int], *, start: int = 0, sides: dict[str, str] | None = None
+    counts: dict[str, int], *, start: int = 0, given: dict[str, str] | None = None
 ) -> Photos:
     """Photos without files: photo k of all has the hash of k."""
     names = tuple(sorted(counts))
@@ -30,7 +38,7 @@ def made_up(
         labels=labels,
         class_names=names,
         hashes=tuple(hashed(n) for n in numbers),
-        sides=tuple((sides or {}).get(names[k], "") for k in labels),
+        splits=tuple((given or {}).get(names[k], "") for k in labels),
     )
 
 
@@ -46,36 +54,36 @@ def chosen(photos: Photos, positions: list[int], class_names: tuple[str, ...] = 
         labels=photos.labels[positions],
         class_names=class_names or photos.class_names,
         hashes=tuple(photos.hashes[k] for k in positions),
-        sides=tuple(photos.sides[k] for k in positions),
+        splits=tuple(photos.splits[k] for k in positions),
     )
 
 
 def u_of(content_hash: bytes, seed: int) -> float:
-    """The rule as documented, computed anew."""
+    """The documented rule, implemented a second time."""
     key = hashlib.sha256(str(seed).encode("ascii")).digest()
     digest = hashlib.blake2b(content_hash, digest_size=8, key=key).digest()
     return int.from_bytes(digest, "little") / 2**64
 
 
-def side_by_rule(u: float, validation: float, test: float) -> str:
+def split_by_rule(u: float, validation: float, test: float) -> str:
     if u < test:
         return "test"
     return "validation" if u < test + validation else "train"
 
 
-def sides_of(splits: Splits) -> list[str]:
-    """The side of each photo; each photo is on exactly one."""
-    sides = [""] * len(splits.photos)
-    for side in SIDES:
-        for k in getattr(splits, side):
-            assert sides[k] == ""
-            sides[k] = side
-    assert "" not in sides
-    return sides
+def splits_of(splits: Splits) -> list[str]:
+    """The split of each photo; each photo is in exactly one."""
+    assigned = [""] * len(splits.photos)
+    for name in SPLITS:
+        for k in getattr(splits, name):
+            assert assigned[k] == ""
+            assigned[k] = name
+    assert "" not in assigned
+    return assigned
 
 
-def side_by_hash(splits: Splits) -> dict[bytes, str]:
-    return dict(zip(splits.photos.hashes, sides_of(splits), strict=True))
+def split_by_hash(splits: Splits) -> dict[bytes, str]:
+    return dict(zip(splits.photos.hashes, splits_of(splits), strict=True))
 
 
 # The rule
@@ -83,35 +91,35 @@ def side_by_hash(splits: Splits) -> dict[bytes, str]:
 
 @pytest.mark.parametrize("seed", [0, 1, 12345678901234567890])
 @pytest.mark.parametrize(("validation", "test"), [(0.15, 0.15), (0.3, 0.1), (0.05, 0.6)])
-def test_sides_follow_the_documented_rule(seed: int, validation: float, test: float) -> None:
+def test_splits_follow_the_documented_rule(seed: int, validation: float, test: float) -> None:
     photos = made_up({"a": 200, "b": 300})
-    splits = split(photos, validation, test, seed)
-    expected = [side_by_rule(u_of(h, seed), validation, test) for h in photos.hashes]
-    assert sides_of(splits) == expected
+    splits = split(photos, validation=validation, test=test, seed=seed)
+    expected = [split_by_rule(u_of(h, seed), validation, test) for h in photos.hashes]
+    assert splits_of(splits) == expected
 
 
 def test_defaults_are_15_percent_each_and_seed_0() -> None:
     photos = made_up({"a": 200, "b": 300})
-    expected = [side_by_rule(u_of(h, 0), 0.15, 0.15) for h in photos.hashes]
-    assert sides_of(split(photos)) == expected
+    expected = [split_by_rule(u_of(h, 0), 0.15, 0.15) for h in photos.hashes]
+    assert splits_of(split(photos)) == expected
 
 
 def test_positions_are_ascending_int64() -> None:
     splits = split(made_up({"a": 50, "b": 50}))
-    for side in SIDES:
-        positions = getattr(splits, side)
+    for name in SPLITS:
+        positions = getattr(splits, name)
         assert positions.dtype == np.int64
         assert (np.diff(positions) > 0).all()
 
 
-def test_shares_are_the_asked_ones_up_to_chance() -> None:
+def test_fractions_are_the_requested_ones_up_to_chance() -> None:
     n = 10_000
     photos = made_up({"a": n, "b": n})
     splits = split(photos, validation=0.2, test=0.1)
     for k in range(2):
-        for side, share in (("validation", 0.2), ("test", 0.1), ("train", 0.7)):
-            got = (photos.labels[getattr(splits, side)] == k).sum()
-            assert abs(got - n * share) < 4 * (n * share * (1 - share)) ** 0.5
+        for name, fraction in (("validation", 0.2), ("test", 0.1), ("train", 0.7)):
+            got = (photos.labels[getattr(splits, name)] == k).sum()
+            assert abs(got - n * fraction) < 4 * (n * fraction * (1 - fraction)) ** 0.5
 
 
 def test_another_seed_draws_independently() -> None:
@@ -123,46 +131,46 @@ def test_another_seed_draws_independently() -> None:
 
 def test_the_same_seed_draws_the_same() -> None:
     photos = made_up({"a": 50, "b": 50})
-    assert sides_of(split(photos, seed=7)) == sides_of(split(photos, seed=7))
+    assert splits_of(split(photos, seed=7)) == splits_of(split(photos, seed=7))
 
 
 # Stability
 
 
-def test_a_photo_keeps_its_side_when_others_are_added_or_removed() -> None:
+def test_a_photo_keeps_its_split_when_others_are_added_or_removed() -> None:
     photos = made_up({"a": 300, "b": 300})
-    before = side_by_hash(split(photos))
+    before = split_by_hash(split(photos))
     fewer = chosen(photos, list(range(0, 600, 2)))
     more = made_up({"a": 300, "b": 300, "c": 400})
     for other in (fewer, more):
-        after = side_by_hash(split(other))
+        after = split_by_hash(split(other))
         shared = before.keys() & after.keys()
         assert len(shared) >= 300
         assert all(before[h] == after[h] for h in shared)
 
 
-def test_a_photo_keeps_its_side_when_it_moves_to_another_class_or_place() -> None:
+def test_a_photo_keeps_its_split_when_it_moves_to_another_class_or_place() -> None:
     photos = made_up({"a": 300, "b": 300})
     shuffled = chosen(photos, np.random.default_rng(0).permutation(600).tolist())
     renamed = chosen(photos, list(range(600)), class_names=("zoo", "yard"))
     for other in (shuffled, renamed):
-        assert side_by_hash(split(other)) == side_by_hash(split(photos))
+        assert split_by_hash(split(other)) == split_by_hash(split(photos))
 
 
-def test_files_keep_their_side_when_the_folder_changes(tmp_path: Path) -> None:
+def test_files_keep_their_split_when_the_folder_changes(tmp_path: Path) -> None:
     for k in range(40):
         pixels = np.random.default_rng(k).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         file = tmp_path / f"{'ab'[k % 2]}/{k}.png"
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(file)
-    before = side_by_hash(split(scan(tmp_path), 0.3, 0.3))
+    before = split_by_hash(split(scan(tmp_path), validation=0.3, test=0.3))
     for k in range(0, 40, 7):
         file = tmp_path / f"{'ab'[k % 2]}/{k}.png"
         file.rename(file.with_name(f"renamed {k}.jpeg"))
     (tmp_path / "a/2.png").unlink()
     (tmp_path / "b/3.png").rename(tmp_path / "a/3.png")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a/new.png")
-    after = side_by_hash(split(scan(tmp_path), 0.3, 0.3))
+    after = split_by_hash(split(scan(tmp_path), validation=0.3, test=0.3))
     shared = before.keys() & after.keys()
     assert len(shared) == 39
     assert all(before[h] == after[h] for h in shared)
@@ -178,38 +186,38 @@ def test_identical_files_stay_together(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for k, data in enumerate(content[:20] if name == "a" else content[10:]):
-            for copy in range(3):
-                (tmp_path / f"{name}/{k}-{copy}.png").write_bytes(data)
+            for number in range(3):
+                (tmp_path / f"{name}/{k}-{number}.png").write_bytes(data)
     splits = split(scan(tmp_path))
     on: dict[bytes, set[str]] = {}
-    for h, side in zip(splits.photos.hashes, sides_of(splits), strict=True):
-        on.setdefault(h, set()).add(side)
+    for h, name in zip(splits.photos.hashes, splits_of(splits), strict=True):
+        on.setdefault(h, set()).add(name)
     assert len(on) == 30
-    assert all(len(sides) == 1 for sides in on.values())
+    assert all(len(names) == 1 for names in on.values())
 
 
 # Small classes
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_every_class_is_on_every_side_even_with_three_photos(seed: int) -> None:
+def test_every_class_is_in_every_split_even_with_three_photos(seed: int) -> None:
     photos = made_up({"a": 3, "b": 4, "c": 200})
     splits = split(photos, seed=seed)
-    for row in splits.to_rows():
-        assert min(row[side] for side in SIDES) >= 1
-    sides_of(splits)
+    for row in splits.class_counts():
+        assert min(row[name] for name in SPLITS) >= 1
+    splits_of(splits)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_only_as_many_photos_are_moved_as_are_needed(seed: int) -> None:
+def test_no_more_photos_are_moved_than_needed(seed: int) -> None:
     photos = made_up({"a": 3, "b": 200})
     splits = split(photos, seed=seed)
     u = [u_of(h, seed) for h in photos.hashes]
-    got, drawn = sides_of(splits), [side_by_rule(value, 0.15, 0.15) for value in u]
+    got, drawn = splits_of(splits), [split_by_rule(value, 0.15, 0.15) for value in u]
     assert got[3:] == drawn[3:]
     moved = [k for k in range(3) if got[k] != drawn[k]]
-    assert sorted(got[k] for k in moved) == sorted(set(SIDES) - set(drawn[:3]))
-    for k in moved:  # it was spared by a side that has others, and lay nearest there
+    assert sorted(got[k] for k in moved) == sorted(set(SPLITS) - set(drawn[:3]))
+    for k in moved:  # its split has others left, and it is the nearest of them
         mates = [u[j] for j in range(3) if drawn[j] == drawn[k]]
         assert len(mates) > 1
         if drawn[k] == "train" and len(moved) == 1:
@@ -218,14 +226,14 @@ def test_only_as_many_photos_are_moved_as_are_needed(seed: int) -> None:
         assert [got[k] for k in np.argsort(u[:3])] == ["test", "validation", "train"]
 
 
-def test_copies_move_together_in_a_small_class() -> None:
+def test_duplicates_move_together_in_a_small_class() -> None:
     photos = made_up({"a": 3, "b": 50})
     photos = chosen(photos, [0, 0, 0, 1, 1, 2, *range(3, 53)])
     for seed in range(20):
         splits = split(photos, seed=seed)
-        sides = sides_of(splits)
-        assert len({*sides[:3]}) == len({*sides[3:5]}) == 1
-        assert {*sides[:6]} == set(SIDES)
+        assigned = splits_of(splits)
+        assert len({*assigned[:3]}) == len({*assigned[3:5]}) == 1
+        assert {*assigned[:6]} == set(SPLITS)
 
 
 def test_too_few_photos_names_the_class_and_says_what_to_do() -> None:
@@ -233,75 +241,124 @@ def test_too_few_photos_names_the_class_and_says_what_to_do() -> None:
         split(made_up({"large": 50, "tiny": 2}))
 
 
-def test_copies_do_not_count_as_different_photos() -> None:
+def test_duplicates_do_not_count_as_different_photos() -> None:
     photos = made_up({"large": 50, "tiny": 2})
     with pytest.raises(TooFewPhotosError, match="2 in '/photos'"):
         split(chosen(photos, [*range(50), 50, 50, 50, 51]))
 
 
-def test_too_few_classes_names_the_one() -> None:
-    with pytest.raises(TooFewClassesError, match=r"only 'sea' in '/photos'.*side by side"):
+def test_too_few_classes_names_the_only_class() -> None:
+    with pytest.raises(TooFewClassesError, match=r"only 'sea' in '/photos'.*named after the class"):
         split(made_up({"sea": 50}))
 
 
-# Sides that the folders give
+# Without validation
 
 
-def with_sides(photos: Photos, sides: list[str]) -> Photos:
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_without_validation_there_are_train_and_test_only(zero: float) -> None:
+    photos = made_up({"a": 200, "b": 2})
+    splits = split(photos, validation=zero, test=0.2, seed=3)
+    assert len(splits.validation) == 0
+    assert len(splits) == 202
+    assert all(row["train"] and row["test"] for row in splits.class_counts())
+    with_validation = split(made_up({"a": 200, "b": 20}), validation=0.1, test=0.2, seed=3)
+    expected = with_validation.test[with_validation.test < 200]  # the class "b" is too small
+    np.testing.assert_array_equal(splits.test[splits.test < 200], expected)
+    assert "0 validation" in repr(splits)
+
+
+def test_fit_needs_validation_photos() -> None:
+    splits = split(made_up({"a": 50, "b": 50}), validation=0)
+    with pytest.raises(ArgumentError, match=r"`splits` must have validation photos.*0 validation"):
+        sl.fit(splits)
+
+
+def test_without_validation_an_assigned_validation_split_is_kept() -> None:
+    photos = with_splits(made_up({"a": 30, "b": 30}), ["validation"] * 5 + [""] * 55)
+    splits = split(photos, validation=0)
+    assert splits.validation.tolist() == [0, 1, 2, 3, 4]
+
+
+# Paths and other types
+
+
+def test_a_path_is_scanned_first(tmp_path: Path) -> None:
+    folder = sl.sample_scenes(tmp_path / "scenes", per_class=4)
+    expected = split(scan(folder), seed=1)
+    for photos in (folder, str(folder)):
+        assert split(photos, seed=1).to_json() == expected.to_json()
+        assert [len(part.test) for part in folds(photos, 3)] == [8, 8, 8]
+    with pytest.raises(PathMissingError, match="does not exist"):
+        split(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("photos", [None, 3, ["a/1.jpg"], b"photos/", np.zeros((2, 8, 8, 3))])
+def test_photos_of_another_type(photos: object) -> None:
+    for function in (split, folds):
+        message = rf"`photos` must be the result of `scan`.*{type(photos).__name__}.*sl\.scan"
+        with pytest.raises(ArgumentError, match=message):
+            function(photos)  # type: ignore[arg-type, operator]
+
+
+# Splits that the folders assign
+
+
+def with_splits(photos: Photos, given: list[str]) -> Photos:
     return Photos(
         folder=photos.folder,
         paths=photos.paths,
         labels=photos.labels,
         class_names=photos.class_names,
         hashes=photos.hashes,
-        sides=tuple(sides),
+        splits=tuple(given),
     )
 
 
-def test_a_given_test_folder_is_kept_and_only_validation_is_drawn() -> None:
+def test_an_assigned_test_split_is_kept_and_only_validation_is_drawn() -> None:
     given = ["train", "train", "test"] * 200
-    photos = with_sides(made_up({"a": 300, "b": 300}), given)
+    photos = with_splits(made_up({"a": 300, "b": 300}), given)
     splits = split(photos, validation=0.25)
     expected = [
-        "test" if side == "test" else "validation" if u_of(h, 0) < 0.25 else "train"
-        for h, side in zip(photos.hashes, given, strict=True)
+        "test" if name == "test" else "validation" if u_of(h, 0) < 0.25 else "train"
+        for h, name in zip(photos.hashes, given, strict=True)
     ]
-    assert sides_of(splits) == expected
+    assert splits_of(splits) == expected
 
 
-def test_a_given_validation_folder_is_kept_and_only_test_is_drawn() -> None:
+def test_an_assigned_validation_split_is_kept_and_only_test_is_drawn() -> None:
     given = ["train", "", "validation"] * 200
-    photos = with_sides(made_up({"a": 300, "b": 300}), given)
+    photos = with_splits(made_up({"a": 300, "b": 300}), given)
     expected = [
-        "validation" if side == "validation" else "test" if u_of(h, 3) < 0.1 else "train"
-        for h, side in zip(photos.hashes, given, strict=True)
+        "validation" if name == "validation" else "test" if u_of(h, 3) < 0.1 else "train"
+        for h, name in zip(photos.hashes, given, strict=True)
     ]
-    assert sides_of(split(photos, test=0.1, seed=3)) == expected
+    assert splits_of(split(photos, test=0.1, seed=3)) == expected
 
 
-def test_three_given_sides_are_kept_as_they_are() -> None:
-    given = list(SIDES) * 20
-    photos = with_sides(made_up({"a": 30, "b": 30}), given)
-    assert sides_of(split(photos)) == given
-    assert sides_of(split(photos, seed=9)) == given
+def test_three_assigned_splits_are_kept() -> None:
+    given = list(SPLITS) * 20
+    photos = with_splits(made_up({"a": 30, "b": 30}), given)
+    assert splits_of(split(photos)) == given
+    assert splits_of(split(photos, seed=9)) == given
 
 
-def test_a_class_that_a_given_test_folder_lacks_gets_one_from_training() -> None:
-    photos = with_sides(made_up({"a": 30, "b": 30}), ["test"] * 5 + ["train"] * 55)
+def test_a_class_that_the_test_folder_lacks_gets_a_photo_from_training() -> None:
+    photos = with_splits(made_up({"a": 30, "b": 30}), ["test"] * 5 + ["train"] * 55)
     splits = split(photos)
-    sides = sides_of(splits)
-    assert sides[:5] == ["test"] * 5
+    assigned = splits_of(splits)
+    assert assigned[:5] == ["test"] * 5
     u = [u_of(h, 0) for h in photos.hashes]
-    of_b = [k for k in range(30, 60) if sides[k] == "test"]
+    of_b = [k for k in range(30, 60) if assigned[k] == "test"]
     assert len(of_b) == 1
-    assert "test" not in sides[5:30]
-    in_the_largest_side = [k for k in range(30, 60) if u[k] >= 0.15]
-    assert of_b == [min(in_the_largest_side, key=u.__getitem__)]
+    assert "test" not in assigned[5:30]
+    in_the_largest_split = [k for k in range(30, 60) if u[k] >= 0.15]
+    assert of_b == [min(in_the_largest_split, key=u.__getitem__)]
 
 
-def test_photos_in_a_test_folder_cannot_train() -> None:
-    photos = with_sides(made_up({"a": 30, "b": 30}), ["test"] * 60)
-    with pytest.raises(TooFewPhotosError, match=r"'a'.*Received: 0.*test folders not counted"):
+def test_photos_in_a_test_folder_are_never_trained_on() -> None:
+    photos = with_splits(made_up({"a": 30, "b": 30}), ["test"] * 60)
+    with pytest.raises(TooFewPhotosError, match=r"'a'.*Received: 0.*not counting its test photos"):
         split(photos)
 
 
@@ -309,45 +366,71 @@ def test_photos_in_a_test_folder_cannot_train() -> None:
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan"), "0.15", None, True])
-def test_shares_out_of_range(name: str, share: object) -> None:
-    with pytest.raises(ArgumentError, match=rf"`{name}` must be a share.*Received: {name}=.*Pass"):
-        split(made_up({"a": 50, "b": 50}), **{name: share})  # type: ignore[arg-type]
+@pytest.mark.parametrize("fraction", [1, -0.1, 1.5, float("nan"), "0.15", None, True])
+def test_fractions_out_of_range(name: str, fraction: object) -> None:
+    with pytest.raises(
+        ArgumentError, match=rf"`{name}` must be a fraction.*Received: {name}=.*Pass"
+    ):
+        split(made_up({"a": 50, "b": 50}), **{name: fraction})  # type: ignore[arg-type]
 
 
-def test_shares_that_leave_nothing_to_train_on() -> None:
+def test_fractions_that_leave_nothing_to_train_on() -> None:
     with pytest.raises(ArgumentError, match=r"validation=0\.5, test=0\.5.*Lower one"):
-        split(made_up({"a": 50, "b": 50}), 0.5, 0.5)
+        split(made_up({"a": 50, "b": 50}), validation=0.5, test=0.5)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True])
 def test_seeds_out_of_range(seed: object) -> None:
-    with pytest.raises(ArgumentError, match=r"`seed` must be a whole number.*Received: seed="):
+    with pytest.raises(ArgumentError, match=r"`seed` must be an integer.*Received: seed="):
         split(made_up({"a": 50, "b": 50}), seed=seed)  # type: ignore[arg-type]
 
 
-# What it offers
+# The result
 
 
-def test_rows_and_json_hold_the_split() -> None:
+def test_rows_and_json_contain_the_splits() -> None:
     splits = split(made_up({"a": 50, "b": 60}), validation=0.2, test=0.1, seed=4)
-    assert [row["class"] for row in splits.to_rows()] == ["a", "b"]
-    assert [sum(row[side] for side in SIDES) for row in splits.to_rows()] == [50, 60]
+    assert [row["label"] for row in splits.class_counts()] == ["a", "b"]
+    assert [sum(row[name] for name in SPLITS) for row in splits.class_counts()] == [50, 60]
     data = json.loads(json.dumps(splits.to_json(), allow_nan=False))
-    assert (data["seed"], data["validation_share"], data["test_share"]) == (4, 0.2, 0.1)
-    for side in SIDES:
-        positions = getattr(splits, side)
-        assert [entry["path"] for entry in data[side]] == [
+    assert (data["seed"], data["validation_fraction"], data["test_fraction"]) == (4, 0.2, 0.1)
+    for name in SPLITS:
+        positions = getattr(splits, name)
+        assert [entry["path"] for entry in data[name]] == [
             splits.photos.paths[k] for k in positions
         ]
-        assert [bytes.fromhex(entry["hash"]) for entry in data[side]] == [
+        assert [bytes.fromhex(entry["hash"]) for entry in data[name]] == [
             splits.photos.hashes[k] for k in positions
         ]
-    n = [len(getattr(splits, side)) for side in SIDES]
-    assert str(splits) == f"{n[0]} photos to train, {n[1]} to validate, {n[2]} to test"
+    n = [len(getattr(splits, name)) for name in SPLITS]
+    summary = f"{n[0]} train, {n[1]} validation, {n[2]} test"
+    assert repr(splits) == f"<Splits: {summary}>"
+    lines = str(splits).splitlines()
+    assert lines[0] == summary
+    assert [line.split()[-1] for line in lines[1:]] == ["label", "a", "b"]
+    assert sum(map(int, lines[2].split()[:3])) == 50
+    assert len(splits) == sum(n) == 110
 
 
-def test_what_a_notebook_shows_is_escaped() -> None:
+def test_a_table_of_the_splits_is_a_data_frame() -> None:
+    pytest.importorskip("pandas")
+    splits = split(made_up({"a": 50, "b": 60}))
+    table = splits.to_pandas()
+    assert list(table.columns) == ["path", "label", "split"]
+    assert sorted(table["path"]) == sorted(splits.photos.paths)
+    assert table["split"].value_counts().to_dict() == {
+        name: len(getattr(splits, name)) for name in SPLITS
+    }
+
+
+def test_splits_can_be_pickled_and_copied() -> None:
+    splits = split(made_up({"a": 50, "b": 60}))
+    unpickled = pickle.loads(pickle.dumps(splits))  # noqa: S301
+    for again in (unpickled, copy.deepcopy(splits), copy.copy(splits)):
+        assert again.to_json() == splits.to_json()
+
+
+def test_html_is_escaped() -> None:
     page = split(made_up({"<script>": 50, "b": 50}))._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

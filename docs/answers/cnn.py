@@ -1,149 +1,151 @@
 # %% [markdown]
-# # The parameters and the memory of a CNN
+# # Parameters and memory of a CNN
 #
-# Three 3×3 convolutions with stride 2 and "same" padding make 100, 200 and 400 feature maps of
-# 200×300 RGB images. How many parameters has it, what memory takes one prediction, and what takes
-# training on a batch of 50? Everything below is computed when this page is built.
+# Three 3×3 convolutions with stride 2 and "same" padding produce 100, 200 and 400 feature maps from
+# 200×300 RGB images. How many parameters does the network have? How much memory does it need to
+# predict one image, and to train on a batch of 50? These are the answers, computed when this page
+# was built:
 
 # %%
 from scenelearn import sizing
 
 layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
-one = sizing.estimate(layers, input_shape=(200, 300, 3))
-one
+single = sizing.estimate(layers, input_shape=(200, 300, 3))
+single
 
 # %% [markdown]
-# ## The way there
+# ## Derivation
 
-# %%
+# %% tags=["folded"]
 from IPython.display import HTML, Markdown
 
-Markdown(one.derivation())
+Markdown(single.derivation())
 
 # %% [markdown]
 # ## Training on 50 images
 
 # %%
-fifty = sizing.estimate(layers, input_shape=(200, 300, 3), batch_size=50, optimizer="sgd_momentum")
-parts = fifty.training
-print(f"maps of 50 images      {sizing.megabytes(parts.activations)}")
-print(f"the images             {sizing.megabytes(parts.inputs)}")
-print(f"parameters             {sizing.megabytes(parts.parameters)}")
-print(f"these three (Géron)    {parts.activations + parts.inputs + parts.parameters:,} bytes")
-print(f"gradients              {sizing.megabytes(parts.gradients)}")
-print(f"momenta                {sizing.megabytes(parts.optimizer)}")
-print(f"all of it              {fifty.training_bytes:,} bytes")
+batch = sizing.estimate(layers, input_shape=(200, 300, 3), batch_size=50, optimizer="sgd_momentum")
+memory = batch.training
+print(f"feature maps of 50 images    {sizing.format_bytes(memory.activations)}")
+print(f"images                       {sizing.format_bytes(memory.inputs)}")
+print(f"parameters                   {sizing.format_bytes(memory.parameters)}")
+subtotal = memory.activations + memory.inputs + memory.parameters
+print(f"subtotal (Géron)             {subtotal:,} bytes")
+print(f"gradients                    {sizing.format_bytes(memory.gradients)}")
+print(f"momentum                     {sizing.format_bytes(memory.optimizer_slots)}")
+print(f"total                        {batch.training_bytes:,} bytes")
 
 # %%
-fifty.plot()
+batch.plot()
 
 # %% [markdown]
-# ## What went wrong in the submitted answer
+# ## Mistakes in the submitted answer
 #
-# The answer that this project started from has the right idea and some slips that nearly everybody
-# makes once. Each is made again here, on purpose, beside the right number.
+# The submitted answer has the right idea and some common mistakes. This table repeats each mistake
+# on purpose, next to the correct number.
 
 # %% tags=["folded"]
-right = [row.n_parameters for row in one.rows]
-maps = [row.activation_bytes for row in one.rows]
+correct = [layer.n_parameters for layer in single.layers]
+maps = [layer.activation_bytes for layer in single.layers]
 image = 200 * 300 * 3 * 4
 
 tripled = [1_000, (3 * 3 * 100 * 3 + 1) * 200, (3 * 3 * 200 * 3 + 1) * 400]
-three_times = [3 * size for size in maps]
-slips = [
+tripled_maps = [3 * size for size in maps]
+mistakes = [
     (
-        "second and third layer's parameters",
+        "parameters of the second and third layers",
         f"{tripled[1]:,} and {tripled[2]:,}",
-        f"{right[1]:,} and {right[2]:,}",
-        "the kernel's depth is that of the map it reads; the three colors are gone by then",
+        f"{correct[1]:,} and {correct[2]:,}",
+        "the kernel depth is the number of input channels; only the image has three",
     ),
     (
-        "first layer's parameters",
+        "parameters of the first layer",
         f"{(3 * 3 + 1) * 100:,}",
-        f"{right[0]:,}",
+        f"{correct[0]:,}",
         "a kernel on a color image is 3 × 3 × 3, not 3 × 3",
     ),
     (
-        "all parameters",
-        f"{1_000 + right[1] + right[2]:,}",
-        f"{one.n_parameters:,}",
-        "the slip in the first layer, carried on",
+        "total parameters",
+        f"{1_000 + correct[1] + correct[2]:,}",
+        f"{single.n_parameters:,}",
+        "follows from the mistake in the first layer",
     ),
     (
-        "bytes of the three maps",
-        " / ".join(sizing.megabytes(size) for size in three_times),
-        " / ".join(sizing.megabytes(size) for size in maps),
-        "a map's depth is its number of filters; nothing has three channels any more",
+        "bytes of the three feature maps",
+        " / ".join(sizing.format_bytes(size) for size in tripled_maps),
+        " / ".join(sizing.format_bytes(size) for size in maps),
+        "a convolution has one output channel per filter; the factor of three does not apply",
     ),
     (
-        "one prediction, maps released",
-        sizing.megabytes(image + three_times[0]),
-        sizing.megabytes(one.prediction_bytes),
-        "two neighboring maps are there at once, and the parameters",
+        "one prediction, releasing feature maps",
+        sizing.format_bytes(image + tripled_maps[0]),
+        sizing.format_bytes(single.prediction_bytes),
+        "two consecutive feature maps and the parameters are in memory at the same time",
     ),
     (
-        "a batch of 50",
-        sizing.megabytes(50 * (image + three_times[0])),
-        sizing.megabytes(fifty.prediction_bytes),
-        "parameters are there once, whatever the batch",
+        "prediction of a batch of 50",
+        sizing.format_bytes(50 * (image + tripled_maps[0])),
+        sizing.format_bytes(batch.prediction_bytes),
+        "parameters are stored once, whatever the batch size",
     ),
     (
-        "training on 50",
-        sizing.megabytes(50 * (image + sum(three_times) + 4 * sum(tripled))),
-        sizing.megabytes(fifty.training_bytes),
-        "parameters once; and gradients and momenta, as large as they, were left out",
+        "training on a batch of 50",
+        sizing.format_bytes(50 * (image + sum(tripled_maps) + 4 * sum(tripled))),
+        sizing.format_bytes(batch.training_bytes),
+        "parameters are stored once; gradients and momentum, each as large, were left out",
     ),
 ]
 rows = "".join(
-    f"<tr><td>{what}</td><td>{wrong}</td><td><b>{correct}</b></td><td>{why}</td></tr>"
-    for what, wrong, correct, why in slips
+    f"<tr><td>{quantity}</td><td>{wrong}</td><td><b>{right}</b></td><td>{why}</td></tr>"
+    for quantity, wrong, right, why in mistakes
 )
 HTML(
-    "<table><thead><tr><th>what</th><th>with the slip</th><th>right</th><th>why</th></tr></thead>"
-    f"<tbody>{rows}</tbody></table>"
+    "<table><thead><tr><th>Quantity</th><th>With the mistake</th><th>Correct</th><th>Why</th></tr>"
+    f"</thead><tbody>{rows}</tbody></table>"
 )
 
 # %% [markdown]
-# The submitted numbers for the last three were 18.83 MB, 941 MB and 2.2 GB. Where its 18.83 has
-# 0.11 MB more than the rule gives, we do not know.
+# The submitted numbers for the last three rows were 18.83 MB, 941 MB and 2.2 GB. We do not know
+# where the additional 0.11 MB in 18.83 MB came from.
 #
-# ## What XLA really plans
+# ## Memory that XLA plans
 #
-# On paper a map is kept once. XLA, which runs Keras on JAX, keeps for the gradient of each kernel
-# a transposed copy of the map beside it. The second rule follows XLA's own way to that plan,
-# without compiling anything:
+# On paper, each feature map is stored once. XLA, which runs Keras on JAX, also stores a transposed
+# copy of it for the kernel gradient. The "xla" method reproduces XLA's memory plan without
+# compiling anything:
 
 # %%
 planned = sizing.estimate(
-    layers, input_shape=(200, 300, 3), batch_size=50, optimizer="sgd_momentum", rule="xla"
+    layers, input_shape=(200, 300, 3), batch_size=50, optimizer="sgd_momentum", method="xla"
 )
-print(fifty.compare(planned))
+print(batch.compare(planned))
 
 # %% [markdown]
-# ## Over the course of a step
+# ## Memory during a training step
 #
-# The memory in use while each layer runs, by XLA's plan: forward, backward, update.
+# The memory in use while each layer runs, as XLA plans it: forward pass, backward pass, update.
 
 # %%
 planned.plot()
 
 # %% [markdown]
-# ## What if it were MobileNetV2?
+# ## Comparison with MobileNetV2
 #
-# A network made for small devices, on the same images with the same batch: far less arithmetic for
-# what it can do, but a training step keeps many more maps.
+# A network designed for mobile devices, on the same images and batch size, needs far less
+# arithmetic for its accuracy. But a training step stores many more feature maps.
 
 # %%
 mobile = sizing.estimate(
-    sizing.application("MobileNetV2"),
+    "mobilenet_v2",
     input_shape=(200, 300, 3),
     batch_size=50,
     optimizer="sgd_momentum",
 )
-print(fifty.compare(mobile))
+print(batch.compare(mobile))
 
 # %% [markdown]
-# How close that comes is measured in [Memory, planned and estimated](../results/memory.py).
+# [Memory estimates](../results/memory.py) shows how accurate these estimates are.
 #
-# Source of the rule on paper: Géron, *Hands-On Machine Learning*, 3rd edition, chapter 14, "Memory
-# requirements".
+# Source of the textbook method: Géron, *Hands-On Machine Learning*, 3rd edition, chapter 14,
+# "Memory requirements".

@@ -1,13 +1,14 @@
 # %% [markdown]
-# # How many dimensions does a recurrent layer have?
+# # Dimensions of a recurrent layer
 #
-# Three go in: **(batch, time, features)**. What comes out has two or three, depending on whether
-# you ask for the output of every step. Everything below is computed when this page is built.
+# The input has three dimensions: **(batch, time, features)**. The output has two, (batch, units),
+# or three, (batch, time, units), if the layer returns its output at every time step. Computed when
+# this page was built:
 
 # %%
 from scenelearn import sizing
 
-shapes = sizing.recurrent_shapes(units=64, batch=8, time=50, features=10, cell="LSTM")
+shapes = sizing.recurrent_shapes(units=64, batch_size=8, timesteps=50, features=10, cell="LSTM")
 shapes
 
 # %%
@@ -16,7 +17,7 @@ from IPython.display import Markdown
 Markdown(shapes.explanation())
 
 # %% [markdown]
-# ## A drawing
+# ## Illustration
 #
 # Each sheet is one sample of the batch, each column one time step, each cell one feature.
 
@@ -24,13 +25,13 @@ Markdown(shapes.explanation())
 from IPython.display import HTML
 
 
-def drawing(batch=3, time=6, features=3, step=2):
-    """The input as sheets, one a sample, with the slice of one time step filled in."""
-    cell, shift = 26, 16  # pixels
+def illustration(batch=3, time=6, features=3, step=2):
+    """Draw the input as one sheet per sample, with the slice of one time step filled in."""
+    cell, offset = 26, 16  # pixels
     width, height = time * cell, features * cell
     parts = []
     for sample in reversed(range(batch)):
-        left, top = 60 + sample * shift, 20 + (batch - 1 - sample) * shift
+        left, top = 60 + sample * offset, 20 + (batch - 1 - sample) * offset
         for column in range(time):
             fill = "#e8a33d" if column == step else "var(--md-default-bg-color, #fff)"
             parts += [
@@ -38,44 +39,45 @@ def drawing(batch=3, time=6, features=3, step=2):
                 f'height="{cell}" fill="{fill}" stroke="currentColor"/>'
                 for row in range(features)
             ]
-    low = 20 + (batch - 1) * shift + height + 20
-    words = [
-        (60 + width / 2, low, "time →"),
-        (22, 20 + (batch - 1) * shift + height / 2, "features ↓"),
-        (60 + width + (batch - 1) * shift / 2 + 34, low - 30, "batch ↗"),
+    bottom = 20 + (batch - 1) * offset + height + 20
+    texts = [
+        (60 + width / 2, bottom, "time →"),
+        (22, 20 + (batch - 1) * offset + height / 2, "features ↓"),
+        (60 + width + (batch - 1) * offset / 2 + 34, bottom - 30, "batch ↗"),
     ]
     parts += [
         f'<text x="{x:.0f}" y="{y:.0f}" font-size="13" text-anchor="middle" '
-        f'fill="currentColor">{word}</text>'
-        for x, y, word in words
+        f'fill="currentColor">{text}</text>'
+        for x, y, text in texts
     ]
     caption = (
-        f"{batch} samples of {time} time steps with {features} features: three dimensions. "
-        f"Filled in: what the cell reads at one time step, {batch} × {features}, two dimensions."
+        f"{batch} samples of {time} time steps with {features} features: three dimensions. Filled: "
+        f"the input of the cell at one time step, {batch} × {features}, two dimensions."
     )
     return HTML(
-        f'<figure><svg viewBox="-20 0 {width + 160} {low + 10}" width="{width + 160}" role="img" '
-        f'style="max-width:100%;height:auto" aria-label="{caption}">{"".join(parts)}</svg>'
+        f'<figure><svg viewBox="-20 0 {width + 160} {bottom + 10}" width="{width + 160}" '
+        f'role="img" style="max-width:100%;height:auto" aria-label="{caption}">'
+        f"{''.join(parts)}</svg>"
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-drawing()
+illustration()
 
 # %% [markdown]
-# ## Why the submitted answer is one time step of it
+# ## Why the submitted answer describes a single time step
 #
-# The answer that was submitted gave an input of m × n_inputs and an output of m × n_neurons: two
-# dimensions each. That is right for the cell at **one** time step, where it computes
-# h(t) = φ(x(t) Wₓ + h(t−1) Wₕ + b) for m samples at once. A layer runs the cell over all time
-# steps, so what it is handed has one dimension more. The step's dimensions and the layer's:
+# The submitted answer gave an input of m × n_inputs and an output of m × n_neurons: two dimensions
+# each. That is correct for the cell at **one** time step, where it computes h(t) = φ(x(t) Wₓ +
+# h(t−1) Wₕ + b) for m samples at once. A layer runs the cell over all time steps, so its input has
+# one dimension more:
 
 # %%
-print("at one time step ", *(axis.name for axis in shapes.step))
-print("the layer's input", *(axis.name for axis in shapes.input))
+print("one time step:  ", *(axis.name for axis in shapes.step))
+print("layer input:    ", *(axis.name for axis in shapes.input))
 
 # %% [markdown]
-# Keras says the same: it refuses an input of two dimensions.
+# Keras agrees: it rejects a two-dimensional input.
 
 # %%
 import textwrap
@@ -89,36 +91,39 @@ except ValueError as error:
     print(textwrap.fill(str(error).splitlines()[0], 90))
 
 # %% [markdown]
-# ## With an output for every step, and with the states
+# ## With sequences and states as outputs
 
 # %%
-every = sizing.recurrent_shapes(
-    units=64, batch=8, time=50, features=10, return_sequences=True, return_state=True
+sequences = sizing.recurrent_shapes(
+    units=64, batch_size=8, timesteps=50, features=10, return_sequences=True, return_state=True
 )
-Markdown(every.explanation())
+Markdown(sequences.explanation())
 
 # %% [markdown]
-# ## Stacked, and in both directions
+# ## Stacked and bidirectional layers
 #
-# A second recurrent layer wants three dimensions as well, so every layer but the last returns
-# sequences. A layer that reads both ways has twice the outputs.
+# A second recurrent layer also needs three dimensions, so every layer but the last returns
+# sequences. A bidirectional layer has twice as many outputs.
 
 # %%
 stack = sizing.recurrent_shapes(
-    units=[64, 32], batch=8, time=50, features=10, cell="GRU", bidirectional=True
+    units=[64, 32], batch_size=8, timesteps=50, features=10, cell="GRU", bidirectional=True
 )
 Markdown(stack.explanation())
 
 # %% [markdown]
-# ## Checked against Keras
+# ## Verification with Keras
 
 # %%
 layer = keras.layers.LSTM(64, return_sequences=True, return_state=True)
 outputs = layer(np.zeros((8, 50, 10), "float32"))
-real = [tuple(output.shape) for output in outputs]
-computed = [every.output_shape, *(tuple(axis.size for axis in state) for state in every.states)]
-assert real == computed
-real
+actual = [tuple(output.shape) for output in outputs]
+computed = [
+    sequences.output_shape,
+    *(tuple(axis.size for axis in state) for state in sequences.states),
+]
+assert actual == computed
+actual
 
 # %% [markdown]
 # Sources: Géron, *Hands-On Machine Learning*, 3rd edition, chapter 15; Hochreiter and Schmidhuber,

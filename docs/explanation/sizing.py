@@ -1,120 +1,128 @@
 # %% [markdown]
-# # How sizing counts
+# # How sizing works
 #
-# `sizing.estimate` answers what a network costs before anything runs. It reads a Keras model, or a
-# list of descriptions, into a graph of layer calls; gives every value of it a shape; and counts.
-# Two rules count memory. Both fill in the same fields, so they can be laid side by side.
+# `sizing.estimate` predicts what a network costs before anything runs. It converts a Keras model,
+# or a list of layer descriptions, to a graph of layer calls, infers all shapes, and counts
+# parameters, multiply-adds and bytes. Memory is estimated by one of two methods, "textbook" and
+# "xla". Both fill the same fields, so you can compare them.
 #
-# ## What each layer gives
+# ## What each layer costs
 #
-# With n the batch, h′ × w′ the places of the output, k × l the kernel, s the stride, d the
-# dilation, c channels read, f filters made and g groups:
+# For a convolution with batch size n, output size h′ × w′, kernel size k × l, stride s, dilation d,
+# c input channels, f filters and g groups:
 #
-# | | a convolution |
+# | Quantity | Formula |
 # |---|---|
-# | output along an axis of size m, "same" | ⌈m / s⌉ |
-# | output along an axis of size m, "valid" | ⌊(m − d (k − 1) − 1) / s⌋ + 1 |
+# | output size along an axis of size m, "same" | ⌈m / s⌉ |
+# | output size along an axis of size m, "valid" | ⌊(m − d (k − 1) − 1) / s⌋ + 1 |
 # | parameters | (k l c / g + 1) f |
 # | multiply-adds | n h′ w′ f k l c / g |
-# | bytes of its map | 4 n h′ w′ f |
-# | receptive field along an axis | r + d (k − 1) j, with j the product of the strides before it |
+# | bytes of the output | 4 n h′ w′ f |
+# | receptive field along an axis | r + d (k − 1) j |
 #
-# Every layer's own arithmetic stands in the [reference](../reference/sizing.md). Parameters and
-# shapes are checked against Keras for every network of `keras.applications` and for 500 random
-# ones; multiply-adds against XLA's own count of products; receptive fields against gradients.
+# Here r is the receptive field of the input and j the product of all earlier strides.
+#
+# The [API reference](../reference/sizing.md) documents the arithmetic of every layer. Parameters
+# and shapes are tested against Keras for all networks of `keras.applications` and 500 random
+# networks, multiply-adds against the operation count of XLA, and receptive fields against
+# gradients.
 
 # %%
 from scenelearn import sizing
 
 layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
-one = sizing.estimate(layers, input_shape=(200, 300, 3))
-for row in one.rows:
-    field = row.receptive_field
+estimate = sizing.estimate(layers, input_shape=(200, 300, 3))
+for layer in estimate.layers:
+    field = layer.receptive_field
     print(
-        f"{row.output_shape}  {row.n_parameters:>7,} parameters  {row.n_multiply_adds:>11,} "
-        f"multiply-adds  sees {field.size[0]}×{field.size[1]} px, every {field.stride[0]}"
+        f"{layer.output_shape}  {layer.n_parameters:>7,} parameters  "
+        f"{layer.n_multiply_adds:>11,} multiply-adds  "
+        f"receptive field {field.size[0]}×{field.size[1]} px, stride {field.stride[0]}"
     )
 
 # %% [markdown]
-# ## The textbook rule
+# ## The textbook method
 #
-# By hand, and reproducible on paper:
+# This method can be reproduced on paper:
 #
-# - **Prediction**: parameters, and the maps that are there at once. A map is released after the
-#   last layer that reads it, so in a chain two neighbors are there together; where branches meet,
-#   a map waits for its merge. `prediction_bytes_all_kept` keeps every map.
-# - **Training**: parameters, gradients of the trained ones, what the optimizer keeps of each
-#   (momentum 1, Adam 2, and so on for every optimizer of Keras), the batch, and every map from the
-#   first trained layer on, since the way back needs it.
+# - **Prediction:** parameters, and the outputs that are alive at the same time. An output is
+#   released after the last layer that reads it. In a chain, that is two consecutive outputs; with
+#   branches, outputs wait for the merge. `prediction_bytes_without_reuse` keeps all outputs.
+# - **Training:** parameters, their gradients, the optimizer state (1 slot per parameter for
+#   momentum, 2 for Adam, and so on for every Keras optimizer), the batch, and all outputs from the
+#   first trained layer on, which the backward pass needs.
 #
-# It leaves out: copies, gradients of maps, scratch memory. Source: Géron, *Hands-On Machine
+# It leaves out copies, gradients of outputs and scratch memory. Source: Géron, *Hands-On Machine
 # Learning*, 3rd edition, chapter 14, "Memory requirements".
 #
-# ## The XLA rule
+# ## The XLA method
 #
-# What XLA:CPU itself plans for Keras's predict and train steps on JAX, worked out without compiling
-# and without a weight. It follows XLA's own passes, each from the source:
+# This method computes what XLA:CPU plans for the predict and train steps of Keras on JAX, without
+# compiling and without weights. It follows the passes of XLA:
 #
-# 1. **Lowering.** Each layer becomes the operations that Keras's JAX backend asks for, and their
-#    gradients as JAX transposes them. The gradient of a kernel reads copies of map and gradient
-#    with batch and channels in exchanged places: this is why training takes far more than on paper.
-#    The gradient of a depthwise kernel is computed dense, for every pair of channels. Dropout keeps
-#    two arrays of random words for each of its maps.
-# 2. **Library calls.** Products, convolutions, reductions and pooling windows go to a library
-#    (YNN), several operations to a call, up to a hundred (LibraryRewriter). What lies inside a call
-#    is in none of XLA's buffers.
-# 3. **Fusion.** What is cheap to compute again is computed inside its readers
-#    (CpuInstructionFusion): activations, batch normalization, sums of branches.
+# 1. **Lowering.** Each layer becomes the operations of the JAX backend of Keras, with their
+#    gradients. The gradient of a kernel reads transposed copies of the activations and their
+#    gradients. This is why training needs far more memory than on paper. The gradient of a
+#    depthwise kernel is computed densely, for all pairs of channels. Dropout keeps two arrays of
+#    random bits per output.
+# 2. **Library calls.** Matrix products, convolutions, reductions and pooling are passed to a
+#    library (YNN), up to a hundred operations per call (LibraryRewriter). Memory inside a call is
+#    in none of XLA's buffers.
+# 3. **Fusion.** Cheap operations are recomputed inside their consumers (CpuInstructionFusion):
+#    activation functions, batch normalization, sums of branches.
 # 4. **Copies** of donated weights that are read after their update (CopyInsertion).
-# 5. **Order.** Kernels run breadth first (BFScheduler), so that much waits.
-# 6. **Places.** Each array goes, largest first, into an argument's memory that is free all its
-#    life (BufferAssigner); the rest is packed into one block (GlobalDecreasingSizeBestFitHeap).
+# 5. **Scheduling.** Kernels run breadth first (BFScheduler), so many buffers are alive at the same
+#    time.
+# 6. **Buffer assignment.** Each array goes, largest first, into the memory of an argument that is
+#    free during its whole lifetime (BufferAssigner). The rest is packed into one block
+#    (GlobalDecreasingSizeBestFitHeap).
 
 # %%
-fifty = {
-    rule: sizing.estimate(
+estimates = {
+    method: sizing.estimate(
         layers,
         input_shape=(200, 300, 3),
         batch_size=50,
         optimizer="sgd_momentum",
-        rule=rule,
+        method=method,
     )
-    for rule in sizing.RULES
+    for method in sizing.METHODS
 }
-print(fifty["textbook"].compare(fifty["xla"]))
+print(estimates["textbook"].compare(estimates["xla"]))
 
 # %% [markdown]
-# It holds for Keras 3.15 on JAX 0.10.2 on a CPU, in 32-bit floats. Other versions change other
-# passes: [Memory, planned and estimated](../results/memory.py) says how far it is off, and
-# `nox -s memory` measures it anew. It does not know attention other than `MultiHeadAttention`,
-# `TimeDistributed`, resizing, and equations of `EinsumDense` that sum over more than the last axis:
-# an error says so, and the textbook rule knows them. Farthest off are group normalization in
-# prediction (up to a half too much, on small networks) and networks that join many branches.
+# The method is valid for Keras 3.15 on JAX 0.10.2 on a CPU, in float32. Other versions have other
+# passes. [Memory estimates](../results/memory.py) reports its accuracy; `nox -s memory` measures it
+# again. It does not support attention layers other than `MultiHeadAttention`, `TimeDistributed`,
+# `Resizing`, and `EinsumDense` equations that sum over more than the last axis. These raise an
+# error; the textbook method supports them. The largest errors occur for group normalization in
+# prediction (up to 50% too high, on small networks) and for networks with many merging branches.
 #
-# To see XLA's side of it, run a program with `TF_CPP_VMODULE=library_rewriter=4` and
-# `TF_CPP_MAX_VLOG_LEVEL=4` in the environment, or print
-# `jax.jit(f).lower(...).compile().as_text()`.
+# To inspect XLA itself, set `TF_CPP_VMODULE=library_rewriter=4` and `TF_CPP_MAX_VLOG_LEVEL=4` in
+# the environment, or print `jax.jit(f).lower(...).compile().as_text()`.
 #
-# ## What a process takes
+# ## Memory of a process
 #
-# XLA's plan is not what the system shows for a process. Python, Keras and JAX themselves take some
-# hundreds of MB; the kernels take scratch memory while they run; and the maps inside a library call
-# are in no plan at all. So `prediction_resident_bytes` and `training_resident_bytes` add a margin
-# to the plan. Measured, each step in a process of its own; "fit" is a network and its steps as
-# `sl.fit` takes them on a CPU, with the maps of a few photos of the batch at a time:
+# A process needs more memory than XLA plans. Python, Keras and JAX take some hundreds of MB,
+# kernels need scratch memory, and the memory inside library calls is not in the plan.
+# `prediction_resident_bytes` and `training_resident_bytes` are upper bounds that add a margin for
+# these. Measured with one process per step ("fit" is the network and the training step of `sl.fit`
+# on a CPU, which processes a few photos of the batch at a time):
 
-# %%
+# %% tags=["folded"]
 import json
 from pathlib import Path
 
-measured = json.loads(Path("docs/results/resident.json").read_text())
+measured = json.loads(Path("docs/results/resident_memory.json").read_text())
+print(f"{'model':<15} {'step':<19} {'plan':>9} {'measured':>9} {'bound':>9}")
 for row in measured["rows"]:
-    plan = sizing.megabytes(row["plan_bytes"]) if "plan_bytes" in row else "-"
+    plan = sizing.format_bytes(row["plan_bytes"]) if "plan_bytes" in row else "-"
     print(
-        f"{row['model']:<15} {row['step']:<19} plan {plan:>8}, "
-        f"took {sizing.megabytes(row['resident_bytes']):>8}, "
-        f"at most {sizing.megabytes(row['at_most_bytes']):>8}"
+        f"{row['model']:<15} {row['step']:<19} {plan:>9} "
+        f"{sizing.format_bytes(row['resident_bytes']):>9} "
+        f"{sizing.format_bytes(row['bound_bytes']):>9}"
     )
-share = measured["share_highest"]
-print(f"\nthe highest took {share:.0%} of what was expected at most")
+print(f"\nhighest measured value relative to its bound: {measured['fraction_max']:.0%}")
+
+# %% tags=["folded"]
 measured["environment"]

@@ -1,16 +1,16 @@
 # %% [markdown]
-# # A first model
+# # Train a first classifier
 #
-# From a folder of photos to a classifier, and to a page that shows how good it is. Every number
-# and picture below was made by this code when the page was built. The photos are drawn by
-# scenelearn and the network starts from [weights that come with it](../explanation/embedded.py), so
-# that all of it runs offline in about two minutes. With [photos of your own](#your-own-photos) and
-# ImageNet weights you get far more.
+# In this tutorial you train a classifier on a folder of photos, save it, use it, and read how good
+# it is. It runs offline in about two minutes: the photos are rendered, and the network starts from
+# [weights that ship with scenelearn](../explanation/bundled_backbone.py). All outputs were computed
+# when this page was built. With [your own photos](#use-your-own-photos) and ImageNet weights,
+# expect a much higher accuracy.
 #
-# ## The photos
+# ## Prepare the photos
 #
-# [`sl.sample_scenes`][scenelearn.samples.sample_scenes] draws six classes of scenes as JPEG files,
-# one folder a class: the layout that your own photos need as well.
+# [`sl.sample_scenes`][scenelearn.samples.sample_scenes] renders six classes of scenes as JPEG
+# files, in one folder per class. Your own photos need the same layout.
 
 # %%
 import tempfile
@@ -22,17 +22,16 @@ work = Path(tempfile.mkdtemp())
 folder = sl.sample_scenes(work / "scenes", per_class=120, seed=0)
 
 # %% [markdown]
-# [`sl.scan`][scenelearn.data.scan] accounts for every file that it finds: it is used, or it is
-# refused with a reason.
+# [`sl.scan`][scenelearn.data.scan] checks every file. Each one is used, or rejected with a reason.
 
 # %%
 photos = sl.scan(folder)
 photos
 
 # %% [markdown]
-# Look at your photos before you train on them. Here are four of each class.
+# Look at the photos before you train. Here are four of each class.
 
-# %%
+# %% tags=["folded"]
 import base64
 import io
 
@@ -42,7 +41,7 @@ from PIL import Image
 
 
 def show(files, alt, columns=6):
-    """The photos side by side, row by row."""
+    """Show photos in a grid."""
     rows = -(-len(files) // columns)
     sheet = Image.new("RGB", (104 * columns - 4, 104 * rows - 4), "white")
     for i, file in enumerate(files):
@@ -58,28 +57,29 @@ def show(files, alt, columns=6):
 columns = [np.flatnonzero(photos.labels == k)[:4] for k in range(photos.n_classes)]
 show(
     [photos.file(i) for i in np.transpose(columns).ravel()],
-    alt="Four rows of drawn scenes; columns: " + ", ".join(photos.class_names),
+    alt="Four rows of rendered scenes; columns: " + ", ".join(photos.class_names),
 )
 
 # %% [markdown]
-# ## Three sides
+# ## Split the photos
 #
-# [`sl.split`][scenelearn.data.split] gives each photo its side. The classifier learns from the
-# training photos, choices are made on the validation photos, and the test photos are used once, at
-# the end. The side follows from the photo's content, so two copies of a photo are always on the
-# same side, and a photo keeps its side when you add others.
+# [`sl.split`][scenelearn.data.split] assigns each photo to train, validation or test. The
+# classifier learns from the training photos, choices are made on the validation photos, and the
+# test photos are used once, at the end. The assignment depends on the content of a photo. Two
+# copies of a photo are therefore always in the same split, and a photo keeps its split when you add
+# others.
 
 # %%
 splits = sl.split(photos, seed=0)
 splits
 
 # %% [markdown]
-# ## The fit
+# ## Train
 #
-# [`sl.fit`][scenelearn.finetune.fit] works within a budget of minutes. It computes what the frozen
-# network sees in each photo, solves a head on that, fine-tunes the whole from there, and keeps
-# what does best on the validation photos. The small network that comes with scenelearn, and small
-# images, are enough to see all of it happen.
+# [`sl.fit`][scenelearn.finetune.fit] trains within a time budget in minutes. It computes the
+# features of each photo with the frozen network, fits a linear probe on them, fine-tunes from
+# there, and keeps what does best on the validation photos. This tutorial uses the small bundled
+# network and small images.
 
 # %%
 fit = sl.fit(
@@ -93,58 +93,58 @@ fit = sl.fit(
 print(fit)
 
 # %% [markdown]
-# Where the time went:
+# This is how the time was spent:
 
 # %%
 for phase in fit.phases:
     print(f"{phase.seconds:6.1f} s  {phase.name}: {phase.note}")
 
 # %% [markdown]
-# ## How good is it?
+# ## Evaluate
 #
-# The accuracy on the test photos comes with the interval in which the true one lies with 95 %
-# confidence. Few photos make a wide interval. Guessing would reach one in six.
+# The accuracy on the test photos comes with a 95% confidence interval. Few photos give a wide
+# interval. Random guessing would be right one time in six.
 
 # %%
 fit.evaluation
 
 # %%
-low, high = fit.evaluation.accuracy.low, fit.evaluation.accuracy.high
-print(f"between {low:.1%} and {high:.1%}")
+accuracy = fit.evaluation.accuracy
+print(f"{accuracy:.1%}, 95% confidence interval {accuracy.low:.1%} to {accuracy.high:.1%}")
 
 # %% [markdown]
-# ## Use it
+# ## Save and predict
 #
-# A saved classifier is one file. It takes photos as they are, whatever their size, and gives the
-# name of the class with a probability.
+# A saved classifier is one file. It accepts photos of any size and returns the class name with a
+# probability.
 
 # %%
 fit.save(work / "scenes.keras")
 classifier = sl.load(work / "scenes.keras")
 
 step = len(splits.test) // 6
-some = [photos.file(i) for i in splits.test[::step][:6]]
-for file, prediction in zip(some, classifier.predict(some), strict=True):
+files = [photos.file(i) for i in splits.test[::step][:6]]
+for file, prediction in zip(files, classifier.predict(files), strict=True):
     print(f"{file.name:20}  {prediction.label:10} {prediction.probability:.0%}")
 
 # %%
-show(some, alt="The photos of these predictions, in the same order")
+show(files, alt="The photos of these predictions, in the same order")
 
 # %% [markdown]
-# ## The report
+# ## Write a report
 #
-# [`sl.report`][scenelearn.reporting.report] writes one self-contained page: the curves of the fit,
-# the confusion matrix, every class, the most confident mistakes with their photos, what was
-# refused and why, and how to repeat the run.
+# [`sl.report`][scenelearn.reporting.report] writes a self-contained page with the training curves,
+# the confusion matrix, per-class metrics, the most confident mistakes with their photos, rejected
+# files, and the settings to repeat the run.
 
 # %%
 page = sl.report(fit, work / "report")
 print(f"{page.name}, {page.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
-# ## Your own photos
+# ## Use your own photos
 #
-# Put them in one folder a class and leave the settings of this page out. The network then starts
+# Put them in one folder per class and leave out the settings of this tutorial. Training then starts
 # from ImageNet weights, which Keras downloads once, and a few hundred photos are enough:
 #
 # ```python
@@ -152,6 +152,7 @@ print(f"{page.name}, {page.stat().st_size / 1000:.0f} kB")
 # fit = sl.fit(sl.split(photos, seed=0), minutes=5)
 # ```
 #
-# On the command line that is `scenelearn fit photos/`; see the
-# [command line](../reference/cli.md). Something was refused or went wrong?
-# [Errors](../reference/errors.md) says what each one means.
+# On the [command line](../reference/cli.md), run `scenelearn fit photos/`. If a file was rejected
+# or a call failed, see [Errors](../reference/errors.md).
+#
+# Next: [Clean up a messy folder](messy_folder.py).

@@ -1,12 +1,12 @@
 # %% [markdown]
-# # From a messy folder to a report
+# # Clean up a messy folder
 #
-# Real folders are untidy: text files that call themselves photos, downloads that were cut short,
-# the same picture twice, once under the wrong name. Each of these makes a classifier worse, or
-# makes it look better than it is. Here we make such a mess on purpose and clean up step by step.
-# Everything below was run when this page was built; the photos are drawn by scenelearn.
+# Real folders contain text files named `.jpg`, incomplete downloads, and the same picture twice,
+# sometimes in the wrong class. Each of these makes a classifier worse, or makes it look better than
+# it is. In this tutorial you create such a folder and clean it up step by step. The photos are
+# rendered. All outputs were computed when this page was built.
 #
-# ## The mess
+# ## Create the mess
 
 # %%
 import tempfile
@@ -20,65 +20,65 @@ work = Path(tempfile.mkdtemp())
 folder = sl.sample_scenes(work / "photos", per_class=60, seed=7)
 
 sea, street = folder / "sea", folder / "street"
-(sea / "notes.jpg").write_text("Remember to sort these.")  # no photo at all
-(sea / "late.jpg").write_bytes((sea / "sea_0001.jpg").read_bytes()[:900])  # cut short
-(sea / "copy of 2.jpg").write_bytes((sea / "sea_0002.jpg").read_bytes())  # the same file
-with Image.open(sea / "sea_0003.jpg") as photo:  # the same picture, mirrored and smaller
+(sea / "notes.jpg").write_text("Remember to sort these.")  # not an image
+(sea / "late.jpg").write_bytes((sea / "sea_0001.jpg").read_bytes()[:900])  # truncated
+(sea / "copy of 2.jpg").write_bytes((sea / "sea_0002.jpg").read_bytes())  # an exact duplicate
+with Image.open(sea / "sea_0003.jpg") as photo:  # a near duplicate: mirrored and smaller
     ImageOps.mirror(photo).resize((120, 120)).save(sea / "mirrored.jpg", quality=70)
-with Image.open(sea / "sea_0004.jpg") as photo:  # the same picture under another class
+with Image.open(sea / "sea_0004.jpg") as photo:  # the same picture in another class
     photo.save(street / "at the shore.jpg", quality=80)
-Image.new("RGB", (150, 150), "gray").save(street / "lens cap.jpg")  # nothing to see
+Image.new("RGB", (150, 150), "gray").save(street / "lens cap.jpg")  # blank
 
 # %% [markdown]
-# ## Scan: every file is accounted for
+# ## Scan: use or reject every file
 #
-# [`sl.scan`][scenelearn.data.scan] opens each file. What it cannot use it refuses, with a reason
-# from a closed list, and nothing is passed over in silence.
+# [`sl.scan`][scenelearn.data.scan] opens each file. Files that it cannot use are rejected, with a
+# reason from a fixed list. None is skipped silently.
 
 # %%
 photos = sl.scan(folder)
 print(photos)
-for refused in photos.refused:
-    print(refused)
+for rejected in photos.rejected:
+    print(rejected)
 
 # %% [markdown]
-# ## Audit: what is wrong with those that open
+# ## Audit: find problems among the usable photos
 #
-# [`sl.audit`][scenelearn.data.audit] compares the pictures. It finds copies that are equal to the
-# byte, and such that were mirrored, made smaller or saved anew.
+# [`sl.audit`][scenelearn.data.audit] compares the pictures. It finds exact duplicates, and near
+# duplicates that were mirrored, resized or saved again.
 
 # %%
 audit = sl.audit(photos)
 print(audit)
 
 # %% [markdown]
-# Two answers follow from it. Photos that show the same picture belong on **one side** of the split:
-# otherwise the classifier is asked in the test what it has learned by heart. And some photos should
-# be on **no side**: a picture that lies under two classes (nobody knows which one is right), and a
-# blank one.
+# The audit suggests two remedies. Photos of the same picture belong in **the same split**;
+# otherwise the test rewards memorization. And some photos belong in **no split**: a picture in two
+# classes, because nobody knows which one is right, and blank photos.
 
 # %%
 print(*audit.quarantine, sep="\n")
 
 # %% [markdown]
-# `sl.report(audit, "audit/")` writes a page with the photos themselves, where you tick what should
-# go and save the list as `quarantine.json`.
+# `sl.report(audit, "audit/")` writes a page that shows these photos. Select those to exclude, and
+# save the list as `quarantine.json`.
 #
-# ## Split, with both in mind
+# ## Split with groups and quarantine
 
 # %%
 splits = sl.split(photos, seed=0, groups=audit.groups, quarantine=audit.quarantine)
 print(splits)
 
-side = {int(i): name for name in ("train", "validation", "test") for i in getattr(splits, name)}
-for group in audit.alike + audit.copies:
-    print(" and ".join(photos.paths[i] for i in group), "→", *{side.get(i, "none") for i in group})
+split_of = {int(i): name for name in ("train", "validation", "test") for i in getattr(splits, name)}
+for group in audit.near_duplicates + audit.exact_duplicates:
+    names = {split_of.get(i, "quarantine") for i in group}
+    print(" and ".join(photos.paths[i] for i in group), "→", *names)
 
 # %% [markdown]
 # ## Fit and report
 #
-# The small network that comes with scenelearn, and small images, so that this page is built
-# quickly: expect little of its accuracy. With your own photos leave these settings out.
+# The bundled network and small images keep this page fast, so the accuracy is low. Leave these
+# settings out for your own photos.
 
 # %%
 fit = sl.fit(
@@ -89,11 +89,10 @@ page = sl.report(fit, work / "report")
 print(*sorted(path.name for path in page.parent.iterdir()))
 
 # %% [markdown]
-# The report lists what was refused, so that whoever reads it knows what the numbers rest on, and
-# `split.csv` repeats the run photo by photo. How to read it is the [next
-# tutorial](reading_report.py).
+# The report lists the rejected files, so readers know what the numbers are based on. `split.csv`
+# reproduces the split. To interpret the report, continue with [Read a report](reading_report.py).
 #
-# On the command line the same way is:
+# The same steps on the command line:
 #
 # ```sh
 # scenelearn audit photos/ --out audit/

@@ -1,10 +1,9 @@
 # %% [markdown]
-# # Reading a report
+# # Read a report
 #
-# A report answers four questions: how good is the classifier, where does it fail, how far can one
-# of its answers be trusted, and how is all of it repeated? Below, a small classifier is trained and
-# its report opened part by part. Everything was run when this page was built. The network is the
-# small one that comes with scenelearn, so it makes plenty of mistakes to look at.
+# A report answers four questions. How good is the classifier? Where does it fail? How far can you
+# trust a prediction? How can you repeat the run? This tutorial trains a small classifier and goes
+# through its report. All outputs were computed when this page was built.
 
 # %%
 import tempfile
@@ -28,89 +27,84 @@ fit = sl.fit(
 page = BeautifulSoup(sl.report(fit, work / "report").read_text(), "html.parser")
 
 
-def words(part, most=420):
-    """The first words of a part of the report."""
-    text = " ".join(page.select_one(f"section#{part}").get_text(" ").split())
-    print(textwrap.fill(textwrap.shorten(text, most, placeholder=" …"), 90))
+def excerpt(section, length=420):
+    """Print the start of a section of the report."""
+    text = " ".join(page.select_one(f"section#{section}").get_text(" ").split())
+    print(textwrap.fill(textwrap.shorten(text, length, placeholder=" …"), 90))
 
 
 # %% [markdown]
-# ## How good is it?
+# ## How good is the classifier?
 #
-# The first number is the accuracy on the test photos, which nothing has seen before. **Read the
-# interval, not the number.** It says between which values the true accuracy lies with 95 %
-# confidence. Two classifiers whose intervals overlap widely may be equally good;
-# [`sl.classify.compare`][scenelearn.classify.compare] tells, on the same photos.
+# The first number is the accuracy on the test photos. **Read the interval, not the number.** If the
+# intervals of two classifiers overlap widely, they may be equally good. To find out, compare them
+# on the same photos with [`sl.compare`][scenelearn.classify.compare].
 
 # %%
 accuracy = fit.evaluation.accuracy
 print(f"{accuracy} on {fit.evaluation.n_photos} photos")
 width = accuracy.high - accuracy.low
-print(f"four times as many photos would about halve its width of {width:.1%}")
+print(f"The interval is {width:.1%} wide. Four times as many photos would about halve it.")
 
 # %% [markdown]
 # ## Where does it fail?
 #
-# **Class by class.** Recall: of the photos of a class, how many were recognized. Precision: of
-# those said to be of a class, how many are. A class with high recall and low precision is one that
-# the network takes too much for.
+# **Per-class metrics.** Recall is the fraction of the photos of a class that were recognized.
+# Precision is the fraction of the predictions of a class that are correct. High recall with low
+# precision means that the classifier predicts the class too often.
 
 # %%
-for score in sorted(fit.evaluation.per_class, key=lambda one: one.recall.value):
-    print(f"{score.name:<10} recall {score.recall}, precision {score.precision}")
+for metrics in sorted(fit.evaluation.per_class, key=lambda metrics: metrics.recall.value):
+    print(f"{metrics.label:<10} recall {metrics.recall}, precision {metrics.precision}")
 
 # %% [markdown]
-# **Confusions.** Rows are what photos show, columns what was said. In the report each cell opens
-# the photos behind it. The largest one beside the diagonal says what to photograph more of, or
-# which two classes are really one.
+# **Confusion matrix.** Rows are true classes, columns are predictions. In the report, each cell
+# opens the photos behind it. The largest off-diagonal cell tells you which class needs more photos,
+# or which two classes are really one.
 
 # %%
-import numpy as np
-
-table = np.array(fit.evaluation.confusion)
-np.fill_diagonal(table, 0)
-row, column = np.unravel_index(table.argmax(), table.shape)
-names = photos.class_names
-print(f"{table[row, column]} photos of {names[row]} were taken for {names[column]}")
+for true, predicted, n, _ in fit.most_confused()[:3]:
+    print(f"{n} photos of {true} were predicted as {predicted}")
 
 # %% [markdown]
-# **Groups.** Dark photos, blurred ones, those of a column of your manifest: a group is named only
-# where it does worse than chance explains, after a correction for the number of groups looked at.
+# **Slices.** Dark photos, blurred photos, or those of a column of your manifest. A slice is listed
+# if its accuracy is significantly lower, corrected for the number of slices tested.
 
 # %%
-words("groups")
+excerpt("slices")
 
 # %% [markdown]
-# **The most confident mistakes.** Look at these first. With clean labels they show what the network
-# looks at; with real photos, more than one of them is usually a wrong label.
+# **Top mistakes.** Look at the most confident mistakes first. They show what the network pays
+# attention to. With real photos, some of them are usually wrong labels.
 
 # %%
-words("mistakes")
+excerpt("mistakes")
 
 # %% [markdown]
-# ## How far can an answer be trusted?
+# ## How far can you trust a prediction?
 #
-# Of answers that are 80 % sure, 80 % should be right. The report draws what really is, and says
-# what so few photos would show by chance alone: a difference below that means nothing.
+# Of the predictions made with 80% probability, 80% should be correct. The report plots the actual
+# fraction. It also states how large the calibration error would be by chance with so few photos;
+# smaller values mean nothing.
 
 # %%
-words("reliability")
+excerpt("calibration")
 
 # %% [markdown]
-# An answer also carries the set of classes that holds the true one for 95 of 100 photos. Where that
-# is more than one class, it abstains.
+# Each prediction has a `prediction_set`, which contains the true class 95% of the time. The
+# classifier abstains when the set has more than one member.
 
 # %%
-classifier = fit.classifier
-for answer in classifier.predict([photos.file(int(i)) for i in fit.splits.test[:4]]):
-    print(f"{answer.label:<10} {answer.probability:.0%}  may be: {', '.join(answer.classes)}")
+for prediction in fit.predict([photos.file(int(i)) for i in fit.splits.test[:4]]):
+    classes = ", ".join(prediction.prediction_set)
+    print(f"{prediction.label:<10} {prediction.probability:.0%}  prediction set: {classes}")
 
 # %% [markdown]
-# ## How is it repeated?
+# ## How can you repeat the run?
 #
-# The last part holds the call with every setting, the versions it ran with and a fingerprint of the
-# photos; `split.csv` beside the page has each photo's side and hash. `model-card.md` says the same
-# in a page of text, to go with the classifier: what it is for, what not, and what it reaches.
+# The last section contains the call with all settings, the versions and a fingerprint of the
+# photos. `split.csv` has the split and the hash of each photo. `model-card.md` summarizes the
+# classifier on one page: intended use, limitations and results. Distribute it with the classifier.
 
 # %%
-words("repeat", 700)
+excerpt("reproduction", 700)

@@ -1,37 +1,37 @@
-"""Variation of training photos: drawn as numbers first, then applied.
+"""Augmentation of training photos: parameters are sampled first, then applied.
 
 ```python
 from scenelearn import augment
 
-draws = augment.draw("standard", seed=0, n=32)  # what happens to each of 32 photos
-varied = augment.apply(images, draws)           # on JAX, TensorFlow or Torch
+parameters = augment.sample("standard", seed=0, n=32)  # one set of parameters for each photo
+augmented = augment.apply(images, parameters)          # on JAX, TensorFlow or Torch
 ```
 """
 
 from scenelearn.augment._apply import apply
-from scenelearn.augment._draw import Draws, draw, exactly
 from scenelearn.augment._layer import layer, register
-from scenelearn.augment._mix import Pairs, mix, pair
+from scenelearn.augment._mix import MixParameters, apply_mix, sample_mix
 from scenelearn.augment._operations import OPERATIONS, Operation
 from scenelearn.augment._policy import POLICIES, Policy, policy, randaugment
 from scenelearn.augment._preview import Preview, preview
+from scenelearn.augment._sample import Parameters, fixed, sample
 
 __all__ = [
     "OPERATIONS",
     "POLICIES",
-    "Draws",
+    "MixParameters",
     "Operation",
-    "Pairs",
+    "Parameters",
     "Policy",
     "Preview",
     "apply",
-    "draw",
-    "exactly",
+    "apply_mix",
+    "fixed",
     "layer",
-    "mix",
-    "pair",
     "policy",
     "preview",
     "randaugment",
     "register",
+    "sample",
+    "sample_mix",
 ]

@@ -1,4 +1,4 @@
-"""To look at: photos, and beside each what a policy makes of it."""
+"""A preview of augmentation: photos, each with some of its variants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
+from scenelearn._checks import check_integer
+from scenelearn._io import atomic_write
+from scenelearn._progress import Progress, show_progress
 from scenelearn.augment._apply import apply
-from scenelearn.augment._draw import Draws, check_whole, draw
 from scenelearn.augment._policy import Policy
+from scenelearn.augment._sample import Parameters, sample
 from scenelearn.errors import ArgumentError, PhotoError
 
 if TYPE_CHECKING:
@@ -27,22 +30,25 @@ _STYLE = (
     "display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));"
     "margin:0 0 1rem"
 )
-_GAP, _LINE = 8, 12  # pixels between pictures, and of a line of a caption
+_GAP, _LINE_HEIGHT = 8, 12  # pixels between images, and per line of a caption
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Preview:
-    """Rows of pictures with captions: one row a photo, the photo itself first.
+    """A grid of images with captions: one row per photo, the photo itself first.
 
     Attributes:
         images: (rows, columns, image_px, image_px, 3) uint8.
-        captions: a row of captions for each row of images.
-        title: what is shown.
+        captions: a row of captions per row of images.
+        title: what the grid shows.
     """
 
-    images: npt.NDArray[np.uint8] = field(repr=False)
+    images: npt.NDArray[np.uint8]
     captions: tuple[tuple[str, ...], ...]
     title: str
+
+    def __repr__(self) -> str:
+        return f"<Preview: {self.title}>"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -57,14 +63,14 @@ class Preview:
             rows.append(f'<div style="{_STYLE}">{figures}</div>')
         return f"<p>{html.escape(self.title)}</p>{''.join(rows)}"
 
-    def picture(self) -> Image.Image:
-        """All of it as one picture, captions below the images."""
+    def to_image(self) -> Image.Image:
+        """Return the whole grid as one image, with captions below the images."""
         from PIL import Image, ImageDraw, ImageFont
 
         n_rows, n_columns, px = self.images.shape[:3]
-        font = ImageFont.load_default(_LINE - 2)
-        texts = [[_lines(caption, px, font) for caption in row] for row in self.captions]
-        high = px + max(len(lines) for row in texts for lines in row) * _LINE + _GAP
+        font = ImageFont.load_default(_LINE_HEIGHT - 2)
+        texts = [[_wrap(caption, px, font) for caption in row] for row in self.captions]
+        high = px + max(len(lines) for row in texts for lines in row) * _LINE_HEIGHT + _GAP
         sheet = Image.new("RGB", (n_columns * (px + _GAP) + _GAP, n_rows * high + _GAP), "white")
         canvas = ImageDraw.Draw(sheet)
         for row, line_groups in enumerate(texts):
@@ -72,20 +78,20 @@ class Preview:
                 left, top = _GAP + column * (px + _GAP), _GAP + row * high
                 sheet.paste(Image.fromarray(self.images[row, column]), (left, top))
                 for k, line in enumerate(lines):
-                    canvas.text((left, top + px + 2 + k * _LINE), line, "black", font)
+                    canvas.text((left, top + px + 2 + k * _LINE_HEIGHT), line, "black", font)
         return sheet
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a page that needs nothing beside it, or one picture.
+        """Save the grid as a self-contained HTML page or as an image.
 
         Args:
-            path: ends in ".html", ".png" or ".jpg".
+            path: a file name that ends in ".html", ".png" or ".jpg".
 
         Returns:
             The path.
 
         Raises:
-            ArgumentError: if the path ends in something else.
+            ArgumentError: if the path ends in something else, or cannot be written.
         """
         path = Path(path)
         if path.suffix not in (".html", ".png", ".jpg"):
@@ -98,43 +104,46 @@ class Preview:
             content = f"{head}<body>{self._repr_html_()}</body>".encode()
         else:
             buffer = io.BytesIO()
-            self.picture().save(buffer, "png" if path.suffix == ".png" else "jpeg", quality=90)
+            self.to_image().save(buffer, "png" if path.suffix == ".png" else "jpeg", quality=90)
             content = buffer.getvalue()
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
         return path
 
 
 def preview(
     photos: Any,
-    policy: str | Policy | Mapping[str, Any] | Draws = "standard",
+    policy: str | Policy | Mapping[str, Any] | Parameters = "standard",
     *,
     n: int = 7,
     rows: int = 4,
     seed: int = 0,
     image_px: int = 160,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Preview:
-    """What a policy makes of some photos: a grid, each photo first and then its variants.
+    """Show what a policy does to some photos, as a grid of each photo and its variants.
 
     Args:
-        photos: images, (n, height, width, 3) uint8; or paths of photos; or what `scan` gives, of
-            which photos from all over are shown.
-        policy: a policy, or the name of one; or draws, one for each variant, the same for each
-            photo.
-        n: variants of each photo, at least 1; of draws, all of them.
-        rows: at most so many photos.
-        seed: of the draws.
-        image_px: width and height of a picture; photos are cut to a square about their middle.
+        photos: images, (n, height, width, 3) uint8; paths of photos; or `Photos` from `scan`, of
+            which evenly spaced ones are shown.
+        policy: a policy, or the name of one; or parameters, one for each variant, which are then
+            the same for each photo.
+        n: variants per photo, at least 1; ignored with parameters, of which all are shown.
+        rows: the maximum number of photos.
+        seed: random seed of the parameters.
+        image_px: width and height of each image; photos are cropped to a square at their center.
+        progress: called with (what, done, total), in place of a progress bar.
+        verbose: True for a progress bar, False for none, "auto" for one on a terminal or in a
+            notebook.
 
     Returns:
-        The grid: a notebook shows it, `save` writes it.
+        The grid: notebooks display it, and `save` writes it to a file.
 
     Raises:
-        ArgumentError: if there is nothing to show, there is no such policy, or a number is out of
-            range.
+        ArgumentError: if there are no photos, there is no such policy, or a number is out of range.
         PhotoError: if a photo cannot be read.
-        BackendError: if no backend of Keras is installed.
+        BackendError: if no Keras backend is installed.
 
     Example:
         >>> grid = preview(np.zeros((1, 40, 60, 3), np.uint8), "light", n=3, image_px=32)
@@ -142,29 +151,34 @@ def preview(
         (1, 4, 32, 32, 3)
     """
     for name, value in (("n", n), ("rows", rows), ("image_px", image_px)):
-        check_whole(name, value, least=1)
-    originals = np.stack([_square(photo, image_px) for photo in _some(photos, rows)])
-    if isinstance(policy, Draws):
+        check_integer(name, value, low=1)
+    with show_progress(progress, verbose) as report:
+        originals = []
+        for photo, n_photos in _choose_photos(photos, rows):
+            originals.append(_center_square(photo, image_px))
+            report("decoding photos", len(originals), n_photos)
+    if isinstance(policy, Parameters):
         n = len(policy)
-        draws = policy[np.tile(np.arange(n), len(originals))]
+        parameters = policy[np.tile(np.arange(n), len(originals))]
     else:
-        draws = draw(policy, seed, len(originals) * n)
-    varied = keras().ops.convert_to_numpy(apply(np.repeat(originals, n, axis=0), draws))
-    varied = varied.reshape(len(originals), n, image_px, image_px, 3)
+        parameters = sample(policy, seed, len(originals) * n)
+    squares = np.stack(originals)
+    variants = keras().ops.convert_to_numpy(apply(np.repeat(squares, n, axis=0), parameters))
+    variants = variants.reshape(len(squares), n, image_px, image_px, 3)
     captions = tuple(
-        ("original", *(draws.caption(k) for k in range(row * n, (row + 1) * n)))
-        for row in range(len(originals))
+        ("original", *(parameters.caption(k) for k in range(row * n, (row + 1) * n)))
+        for row in range(len(squares))
     )
-    what = policy if isinstance(policy, str) else "of your own"
+    name = f'"{policy}"' if isinstance(policy, str) else "with custom parameters"
     return Preview(
-        images=np.concatenate([originals[:, None], varied], axis=1),
+        images=np.concatenate([squares[:, None], variants], axis=1),
         captions=captions,
-        title=f"Augmentation {what}: each photo, and {n} variants of it",
+        title=f"Augmentation {name}: {len(squares)} photos, each with {n} variants",
     )
 
 
-def _some(photos: Any, most: int) -> Iterator[Any]:
-    """Up to so many of the photos, as arrays or opened images."""
+def _choose_photos(photos: Any, max_photos: int) -> Iterator[tuple[Any, int]]:
+    """Evenly spaced photos as arrays or open images, each with the number of photos chosen."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(photos, str | os.PathLike):
@@ -172,25 +186,26 @@ def _some(photos: Any, most: int) -> Iterator[Any]:
     n = len(photos) if hasattr(photos, "__len__") else 0
     if not n:
         raise ArgumentError(
-            "`photos` must be images, paths of photos, or what `scan` gives, at least one. "
+            "`photos` must be images, paths, or `Photos` from `scan`, at least one. "
             f"Received: {type(photos).__name__} of length {n}. Pass e.g. sl.scan(folder)."
         )
-    read = getattr(photos, "read", None)  # of photos in a folder or an archive
-    for k in np.unique(np.linspace(0, n - 1, min(most, n)).astype(int)):
-        one = io.BytesIO(read(int(k))) if read else photos[k]
-        if isinstance(one, np.ndarray):
-            yield one
+    read = getattr(photos, "read", None)  # `Photos` of a folder or an archive
+    chosen = np.unique(np.linspace(0, n - 1, min(max_photos, n)).astype(int))
+    for k in chosen:
+        photo = io.BytesIO(read(int(k))) if read else photos[k]
+        if isinstance(photo, np.ndarray):
+            yield photo, len(chosen)
             continue
         try:
-            with Image.open(one) as image:
-                yield image
+            with Image.open(photo) as image:
+                yield image, len(chosen)
         except (OSError, UnidentifiedImageError) as error:
-            name = photos.paths[k] if read else str(one)
+            name = photos.paths[k] if read else str(photo)
             raise PhotoError(f"{name!r} cannot be read: {error}. Leave it out.") from error
 
 
-def _square(photo: Any, px: int) -> npt.NDArray[np.uint8]:
-    """The middle of a photo, upright and in color, (px, px, 3)."""
+def _center_square(photo: Any, px: int) -> npt.NDArray[np.uint8]:
+    """The central square of a photo, upright, (px, px, 3) RGB."""
     from PIL import Image, ImageOps
 
     if isinstance(photo, np.ndarray):
@@ -212,8 +227,8 @@ def _data_url(image: npt.NDArray[np.uint8]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _lines(text: str, width: int, font: Any) -> list[str]:
-    """The text in lines of at most this width, in pixels, unless a word is longer."""
+def _wrap(text: str, width: int, font: Any) -> list[str]:
+    """Wrap the text to lines of at most this width in pixels; longer words are not split."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

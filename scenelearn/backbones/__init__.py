@@ -1,24 +1,23 @@
-"""The pretrained network: its name, its weights, its preprocessing, its fast form on a CPU."""
+"""Pretrained backbones: names, weights, preprocessing, and forms that are fast on a CPU."""
 
-from scenelearn.backbones._build import build, filled, keep_statistics
-from scenelearn.backbones._default import DEFAULT, default_for
-from scenelearn.backbones._fast import fast_on_cpu, photos_at_once, plain
-from scenelearn.backbones._licenses import license
-from scenelearn.backbones._names import find, names
-from scenelearn.backbones._tiny import STORED, TINY
+from scenelearn.backbones._build import build, freeze_batchnorm, materialize
+from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
+from scenelearn.backbones._fast import fast_on_cpu, microbatch_size, undo_fast
+from scenelearn.backbones._licenses import weights_license
+from scenelearn.backbones._names import DEFAULT_BACKBONE, default_for, find_architecture, names
 
 __all__ = [
-    "DEFAULT",
-    "STORED",
-    "TINY",
+    "BUNDLED",
+    "BUNDLED_BACKBONE",
+    "DEFAULT_BACKBONE",
     "build",
     "default_for",
     "fast_on_cpu",
-    "filled",
-    "find",
-    "keep_statistics",
-    "license",
+    "find_architecture",
+    "freeze_batchnorm",
+    "materialize",
+    "microbatch_size",
     "names",
-    "photos_at_once",
-    "plain",
+    "undo_fast",
+    "weights_license",
 ]

@@ -1,8 +1,8 @@
-"""A backbone with its preprocessing and its weights, built without wasting time.
+"""Build a backbone with its preprocessing and its weights, without running initializers first.
 
-Keras draws random values for every weight before the stored ones replace them, and on JAX each
-shape of weight costs one compilation: 11 s for a MobileNetV2. Here a model is built with its
-variables left empty, and each gets its value once.
+Keras fills each weight with random values before it loads pretrained weights over them. On JAX,
+that costs one compilation per shape of weight: 11 s for a MobileNetV2. Here a model is built with
+empty variables, and each is assigned its value once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
-from scenelearn.backbones._fast import KEEPS_STATISTICS
-from scenelearn.backbones._names import Architecture, find
-from scenelearn.backbones._preprocess import layers
-from scenelearn.backbones._tiny import FILE, STORED, reached, scenelearn_tiny
+from scenelearn._keras_internals import (
+    deferred_initialization,
+    initialize_variable,
+    initializer_of,
+    nested_layers,
+    replace_download,
+    report_downloads,
+)
+from scenelearn._progress import Progress, show_progress
+from scenelearn.backbones._bundled import BUNDLED, WEIGHTS_FILE, bundled_results, scenelearn_tiny
+from scenelearn.backbones._fast import FROZEN_BATCHNORM
+from scenelearn.backbones._names import Architecture, find_architecture
+from scenelearn.backbones._preprocess import preprocessing_layers
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -36,124 +46,124 @@ def build(
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     seed: int = 0,
-    batch_statistics: bool = False,
+    train_batchnorm: bool = False,
     precision: str | None = None,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Any:
-    """A model from raw pixels to features: preprocessing, backbone, global average.
+    """Build a model from raw pixels to features: preprocessing, backbone, global average pooling.
 
     Args:
-        name: of keras.applications, see `names`.
-        weights: "imagenet" (Keras downloads the weights once and checks them); "scenelearn", those
-            that are in the package, for "scenelearn_tiny"; the path of a weights file without the
-            top layers, as Keras offers them for download; or None for random weights.
+        name: a backbone, see `names`.
+        weights: "imagenet", which Keras downloads once and verifies; "scenelearn", the bundled
+            weights of "scenelearn_tiny"; the path of a weights file without the top layers, as
+            Keras offers them for download; or None for random weights.
         image_px: width and height of the images, in pixels.
-        seed: of random weights.
-        batch_statistics: whether stored weights normalize by the batch while training, as random
-            ones do.
+        seed: random seed of random weights.
+        train_batchnorm: whether BatchNormalization uses batch statistics in training with
+            pretrained weights too, as it does with random weights.
         precision: Keras' dtype policy for the network, such as "mixed_bfloat16"; None for the
-            one that Keras has, usually float32. Preprocessing has that in any case.
+            current policy of Keras, usually float32. Preprocessing always uses the current policy.
+        progress: called with (what, done, total) during a download, in place of a progress bar.
+        verbose: True for a progress bar, False for none, "auto" for one on a terminal or in a
+            notebook.
 
     Returns:
-        A functional `keras.Model`, (batch, image_px, image_px, 3) values in 0-255, uint8 or
-        float, to (batch, n_features) in the precision's compute dtype, usually float32. The network
-        is its layer "backbone". With stored weights, BatchNormalization keeps its stored statistics
-        even while training, unless `batch_statistics`.
+        A functional `keras.Model` from (batch, image_px, image_px, 3) values in 0 to 255, uint8 or
+        float, to (batch, n_features) in the compute dtype of `precision`, usually float32. The
+        network is its layer "backbone". With pretrained weights, BatchNormalization keeps its
+        pretrained statistics in training, unless `train_batchnorm`.
 
     Raises:
-        UnknownBackboneError: if keras.applications has no such network.
-        ArgumentError: if the network cannot be built at this image size, or the package has no
+        UnknownBackboneError: if there is no such backbone.
+        ArgumentError: if the network cannot be built for this image size, or the package has no
             weights for it.
-        PathMissingError: if `weights` is a path where no file is, or the package lacks its own.
-        WeightsFileError: if the file's weights do not fit the network.
+        PathMissingError: if `weights` is a path without a file, or the bundled weights are missing.
+        WeightsFileError: if the weights in the file do not match the network.
         WeightsUnavailableError: if the download failed.
+
+    Example:
+        >>> build("scenelearn_tiny", weights="scenelearn", image_px=64).output_shape
+        (None, 768)
     """
-    architecture = find(name)
+    architecture = find_architecture(name)
     source = _check_weights(weights, architecture)
 
     def make() -> Any:
         k = keras()
         image = k.Input((image_px, image_px, 3), name="image")
         x = image
-        for layer in layers(architecture.preprocess):
+        for layer in preprocessing_layers(architecture.preprocess):
             x = layer(x)
-        with _policy(precision):
-            network = _network(architecture, source, image_px)
+        with _dtype_policy(precision):
+            network = _build_network(architecture, source, image_px)
         return k.Model(image, network(x), name="features")
 
-    model = filled(make, seed)
-    return model if source is None or batch_statistics else keep_statistics(model)
+    with (
+        show_progress(progress, verbose) as report,
+        report_downloads(partial(report, "downloading weights")),
+    ):
+        model = materialize(make, seed)
+    return model if source is None or train_batchnorm else freeze_batchnorm(model)
 
 
-def keep_statistics(model: Any) -> Any:
-    """Let the model's BatchNormalization use its stored statistics in training too.
+def freeze_batchnorm(model: Any) -> Any:
+    """Make the model's BatchNormalization use its moving statistics in training too.
 
-    Its scale and offset still train. (`network(x, training=False)`, which Keras' guide to
-    transfer learning advises, does not do it: in Keras 3.15, a functional model
-    passes its own `training` on to its layers, over what they were called with.)
+    Its scale and offset remain trainable. Calling `network(x, training=False)`, as Keras' guide to
+    transfer learning advises, has no such effect: in Keras 3.15, a functional model overrides
+    it with its own `training` argument.
 
     Args:
-        model: any `keras.Model`; nested models are gone through too.
+        model: any `keras.Model`; nested models are included.
 
     Returns:
-        The same model. Nothing of this is in a saved file.
+        The same model. The change is not stored in saved files.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in nested_layers(model):
         if isinstance(layer, keras().layers.BatchNormalization):
-            object.__setattr__(layer, KEEPS_STATISTICS, True)
+            object.__setattr__(layer, FROZEN_BATCHNORM, True)
             layer.call = _without_training(layer.call)
     return model
 
 
 def _without_training(call: Callable[..., Any]) -> Callable[..., Any]:
-    def by_stored(
+    def call_for_inference(
         inputs: Any,
-        training: Any = None,  # noqa: ARG001 - passed by Keras, and not to be listened to
+        training: Any = None,  # noqa: ARG001 - Keras passes it
         mask: Any = None,
     ) -> Any:
         return call(inputs, training=False, mask=mask)
 
-    return by_stored
+    return call_for_inference
 
 
-def filled(make: Callable[[], Any], seed: int = 0) -> Any:
-    """Build a model with empty variables, then give each its value.
+def materialize(make: Callable[[], Any], seed: int = 0) -> Any:
+    """Build a model with empty variables, then assign each its value.
 
-    A variable gets what the building loaded into it, else a random or constant value by its
-    initializer, drawn with NumPy where it is one of the usual kinds.
+    A variable gets the value that was loaded into it while the model was built; otherwise the value
+    of its initializer, computed with NumPy for the usual kinds.
 
     Args:
         make: builds and returns a `keras.Model`; it may load weights.
-        seed: of the random values.
+        seed: random seed of random values.
 
     Returns:
         The model, ready for use.
     """
-    k = keras()
-    from keras.src.backend.common import global_state  # Keras' list of what is still empty
-
-    before = list(global_state.get_global_attribute("uninitialized_variables") or [])
-    scope = k.StatelessScope(initialize_variables=False)
-    try:
-        with scope:
-            model = make()
-            values = {id(v): scope.get_current_value(v) for v in model.variables}
-    finally:
-        global_state.set_global_attribute("uninitialized_variables", before)
+    with deferred_initialization() as scope:
+        model = make()
+        values = {id(v): scope.get_current_value(v) for v in model.variables}
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         value = values[id(variable)]
-        if value is None:
-            value = _initial(variable, rng)
-        if value is None:
-            variable._deferred_initialize()
-        else:
-            variable._initialize(k.ops.convert_to_tensor(value, dtype=variable.dtype))
+        initialize_variable(variable, _initial_value(variable, rng) if value is None else value)
     return model
 
 
 @contextmanager
-def _policy(name: str | None) -> Iterator[None]:
-    """Inside, layers are made with this dtype policy."""
+def _dtype_policy(name: str | None) -> Iterator[None]:
+    """Create layers with this dtype policy inside."""
     config = keras().config
     before = config.dtype_policy()
     if name is not None:
@@ -167,46 +177,44 @@ def _policy(name: str | None) -> Iterator[None]:
 def _check_weights(
     weights: str | os.PathLike[str] | None, architecture: Architecture
 ) -> str | None:
+    """The source of the weights: "imagenet", a path, or None."""
     if weights is None or weights == "imagenet":
         return None if weights is None else "imagenet"
+    expected = "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None."
     if not isinstance(weights, str | os.PathLike):
-        raise ArgumentError(
-            "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
-            f"Received: weights={weights!r}."
-        )
-    if weights == STORED:
-        return _in_package(architecture)
+        raise ArgumentError(f"{expected} Received: weights={weights!r}.")
+    if weights == BUNDLED:
+        return _find_bundled_weights(architecture)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise PathMissingError(
-            "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
-            f"Received: weights={str(weights)!r}, where there is no file. Check the path."
+            f"{expected} Received: weights={str(weights)!r}, where there is no file. "
+            "Check the path."
         )
     return str(path)
 
 
-def _in_package(architecture: Architecture) -> str:
-    """The path of the weights that come with the package."""
+def _find_bundled_weights(architecture: Architecture) -> str:
     if architecture.build is not scenelearn_tiny:
         raise ArgumentError(
             "`weights` can be 'scenelearn' for the backbone 'scenelearn_tiny' only. Received: "
             f"weights='scenelearn' for {architecture.name!r}. Pass weights='imagenet', a weights "
             "file, or None; or backbone='scenelearn_tiny'."
         )
-    if not FILE.is_file():
+    if not WEIGHTS_FILE.is_file():
         raise PathMissingError(
-            "The weights of 'scenelearn_tiny' must lie in the package. Received: no file at "
-            f"{str(FILE)!r}. Install scenelearn anew; in a checkout, `nox -s pretrain` makes them."
+            "The weights of 'scenelearn_tiny' must be in the package. Received: no file at "
+            f"{str(WEIGHTS_FILE)!r}. Reinstall scenelearn; in a checkout, run `nox -s pretrain`."
         )
-    return str(FILE)
+    return str(WEIGHTS_FILE)
 
 
-def _network(architecture: Architecture, source: str | None, image_px: int) -> Any:
-    """The bare network, its weights loaded unless they are to be random.
+def _build_network(architecture: Architecture, source: str | None, image_px: int) -> Any:
+    """Build the network without preprocessing, and load its weights unless they are random.
 
-    An EfficientNet (of the first version) has a layer more when Keras is asked for "imagenet"
-    than when it is given the same weights as a file, and needs it. So it is asked for
-    "imagenet", and the file takes the place of the download.
+    A version 1 EfficientNet has one more layer when Keras is asked for "imagenet" than when it is
+    given the same weights as a file, and needs that layer. So Keras is asked for "imagenet", and
+    the file replaces the download.
     """
     file = None if source == "imagenet" else source
     file_as_download = file is not None and architecture.build.__module__.endswith(".efficientnet")
@@ -214,10 +222,10 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
     width = {} if architecture.width is None else {"alpha": architecture.width}
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
-            # Keras warns that it takes the 224 px weights at other sizes, which is what we want.
+            # Keras warns that it uses the weights for 224 px at other sizes, as intended.
             warnings.filterwarnings("ignore", message=".*is undefined or non-square.*")
             if file is not None and file_as_download:
-                stack.enter_context(_in_place_of_download(file))
+                stack.enter_context(replace_download(file))
             network = architecture.build(
                 include_top=False,
                 weights=download,
@@ -225,84 +233,67 @@ def _network(architecture: Architecture, source: str | None, image_px: int) -> A
                 pooling="avg",
                 **width,
             )
-            # Only now: by the name that they are given, some of Keras's functions look up what to
-            # build (EfficientNetV2) or which weights (ConvNeXt).
+            # Rename it afterwards: from the name that they are passed, some functions of Keras
+            # infer what to build (EfficientNetV2) or which weights to load (ConvNeXt).
             network.name = "backbone"
     except ValueError as error:
         if file is not None and file_as_download:
-            raise _unfitting(architecture, file, error) from None
+            raise _weights_mismatch(architecture, file, error) from None
         if download is not None and "corrupted" in str(error):
-            raise _unavailable(architecture, error) from None
+            raise _download_failed(architecture, error) from None
         raise ArgumentError(
             f"Keras cannot build {architecture.name!r} with weights={source!r} at "
             f"image_px={image_px}: {error} Choose another `image_px`, width or weights."
         ) from None
-    except Exception as error:  # Keras raises a bare Exception when a download fails
+    except Exception as error:  # Keras raises a bare Exception if a download fails
         if download is None:
             raise
         if file is not None:
-            raise _unfitting(architecture, file, error) from None
-        raise _unavailable(architecture, error) from None
+            raise _weights_mismatch(architecture, file, error) from None
+        raise _download_failed(architecture, error) from None
     if file is not None and not file_as_download:
-        _load(network, architecture, file)
+        try:
+            network.load_weights(file)
+        except Exception as error:  # noqa: BLE001 - h5py and Keras raise many kinds
+            raise _weights_mismatch(architecture, file, error) from None
     return network
 
 
-@contextmanager
-def _in_place_of_download(path: str) -> Iterator[None]:
-    """While inside, Keras finds `path` where it would download a file."""
-    from keras.src.utils import file_utils
-
-    download = file_utils.get_file
-    file_utils.get_file = lambda *_, **__: path
-    try:
-        yield
-    finally:
-        file_utils.get_file = download
-
-
-def _load(network: Any, architecture: Architecture, source: str) -> None:
-    try:
-        network.load_weights(source)
-    except Exception as error:  # noqa: BLE001 - h5py and Keras raise many kinds here
-        raise _unfitting(architecture, source, error) from None
-
-
-def _unfitting(architecture: Architecture, source: str, error: Exception) -> WeightsFileError:
+def _weights_mismatch(architecture: Architecture, file: str, error: Exception) -> WeightsFileError:
     return WeightsFileError(
-        f"The weights file {source!r} does not fit {architecture.name!r} without its top "
-        f"layers. Received: {type(error).__name__}: {error} Pass the file of this network "
-        "and width without top layers, as Keras offers those of its networks for download; "
-        "`backbone` names the network."
+        f"The weights file {file!r} does not match {architecture.name!r} without its top "
+        f"layers. Received: {type(error).__name__}: {error} Pass a file of this network and width "
+        "without the top layers, as Keras offers for download; `backbone` names the network."
     )
 
 
-def _unavailable(architecture: Architecture, error: Exception) -> WeightsUnavailableError:
+def _download_failed(architecture: Architecture, error: Exception) -> WeightsUnavailableError:
     return WeightsUnavailableError(
         f"The ImageNet weights of {architecture.name!r} could not be downloaded. Received: "
         f"{error} Download the weights file without top layers ('…_notop.h5') on a machine with "
-        f"internet and pass its path: weights='path/to/file.h5' (on the command line "
-        f"--weights path/to/file.h5). {_instead()}"
+        f"internet access and pass its path: weights='path/to/file.h5' (on the command line "
+        f"--weights path/to/file.h5). {_offline_alternative()}"
     )
 
 
-def _instead() -> str:
-    """What to take where nothing can be downloaded, and what it costs."""
-    known = reached()
-    if not FILE.is_file() or not {"imagenet", "pretrained"} <= set(known.get("test_percent", ())):
+def _offline_alternative() -> str:
+    """What to use without a download, and how accurate it is."""
+    results = bundled_results()
+    is_measured = {"imagenet", "pretrained"} <= set(results.get("test_percent", ()))
+    if not WEIGHTS_FILE.is_file() or not is_measured:
         return "Or train from random weights, with much lower accuracy: weights=None."
     return (
-        "Or take the network that comes with scenelearn: weights='scenelearn' (on the command line "
-        "--weights scenelearn), best without `backbone` and with "
-        f"image_px={known['image_px']['pretrained']}. Expect a lower accuracy: on photos of six "
-        f"kinds of scenes {known['test_percent']['pretrained']:g} % in place of "
-        f"{known['test_percent']['imagenet']:g} % by the default network, by solved heads alone."
+        "Or use the bundled backbone: weights='scenelearn' (on the command line "
+        "--weights scenelearn), preferably without `backbone` and with "
+        f"image_px={results['image_px']['pretrained']}. Expect lower accuracy: with linear probes "
+        f"on photos of six kinds of scenes, {results['test_percent']['pretrained']:g} % instead of "
+        f"{results['test_percent']['imagenet']:g} % with the default backbone."
     )
 
 
-def _initial(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None:
-    """The initializer's value by NumPy, or None where we do not know the kind."""
-    initializer, shape = variable._initializer, tuple(variable.shape)
+def _initial_value(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None:
+    """The initializer's value, computed with NumPy; None for other kinds of initializers."""
+    initializer, shape = initializer_of(variable), tuple(variable.shape)
     if variable.path.endswith("seed_generator_state"):  # of Dropout layers
         return rng.integers(0, 2**31, shape).astype(np.uint32)
     kind = type(initializer).__name__
@@ -320,14 +311,14 @@ def _initial(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None
         return rng.uniform(-limit, limit, shape).astype(np.float32)
     values = rng.standard_normal(shape)
     if initializer.distribution == "truncated_normal":
-        while (far := np.abs(values) > 2).any():
-            values[far] = rng.standard_normal(int(far.sum()))
-        values /= 0.87962566103423978  # the deviation of a normal cut off at ±2
+        while (outside := np.abs(values) > 2).any():
+            values[outside] = rng.standard_normal(int(outside.sum()))
+        values /= 0.87962566103423978  # the standard deviation of a normal truncated at ±2
     return np.asarray(values * np.sqrt(variance), np.float32)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[float, float]:
-    """Inputs and outputs of one unit, as Keras counts them."""
+    """The fan-in and fan-out of a kernel, as Keras counts them."""
     if len(shape) < 2:
         n = float(shape[0]) if shape else 1.0
         return n, n

@@ -1,13 +1,13 @@
-"""Under which license the weights stand that a network begins with."""
+"""Licenses of pretrained weights."""
 
 from __future__ import annotations
 
-from scenelearn.backbones._tiny import STORED
+from scenelearn.backbones._bundled import BUNDLED
 
-# By the beginnings of our names, the first that fits: the licenses under which the weights were
-# published from which those of keras.applications were made, as its documentation named them for
-# each network, or as the named source has them.
-_OF = (
+# By prefix of the name, first match: the license under which the authors published the weights from
+# which those of keras.applications were converted, according to Keras' documentation for each
+# network or to the source named here.
+_LICENSES = (
     ("vgg", "Creative Commons Attribution 4.0 (Visual Geometry Group, Oxford)"),
     ("resnet_rs", "Apache-2.0 (Google)"),
     ("inception", "Apache-2.0 (Google)"),
@@ -18,33 +18,31 @@ _OF = (
     ("efficientnet", "Apache-2.0 (Google)"),
     ("convnext", "MIT (Meta)"),
 )
-_NEW = "none: random weights, trained on your own photos alone"
-_OURS = "Apache-2.0 (scenelearn; trained on drawn images alone)"
+_UNKNOWN = "not known"
 
 
-def license(name: str, weights: str | None) -> str:
-    """The license of the weights that a network begins with, as words.
+def weights_license(name: str, weights: str | None) -> str:
+    """Return the license of the weights that a backbone starts from.
 
     Args:
-        name: from `names`, with or without width.
-        weights: "imagenet", "scenelearn", the path of a weights file, or None for random ones.
+        name: a backbone from `names`, with or without a width.
+        weights: "imagenet", "scenelearn", the path of a weights file, or None for random weights.
 
     Returns:
-        That of the weights as keras.applications offers them; of a file, which may be another,
-        with a word of caution.
+        The license of the weights that keras.applications offers. For a weights file, whose license
+        may differ, a note says so.
 
     Example:
-        >>> license("mobilenet_v2_0.35", "imagenet")
+        >>> weights_license("mobilenet_v2_0.35", "imagenet")
         'Apache-2.0 (Google)'
     """
     if weights is None:
-        return _NEW
-    if weights == STORED:
-        return _OURS
-    of_keras = next((words for start, words in _OF if name.startswith(start)), "")
-    if not of_keras and name.startswith("resnet"):
-        of_keras = "BSD (Facebook)" if name.endswith("_v2") else "MIT (K. He)"
-    of_keras = of_keras or "not known"
+        return "none: random weights, trained on your photos only"
+    if weights == BUNDLED:
+        return "Apache-2.0 (scenelearn; trained on rendered images only)"
+    license_ = next((words for prefix, words in _LICENSES if name.startswith(prefix)), _UNKNOWN)
+    if license_ == _UNKNOWN and name.startswith("resnet"):
+        license_ = "BSD (Facebook)" if name.endswith("_v2") else "MIT (K. He)"
     if weights == "imagenet":
-        return of_keras
-    return f"that of your weights file; of Keras' own weights: {of_keras}"
+        return license_
+    return f"that of your weights file; the license of Keras' own weights is {license_}"

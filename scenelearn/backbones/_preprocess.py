@@ -1,4 +1,4 @@
-"""Each network's own preprocessing, as layers inside the model: raw 0-255 pixels go in."""
+"""Preprocessing of each network as layers of the model, which takes raw pixels in 0 to 255."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 
+Array = npt.NDArray[np.float64]
 
-def affine_of(
-    preprocess: Callable[..., Any],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What a `preprocess_input` of keras.applications does, as a matrix and an offset.
 
-    Every one of them is y = x M + b on the three colors of a pixel (a scale, a mean and
-    deviation, a swap of red and blue). Its values at black and at the three pure colors give M
-    and b exactly, so that no table of ours can differ from Keras.
+def measure_affine(preprocess: Callable[..., Any]) -> tuple[Array, Array]:
+    """Measure a `preprocess_input` of keras.applications as a matrix and an offset.
+
+    Each of these functions is y = x M + b on the three colors of a pixel: a scale, a mean and
+    standard deviation, a swap of red and blue. Its values for black and the three pure colors give
+    M and b exactly, without a table that could differ from Keras.
 
     Args:
         preprocess: the network's `preprocess_input`.
 
     Returns:
-        M, (3, 3) float64, rows RGB in, columns out; b, (3,) float64.
+        M, (3, 3) float64, with RGB rows in and columns out; b, (3,) float64.
     """
     colors = np.zeros((1, 1, 4, 3), np.float64)
     colors[0, 0, 1:] = 255 * np.eye(3)
@@ -32,17 +32,16 @@ def affine_of(
     return (out[1:] - out[0]) / 255, out[0]
 
 
-def layers(preprocess: Callable[..., Any]) -> list[Any]:
-    """The same map as built-in Keras layers, so that a saved model needs nothing of ours.
+def preprocessing_layers(preprocess: Callable[..., Any]) -> list[Any]:
+    """Create built-in Keras layers that compute the same, so that saved models need no own code.
 
     Args:
         preprocess: the network's `preprocess_input`.
 
     Returns:
-        A Rescaling layer, and after it, for networks that swap red and blue, a fixed 1×1
-        convolution.
+        A Rescaling layer, followed by a fixed 1×1 convolution for networks that swap red and blue.
     """
-    matrix, offset = affine_of(preprocess)
+    matrix, offset = measure_affine(preprocess)
     diagonal = np.diag(matrix)
     if np.array_equal(matrix, np.diag(diagonal)):
         return [_rescaling(diagonal, offset)]
@@ -57,11 +56,11 @@ def layers(preprocess: Callable[..., Any]) -> list[Any]:
     return [_rescaling(np.ones(3), np.zeros(3)), swap]
 
 
-def _rescaling(scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]) -> Any:
-    """Also turns uint8 into float32, so it is there even where it changes no value."""
-    plain = [a[0].item() if (a == a[0]).all() else a.tolist() for a in (scale, offset)]
-    return keras().layers.Rescaling(plain[0], offset=plain[1], name="preprocessing")
+def _rescaling(scale: Array, offset: Array) -> Any:
+    """A Rescaling layer; needed even if it changes no value, to convert uint8 to float32."""
+    arguments = [a[0].item() if (a == a[0]).all() else a.tolist() for a in (scale, offset)]
+    return keras().layers.Rescaling(arguments[0], offset=arguments[1], name="preprocessing")
 
 
-def _constant(values: npt.NDArray[np.float64]) -> Any:
+def _constant(values: Array) -> Any:
     return keras().initializers.Constant(values.reshape(-1, 3).squeeze().tolist())

@@ -1,306 +1,355 @@
-"""A trained network with everything that it needs to answer: names, size, preprocessing."""
+"""The trained classifier: predict, explain, evaluate, save, load, export."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_choice, check_integer
+from scenelearn._display import html_text, printable
+from scenelearn._progress import Progress, show_progress
+from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify import _bundle, _export
-from scenelearn.classify._explanation import Explanation, cam_models, grad_cam
-from scenelearn.classify._export import Exported
-from scenelearn.classify._inputs import Photo, read, sources
-from scenelearn.classify._labeled import Labeled, see_labeled
-from scenelearn.classify._predictions import Prediction, name_them
-from scenelearn.classify._sight import Sight, sight_model, sights, together
-from scenelearn.classify._trust import COVERAGE, Trust
+from scenelearn.classify._calibration import (
+    DEFAULT_COVERAGE,
+    Calibration,
+    calibration_from_arrays,
+    check_coverage,
+)
+from scenelearn.classify._explanation import Explanation
+from scenelearn.classify._export import ExportResult
+from scenelearn.classify._grad_cam import grad_cam, split_model
+from scenelearn.classify._inference import Outputs, inference_model, output_sizes, stream_outputs
+from scenelearn.classify._inputs import PhotoLike, PhotosLike, read_square, resolve_photos
+from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled, scan_if_path
+from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 from scenelearn.metrics import Evaluation, evaluate
 
-_BATCH = 32  # always this many at once, the last batch filled up: one compiled program serves all
+_BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Classifier:
-    """Says which class a photo is of.
+    """A trained network with everything that it needs to predict the classes of photos.
+
+    `fit` returns one as `FitResult.classifier`, and `load` opens a saved one.
 
     Attributes:
         model: a `keras.Model` from (batch, image_px, image_px, 3) values 0-255 to
-            (batch, n_classes) probabilities; preprocessing is inside.
-        class_names: the columns' names.
-        image_px: width and height at which the network sees a photo.
-        facts: where it comes from: backbone, versions, date, accuracy, photo fingerprint.
-        trust: what validation photos say about how far to trust an answer; None in a classifier
-            that an older version saved.
+            (batch, n_classes) calibrated probabilities. Preprocessing is part of it.
+        class_names: the names of the columns.
+        image_px: width and height of the images that the network is given.
+        metadata: provenance: backbone, versions, date, test accuracy, fingerprint of the photos.
+        calibration: what prediction sets, p-values and neighbors are computed from. None only in a
+            classifier that was put together by hand: then prediction sets contain the predicted
+            class only, no photo is flagged as out of distribution, and explanations have no
+            neighbors.
+
+    Example:
+        >>> import tempfile, scenelearn as sl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     photos = sl.scan(sl.sample_scenes(folder, per_class=12))
+        ...     fit = sl.fit(sl.split(photos), weights="scenelearn", image_px=32, epochs=0)
+        ...     predictions = fit.classifier.predict(photos[:5])
+        >>> predictions[0].label in photos.class_names
+        True
     """
 
     model: Any
     class_names: tuple[str, ...]
     image_px: int
-    facts: dict[str, str]
-    trust: Trust | None = None
-    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    metadata: dict[str, str]
+    calibration: Calibration | None = None
+    _cache: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __repr__(self) -> str:
+        backbone = self.metadata.get("backbone")
+        parts = [f"{len(self.class_names):,} classes", f"{self.image_px} px"]
+        parts += [printable(backbone)] if backbone else []
+        return f"<Classifier: {', '.join(parts)}>"
+
+    def __str__(self) -> str:
+        """The classes, the metadata, and the size of the calibration."""
+        calibration = "none" if self.calibration is None else str(self.calibration)[1:-1]
+        rows = {
+            "classes": ", ".join(self.class_names),
+            "image size": f"{self.image_px}×{self.image_px} px",
+            **self.metadata,
+            "calibration": calibration.removeprefix("Calibration: "),
+        }
+        width = max(map(len, rows))
+        lines = (f"{printable(name):<{width}}  {printable(text)}" for name, text in rows.items())
+        return "\n".join(["Classifier", *(f"  {line}" for line in lines)])
+
+    def _repr_html_(self) -> str:
+        return html_text(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy everything but the models derived for inference."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return _restore, (values,)
 
     def predict(
         self,
-        photos: Photo | Iterable[Photo],
+        photos: PhotosLike,
         *,
         coverage: float | None = None,
         skip_broken: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Prediction]:
-        """Say what each photo shows.
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
+    ) -> Predictions:
+        """Predict the class of each photo.
 
-        Photos are read and judged a batch at a time, so that thousands fit in memory.
+        Photos are read and predicted in batches, so thousands fit in memory.
 
         Args:
-            photos: a path, a folder, a pattern such as ``"photos/*.jpg"``, the bytes of a file,
-                an array (height, width, 3) uint8 or (n, height, width, 3), a Pillow image, or a
-                list or generator of these.
-            coverage: how often `Prediction.classes` is to hold the true class, between 0 and 1;
-                None for 0.95.
-            skip_broken: leave out photos that cannot be read, with a logged warning for each,
-                instead of raising.
-            progress: called with (photos done, photos in all) after each batch; with 0 in all
-                where that is not known beforehand.
+            photos: a path, a folder (with its subfolders), a pattern such as ``"photos/*.jpg"``,
+                the bytes of a file, an array (height, width, 3) or (n, height, width, 3) uint8, a
+                Pillow image, the result of `scan`, or a list or generator of these.
+            coverage: how often `Prediction.prediction_set` is to contain the true class, between 0
+                and 1; None for 0.95.
+            skip_broken: whether to leave out photos that cannot be read, with a logged warning for
+                each, instead of raising.
+            progress: called with ("predicting", photos done, total) after each batch; the total is
+                0 for a generator. It replaces the progress bar.
+            verbose: True for a progress bar, False for none, "auto" for one on a terminal and in a
+                notebook.
 
         Returns:
-            One prediction a photo, in the order given.
+            One prediction per photo, in the order given: a list with ``.to_pandas()`` and
+            ``.to_csv()``.
 
         Raises:
-            ArgumentError: if something else than photos is given, or `coverage` is out of range
-                or asked of a classifier that knows nothing about it.
+            ArgumentError: if `photos` is something else, `coverage` or `verbose` is out of range,
+                or `coverage` is given and the classifier has no calibration.
             PathMissingError: if a path does not exist.
-            PhotoError: if a photo cannot be decoded; the message names it.
-            NoPhotosError: if there is nothing to predict.
+            PhotoError: if a photo cannot be read or decoded; the message names it.
+            NoPhotosError: if there is no photo.
         """
-        return list(
-            self.stream(photos, coverage=coverage, skip_broken=skip_broken, progress=progress)
-        )
+        with show_progress(progress, verbose) as report:
+            stream = self._stream(photos, coverage, skip_broken=skip_broken, report=report)
+            return Predictions(stream)
 
     def stream(
         self,
-        photos: Photo | Iterable[Photo],
+        photos: PhotosLike,
         *,
         coverage: float | None = None,
         skip_broken: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
     ) -> Iterator[Prediction]:
-        """As `predict`, one prediction after the other: for more photos than fit in memory.
+        """Predict the class of each photo, one at a time: for more photos than fit in memory.
 
-        No more than a batch of 32 photos is held at once, also of a generator that goes on for
-        ever.
+        At most one batch of 32 photos is in memory at once, even from an endless generator.
 
         Args:
             photos: as in `predict`.
             coverage: as in `predict`.
             skip_broken: as in `predict`.
             progress: as in `predict`.
+            verbose: as in `predict`.
 
         Yields:
-            One prediction a photo, in the order given.
+            One prediction per photo, in the order given.
 
         Raises:
-            ArgumentError: as `predict`.
-            PathMissingError: as `predict`.
-            PhotoError: as `predict`.
-            NoPhotosError: as `predict`.
+            ArgumentError: as in `predict`.
+            PathMissingError: as in `predict`.
+            PhotoError: as in `predict`.
+            NoPhotosError: as in `predict`.
         """
-        asked = self._coverage(coverage)
-        named = sources(photos)
-        total = len(named) if isinstance(named, list) else 0
-        rest = iter(named)
-        n_taken = 0
-        while part := list(itertools.islice(rest, _BATCH)):
-            n_taken += len(part)
-            names, images = [], []
-            for source in part:
-                try:
-                    images.append(read(source, self.image_px))
-                    names.append(source[0])
-                except PhotoError as error:
-                    if not skip_broken:
-                        raise
-                    _log.warning("%s", error)
-            if images:
-                seen = self._see(np.stack(images))
-                yield from name_them(names, seen, self.class_names, self.trust, asked)
-            if progress:
-                progress(n_taken, total)
-        if not n_taken:
-            raise NoPhotosError(
-                f"`photos` holds no photo. Received: {photos!r}. Pass at least one."
-            )
+        with show_progress(progress, verbose) as report:
+            yield from self._stream(photos, coverage, skip_broken=skip_broken, report=report)
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Class probabilities of images that have the network's size already.
+    def predict_proba(
+        self,
+        photos: PhotosLike,
+        *,
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
+    ) -> npt.NDArray[np.float32]:
+        """Predict the class probabilities of photos.
 
         Args:
-            images: (n, image_px, image_px, 3) uint8.
+            photos: as in `predict`. Arrays of the network's size, (n, image_px, image_px, 3), are
+                used as they are.
+            progress: as in `predict`.
+            verbose: as in `predict`.
 
         Returns:
-            (n, n_classes) float32, rows that sum to 1.
+            (n, n_classes) float32, calibrated, rows that sum to 1; the columns are `class_names`.
+            An array without images gives no rows.
 
         Raises:
-            ArgumentError: if the images have another shape or dtype.
+            ArgumentError: if `photos` or `verbose` is something else.
+            PathMissingError: if a path does not exist.
+            PhotoError: if a photo cannot be read or decoded; the message names it.
+            NoPhotosError: if there is no photo.
         """
-        expected = (self.image_px, self.image_px, 3)
-        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
-            raise ArgumentError(
-                f"`images` must have the shape (n, {self.image_px}, {self.image_px}, 3) and the "
-                f"dtype uint8, values 0-255. Received: {images.shape}, {images.dtype}. Use "
-                "`predict` for photos of any size."
-            )
-        if not len(images):
+        if isinstance(photos, np.ndarray) and photos.ndim == 4 and not len(photos):
             return np.zeros((0, len(self.class_names)), np.float32)
-        return self._see(images).probabilities
+        with show_progress(progress, verbose) as report:
+            batches = self._predict_batches(photos, skip_broken=False, report=report)
+            return np.concatenate([outputs.probabilities for _, outputs in batches])
 
-    def explain(self, photo: Photo, *, label: str | None = None, n_nearest: int = 6) -> Explanation:
-        """Show what the answer for one photo rests on.
+    def explain(
+        self, photo: PhotoLike, *, label: str | None = None, n_neighbors: int = 6
+    ) -> Explanation:
+        """Show the evidence for the prediction of one photo.
 
         Args:
             photo: a path, the bytes of a file, an array or a Pillow image.
-            label: the class to explain; None for the one that is answered.
-            n_nearest: how many of the most similar training photos to name, at least 0. Of at
-                most 2,000 training photos the classifier keeps paths and features.
+            label: the class to explain; None for the predicted class.
+            n_neighbors: how many of the most similar training photos to return, at least 0. The
+                classifier keeps the paths and features of at most 2,000 training photos.
 
         Returns:
-            A heat map over the photo (Grad-CAM) and the nearest training photos.
+            A Grad-CAM heatmap and the nearest training photos.
 
         Raises:
-            ArgumentError: if it is not one photo, the classifier does not know the class, or
-                `n_nearest` is below 0.
-            PathMissingError: if a path does not exist.
-            PhotoError: if the photo cannot be decoded.
+            ArgumentError: if `photo` is not one photo, `label` is not a class of the classifier,
+                or `n_neighbors` is out of range.
+            PathMissingError: if the path does not exist.
+            PhotoError: if the photo cannot be read or decoded.
         """
-        if isinstance(n_nearest, bool) or not isinstance(n_nearest, int) or n_nearest < 0:
+        check_integer("n_neighbors", n_neighbors, low=0, advice="The default is 6.")
+        if label is not None:
+            check_choice("label", label, self.class_names, advice="None explains the prediction.")
+        sources = list(itertools.islice(resolve_photos(photo), 2))
+        if len(sources) != 1:
             raise ArgumentError(
-                "`n_nearest` must be a whole number of at least 0. "
-                f"Received: n_nearest={n_nearest!r}. 6 is usual."
+                f"`photo` must be one photo. Received: {'several' if sources else 'none'}. "
+                "Explain photos one at a time."
             )
-        if label is not None and label not in self.class_names:
-            raise ArgumentError(
-                f"`label` must be one of {', '.join(self.class_names)}. Received: {label!r}. "
-                "Leave it out to explain the answer itself."
-            )
-        named = list(itertools.islice(sources(photo), 2))
-        if len(named) != 1:
-            raise ArgumentError(
-                f"`photo` must be one photo. Received: {'several' if named else 'none'}. "
-                "Explain them one by one."
-            )
-        image = read(named[0], self.image_px)
-        seen = self._see(image[None])
-        (prediction,) = name_them(
-            [named[0][0]], seen, self.class_names, self.trust, self._coverage(None)
+        image = read_square(sources[0], self.image_px)
+        outputs = self._predict_images(image[None])
+        coverage = self._check_coverage(None)
+        (prediction,) = build_predictions(
+            [sources[0][0]], outputs, self.class_names, self.calibration, coverage
         )
-        if "cam" not in self._made:
-            self._made["cam"] = cam_models(self.model)
+        if "cam" not in self._cache:
+            self._cache["cam"] = split_model(self.model)
         explained = prediction.label if label is None else label
-        heat = grad_cam(self._made["cam"], image, self.class_names.index(explained))
-        nearest = (
-            self.trust.gallery.nearest(seen.features[0], self.class_names, n_nearest)
-            if self.trust
+        heatmap = grad_cam(self._cache["cam"], image, self.class_names.index(explained))
+        neighbors = (
+            self.calibration.neighbor_index.query(
+                outputs.features[0], self.class_names, n_neighbors
+            )
+            if self.calibration
             else ()
         )
         return Explanation(
-            prediction=prediction, label=explained, image=image, heat=heat, nearest=nearest
+            prediction=prediction,
+            label=explained,
+            image=image,
+            heatmap=heatmap,
+            neighbors=neighbors,
         )
 
     def evaluate(
         self,
-        photos: Photos,
+        photos: Photos | str | os.PathLike[str],
         *,
         coverage: float | None = None,
         columns: Mapping[str, npt.ArrayLike] | None = None,
-        batch_size: int = _BATCH,
-        progress: Callable[[str, int, int], None] | None = None,
+        batch_size: int = _BATCH_SIZE,
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
     ) -> Evaluation:
-        """Judge the classifier on photos whose classes are known.
+        """Evaluate the classifier on labeled photos.
 
-        Classes are matched by name, whatever their order. Groups of photos on which it does worse
-        are looked for by brightness, contrast, sharpness and size, and by `columns`.
+        Classes are matched by name, whatever their order. Slices on which the classifier does worse
+        are searched by brightness, contrast, sharpness and size, and by `columns`.
 
         Args:
-            photos: from `scan`; photos that cannot be decoded are left out.
-            coverage: of the prediction sets that are judged; None for 0.95.
-            columns: further properties, each with a value for each photo, see `metrics.slices`.
-            batch_size: photos at once; it changes nothing but time and memory.
-            progress: called with (what, photos done, photos in all).
+            photos: from `scan`, or the path of a folder or ``.zip`` file to scan. Photos that
+                cannot be decoded are left out.
+            coverage: of the prediction sets; None for 0.95.
+            columns: further properties, each with one value per photo; see `manifest_columns`.
+            batch_size: photos per batch. It affects time and memory only.
+            progress: called with (what, photos done, total); it replaces the progress bar.
+            verbose: True for a progress bar, False for none, "auto" for one on a terminal and in a
+                notebook.
 
         Returns:
-            Accuracy with its interval, per class, confusion, calibration, groups, and how sets
-            and abstaining fare.
+            Accuracy with its interval, per-class metrics, confusion matrix, calibration, slices,
+            and metrics of prediction sets and abstention.
 
         Raises:
-            ArgumentError: if a number or a column is out of range.
+            ArgumentError: if `photos` is neither `Photos` nor a path, or `coverage`, `columns`,
+                `batch_size` or `verbose` is out of range.
             ClassMismatchError: if the photos have a class that the classifier does not know.
+            DataError: if `photos` is a path that cannot be scanned.
             NoPhotosError: if no photo can be decoded.
         """
-        asked = self._coverage(coverage)
-        found = self.see_labeled(photos, batch_size=batch_size, progress=progress)
-        more = {
-            name: np.asarray(values)[found.indices]
-            for name, values in (columns or {}).items()
-            if _one_each(name, values, len(photos))
-        }
-        trust, seen = self.trust, found.seen
+        coverage = self._check_coverage(coverage)
+        with show_progress(progress, verbose) as report:
+            scanned = scan_if_path(photos, report)
+            for name, values in (columns or {}).items():
+                _check_column(name, values, len(scanned))
+            labeled = self.predict_labeled(scanned, batch_size=batch_size, progress=report)
+        more = {name: np.asarray(v)[labeled.indices] for name, v in (columns or {}).items()}
+        table = labeled.outputs.probabilities
+        sets = (
+            None
+            if self.calibration is None or coverage is None
+            else self.calibration.prediction_sets(table, coverage)
+        )
         return evaluate(
-            found.labels,
-            seen.probabilities,
+            labeled.labels,
+            table,
             self.class_names,
-            columns=found.looks | more,
-            sets=None if trust is None or asked is None else trust.sets(seen.probabilities, asked),
-            unlike=found.unlike,
+            columns=labeled.image_statistics | more,
+            prediction_sets=sets,
+            is_ood=labeled.is_ood,
         )
 
-    def see_labeled(
-        self,
-        photos: Photos,
-        *,
-        batch_size: int = _BATCH,
-        progress: Callable[[str, int, int], None] | None = None,
-    ) -> Labeled:
-        """All that the network makes of photos whose classes are known: for evaluations.
+    def predict_labeled(
+        self, photos: Photos, *, batch_size: int = _BATCH_SIZE, progress: Progress
+    ) -> LabeledOutputs:
+        """All outputs of the network for labeled photos: the basis of evaluations.
 
         Args:
             photos: from `scan`.
-            batch_size: photos at once.
-            progress: called with (what, photos done, photos in all).
+            batch_size: photos per batch.
+            progress: called with (what, photos done, total).
 
         Returns:
-            Probabilities, true labels in the order of `class_names`, and properties of the
-            photos. Where the classifier has `trust`, features are not kept.
+            Probabilities, true labels in the order of `class_names`, and statistics of the images.
+            With a `calibration`, features are not kept.
 
         Raises:
             ArgumentError: if `batch_size` is out of range.
             ClassMismatchError: if the photos have a class that the classifier does not know.
             NoPhotosError: if no photo can be decoded.
         """
-        return see_labeled(
-            self._network(),
+        return predict_labeled(
+            self._inference_model(),
             self.class_names,
             photos,
-            trust=self.trust,
+            calibration=self.calibration,
             batch_size=batch_size,
             progress=progress,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Save everything as one file, which plain Keras opens too.
+        """Save the classifier as one file, which plain Keras can open, too.
 
-        The file is written beside its place and renamed when it is whole, so that a crash or a
-        full disk never costs an older one.
+        The file is written under a temporary name and renamed when it is complete. A crash or a
+        full disk never damages an existing file.
 
         Args:
             path: ends in ``.keras``; an existing file is replaced.
@@ -309,88 +358,161 @@ class Classifier:
             The path.
 
         Raises:
-            ArgumentError: if `path` does not end in ``.keras``, or cannot be a file.
+            ArgumentError: if `path` does not end in ``.keras``, or cannot be written.
             DiskSpaceError: if it does not fit on the disk.
         """
-        about = {
+        calibration = self.calibration
+        entry = {
             "class_names": list(self.class_names),
             "image_px": self.image_px,
-            "facts": self.facts,
-            "gallery": list(self.trust.gallery.paths) if self.trust else [],
+            "metadata": self.metadata,
+            "neighbor_paths": list(calibration.neighbor_index.paths) if calibration else [],
         }
-        arrays = self.trust.arrays() if self.trust else {}
-        return _bundle.write(self.model, about, arrays, Path(path))
+        arrays = calibration.to_arrays() if calibration else {}
+        return _bundle.write(self.model, entry, arrays, Path(path))
 
     def export(
         self,
         path: str | os.PathLike[str],
         *,
         format: str | None = None,  # noqa: A002 - as Keras calls it
-        check: Photo | Iterable[Photo] | None = None,
-    ) -> Exported:
-        """Write the classifier for another runtime, with everything that it needs inside.
+        check: PhotosLike | None = None,
+    ) -> ExportResult:
+        """Export the classifier for another runtime.
 
-        ONNX and SavedModel take images of any size, (batch, height, width, 3) uint8, as they come
-        from a decoder, upright. LiteRT, which lacks what that takes, has them squared before as
-        `data.square` does: (batch, image_px, image_px, 3) uint8. All give calibrated
-        probabilities, (batch, n_classes) float32. Class names and where the classifier
-        comes from are in its metadata: of ONNX in ``metadata_props``; of LiteRT in a zip archive
-        at the file's end (``labels.txt``, ``scenelearn.json``); of a SavedModel in
-        ``assets.extra/``. Before it is handed over, its own runtime judges photos: probabilities
-        are the classifier's to 1e-4, and labels are the same, or nothing is written. Likeness,
-        prediction sets and explanations stay with the bundle.
+        ONNX and SavedModel models take images of any size, (batch, height, width, 3) uint8, as a
+        decoder returns them, upright. LiteRT lacks the operations for that: its models take images
+        that were cropped and resized as by `data.to_square`, (batch, image_px, image_px, 3) uint8.
+        All return calibrated probabilities, (batch, n_classes) float32.
 
-        Keras writes it in a process of its own, on TensorFlow, whichever backend is in use.
+        Class names and provenance are stored as metadata: in ``metadata_props`` for ONNX; in a ZIP
+        archive at the end of the file for LiteRT (``labels.txt``, ``scenelearn.json``); in
+        ``assets.extra/`` for a SavedModel. OOD detection, prediction sets and explanations are not
+        exported.
+
+        The export is verified before it is written to `path`: its own runtime predicts photos, and
+        the probabilities must agree with the classifier's to 1e-4, and all labels be the same.
+        Keras writes it in a separate process, with TensorFlow, whichever backend is in use.
 
         Args:
             path: ends in ``.onnx`` or ``.tflite``, or names the folder of a SavedModel. An older
-                export there is replaced.
-            format: "onnx", "litert" or "saved_model"; None for what the path's ending says.
-            check: photos to check it on, as in `predict`, of which the first 100 are taken, and
-                reduced to at most 1,600 px; None for 18 sample scenes.
+                export is replaced.
+            format: "onnx", "litert" or "saved_model"; None for the one that `path` ends in.
+            check: photos to verify the export with, as in `predict`. The first 100 are used,
+                reduced to at most 1,600 px. None for 18 sample scenes.
 
         Returns:
-            Where it is, and how well it agrees.
+            The path, and how closely the export agrees.
 
         Raises:
-            ArgumentError: if the format is none of these, or the path ends otherwise or is taken.
-            MissingExtraError: if what the format needs is not installed.
-            ExportError: if Keras cannot write it, or it does not agree. Nothing is written.
+            ArgumentError: if `format` is unknown, or `path` has another ending or is taken.
+            MissingExtraError: if a package that the format needs is not installed.
+            ExportError: if Keras cannot write the export, or it does not agree. Nothing is written.
             PathMissingError: if a path in `check` does not exist.
             PhotoError: if a photo in `check` cannot be decoded.
-            NoPhotosError: if `check` holds no photo.
+            NoPhotosError: if `check` contains no photo.
             DiskSpaceError: if it does not fit on the disk.
         """
         return _export.export(self, Path(path).expanduser(), format_=format, check=check)
 
-    def _network(self) -> Any:
-        """The network with all its outputs, made when it is first needed."""
-        if "sight" not in self._made:
-            self._made["sight"] = sight_model(self.model)
-        return self._made["sight"]
+    def _stream(
+        self, photos: PhotosLike, coverage: float | None, *, skip_broken: bool, report: Progress
+    ) -> Iterator[Prediction]:
+        coverage = self._check_coverage(coverage)
+        batches = self._predict_batches(photos, skip_broken=skip_broken, report=report)
+        for names, outputs in batches:
+            yield from build_predictions(
+                names, outputs, self.class_names, self.calibration, coverage
+            )
 
-    def _see(self, images: npt.NDArray[np.uint8]) -> Sight:
-        cut = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        return together(list(sights(self._network(), cut, _BATCH)))
+    def _predict_batches(
+        self, photos: PhotosLike, *, skip_broken: bool, report: Progress
+    ) -> Iterator[tuple[list[str], Outputs]]:
+        """The names of the photos and the network's outputs, batch by batch."""
+        sources = resolve_photos(photos)
+        total = len(sources) if isinstance(sources, list) else 0
+        remaining = iter(sources)
+        n_done = 0
+        while batch := list(itertools.islice(remaining, _BATCH_SIZE)):
+            n_done += len(batch)
+            names, images = [], []
+            for source in batch:
+                try:
+                    images.append(read_square(source, self.image_px))
+                    names.append(source[0])
+                except PhotoError as error:
+                    if not skip_broken:
+                        raise
+                    _log.warning("%s", error)
+            if images:
+                yield names, self._predict_images(np.stack(images))
+            report("predicting", n_done, total)
+        if not n_done:
+            raise NoPhotosError(
+                f"`photos` must contain at least one photo. Received: photos={photos!r:.200}."
+            )
 
-    def _coverage(self, asked: float | None) -> float | None:
-        """The coverage to use; None where this classifier can promise none."""
-        if self.trust is None:
-            if asked is not None:
+    def _inference_model(self) -> Any:
+        if "inference" not in self._cache:
+            self._cache["inference"] = inference_model(self.model)
+        return self._cache["inference"]
+
+    def _predict_images(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """The network's outputs for at most one batch of images."""
+        return next(stream_outputs(self._inference_model(), [images], _BATCH_SIZE))
+
+    def _check_coverage(self, coverage: float | None) -> float | None:
+        """The coverage to use; None if the classifier has no calibration."""
+        if self.calibration is None:
+            if coverage is not None:
                 raise ArgumentError(
-                    "`coverage` needs a classifier that was fitted with its validation photos. "
-                    f"Received: coverage={asked!r} of one that an older version saved. Fit again."
+                    "`coverage` needs a classifier with a calibration, as `fit` returns. "
+                    f"Received: coverage={coverage!r} for one without. Leave it out, or fit again."
                 )
             return None
-        self.trust.sets(np.ones((1, 1)), COVERAGE if asked is None else asked)  # checks the range
-        return COVERAGE if asked is None else asked
+        return check_coverage(DEFAULT_COVERAGE if coverage is None else coverage)
 
 
-def _one_each(name: str, values: npt.ArrayLike, n: int) -> bool:
+def _restore(values: dict[str, Any]) -> Classifier:
+    """A pickled or copied classifier."""
+    return Classifier(**values | {"model": fast_on_cpu(values["model"])})
+
+
+def _check_column(name: str, values: npt.ArrayLike, n_photos: int) -> None:
     shape = np.shape(values)
-    if shape != (n,):
+    if shape != (n_photos,):
         raise ArgumentError(
-            f"`columns[{name!r}]` must have one value for each of the {n:,} photos. Received: "
-            f"shape {shape}. Pass a list of the same length."
+            f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
+            f"Received: shape {shape}. Pass a list of the same length."
         )
-    return True
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """Load a saved classifier.
+
+    Loading is safe: no code in the file is run.
+
+    Args:
+        path: a file written by `Classifier.save` or `FitResult.save`.
+
+    Returns:
+        The classifier, ready to predict.
+
+    Raises:
+        PathMissingError: if the file does not exist.
+        BundleError: if the file is not a complete scenelearn bundle.
+    """
+    model, entry, arrays = _bundle.read(Path(path))
+    try:
+        sizes = output_sizes(model)
+        paths = entry["neighbor_paths"]
+        calibration = calibration_from_arrays(arrays, paths, sizes) if arrays else None
+    except ValueError as error:
+        raise _bundle.bundle_error(Path(path), str(error)) from None
+    return Classifier(
+        model=fast_on_cpu(model),
+        class_names=tuple(entry["class_names"]),
+        image_px=int(entry["image_px"]),
+        metadata=dict(entry["metadata"]),
+        calibration=calibration,
+    )

@@ -1,10 +1,11 @@
-"""Everything that counts as a photo to predict, as one stream of named images."""
+"""Everything that counts as photos to predict, as one stream of named images."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,112 +13,156 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from scenelearn.data import RefusedPhoto, square, to_square
+from scenelearn.data import Photo, Photos
+from scenelearn.data._decode import to_square
+from scenelearn.data._files import read_file
+from scenelearn.data._rejections import RejectedPhotoError
 from scenelearn.errors import ArgumentError, PathMissingError, PhotoError
 
-Image_ = npt.NDArray[np.uint8]
-Photo = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image
-Source = tuple[str, Photo]
+PhotoLike = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Photo
+"""One photo, in any of the forms that `Classifier.predict` understands."""
+PhotosLike = PhotoLike | Iterable[PhotoLike] | Photos
+"""One photo or several."""
+
+# A photo's name, and its pixels, its file's content, or a function that reads the file.
+Source = tuple[str, npt.NDArray[Any] | Image.Image | bytes | Callable[[], bytes]]
 
 
-def sources(photos: Photo | Iterable[Photo]) -> list[Source] | Iterator[Source]:
-    """Name each photo: its path, or its kind and number.
+def resolve_photos(photos: PhotosLike) -> list[Source] | Iterator[Source]:
+    """Name each photo by its path, or by its kind and position.
 
     Args:
-        photos: a path, a folder (its files, not those of its subfolders), a pattern such as
-            ``"photos/**/*.jpg"``, the bytes of a file, an array (height, width, 3) or
-            (n, height, width, 3), a Pillow image, or any number of these.
+        photos: a path, a folder (all files in it and its subfolders, except hidden ones), a
+            pattern such as ``"photos/**/*.jpg"``, the bytes of a file, an array
+            (height, width, 3) or (n, height, width, 3), a Pillow image, a `Photo`, `Photos`, or a
+            list or generator of these.
 
     Returns:
-        (name, photo) pairs; of a generator, as they are asked for.
+        (name, photo) pairs. For a generator they are produced one at a time.
 
     Raises:
         ArgumentError: if something else is given.
         PathMissingError: if a path does not exist, or no file matches a pattern.
     """
+    if isinstance(photos, Photos):
+        return [
+            (str(photos.file(index)), partial(photos.read, index)) for index in range(len(photos))
+        ]
     if isinstance(photos, np.ndarray) and photos.ndim == 4:
         return [(f"array {k}", image) for k, image in enumerate(photos)]
-    if isinstance(photos, str | os.PathLike | bytes | bytearray | np.ndarray | Image.Image):
-        return _named(photos, 0)
+    if isinstance(photos, str | os.PathLike | bytes | bytearray | np.ndarray | Image.Image | Photo):
+        return _resolve(photos, 0)
     if not isinstance(photos, Iterable):
-        raise _not_a_photo(photos)
-    named = (pair for k, photo in enumerate(photos) for pair in _named(photo, k))
-    return list(named) if isinstance(photos, Sized) else named
+        raise _not_a_photo_error(photos)
+    sources = (source for k, photo in enumerate(photos) for source in _resolve(photo, k))
+    return list(sources) if isinstance(photos, Sized) else sources
 
 
-def read(source: Source, image_px: int) -> Image_:
-    """The image that the network sees.
-
-    Args:
-        source: from `sources`.
-        image_px: width and height, in pixels.
-
-    Returns:
-        (image_px, image_px, 3) uint8.
+def load_source(source: Source) -> npt.NDArray[Any] | Image.Image | bytes:
+    """The pixels of a photo, or the content of its file.
 
     Raises:
-        PhotoError: if it cannot be decoded; the message names it.
-        ArgumentError: if an array is not an image of uint8.
+        PhotoError: if the file cannot be read.
+        ArgumentError: if an array is not a uint8 image.
     """
     name, photo = source
     if isinstance(photo, np.ndarray):
         _check_array(name, photo)
+        return photo
+    if isinstance(photo, Image.Image | bytes):
+        return photo
     try:
-        if isinstance(photo, np.ndarray):
-            return square(Image.fromarray(photo), image_px)
-        if isinstance(photo, Image.Image):
-            return square(photo, image_px)
-        content = photo if isinstance(photo, bytes) else Path(photo).expanduser().read_bytes()
-        return to_square(content, image_px)
-    except RefusedPhoto as error:
-        raise PhotoError(
-            f"{name!r} cannot be used as a photo. Expected a whole JPEG, PNG, WebP, TIFF, BMP, GIF "
-            f"or AVIF. Received: {error}. Export or copy it again, or leave it out."
-        ) from None
+        return photo()
     except OSError as error:
         raise PhotoError(
             f"{name!r} cannot be read: {error.strerror or error}. Check its permissions."
         ) from None
 
 
-def _named(photo: Photo, k: int) -> list[Source]:
-    if isinstance(photo, bytes | bytearray):
-        return [(f"bytes {k}", bytes(photo))]
+def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
+    """The square image that the network is given.
+
+    Args:
+        source: from `resolve_photos`.
+        image_px: width and height, in pixels.
+
+    Returns:
+        (image_px, image_px, 3) uint8.
+
+    Raises:
+        PhotoError: if the photo cannot be read or decoded; the message names it.
+        ArgumentError: if an array is not a uint8 image.
+    """
+    photo = load_source(source)
     if isinstance(photo, np.ndarray):
-        return [(f"array {k}", photo)]
+        if photo.shape == (image_px, image_px, 3):
+            return photo
+        photo = Image.fromarray(photo)
+    try:
+        return to_square(photo, image_px)
+    except RejectedPhotoError as error:
+        raise PhotoError(
+            f"{source[0]!r} must be a complete JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF. "
+            f"Received: {error}. Export or copy it again, or leave it out."
+        ) from None
+
+
+def _resolve(photo: PhotoLike, position: int) -> list[Source]:
+    if isinstance(photo, bytes | bytearray):
+        return [(f"bytes {position}", bytes(photo))]
+    if isinstance(photo, np.ndarray):
+        return [(f"array {position}", photo)]
     if isinstance(photo, Image.Image):
-        return [(f"image {k}", photo)]
+        return [(f"image {position}", photo)]
+    if isinstance(photo, Photo):
+        return [(str(photo.path), partial(_read_photo, photo.path))]
     if not isinstance(photo, str | os.PathLike):
-        raise _not_a_photo(photo)
+        raise _not_a_photo_error(photo)
     path = Path(photo).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return [(str(file), file) for file in files if not file.name.startswith(".")]
+        return [
+            (str(file), file.read_bytes)
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and not _is_hidden(file.relative_to(path))
+        ]
     if path.is_file():
-        return [(str(photo), path)]
-    matching: list[str] = []
+        return [(str(photo), path.read_bytes)]
+    matches: list[str] = []
     if glob.has_magic(str(path)):
-        matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute ones too
-    found = [name for name in matching if Path(name).is_file()]
-    if not found:
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute ones too
+    files = [name for name in matches if Path(name).is_file()]
+    if not files:
         raise PathMissingError(
-            f"{str(photo)!r} must be a photo, a folder of photos, or a pattern that matches some. "
-            "Received: a path where there is neither. Check the path."
+            "`photos` must be a photo, a folder of photos, or a pattern that matches photos. "
+            f"Received: {str(photo)!r}, which does not exist. Check the path."
         )
-    return [(name, Path(name)) for name in found]
+    return [(name, Path(name).read_bytes) for name in files]
 
 
-def _not_a_photo(photo: object) -> ArgumentError:
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _read_photo(path: Path) -> bytes:
+    """The content of a photo's file, in a folder or inside a ZIP archive."""
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive is None:
+        return path.read_bytes()
+    return read_file(archive, path.relative_to(archive).as_posix())
+
+
+def _not_a_photo_error(photo: object) -> ArgumentError:
     return ArgumentError(
-        "`photos` must be a path, bytes, an array (height, width, 3) uint8, a Pillow image, or a "
-        f"list or generator of these. Received: {type(photo).__name__}."
+        "`photos` must be a path, bytes, an array (height, width, 3) uint8, a Pillow image, the "
+        "result of `scan`, or a list or generator of these. "
+        f"Received: {type(photo).__name__}. Convert it to one of them."
     )
 
 
 def _check_array(name: str, array: npt.NDArray[Any]) -> None:
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape or array.dtype != np.uint8:
         raise ArgumentError(
-            f"{name} must have the shape (height, width, 3) and the dtype uint8, values 0-255. "
+            f"{name!r} must have the shape (height, width, 3) and the dtype uint8, values 0-255. "
             f"Received: shape {array.shape}, dtype {array.dtype}. Scale it and convert it with "
             ".astype('uint8')."
         )

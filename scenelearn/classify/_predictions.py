@@ -1,21 +1,27 @@
-"""What a classifier says about one photo."""
+"""Predictions: one per photo, and a list of them that becomes a table."""
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import printable
-from scenelearn.classify._likeness import UNLIKE
-from scenelearn.classify._sight import Sight
-from scenelearn.classify._trust import Trust
+from scenelearn._display import html_text, printable, to_pandas
+from scenelearn._json import dataclass_json
+from scenelearn.classify._calibration import Calibration
+from scenelearn.classify._inference import Outputs
+from scenelearn.classify._ood import OOD_P_VALUE
+
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of a formula
+_MAX_LINES = 20  # of the text for a list of predictions
 
 
 class Probabilities(dict[str, float]):
-    """Class name to probability; as an array, the probabilities in the order of the classes.
+    """Probabilities by class name. As an array, they are in the order of the classes.
 
     Example:
         >>> p = Probabilities(sea=0.75, street=0.25)
@@ -27,105 +33,206 @@ class Probabilities(dict[str, float]):
         return np.array(list(self.values()), dtype=dtype or np.float64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Prediction:
-    """What a classifier says about one photo.
+    """The prediction for one photo.
 
     Attributes:
-        source: the photo's path, or "bytes" or "array" with its number.
-        label: name of the most probable class.
-        probability: of that class, in [0, 1], calibrated: of answers with 0.8, about 80 % are
-            right.
-        probabilities: of every class by name; they sum to 1.
-        classes: the classes that it may be, the most probable first: of photos like those of the
-            validation, a share of at least `coverage` has its true class here.
-        coverage: what was asked for; None, and `classes` only `label`, where a classifier has
-            nothing to say about it.
-        typicality: the share of validation photos that lie as far from the training photos or
-            farther, in (0, 1]; None where that is not known.
-        is_unlike: whether the photo is unlike the training photos: its typicality is at most
-            0.03. Then no class may be right.
-        abstains: whether no single answer can be stood up for: `classes` holds several, or the
-            photo is unlike.
+        source: the photo's path; for arrays, images and bytes, their kind and position.
+        label: the name of the most probable class.
+        probability: of that class, in [0, 1], calibrated: of the predictions with probability 0.8,
+            about 80 % are correct.
+        probabilities: of every class, by name; they sum to 1.
+        prediction_set: the classes that the photo may have, most probable first. It contains the
+            true class for a fraction `coverage` of photos like the validation photos.
+        coverage: the coverage of `prediction_set`. None without a calibration; then the set
+            contains `label` only.
+        ood_p_value: the fraction of validation photos at least as unlike the training photos, in
+            (0, 1]; None without a calibration.
+        is_ood: whether the photo is out of distribution, unlike the training photos: its p-value is
+            at most 0.03. Then no class may be correct.
+        abstains: whether the classifier abstains, because `prediction_set` has more than one class
+            or the photo is out of distribution.
     """
 
     source: str
     label: str
     probability: float
     probabilities: Probabilities
-    classes: tuple[str, ...]
+    prediction_set: tuple[str, ...]
     coverage: float | None = None
-    typicality: float | None = None
-    is_unlike: bool = False
+    ood_p_value: float | None = None
+    is_ood: bool = False
     abstains: bool = False
 
     def __str__(self) -> str:
         text = f"{printable(self.source)}: {printable(self.label)} ({self.probability:.1%})"
-        if self.is_unlike:
+        if self.is_ood:
             return f"{text}, but it is unlike the training photos"
-        if len(self.classes) > 1:
-            return f"{text}, or {', '.join(map(printable, self.classes[1:]))}"
+        if len(self.prediction_set) > 1:
+            return f"{text}, or {', '.join(map(printable, self.prediction_set[1:]))}"
         return text
 
+    def __repr__(self) -> str:
+        return f"<Prediction: {self}>"
+
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return {
-            "source": self.source,
-            "label": self.label,
-            "probability": self.probability,
-            "probabilities": dict(self.probabilities),
-            "classes": list(self.classes),
-            "coverage": self.coverage,
-            "typicality": self.typicality,
-            "is_unlike": self.is_unlike,
-            "abstains": self.abstains,
-        }
+        """All fields as plain values."""
+        return dataclass_json(self)
 
 
-def name_them(
+class Predictions(list[Prediction]):
+    """A list of predictions that can become a table.
+
+    Example:
+        >>> Predictions([Prediction(
+        ...     source="beach.jpg", label="sea", probability=0.75, prediction_set=("sea",),
+        ...     probabilities=Probabilities(sea=0.75, street=0.25),
+        ... )]).to_rows()[0]["label"]
+        'sea'
+    """
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> Predictions: ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        chosen = super().__getitem__(index)
+        return Predictions(chosen) if isinstance(index, slice) else chosen
+
+    def __repr__(self) -> str:
+        if len(self) == 1:
+            return f"[{self[0]!r}]"
+        n_abstaining = sum(prediction.abstains for prediction in self)
+        return f"<Predictions: {len(self):,} photos, {n_abstaining:,} abstentions>"
+
+    def __str__(self) -> str:
+        lines = [str(prediction) for prediction in self[:_MAX_LINES]]
+        if len(self) > _MAX_LINES:
+            lines.append(f"and {len(self) - _MAX_LINES:,} more")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_text(self)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain row per photo: its fields, and "probability_CLASS" for each class."""
+        rows = []
+        for prediction in self:
+            row = prediction.to_json()
+            del row["probabilities"]
+            of_classes = prediction.probabilities.items()
+            rows.append(row | {f"probability_{name}": p for name, p in of_classes})
+        return rows
+
+    def to_pandas(self) -> Any:
+        """The rows of `to_rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return to_pandas(self.to_rows())
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The fields of each prediction as plain values."""
+        return [prediction.to_json() for prediction in self]
+
+    def to_csv(self) -> str:
+        r"""The predictions as a CSV table that is safe to open in a spreadsheet.
+
+        Columns: source, label, probability, prediction_set (joined by ``|``), ood_p_value, is_ood,
+        abstains, and the probability of each class under its name. Control characters in names are
+        escaped. A name that a spreadsheet would take for a formula is prefixed with an apostrophe,
+        which makes it text.
+
+        Returns:
+            The header and one line per photo, without a final line break; "" for no predictions.
+
+        References:
+            OWASP, CSV injection. https://owasp.org/www-community/attacks/CSV_Injection
+        """
+        if not self:
+            return ""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        fixed = [
+            "source", "label", "probability", "prediction_set", "ood_p_value", "is_ood", "abstains",
+        ]  # fmt: skip
+        writer.writerow([*fixed, *map(_csv_cell, self[0].probabilities)])
+        for prediction in self:
+            p_value = prediction.ood_p_value
+            writer.writerow(
+                [
+                    _csv_cell(prediction.source),
+                    _csv_cell(prediction.label),
+                    f"{prediction.probability:.6f}",
+                    _csv_cell("|".join(prediction.prediction_set)),
+                    "" if p_value is None else f"{p_value:.4f}",
+                    str(prediction.is_ood).lower(),
+                    str(prediction.abstains).lower(),
+                    *(f"{p:.6f}" for p in prediction.probabilities.values()),
+                ]
+            )
+        return text.getvalue().removesuffix("\n")
+
+
+def _csv_cell(value: str) -> str:
+    r"""A name as a CSV cell that spreadsheets display and do not evaluate.
+
+    Example:
+        >>> _csv_cell("=1+1"), _csv_cell("a\nb"), _csv_cell("sea.jpg")
+        ("'=1+1", 'a\\nb', 'sea.jpg')
+    """
+    shown = printable(value)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
+
+
+def build_predictions(
     sources: list[str],
-    seen: Sight,
+    outputs: Outputs,
     class_names: tuple[str, ...],
-    trust: Trust | None,
+    calibration: Calibration | None,
     coverage: float | None,
 ) -> list[Prediction]:
-    """Turn what the network makes of photos into predictions.
+    """Turn the outputs of the inference model into predictions.
 
     Args:
         sources: n descriptions.
-        seen: of n photos.
-        class_names: the columns' names.
-        trust: what the sets and the typicality come from, if it is known.
-        coverage: of the sets; None where `trust` is.
+        outputs: for n photos.
+        class_names: the names of the columns.
+        calibration: for prediction sets and p-values; None if the classifier has none.
+        coverage: of the prediction sets; None without a calibration.
 
     Returns:
-        One prediction a photo.
+        One prediction per photo.
 
     Raises:
         ArgumentError: if `coverage` is not between 0 and 1.
     """
-    table = seen.probabilities
+    table = outputs.probabilities
     sets = np.eye(len(class_names), dtype=bool)[table.argmax(axis=1)]
-    typical: list[float | None] = [None] * len(sources)
-    if trust is not None and coverage is not None:
-        sets = trust.sets(table, coverage)
-        typical = trust.typicality(seen).tolist()
-    found = []
-    for source, row, members, typicality in zip(sources, table, sets, typical, strict=True):
+    p_values: list[float | None] = [None] * len(sources)
+    if calibration is not None and coverage is not None:
+        sets = calibration.prediction_sets(table, coverage)
+        p_values = calibration.ood_p_values(outputs).tolist()
+    predictions = []
+    for source, row, members, p_value in zip(sources, table, sets, p_values, strict=True):
         order = np.argsort(-row, kind="stable")
-        unlike = typicality is not None and typicality <= UNLIKE
-        classes = tuple(class_names[k] for k in order if members[k])
-        found.append(
+        is_ood = p_value is not None and p_value <= OOD_P_VALUE
+        prediction_set = tuple(class_names[k] for k in order if members[k])
+        predictions.append(
             Prediction(
                 source=source,
                 label=class_names[order[0]],
                 probability=float(row[order[0]]),
                 probabilities=Probabilities(zip(class_names, map(float, row), strict=True)),
-                classes=classes,
-                coverage=None if trust is None else coverage,
-                typicality=typicality,
-                is_unlike=unlike,
-                abstains=unlike or len(classes) != 1,
+                prediction_set=prediction_set,
+                coverage=None if calibration is None else coverage,
+                ood_p_value=p_value,
+                is_ood=is_ood,
+                abstains=is_ood or len(prediction_set) != 1,
             )
         )
-    return found
+    return predictions

@@ -1,15 +1,17 @@
-"""The command line: parse, one public call, print."""
+"""The command line: parse the arguments, make one public call, print its result."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import Sequence
 
-from scenelearn.cli import _before, _fit, _trained
+import scenelearn as sl
+from scenelearn._display import printable
+from scenelearn.cli import _classifier, _fit, _photos, _sizing
+from scenelearn.cli._streams import printable_lines, safe_streams
 from scenelearn.errors import ArgumentError, SceneLearnError
 
 __all__ = ["main", "parser"]
@@ -22,40 +24,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: as typed after ``scenelearn``; None for those of the process.
 
     Returns:
-        The exit code: 0, 1 for a run that failed, 2 for wrong usage, 130 or 143 for one that
-        Ctrl-C or SIGTERM ended before there was anything to keep.
+        The exit code: 0 for success, 1 for a failure, 2 for wrong usage, 130 or 143 if Ctrl-C or
+        SIGTERM ended the command before there was a result.
     """
-    options = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras prints while it downloads
-            answer = options.run(options)
-        print(json.dumps(answer.value, allow_nan=False) if options.json else answer.text)
-    except KeyboardInterrupt as error:
-        print("scenelearn: stopped", file=sys.stderr)
-        return 143 if "SIGTERM" in error.args else 130
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stdout = None  # or Python would complain at the end that it cannot flush it
-        return 0
-    except Exception as error:
-        if options.debug:
-            raise
-        known = isinstance(error, SceneLearnError)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        expected = known or isinstance(error, OSError)
-        hint = "" if expected else " This should not happen: run it again with --debug."
-        hint = f" Help: {error.help_page}" if isinstance(error, SceneLearnError) else hint
-        print(f"scenelearn: {' '.join((text + hint).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ArgumentError) else 1
-    return 0
+    with safe_streams():
+        options = parser().parse_args(arguments)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # Keras prints while it downloads
+                output = options.run(options)
+            text = json.dumps(output.value, allow_nan=False) if options.json else output.text
+        except KeyboardInterrupt as error:
+            print("scenelearn: stopped", file=sys.stderr)
+            return 143 if "SIGTERM" in error.args else 130
+        except Exception as error:
+            if options.debug:
+                raise
+            print(f"scenelearn: {_message(error)}", file=sys.stderr)
+            return 2 if isinstance(error, ArgumentError) else 1
+        return _print(text)
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
-        prog="scenelearn", description="From a folder of photos to a classifier that you can trust."
+        prog="scenelearn",
+        description="From a folder of photos to an image classifier that you can trust.",
     )
+    top.add_argument("--version", action="version", version=f"%(prog)s {sl.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in (_fit, _trained, _before):
-        room.add(commands)
+    for module in (_photos, _fit, _classifier, _sizing):
+        module.add_commands(commands)
     return top
+
+
+def _print(text: str) -> int:
+    """Print a result; the exit code."""
+    try:
+        print(printable_lines(text), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        return 0
+    except (OSError, ValueError) as error:
+        print(
+            f"scenelearn: cannot write to the standard output: {error}. Files that the command "
+            "saved are complete.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _message(error: Exception) -> str:
+    """What to say of an error, as one paragraph."""
+    if isinstance(error, SceneLearnError):
+        text = f"{error} Help: {error.help_page}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, OSError):
+            text += " This is a bug in scenelearn. Run the command again with --debug to report it."
+    return printable(" ".join(text.split()))

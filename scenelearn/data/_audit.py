@@ -1,254 +1,292 @@
-"""What is wrong with photos before anything learns from them."""
+"""`audit`: find duplicates, leaks, conflicting and doubtful labels, and odd photos."""
 
 from __future__ import annotations
 
-import html
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import printable
+from scenelearn._display import html_text, printable, to_pandas
 from scenelearn._io import cache_folder
+from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
-from scenelearn.data._alike import GRAY_PX, alike
-from scenelearn.data._decode import STRICT, of_photo, to_gray
-from scenelearn.data._groups import joined, links
-from scenelearn.data._labels import Suspect, suspects
-from scenelearn.data._photos import Photos, Refused
+from scenelearn.data._decode import STRICT, decode_photo, to_thumbnail
+from scenelearn.data._groups import connected_components, pairs_with_equal_keys
+from scenelearn.data._label_issues import LabelIssue, find_label_issues
+from scenelearn.data._near_duplicates import THUMBNAIL_PX, find_near_duplicates
+from scenelearn.data._photos import Photos
+from scenelearn.data._rejections import Rejected
+from scenelearn.data._scan import as_photos
 
 TINY_PX = 32
-"""Below this width or height a photo is called tiny: no backbone takes less."""
+"""Photos narrower or lower than this are called tiny: no backbone takes smaller images."""
 
 IMBALANCE = 10
-"""From this ratio of the largest class to the smallest on, classes are called unbalanced."""
+"""From this ratio of the largest class to the smallest, classes are called imbalanced."""
 
-_CHUNK = 1024
+_BLANK_RANGE = 2  # gray levels
+_REPORT_EVERY = 1024  # photos
+
+_GROUP_FINDINGS = {
+    "exact_duplicates": "groups of identical files",
+    "near_duplicates": "groups of files that show the same picture",
+    "conflicting_labels": "pictures with conflicting labels",
+    "leaks": "pictures in more than one assigned split",
+}
+_PHOTO_FINDINGS = {
+    "blank": "blank photos",
+    "tiny": f"photos smaller than {TINY_PX} px",
+    "animated": "files with several images or pages",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Audit:
-    """What an audit found; every list holds positions in `photos`.
+    """The findings of `audit`. Photos are given by their positions in `photos`.
 
     Attributes:
-        photos: the photos that were looked at.
-        groups: (n,) int64, one number for all photos that show the same picture, the position of
-            the first of them. `split` keeps each group on one side.
-        copies: groups of photos that are the same file to the byte, ascending.
-        alike: groups that show the same picture in different files: re-encoded, resized,
-            mirrored, turned by right angles or a few degrees, cropped by some percent.
-        two_labels: groups whose photos lie in different classes.
-        across_sides: groups whose photos lie on different sides, by the folders' own names.
-        blank: photos of one shade alone.
-        tiny: photos narrower or lower than `TINY_PX`.
-        animated: files of several pictures or pages, of which the first is used.
-        suspicious: photos whose label looks wrong, with the class that they look like, the
-            plainest first; empty where the audit was given no features.
-        refused: files that the scan refused, and photos that could not be decoded now.
+        photos: the photos that were audited.
+        groups: (n,) int64, the same number for all photos that show the same picture: the position
+            of the first of them. `split` keeps each group in one split.
+        exact_duplicates: groups of identical files, ascending.
+        near_duplicates: groups of different files that show the same picture: re-encoded, resized,
+            mirrored, rotated by right angles or a few degrees, cropped by a few percent.
+        conflicting_labels: groups whose photos have different labels.
+        leaks: groups whose photos are in different splits, as the folders or manifest assign them.
+        blank: photos of a single shade.
+        tiny: photos narrower or lower than 32 pixels.
+        animated: files with several images or pages, of which the first is used.
+        label_issues: photos whose label is probably wrong, the most certain first; empty if `audit`
+            was given no features.
+        rejected: files that the scan rejected, and photos that could not be decoded now.
     """
 
     photos: Photos
     groups: npt.NDArray[np.int64]
-    copies: tuple[tuple[int, ...], ...]
-    alike: tuple[tuple[int, ...], ...]
-    two_labels: tuple[tuple[int, ...], ...]
-    across_sides: tuple[tuple[int, ...], ...]
+    exact_duplicates: tuple[tuple[int, ...], ...]
+    near_duplicates: tuple[tuple[int, ...], ...]
+    conflicting_labels: tuple[tuple[int, ...], ...]
+    leaks: tuple[tuple[int, ...], ...]
     blank: tuple[int, ...]
     tiny: tuple[int, ...]
     animated: tuple[int, ...]
-    suspicious: tuple[Suspect, ...]
-    refused: tuple[Refused, ...]
+    label_issues: tuple[LabelIssue, ...]
+    rejected: tuple[Rejected, ...]
 
     @property
     def imbalance(self) -> float:
-        """The largest class's photos divided by the smallest's; 1 where all are as large."""
+        """The number of photos in the largest class divided by that in the smallest."""
         counts = self.photos.counts().values()
         return max(counts, default=1) / max(min(counts, default=1), 1)
 
     @property
     def quarantine(self) -> tuple[str, ...]:
-        """Paths of photos that nothing should be learned from or judged by, for `split`.
+        """Paths of photos that should be neither trained on nor tested on, for `split`.
 
-        Blank photos; all photos of a picture that lies under two classes, since nobody knows which
-        is right; of a picture on two given sides all but those that test (or else validate). Wrong
-        labels are only suspected: look at them, and add those that you find wrong.
+        Blank photos; all photos of a picture with conflicting labels, since the right label is
+        unknown; and, of a picture in several assigned splits, all photos but those in test (or else
+        in validation). Label issues are not included, since they are only suspected: review them,
+        and add the paths of the wrong ones.
         """
-        photos, apart = self.photos, {*self.blank}
-        for group in self.two_labels:
-            apart.update(group)
-        for group in self.across_sides:
-            sides = {photos.sides[index] for index in group}
-            kept = next(side for side in ("test", "validation", "train", "") if side in sides)
-            apart.update(index for index in group if photos.sides[index] != kept)
-        return tuple(photos.paths[index] for index in sorted(apart))
+        photos, excluded = self.photos, {*self.blank}
+        for group in self.conflicting_labels:
+            excluded.update(group)
+        for group in self.leaks:
+            present = {photos.splits[index] for index in group}
+            kept = next(name for name in ("test", "validation", "train", "") if name in present)
+            excluded.update(index for index in group if photos.splits[index] != kept)
+        return tuple(photos.paths[index] for index in sorted(excluded))
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One plain row for each finding and photo: finding, group, path, class, side.
+        """One plain row per finding and photo: finding, group, path, label, split, suggested_label.
 
-        A suspicious photo's row also names the class that it looks like.
+        `suggested_label` is None unless the finding is a label issue.
         """
-        rows = []
-        for kind in ("copies", "alike", "two_labels", "across_sides"):
-            for group in getattr(self, kind):
-                rows += [self._row(kind, index) for index in group]
-        for kind in ("blank", "tiny", "animated"):
-            rows += [self._row(kind, index) for index in getattr(self, kind)]
-        names = self.photos.class_names
-        for photo, label, _ in self.suspicious:
-            rows.append(self._row("suspicious", photo) | {"looks_like": names[label]})
-        return rows
-
-    def _row(self, finding: str, index: int) -> dict[str, Any]:
         photos = self.photos
-        return {
-            "finding": finding,
-            "group": int(self.groups[index]),
-            "path": photos.paths[index],
-            "class": photos.class_names[photos.labels[index]],
-            "side": photos.sides[index],
-        }
+        findings: list[tuple[str, int, str | None]] = [
+            (kind, index, None)
+            for kind in _GROUP_FINDINGS
+            for group in getattr(self, kind)
+            for index in group
+        ]
+        findings += [
+            (kind, index, None) for kind in _PHOTO_FINDINGS for index in getattr(self, kind)
+        ]
+        findings += [
+            ("label_issues", issue.position, photos.class_names[issue.suggested_label])
+            for issue in self.label_issues
+        ]
+        return [
+            {
+                "finding": kind,
+                "group": int(self.groups[index]),
+                "path": photos.paths[index],
+                "label": photos.class_names[photos.labels[index]],
+                "split": photos.splits[index],
+                "suggested_label": suggested,
+            }
+            for kind, index, suggested in findings
+        ]
+
+    def to_pandas(self) -> Any:
+        """The rows of `to_rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return to_pandas(self.to_rows())
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, imbalance, the rows of `to_rows` and what was refused."""
+        """Counts, imbalance, the rows of `to_rows`, the quarantine and the rejected files."""
         return {
             "n_photos": len(self.photos),
             "counts": self.photos.counts(),
             "imbalance": self.imbalance,
             "findings": self.to_rows(),
             "quarantine": list(self.quarantine),
-            "refused": [one.to_json() for one in self.refused],
+            "rejected": [file.to_json() for file in self.rejected],
         }
 
+    def __repr__(self) -> str:
+        kinds = (*_GROUP_FINDINGS, *_PHOTO_FINDINGS, "label_issues", "rejected")
+        counts = {kind: len(getattr(self, kind)) for kind in kinds}
+        listed = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+        return f"<Audit: {len(self.photos):,} photos, {listed or 'no findings'}>"
+
     def __str__(self) -> str:
-        lines = [str(self.photos)]
-        for text, found in self._lists():
-            if found:
-                lines.append(f"{len(found):,} {text}:")
-                for group in found[:5]:
-                    paths = [printable(self.photos.paths[index]) for index in group]
-                    lines.append("  " + " = ".join(paths[:4]) + (" = …" if paths[4:] else ""))
-                if found[5:]:
-                    lines.append(f"  and {len(found) - 5:,} more")
-        if self.suspicious:
-            lines.append(f"{len(self.suspicious):,} labels that look wrong:")
-            for photo, label, _ in self.suspicious[:5]:
-                path = printable(self.photos.paths[photo])
-                lines.append(f"  {path} looks like {printable(self.photos.class_names[label])}")
-            if self.suspicious[5:]:
-                lines.append(f"  and {len(self.suspicious) - 5:,} more")
-        if self.refused:
-            lines.append(f"{len(self.refused):,} refused:")
-            lines += [f"  {one}" for one in self.refused[:5]]
-            if self.refused[5:]:
-                lines.append(f"  and {len(self.refused) - 5:,} more")
+        lines = [self.photos.summary]
+
+        def add(title: str, entries: list[str]) -> None:
+            if entries:
+                lines.append(f"{len(entries):,} {title}:")
+                lines.extend(f"  {entry}" for entry in entries[:5])
+                if entries[5:]:
+                    lines.append(f"  and {len(entries) - 5:,} more")
+
+        def path(index: int) -> str:
+            return printable(self.photos.paths[index])
+
+        for kind, title in _GROUP_FINDINGS.items():
+            groups = getattr(self, kind)
+            add(title, [" = ".join(map(path, g[:4])) + " = …" * bool(g[4:]) for g in groups])
+        for kind, title in _PHOTO_FINDINGS.items():
+            add(title, [path(index) for index in getattr(self, kind)])
+        names = self.photos.class_names
+        issues = [
+            f"{path(issue.position)} looks like {printable(names[issue.suggested_label])}"
+            for issue in self.label_issues
+        ]
+        add("label issues", issues)
+        add("rejected files", [str(file) for file in self.rejected])
         if self.imbalance >= IMBALANCE:
             lines.append(f"the largest class has {self.imbalance:.0f} times the smallest's photos")
         if len(lines) == 1:
-            lines.append("nothing amiss")
+            lines.append("no problems found")
         return "\n".join(lines)
 
-    def _lists(self) -> list[tuple[str, list[tuple[int, ...]]]]:
-        return [
-            ("groups of identical files", list(self.copies)),
-            ("groups of photos that show the same picture", list(self.alike)),
-            ("pictures under two classes", list(self.two_labels)),
-            ("pictures on two sides of the given split", list(self.across_sides)),
-            ("blank photos", [(index,) for index in self.blank]),
-            (f"photos below {TINY_PX} px", [(index,) for index in self.tiny]),
-            ("files of several pictures", [(index,) for index in self.animated]),
-        ]
-
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return html_text(self)
 
 
 def audit(
-    photos: Photos,
+    photos: Photos | str | os.PathLike[str],
     *,
     features: npt.NDArray[np.floating] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Audit:
-    """Look for copies, near copies, contradictory labels, leaks, blank and tiny photos.
+    """Find duplicates, near-duplicates, conflicting labels, leaks, and blank or tiny photos.
 
-    Each photo is decoded once, to a gray square of 32 × 32, which a temporary file in the cache
-    folder holds. Each is compared with those that come near it only: the time grows as n · log n,
-    the memory as n (under two kilobytes a photo).
-    Photos that are gone or broken by now are named in `refused`, and the rest goes on.
+    Each photo is decoded once, to a 32×32 gray thumbnail, which a temporary file in the cache
+    folder holds. Each is compared only with its nearest neighbors: time grows as n · log n, memory
+    as n (less than two kilobytes per photo). Photos that are missing or broken by now are listed in
+    `Audit.rejected`; the others are audited.
 
     Args:
-        photos: from `scan`.
-        features: (n, n_features) of the photos, from `scenelearn.finetune.features`, to look for
-            wrong labels as well; rows with a NaN are passed over.
-        progress: called with (photos decoded, photos in all).
+        photos: from `scan`; or a folder, ZIP file or manifest, which is then scanned.
+        features: (n, n_features) of the photos, from `scenelearn.finetune.extract_features`, to
+            find label issues as well. Rows that contain NaN are ignored.
+        progress: called with ("auditing photos", photos done, photos in total) now and then.
+        verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
+            everywhere, False for none.
 
     Returns:
-        What was found. Hand its `groups` and its `quarantine` to `split`.
+        The findings. Pass their `groups` and `quarantine` to `split`.
 
     Raises:
-        ArgumentError: if `features` does not hold one row a photo, or not one of them is finite.
+        ArgumentError: if `photos` is of another type, or `features` does not have one row per photo
+            or has no row of finite numbers.
+        DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
 
     Example:
         >>> import tempfile, scenelearn as sl
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = sl.audit(sl.scan(sl.sample_scenes(folder, per_class=2)))
-        >>> found.blank, found.copies
-        ((), ())
+        ...     sl.audit(sl.scan(sl.sample_scenes(folder, per_class=2)))
+        <Audit: 12 photos, no findings>
     """
-    n = len(photos)
-    with tempfile.TemporaryFile(dir=cache_folder()) as file:
-        grays = np.memmap(file, np.uint8, "w+", shape=(n, GRAY_PX, GRAY_PX))
-        return _looked_at(photos, grays, features, progress)
+    with show_progress(progress, verbose) as report:
+        photos = as_photos(photos, report)
+        with tempfile.TemporaryFile(dir=cache_folder()) as file:
+            shape = (len(photos), THUMBNAIL_PX, THUMBNAIL_PX)
+            thumbnails = np.memmap(file, np.uint8, "w+", shape=shape)
+            return _audit(photos, thumbnails, features, partial(report, "auditing photos"))
 
 
-def _looked_at(
+def _audit(
     photos: Photos,
-    grays: npt.NDArray[np.uint8],
+    thumbnails: npt.NDArray[np.uint8],
     features: npt.NDArray[np.floating] | None,
-    progress: Callable[[int, int], None] | None,
+    report: Callable[[int, int], None],
 ) -> Audit:
     n = len(photos)
     sizes = np.full(n, TINY_PX)
-    spread = np.full(n, 255)
+    gray_range = np.full(n, 255)
     animated = np.zeros(n, bool)
-    failed: dict[int, Refused] = {}
+    failed: dict[int, Rejected] = {}
 
-    def one(index: int) -> None:
-        found = of_photo(photos, index, lambda content: to_gray(content, GRAY_PX))
-        if isinstance(found, Refused):
-            failed[index] = found
+    def load(index: int) -> None:
+        result = decode_photo(photos, index, lambda content: to_thumbnail(content, THUMBNAIL_PX))
+        if isinstance(result, Rejected):
+            failed[index] = result
         else:
-            grays[index], sizes[index], animated[index] = found
-            spread[index] = int(found.gray.max()) - int(found.gray.min())
+            thumbnails[index], sizes[index], animated[index] = result
+            gray_range[index] = int(result.gray.max()) - int(result.gray.min())
 
     with STRICT:
-        for done, _ in enumerate(map_in_threads(one, range(n)), start=1):
-            if progress and (done % _CHUNK == 0 or done == n):
-                progress(done, n)
+        for done, _ in enumerate(map_in_threads(load, range(n)), start=1):
+            if done % _REPORT_EVERY == 0 or done == n:
+                report(done, n)
     by_hash = defaultdict(list)
-    for index, photo_hash in enumerate(photos.hashes):
-        by_hash[photo_hash].append(index)
-    copies = tuple(tuple(same) for same in by_hash.values() if len(same) > 1)
-    firsts = np.array([same[0] for same in by_hash.values()], np.int64)
-    near = alike(grays, firsts)
-    groups = joined(n, links(photos.hashes) + near)
+    for index, content_hash in enumerate(photos.hashes):
+        by_hash[content_hash].append(index)
+    first_of_hash = np.array([indices[0] for indices in by_hash.values()], np.int64)
+    near_duplicates = find_near_duplicates(thumbnails, first_of_hash)
+    groups = connected_components(n, pairs_with_equal_keys(photos.hashes) + near_duplicates)
     members = defaultdict(list)
     for index, group in enumerate(groups):
         members[int(group)].append(index)
-    together = [tuple(group) for group in members.values() if len(group) > 1]
+    same_picture = [tuple(group) for group in members.values() if len(group) > 1]
+
+    def with_different(column: Any) -> tuple[tuple[int, ...], ...]:
+        return tuple(g for g in same_picture if len({column[index] for index in g}) > 1)
+
     return Audit(
         photos=photos,
         groups=groups,
-        copies=copies,
-        alike=tuple(g for g in together if len({photos.hashes[i] for i in g}) > 1),
-        two_labels=tuple(g for g in together if len({int(photos.labels[i]) for i in g}) > 1),
-        across_sides=tuple(g for g in together if len({photos.sides[i] for i in g}) > 1),
-        blank=tuple(int(i) for i in np.flatnonzero(spread <= 2)),
-        tiny=tuple(int(i) for i in np.flatnonzero(sizes < TINY_PX)),
-        animated=tuple(int(i) for i in np.flatnonzero(animated)),
-        suspicious=() if features is None else suspects(features, photos.labels, groups),
-        refused=(*photos.refused, *(failed[index] for index in sorted(failed))),
+        exact_duplicates=tuple(tuple(same) for same in by_hash.values() if len(same) > 1),
+        near_duplicates=with_different(photos.hashes),
+        conflicting_labels=with_different(photos.labels.tolist()),
+        leaks=with_different(photos.splits),
+        blank=tuple(np.flatnonzero(gray_range <= _BLANK_RANGE).tolist()),
+        tiny=tuple(np.flatnonzero(sizes < TINY_PX).tolist()),
+        animated=tuple(np.flatnonzero(animated).tolist()),
+        label_issues=() if features is None else find_label_issues(features, photos.labels, groups),
+        rejected=(*photos.rejected, *(failed[index] for index in sorted(failed))),
     )

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: upright, in color, square, uint8."""
+"""Decode image files to pixels: upright, RGB, square, uint8."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from scenelearn.data._color import REDUCING_GAP, in_color
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash
-from scenelearn.data._refusals import RefusedPhoto, check_kind, ends_as_it_should, refusal
+from scenelearn.data._convert import REDUCING_GAP, to_srgb_square
+from scenelearn.data._files import content_hash
+from scenelearn.data._photos import Photos
+from scenelearn.data._rejections import (
+    Rejected,
+    RejectedPhotoError,
+    RejectionReason,
+    check_mode,
+    explain_failure,
+    has_end,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # Pillow's names
-MAX_PIXELS = 100_000_000  # decoded, 300 MB; a JPEG of a phone's 200 megapixels is decoded at half
-_MAX_WORK = 3_000_000_000  # pixels times passes over them, of a progressive JPEG: seconds
-_LEAST_PASS_BYTES = 10  # the header of a pass alone
-_LARGE = 16_000_000  # from this number of pixels on, one photo at a time is decoded
+MAX_PIXELS = 100_000_000  # 300 MB decoded; a phone's 200-megapixel JPEG is decoded at half size
+_MAX_WORK = 3_000_000_000  # pixels times scans of a progressive JPEG: seconds
+_MIN_SCAN_BYTES = 10  # the header of a scan alone
+_LARGE = 16_000_000  # images with more pixels than this are decoded one at a time
 
-_MARKED_END = ("JPEG", "PNG", "WEBP")  # formats whose end shows whether a file was cut short
-_UPRIGHT = {  # what each EXIF orientation asks for
+_FORMATS_WITH_END = ("JPEG", "PNG", "WEBP")  # their end shows whether a file was cut short
+_TRANSPOSE_OF_ORIENTATION = {  # by the EXIF tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,145 +45,138 @@ _UPRIGHT = {  # what each EXIF orientation asks for
 T = TypeVar("T")
 
 
-def of_photo(photos: Photos, index: int, decoder: Callable[[bytes], T]) -> T | Refused:
-    """What `decoder` makes of a photo's file; or why not, if it is gone, changed or refused."""
+def decode_photo(photos: Photos, index: int, decoder: Callable[[bytes], T]) -> T | Rejected:
+    """Apply `decoder` to a photo's file; return why not if it is missing, changed or rejected."""
     try:
         content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
-            raise RefusedPhoto(Reason.UNREADABLE, "it has changed since the scan; scan again")
+            detail = "it has changed since the scan; scan again"
+            raise RejectedPhotoError(RejectionReason.UNREADABLE, detail)
         return decoder(content)
-    except RefusedPhoto as error:
+    except RejectedPhotoError as error:
         reason, detail = error.reason, error.detail
     except OSError as error:
-        reason, detail = Reason.UNREADABLE, error.strerror or str(error)
-    return Refused(path=photos.paths[index], reason=reason, detail=detail)
+        reason, detail = RejectionReason.UNREADABLE, error.strerror or str(error)
+    return Rejected(path=photos.paths[index], reason=reason, detail=detail)
 
 
-def check_whole(content: bytes) -> None:
-    """See that the bytes are a whole image of a known format, as cheaply as certainty allows.
+def check_complete(content: bytes) -> None:
+    """Check that a file is a complete image in a supported format, as cheaply as possible.
 
-    A JPEG, PNG or WebP that ends as its format demands is taken as whole from its header and its
-    end; everything else is decoded to find out.
+    JPEG, PNG and WebP files are checked by their header and their end. All other files, and those
+    without a proper end, are decoded.
 
     Args:
-        content: the file.
+        content: the content of the file.
 
     Raises:
-        RefusedPhoto: with the reason, if it is not a whole, known image of sensible size.
+        RejectedPhotoError: if it is not a complete image of a supported format, type and size.
     """
     with STRICT:
         image, _ = _open(content, 1)
         kind = image.format or ""
-        if kind not in _MARKED_END or not ends_as_it_should(content, kind):
-            with _room_for(image):
+        if kind not in _FORMATS_WITH_END or not has_end(content, kind):
+            with _limit_memory(image):
                 _load(image, content)
 
 
-def to_square(content: bytes, side_px: int) -> npt.NDArray[np.uint8]:
-    """Decode a photo for the network: upright by EXIF, its central square, antialiased.
+def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8]:
+    """Decode a photo: upright by its EXIF data, center-cropped to a square, resized.
 
-    A photo of eight times the size that is asked for, or more, is first reduced by averaging to
-    four times that size or a little more; of a JPEG, that is done while decoding. Against
-    resampling at full size this changes pixels by a level or two, and takes a fraction of the
-    time and memory.
-
-    Args:
-        content: the file's bytes, in one of the known formats.
-        side_px: width and height of the result, in pixels, at least 1.
-
-    Returns:
-        (side_px, side_px, 3) uint8: red, green, blue in sRGB, by the file's color profile if it
-        has one. 16 bits a channel are scaled to 8. Transparent pixels show white; of an animation
-        or a file of several pages, the first.
-
-    Raises:
-        RefusedPhoto: if the bytes are not a whole, known image of sensible size.
-    """
-    with STRICT:
-        image, _ = _open(content, REDUCING_GAP * side_px)
-        with _room_for(image):
-            return _square(image, side_px, content)
-
-
-def square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
-    """The central square of an image that is open already, upright by its EXIF, antialiased.
+    A photo at least eight times as large as `image_px` is first averaged down to four times that
+    size or slightly more; JPEGs do this while decoding. Compared with resampling at full size,
+    pixels change by a level or two, and decoding takes a fraction of the time and memory.
 
     Args:
-        image: any Pillow image, of a file or from an array.
-        side_px: width and height of the result, in pixels.
+        image: the content of a file in a supported format, or a Pillow image.
+        image_px: width and height of the result, in pixels, at least 1.
 
     Returns:
-        (side_px, side_px, 3) uint8, as `to_square` gives for the file.
+        (image_px, image_px, 3) uint8: red, green, blue in sRGB, converted from the file's color
+        profile if it has one. 16 bits per channel are scaled to 8. Transparent pixels become white.
+        Of an animation or a file with several pages, the first one is used.
 
     Raises:
-        RefusedPhoto: if its file is not whole, or its pixels are of a kind that we do not read.
+        RejectedPhotoError: if `image` is not a complete image of a supported format, pixel type
+            and size.
     """
     with STRICT:
-        check_kind(image)
-        return _square(image, side_px, b"")
+        if isinstance(image, bytes):
+            source, _ = _open(image, REDUCING_GAP * image_px)
+            with _limit_memory(source):
+                return _to_square(source, image_px, image)
+        check_mode(image)
+        return _to_square(image, image_px, b"")
 
 
-class Look(NamedTuple):
-    """What an audit sees of a photo.
+class Thumbnail(NamedTuple):
+    """A photo as `audit` sees it.
 
     Attributes:
         gray: (side, side) uint8, the whole photo, upright, squeezed into a square.
         shorter_px: the photo's shorter side, in pixels.
-        animated: whether the file holds more pictures than the one that is used.
+        is_animated: whether the file has several images or pages, of which the first is used.
     """
 
     gray: npt.NDArray[np.uint8]
     shorter_px: int
-    animated: bool
+    is_animated: bool
 
 
-def to_gray(content: bytes, side_px: int) -> Look:
-    """The whole photo in gray, and what else an audit needs to know.
+def to_thumbnail(content: bytes, image_px: int) -> Thumbnail:
+    """Decode a photo to a small gray square.
 
     Args:
-        content: the bytes of an image file.
-        side_px: width and height of the square, in pixels.
+        content: the content of an image file.
+        image_px: width and height of the square, in pixels.
 
     Raises:
-        RefusedPhoto: if the photo cannot be decoded.
+        RejectedPhotoError: if the photo cannot be decoded.
     """
     with STRICT:
-        image, shorter = _open(content, 2 * side_px)
-        with _room_for(image):
+        image, shorter_px = _open(content, 2 * image_px)
+        with _limit_memory(image):
             _load(image, content)
-            try:
-                box, way = (0, 0, *image.size), _to_upright(image)
-                small = in_color(image, box, side_px, filter_=Image.Resampling.BOX, way=way)
-            except MemoryError as error:
-                raise refusal(content, error) from None
-        animated = _is_animated(image)
-    return Look(np.asarray(Image.fromarray(small).convert("L")), shorter, animated)
+            box = (0, 0, *image.size)
+            small = _convert(image, box, image_px, Image.Resampling.BOX, content)
+        is_animated = _is_animated(image)
+    return Thumbnail(np.asarray(Image.fromarray(small).convert("L")), shorter_px, is_animated)
 
 
 def _is_animated(image: Image.Image) -> bool:
-    try:  # of a phone's photo (MPO) the other pictures are views of the same, or its depth
+    try:  # the further images of a phone's photo (MPO) are other views of the same, or its depth
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    except Exception:  # noqa: BLE001  # Pillow raises many kinds on damage behind the first one
+    except Exception:  # noqa: BLE001  # Pillow raises many types for damage behind the first image
         return False
 
 
-def _square(image: Image.Image, side_px: int, content: bytes) -> npt.NDArray[np.uint8]:
+def _to_square(image: Image.Image, image_px: int, content: bytes) -> npt.NDArray[np.uint8]:
     _load(image, content)
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
+    return _convert(image, box, image_px, Image.Resampling.BICUBIC, content)
+
+
+def _convert(
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    image_px: int,
+    filter_: Image.Resampling,
+    content: bytes,
+) -> npt.NDArray[np.uint8]:
     try:
-        way = _to_upright(image)
-        return in_color(image, box, side_px, filter_=Image.Resampling.BICUBIC, way=way)
+        transpose = _find_transpose(image)
+        return to_srgb_square(image, box, image_px, filter_=filter_, transpose=transpose)
     except MemoryError as error:
-        raise refusal(content, error) from None
+        raise explain_failure(content, error) from None
 
 
 class _Strict:
-    """While at least one thread decodes: no warnings, and no parts of photos made up.
+    """While at least one thread decodes: no warnings, no size limit but ours, nothing made up.
 
-    Both are switches of the whole process. `warnings.catch_warnings` alone, entered and left by
-    several threads in turn, would leave its "ignore" behind for good.
+    These are switches of the whole process. `warnings.catch_warnings` alone, entered and left by
+    several threads in turn, would leave its "ignore" behind.
     """
 
     def __init__(self) -> None:
@@ -188,11 +189,11 @@ class _Strict:
             if self._n_inside == 0:
                 self._undo.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
-                # With this switch of Pillow's, missing parts would be filled with gray.
+                # If this is True, Pillow fills missing parts with gray.
                 before = ImageFile.LOAD_TRUNCATED_IMAGES
                 self._undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", before)
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
-                # Ours is the limit to the size; Pillow's knows no reduced JPEGs.
+                # `MAX_PIXELS` is our limit; Pillow's ignores that JPEGs are decoded at lower size.
                 limit = Image.MAX_IMAGE_PIXELS
                 self._undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
                 Image.MAX_IMAGE_PIXELS = None
@@ -206,53 +207,55 @@ class _Strict:
 
 
 STRICT = _Strict()
-"""Entered around each decoding; around many of them as well, it is switched once."""
+"""Entered by each decoding; also around many of them, so that it is switched only once."""
 
-_LARGE_ONES = threading.Lock()
+_LARGE_LOCK = threading.Lock()
 
 
-def _open(content: bytes, least_px: int) -> tuple[Image.Image, int]:
-    """The image, its header read, and the length of its shorter side, in pixels.
+def _open(content: bytes, min_px: int) -> tuple[Image.Image, int]:
+    """Open an image, reading only its header; return it and its shorter side, in pixels.
 
-    It is a smaller version, both sides at least `least_px`, where the format has such versions.
+    If the format stores smaller versions, it is one of these, with both sides at least `min_px`.
     """
     if not content:
-        raise RefusedPhoto(Reason.EMPTY_FILE, "0 bytes")
+        raise RejectedPhotoError(RejectionReason.EMPTY_FILE, "0 bytes")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Exception as error:  # noqa: BLE001  # Pillow raises many kinds on damaged headers
-        raise refusal(content, error) from None
-    check_kind(image)
+    except Exception as error:  # noqa: BLE001  # Pillow raises many types for damaged headers
+        raise explain_failure(content, error) from None
+    check_mode(image)
     width, height = image.size
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        may_pass = len(content) // _LEAST_PASS_BYTES  # counting takes time in itself
-        n_passes = content.count(b"\xff\xda") if width * height * may_pass > _MAX_WORK else 1
-        if width * height * n_passes > _MAX_WORK:
-            detail = f"{width}×{height} px in {n_passes:,} passes would take too long to decode"
-            raise RefusedPhoto(Reason.TOO_LARGE, detail)
-        if min(width, height) >= 2 * least_px:
-            share = least_px / min(width, height)
-            image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
+        max_scans = len(content) // _MIN_SCAN_BYTES  # counting takes time in itself
+        n_scans = content.count(b"\xff\xda") if width * height * max_scans > _MAX_WORK else 1
+        if width * height * n_scans > _MAX_WORK:
+            detail = f"{width}×{height} px in {n_scans:,} scans would take too long to decode"
+            raise RejectedPhotoError(RejectionReason.TOO_LARGE, detail)
+        if min(width, height) >= 2 * min_px:
+            scale = min_px / min(width, height)
+            image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
     if image.width * image.height > MAX_PIXELS:
-        raise RefusedPhoto(Reason.TOO_LARGE, f"{width}×{height} px, at most {MAX_PIXELS:,} in all")
+        detail = f"{width}×{height} px, the limit is {MAX_PIXELS:,} pixels"
+        raise RejectedPhotoError(RejectionReason.TOO_LARGE, detail)
     return image, min(width, height)
 
 
-def _room_for(image: Image.Image) -> AbstractContextManager[object]:
-    """Large photos wait for each other: memory holds one of them, whatever the threads."""
-    return _LARGE_ONES if image.width * image.height > _LARGE else nullcontext()
+def _limit_memory(image: Image.Image) -> AbstractContextManager[object]:
+    """Let large images wait for each other, so that memory holds one at a time."""
+    return _LARGE_LOCK if image.width * image.height > _LARGE else nullcontext()
 
 
 def _load(image: Image.Image, content: bytes) -> None:
     try:
         image.load()
-    except Exception as error:  # noqa: BLE001  # Pillow raises many kinds on damaged data
-        raise refusal(content, error) from None
+    except Exception as error:  # noqa: BLE001  # Pillow raises many types for damaged data
+        raise explain_failure(content, error) from None
 
 
-def _to_upright(image: Image.Image) -> Image.Transpose | None:
-    """What brings an image upright, by its EXIF."""
+def _find_transpose(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright, by its EXIF data."""
     try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001  # damaged EXIF says nothing; the pixels are well
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _TRANSPOSE_OF_ORIENTATION.get(orientation)
+    except Exception:  # noqa: BLE001  # damaged EXIF data is ignored; the pixels are intact
         return None

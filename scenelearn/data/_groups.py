@@ -1,4 +1,4 @@
-"""What belongs together: the connected parts of a set of links."""
+"""Groups of photos that belong together: connected components of a graph."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 
-def joined(n: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """For each of n, the lowest that pairs connect it to.
+def connected_components(n: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Label each of n nodes with the lowest node that it is connected to.
 
     Args:
-        n: how many there are.
-        pairs: links between two of them.
+        n: the number of nodes.
+        pairs: the edges.
 
     Returns:
         (n,) int64.
 
     Example:
-        >>> joined(5, [(3, 1), (4, 3)]).tolist()
+        >>> connected_components(5, [(3, 1), (4, 3)]).tolist()
         [0, 1, 2, 1, 1]
     """
     parent = list(range(n))
@@ -36,13 +36,13 @@ def joined(n: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
     return np.array([root(index) for index in range(n)], np.int64)
 
 
-def links(keys: Iterable[Hashable]) -> list[tuple[int, int]]:
-    """Link each position to the first one with the same key.
+def pairs_with_equal_keys(keys: Iterable[Hashable]) -> list[tuple[int, int]]:
+    """Pair each position with the first one that has the same key.
 
     Example:
-        >>> links(["a", "b", "a", "a"])
+        >>> pairs_with_equal_keys(["a", "b", "a", "a"])
         [(0, 2), (0, 3)]
     """
     first: dict[Hashable, int] = {}
-    found = ((first.setdefault(key, index), index) for index, key in enumerate(keys))
-    return [(low, high) for low, high in found if low != high]
+    pairs = ((first.setdefault(key, index), index) for index, key in enumerate(keys))
+    return [(low, high) for low, high in pairs if low != high]

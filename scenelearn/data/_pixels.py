@@ -1,10 +1,10 @@
-"""The pixels of photos: each photo is decoded once and kept; where there is no room, each time.
+"""`decode`: photos to square images. Each photo is decoded once and cached, while space permits.
 
-The cache holds shards: an array file of some thousand photos at one size, and beside it a file
-with the hashes of their contents. A photo is found by its content's hash, so that renaming,
-adding and removing files cost nothing. A shard is written whole or not at all, and is never
-changed; what an interrupted run has written is there for the next one, and two runs at a time do
-each other no harm.
+The cache consists of shards: an array file of about a thousand photos at one size, and next to it
+an index file with the hashes of their contents. Photos are found by their content hash, so
+renaming, adding and removing files costs nothing. A shard is written atomically and never changed;
+what an interrupted run has written serves the next one, and two runs at a time do not disturb each
+other.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_choice, check_integer
 from scenelearn._io import cache_folder, has_free_space
+from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_ahead
-from scenelearn.data._decode import STRICT, of_photo, to_square
-from scenelearn.data._photos import Photos, Reason, Refused
-from scenelearn.data._shards import Failure, Shards, add, opened, write_shard
+from scenelearn.data._decode import STRICT, decode_photo, to_square
+from scenelearn.data._photos import Photos, check_not_empty
+from scenelearn.data._rejections import Rejected, RejectionReason
+from scenelearn.data._shards import Failure, Shards, add_shard, open_shards, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
-_LEAST, _USUAL, _MOST_SHARDS = 64, 1024, 128  # photos in a shard; shards that one run writes
-_TIMED = 24  # photos
+_MIN_SHARD, _USUAL_SHARD = 64, 1024  # photos in a shard
+_MAX_SHARDS = 128  # written by one run
+_N_TIMED = 24  # photos
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -37,41 +42,75 @@ Indices = npt.NDArray[np.int64]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Pixels:
-    """The pixels of all photos at one size.
+    """The pixels of all photos at one size, loaded when they are read.
 
     Attributes:
         image_px: width and height of an image, in pixels.
-        usable: (n,) bool, False for photos that are known to be no use.
-        rows: from (b,) int64 positions to their images, (b, image_px, image_px, 3) uint8, and to
-            the positions of those that could be read now, in the same order.
-        known: the photos that are no use, with the reason.
-        late: those that failed only when they were read, by path.
+        usable: (n,) bool, False for photos that cannot be decoded.
+        load: from (b,) int64 positions to their images, (b, image_px, image_px, 3) uint8, and the
+            positions of those that could be read, in the same order.
+        decode_failures: the photos that cannot be decoded, with the reason.
+        read_failures: photos that failed only when they were read, by path.
     """
 
     image_px: int
     usable: npt.NDArray[np.bool_]
-    rows: Callable[[Indices], tuple[Images, Indices]]
-    known: tuple[Refused, ...] = ()
-    late: dict[str, Refused] = field(default_factory=dict)
+    load: Callable[[Indices], tuple[Images, Indices]]
+    decode_failures: tuple[Rejected, ...] = ()
+    read_failures: dict[str, Rejected] = field(default_factory=dict)
+
+    @classmethod
+    def from_array(cls, images: npt.NDArray[np.uint8]) -> Pixels:
+        """Wrap images that are already an array.
+
+        Args:
+            images: (n, px, px, 3) uint8.
+
+        Raises:
+            ArgumentError: if `images` has another shape or dtype.
+
+        Example:
+            >>> Pixels.from_array(np.zeros((5, 8, 8, 3), np.uint8)).image_px
+            8
+        """
+        if (
+            images.dtype != np.uint8
+            or images.ndim != 4
+            or images.shape[1:] != (images.shape[1], images.shape[1], 3)
+        ):
+            raise ArgumentError(
+                "`images` must have the shape (n, px, px, 3) and the dtype uint8. "
+                f"Received: shape {images.shape}, dtype {images.dtype}. Resize and convert them."
+            )
+        return cls(
+            image_px=images.shape[1],
+            usable=np.ones(len(images), bool),
+            load=lambda indices: (images[indices], indices),
+        )
 
     def read(self, indices: npt.ArrayLike) -> tuple[Images, Indices]:
-        """The images of some photos.
+        """Read the images of some photos.
 
         Args:
             indices: (b,) int, positions of usable photos.
 
         Returns:
-            (images, positions): (m, image_px, image_px, 3) uint8, a copy of their own, and (m,)
-            int64; m is b less the photos that cannot be read any more, which `refused` names.
+            (images, positions): (m, image_px, image_px, 3) uint8, a new array, and (m,) int64.
+            m is b less the photos that can no longer be read, which `rejected` lists.
         """
-        return self.rows(np.asarray(indices, np.int64))
+        return self.load(np.asarray(indices, np.int64))
 
     @property
-    def refused(self) -> tuple[Refused, ...]:
-        """Every photo that is no use, or that failed since, with the reason."""
-        return self.known + tuple(self.late.values())
+    def rejected(self) -> tuple[Rejected, ...]:
+        """Every photo that could not be decoded or read so far, with the reason."""
+        return self.decode_failures + tuple(self.read_failures.values())
+
+    def __repr__(self) -> str:
+        rejected = f", {len(self.rejected):,} rejected" if self.rejected else ""
+        n, px = f"{len(self.usable):,}", self.image_px
+        return f"<Pixels: {n} photos of {px}×{px} px{rejected}>"
 
 
 def decode(
@@ -79,183 +118,207 @@ def decode(
     image_px: int,
     *,
     broken: str = "skip",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Pixels:
-    """The photos' pixels, from the cache where they were decoded before.
+    """Decode photos to square images, or read them from the cache if they were decoded before.
 
-    A photo that cannot be read, or has changed since the scan, is tried again the next time; one
-    that is damaged stays known as such.
+    Photos that cannot be read, or have changed since the scan, are tried again the next time;
+    damaged photos are remembered.
 
-    Where the cache would grow beyond ``SCENELEARN_CACHE_GIB`` gibibytes (64 unless set) or the
-    disk has too little space, what is not cached yet is decoded whenever it is read. A warning is
-    logged. A photo that fails only then is left out of its batch, logged and named in `refused`.
+    If the cache would exceed ``SCENELEARN_CACHE_GIB`` gibibytes (default: 64) or fill the disk,
+    photos that are not cached yet are decoded each time they are read, and a warning is logged.
+    If such a photo fails when it is read, it is left out of its batch, logged, and added to
+    `Pixels.rejected`.
 
     Args:
         photos: from `scan`.
         image_px: width and height, in pixels, at least 1.
-        broken: "skip" names photos that cannot be decoded in `refused`, and the rest goes on;
-            "raise" stops at the first.
-        progress: called with (photos done, photos in all) while decoding.
+        broken: "skip" lists photos that cannot be decoded in `Pixels.rejected` and decodes the
+            others; "raise" stops at the first one.
+        progress: called with ("decoding photos", photos done, photos in total) now and then.
+        verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
+            everywhere, False for none.
 
     Returns:
         The pixels.
 
     Raises:
-        ArgumentError: if `image_px` or `broken` is out of range or the cache folder cannot be
-            created.
-        NoPhotosError: if not one photo can be decoded.
+        ArgumentError: if `image_px`, `broken` or `verbose` is out of range, or the cache folder
+            cannot be created.
+        NoPhotosError: if `photos` is empty, or no photo can be decoded.
         PhotoError: if `broken` is "raise" and a photo cannot be decoded.
     """
-    if isinstance(image_px, bool) or not isinstance(image_px, int) or image_px < 1:
-        raise ArgumentError(
-            f"`image_px` must be a whole number of at least 1. Received: image_px={image_px!r}. "
-            "Pass e.g. 160."
+    with show_progress(progress, verbose) as report:
+        return load_pixels(
+            photos, image_px, broken=broken, report=partial(report, "decoding photos")
         )
+
+
+def load_pixels(
+    photos: Photos,
+    image_px: int,
+    *,
+    broken: str = "skip",
+    report: Callable[[int, int], None] | None = None,
+) -> Pixels:
+    """`decode` for other packages: `report` is called with (photos done, photos in total)."""
+    image_px = check_integer("image_px", image_px, low=1, advice="Pass e.g. 160.")
     check_broken(broken)
-    shards = opened(cache_folder(), image_px)
+    check_not_empty(photos)
+    shards = open_shards(cache_folder(), image_px)
     missing: defaultdict[bytes, list[int]] = defaultdict(list)
-    for index, content in enumerate(photos.hashes):
-        if content not in shards.places and content not in shards.failures:
-            missing[content].append(index)
-    unread: dict[bytes, Failure] = {}
+    for index, key in enumerate(photos.hashes):
+        if key not in shards.places and key not in shards.failures:
+            missing[key].append(index)
+    unreadable: dict[bytes, Failure] = {}
     n_bytes = len(missing) * image_px**2 * 3
-    what = f"The pixels of {len(missing):,} photos are not kept but decoded each time"
+    what = f"The pixels of {len(missing):,} photos are not cached, but decoded each time"
     if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
-        unread = _fill(shards, photos, missing, progress)
-    pixels = _pixels(photos, shards, unread, broken)
+        unreadable = _fill_cache(shards, photos, missing, report)
+    pixels = _to_pixels(photos, shards, unreadable, broken)
     if not pixels.usable.any():
         raise NoPhotosError(
-            f"No photo of {str(photos.folder)!r} could be decoded. First: {pixels.refused[0]}. "
-            "Check that the files are still there and whole."
+            f"No photo of {str(photos.folder)!r} could be decoded. First: {pixels.rejected[0]}. "
+            "Check that the files are still there and intact."
         )
-    if pixels.refused and broken == "raise":
-        raise broken_photos(pixels.refused)
+    if pixels.rejected and broken == "raise":
+        raise broken_photos_error(pixels.rejected)
     return pixels
 
 
-def seconds_to_decode(photos: Photos, image_px: int) -> float:
-    """How long decoding all photos would take, by decoding a few of them; none is kept.
+def estimate_decode_seconds(photos: Photos, image_px: int) -> float:
+    """Estimate how long decoding all photos takes, by decoding a few of them. Caches none.
 
     Args:
         photos: from `scan`.
         image_px: width and height, in pixels.
 
     Returns:
-        Seconds, if all cores decode.
+        Seconds, on all cores.
     """
-    few = np.unique(np.linspace(0, len(photos) - 1, _TIMED).astype(int))
+    sample = np.unique(np.linspace(0, len(photos) - 1, _N_TIMED).astype(int))
     with STRICT:
         start = time.perf_counter()
-        for index in few.tolist():
-            of_photo(photos, index, lambda data: to_square(data, image_px))
-        took_s = time.perf_counter() - start
-    return took_s / len(few) * len(photos) / (os.cpu_count() or 1)
+        for index in sample.tolist():
+            decode_photo(photos, index, lambda content: to_square(content, image_px))
+        seconds = time.perf_counter() - start
+    return seconds / len(sample) * len(photos) / (os.cpu_count() or 1)
 
 
 def check_broken(broken: object) -> None:
-    """See that `broken` is one of its two values.
+    """Check that `broken` is "skip" or "raise".
 
     Raises:
-        ArgumentError: if it is not.
+        ArgumentError: if it is something else.
     """
-    if broken not in ("skip", "raise"):
-        raise ArgumentError(
-            f"`broken` must be 'skip' or 'raise'. Received: broken={broken!r}. Pass 'skip' to go "
-            "on without broken photos."
-        )
+    advice = "Pass 'skip' to continue without broken photos."
+    check_choice("broken", broken, ("skip", "raise"), advice=advice)
 
 
-def broken_photos(refused: tuple[Refused, ...]) -> PhotoError:
-    """The error that names broken photos, the first of them with its reason."""
-    more = f" and {len(refused) - 1:,} more" if refused[1:] else ""
+def broken_photos_error(rejected: tuple[Rejected, ...]) -> PhotoError:
+    """The error that reports broken photos: the first with its reason, and how many more."""
+    more = f" and {len(rejected) - 1:,} more" if rejected[1:] else ""
     return PhotoError(
-        f"Every photo must be whole, since broken='raise'. Received: {refused[0]}{more}. "
-        "Mend or remove it, or pass broken='skip'."
+        f"Every photo must be intact, since broken='raise'. Received: {rejected[0]}{more}. "
+        "Fix or remove it, or pass broken='skip'."
     )
 
 
-def _fill(
+def _fill_cache(
     shards: Shards,
     photos: Photos,
     missing: dict[bytes, list[int]],
-    progress: Callable[[int, int], None] | None,
+    report: Callable[[int, int], None] | None,
 ) -> dict[bytes, Failure]:
-    """Decode what is missing into new shards; return what could not be read this time."""
-    unread: dict[bytes, Failure] = {}
-    contents, n_cores = list(missing), os.cpu_count() or 1
-    even = min(_USUAL, -(-len(contents) // (4 * n_cores)))  # so that no core waits long at the end
-    at_once = max(_LEAST, even, -(-len(contents) // _MOST_SHARDS))
-    parts = [contents[start : start + at_once] for start in range(0, len(contents), at_once)]
+    """Decode missing photos into new shards; return what could not be read this time."""
+    unreadable: dict[bytes, Failure] = {}
+    hashes, n_cores = list(missing), os.cpu_count() or 1
+    even = min(_USUAL_SHARD, -(-len(hashes) // (4 * n_cores)))  # no core waits long at the end
+    size = max(_MIN_SHARD, even, -(-len(hashes) // _MAX_SHARDS))
+    parts = [hashes[start : start + size] for start in range(0, len(hashes), size)]
 
-    def one(content: bytes) -> Images | Failure:
-        found: Images | Refused | None = None
-        for index in missing[content]:  # the same file under several names: one will do
-            found = of_photo(photos, index, lambda data: to_square(data, shards.image_px))
-            if not isinstance(found, Refused):
-                return found
-        assert isinstance(found, Refused)
-        return Failure(found.reason, found.detail)
+    def decode_content(key: bytes) -> Images | Failure:
+        result: Images | Rejected | None = None
+        for index in missing[key]:  # the same file under several names: one is enough
+            result = decode_photo(photos, index, lambda data: to_square(data, shards.image_px))
+            if not isinstance(result, Rejected):
+                return result
+        assert isinstance(result, Rejected)
+        return Failure(result.reason, result.detail)
 
-    def written(number: int) -> tuple[Path, dict[bytes, Failure]]:
+    def write(number: int) -> tuple[Path, dict[bytes, Failure]]:
         part = parts[number]
-        return write_shard(shards, part, map(one, part))
+        return write_shard(shards, part, map(decode_content, part))
 
-    n_done = len(photos) - len(contents)
+    n_done = len(photos) - len(hashes)
     try:
-        with STRICT:  # each core decodes a shard: while one waits for the disk, others go on
-            made = map_ahead(written, range(len(parts)), n_cores)
-            for part, (notes, failed) in zip(parts, made, strict=True):
-                add(shards, notes)
-                unread |= {k: how for k, how in failed.items() if how.reason is Reason.UNREADABLE}
+        with STRICT:  # each core decodes a shard; while one waits for the disk, others continue
+            written = map_ahead(write, range(len(parts)), n_cores)
+            for part, (index_file, failures) in zip(parts, written, strict=True):
+                add_shard(shards, index_file)
+                unreadable |= {
+                    key: failure
+                    for key, failure in failures.items()
+                    if failure.reason is RejectionReason.UNREADABLE
+                }
                 n_done += len(part)
-                if progress:
-                    progress(n_done, len(photos))
+                if report:
+                    report(n_done, len(photos))
     except OSError as error:
         _log.warning(
-            "The rest of the photos is decoded each time: %s cannot be written: %s",
+            "The remaining photos are decoded each time: %s cannot be written: %s",
             shards.folder,
             error,
         )
-    return unread
+    return unreadable
 
 
-def _pixels(photos: Photos, shards: Shards, unread: dict[bytes, Failure], broken: str) -> Pixels:
-    """The photos as rows of the shards; what is in none is decoded when it is read."""
-    failures = shards.failures | unread
+def _to_pixels(
+    photos: Photos, shards: Shards, unreadable: dict[bytes, Failure], broken: str
+) -> Pixels:
+    """Pixels that are read from the shards; photos in none are decoded when they are read."""
+    failures = shards.failures | unreadable
     nowhere = (-1, -1)
     places = np.array([shards.places.get(key, nowhere) for key in photos.hashes], np.int64)
     usable = np.array([key not in failures for key in photos.hashes], bool)
-    known = tuple(
-        Refused(path=path, reason=failures[key].reason, detail=failures[key].detail)
+    decode_failures = tuple(
+        Rejected(path=path, reason=failures[key].reason, detail=failures[key].detail)
         for path, key in zip(photos.paths, photos.hashes, strict=True)
         if key in failures
     )
-    late: dict[str, Refused] = {}
+    read_failures: dict[str, Rejected] = {}
     px = shards.image_px
 
-    def rows(indices: Indices) -> tuple[Images, Indices]:
+    def decode_one(index: int) -> Images | Rejected:
+        return decode_photo(photos, index, lambda content: to_square(content, px))
+
+    def load(indices: Indices) -> tuple[Images, Indices]:
         images = np.empty((len(indices), px, px, 3), np.uint8)
-        there = np.ones(len(indices), bool)
+        readable = np.ones(len(indices), bool)
         shard_of, row_of = places[indices].T
         for shard in np.unique(shard_of[shard_of >= 0]).tolist():
-            mine = shard_of == shard
-            images[mine] = shards.arrays[shard][row_of[mine]]
-        streamed = np.flatnonzero(shard_of < 0)
-        if len(streamed):
+            in_shard = shard_of == shard
+            images[in_shard] = shards.arrays[shard][row_of[in_shard]]
+        uncached = np.flatnonzero(shard_of < 0)
+        if len(uncached):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                found = pool.map(
-                    lambda k: of_photo(photos, int(indices[k]), lambda data: to_square(data, px)),
-                    streamed,
-                )
-                for k, image in zip(streamed, found, strict=True):
-                    there[k] = not isinstance(image, Refused)
-                    if not isinstance(image, Refused):
+                decoded = pool.map(decode_one, indices[uncached].tolist())
+                for k, image in zip(uncached, decoded, strict=True):
+                    readable[k] = not isinstance(image, Rejected)
+                    if not isinstance(image, Rejected):
                         images[k] = image
                     elif broken == "raise":
-                        raise broken_photos((image,))
-                    elif image.path not in late:
-                        late[image.path] = image
+                        raise broken_photos_error((image,))
+                    elif image.path not in read_failures:
+                        read_failures[image.path] = image
                         _log.warning("Left out: %s", image)
-        return (images, indices) if there.all() else (images[there], indices[there])
+        return (images, indices) if readable.all() else (images[readable], indices[readable])
 
-    return Pixels(image_px=px, usable=usable, rows=rows, known=known, late=late)
+    return Pixels(
+        image_px=px,
+        usable=usable,
+        load=load,
+        decode_failures=decode_failures,
+        read_failures=read_failures,
+    )

@@ -1,4 +1,4 @@
-"""From a folder to its photos: every file is used, or refused with a reason."""
+"""`scan`: find the photos of a folder. Every file is either used, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -12,287 +12,331 @@ from pathlib import Path
 
 import numpy as np
 
+from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
-from scenelearn.data._decode import STRICT, check_whole
-from scenelearn.data._manifest import SIDE_NAMES, SUFFIXES, Listed, read_manifest
-from scenelearn.data._photos import Photos, Reason, Refused, content_hash
-from scenelearn.data._refusals import RefusedPhoto
-from scenelearn.data._store import archived, is_archive, read_file
-from scenelearn.errors import NoPhotosError, PathMissingError
+from scenelearn.data._decode import STRICT, check_complete
+from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
+from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, read_manifest
+from scenelearn.data._photos import Photos, check_not_empty
+from scenelearn.data._rejections import Rejected, RejectedPhotoError, RejectionReason
+from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError
 
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir"}
 
-_SMALL_BYTES = 100_000  # files that one thread reads 1.5 times as fast as two
+_SMALL_BYTES = 100_000  # below this mean size, one thread reads files 1.5 times as fast as two
+
+_Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A regular file and what reading it told: its hash, or why it is refused."""
+class _File:
+    """A regular file after it was read: its hash, or why it is rejected."""
 
     path: str
     hash: bytes
-    refused: Refused | None
+    rejected: Rejected | None
 
 
 def scan(
     folder: str | os.PathLike[str],
     manifest: str | os.PathLike[str] | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Photos:
-    """Find the photos of a folder and their classes; account for every file in it.
+    """Find the photos of a folder and their classes, and account for every file in it.
 
-    A photo's class is the first folder on its way from `folder`, once these are taken off: the
-    one folder that all class folders lie in (an unpacked archive's own), and folders that name a
-    side (``train``, ``valid``, ``test``, ``seg_train`` …, also doubled as in the Intel archive).
-    So ``photos/sea/1.jpg``, ``photos/train/sea/1.jpg`` and
-    ``photos/seg_train/seg_train/sea/1.jpg`` are all of class "sea". Photos below ``seg_pred`` have
-    no class and are listed apart.
+    The class of a photo is the first folder in its path below `folder`, not counting a single
+    folder that contains all class folders (as unpacked archives have) and folders that name a split
+    (``train``, ``valid``, ``test``, ``seg_train``, …; also nested twice, as in the Intel archive).
+    So ``photos/sea/1.jpg``, ``photos/train/sea/1.jpg`` and ``photos/seg_train/seg_train/sea/1.jpg``
+    all have the class "sea". Photos in ``seg_pred`` have no class and are listed separately.
 
-    A file is judged by its content, not its name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF. Symbolic
-    links to files are followed, links to folders and special files are refused. A ``.zip`` file
-    is read in place; nothing of it is unpacked.
+    Files are recognized by their content, not their name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF.
+    Symbolic links to files are followed; links to folders and special files are rejected. ``.zip``
+    files are read in place, without unpacking.
 
-    With a manifest, the photos are those that it lists, and nothing else is looked at. It is a
-    table, ``.csv`` or ``.parquet``, with the columns "path" (from `folder` on) and "label", and,
-    if known, "split" (train, validation, test), "group" (`split` keeps photos of one group
-    together) and "hash" (as `Splits.save` writes it: a photo that has changed is refused).
+    With a manifest, the photos are those that it lists, and nothing else is read. A manifest is a
+    ``.csv`` or ``.parquet`` table with the columns "path" (relative to `folder`) and "label", and
+    optionally "split" (train, validation, test), "group" (`split` keeps photos of one group
+    together) and "hash" (as written by `Splits.save`; photos that have changed are rejected).
 
     Args:
-        folder: holds one folder a class; or a ``.zip`` file that does; or a manifest whose paths
-            begin where it lies itself.
+        folder: a folder that contains one folder per class; a ``.zip`` file of one; or a manifest
+            whose paths are relative to its own folder.
         manifest: the table that lists the photos of `folder`.
-        progress: called with (files done, files in all) now and then.
+        progress: called with ("scanning photos", files done, files in total) now and then.
+        verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
+            everywhere, False for none.
 
     Returns:
-        The photos, in the order of their paths, and what was refused.
+        The photos, sorted by path, and the rejected files.
 
     Raises:
-        PathMissingError: if `folder` or `manifest` does not exist, or `folder` is some other file.
-        ManifestError: if the manifest cannot be followed.
+        PathMissingError: if `folder` or `manifest` does not exist, or `folder` is another kind of
+            file.
+        ManifestError: if the manifest cannot be read or is invalid.
         NoPhotosError: if there is no usable photo in a class folder.
+        ArgumentError: if `folder`, `manifest` or `verbose` is of another type.
 
     Example:
         >>> import tempfile, scenelearn as sl
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     print(sl.scan(sl.sample_scenes(folder, per_class=2)))
-        12 photos in 6 classes
+        ...     sl.scan(sl.sample_scenes(folder, per_class=2))
+        <Photos: 12 photos, 6 classes>
     """
-    root = Path(folder).expanduser().absolute()
-    table = None if manifest is None else Path(manifest).expanduser().absolute()
+    root = _to_path("folder", folder)
+    table = None if manifest is None else _to_path("manifest", manifest)
     if table is None and root.suffix.lower() in SUFFIXES and root.is_file():
         root, table = root.parent, root
     if not (root.is_dir() or is_archive(root)):
-        what = "a file" if root.exists() else "nothing"
+        what = "is another kind of file" if root.exists() else "does not exist"
         raise PathMissingError(
-            f"`folder` must be an existing folder of photos, a ZIP of one, or a manifest. "
-            f"Received: {str(root)!r}, where there is {what}. Check the path; it should hold one "
-            "folder for each class."
+            f"`folder` must be an existing folder of photos, a ZIP file of one, or a manifest. "
+            f"Received: {str(root)!r}, which {what}. Check the path; the folder should contain one "
+            "folder per class."
         )
-    if table is not None:
-        return _of_manifest(root, table, progress)
-    files, refused = _walk_archive(root) if root.is_file() else _walk(root)
-    found = _read_all(root, files, progress)
-    refused += [item.refused for item in found if item.refused]
-    return _label(root, [item for item in found if not item.refused], refused)
+    if table is not None and not table.is_file():
+        raise PathMissingError(
+            f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, which does not "
+            "exist. Check the path."
+        )
+    with show_progress(progress, verbose) as report_all:
+        report = partial(report_all, "scanning photos")
+        if table is not None:
+            return _scan_manifest(root, table, report)
+        paths, rejected = _list_archive(root) if root.is_file() else _list_folder(root)
+        files = _read_all(root, paths, report)
+    rejected += [file.rejected for file in files if file.rejected]
+    return _label_by_folder(root, [file for file in files if not file.rejected], rejected)
 
 
-def _of_manifest(root: Path, table: Path, progress: Callable[[int, int], None] | None) -> Photos:
-    if not table.is_file():
-        raise PathMissingError(
-            f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, where there "
-            "is none. Check the path."
+def as_photos(photos: Photos | str | os.PathLike[str], progress: Progress | None = None) -> Photos:
+    """Return photos as they are, and scan a path.
+
+    Raises:
+        ArgumentError: if `photos` is of another type.
+        NoPhotosError: if `photos` is empty.
+        DataError: if the path cannot be scanned; see `scan`.
+    """
+    if isinstance(photos, Photos):
+        check_not_empty(photos)
+        return photos
+    if isinstance(photos, str | os.PathLike):
+        return scan(photos, progress=progress)
+    raise ArgumentError(
+        "`photos` must be the result of `scan`, or the path of a folder. "
+        f"Received: {type(photos).__name__}. Pass sl.scan(folder)."
+    )
+
+
+def _to_path(name: str, path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(
+            f"`{name}` must be a path. Received: {type(path).__name__}. Pass e.g. 'photos/'."
         )
+    return Path(path).expanduser().absolute()
+
+
+def _scan_manifest(root: Path, table: Path, report: _Report) -> Photos:
     rows = sorted(read_manifest(table), key=lambda row: row.path)
-    refused: list[Refused] = []
-    kept: list[tuple[_Found, Listed]] = []
-    for row, item in zip(rows, _read_all(root, [row.path for row in rows], progress), strict=True):
-        if item.refused:
-            refused.append(item.refused)
-        elif row.hash and row.hash != item.hash:
-            detail = f"its hash was {row.hash.hex()} and is {item.hash.hex()}"
-            refused.append(Refused(path=row.path, reason=Reason.CHANGED, detail=detail))
+    rejected: list[Rejected] = []
+    usable: list[tuple[_File, ManifestRow]] = []
+    files = _read_all(root, [row.path for row in rows], report)
+    for row, file in zip(rows, files, strict=True):
+        if file.rejected:
+            rejected.append(file.rejected)
+        elif row.hash and row.hash != file.hash:
+            detail = f"its hash was {row.hash.hex()}, and is now {file.hash.hex()}"
+            changed = Rejected(path=row.path, reason=RejectionReason.CHANGED, detail=detail)
+            rejected.append(changed)
         else:
-            kept.append((item, row))
-    return _photos(root, kept, refused)
+            usable.append((file, row))
+    return _to_photos(root, usable, rejected)
 
 
-def _walk_archive(root: Path) -> tuple[list[str], list[Refused]]:
-    """As `_walk`, of an archive."""
+def _list_archive(root: Path) -> tuple[list[str], list[Rejected]]:
+    """As `_list_folder`, for an archive."""
     files: list[str] = []
-    refused: list[Refused] = []
-    for path, why in archived(root):
+    rejected: list[Rejected] = []
+    for path, problem in list_archive(root):
         if any(_is_hidden(name) for name in path.split("/")):
-            refused.append(Refused(path=path, reason=Reason.SYSTEM_FILE))
-        elif why:
-            refused.append(Refused(path=path, reason=Reason.SPECIAL_FILE, detail=why))
+            rejected.append(Rejected(path=path, reason=RejectionReason.SYSTEM_FILE))
+        elif problem:
+            reason = RejectionReason.SPECIAL_FILE
+            rejected.append(Rejected(path=path, reason=reason, detail=problem))
         else:
             files.append(path)
-    return sorted(files), refused
+    return sorted(files), rejected
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def _walk(root: Path) -> tuple[list[str], list[Refused]]:
-    """All regular files below `root` that are not hidden, sorted; the rest refused."""
+def _list_folder(root: Path) -> tuple[list[str], list[Rejected]]:
+    """All regular files below `root` that are not hidden, sorted, and everything else, rejected."""
     files: list[str] = []
-    refused: list[Refused] = []
+    rejected: list[Rejected] = []
+
+    def reject(path: str, reason: RejectionReason, detail: str) -> None:
+        rejected.append(Rejected(path=path, reason=reason, detail=detail))
+
     for entry, path in _entries(root, ""):
         if isinstance(entry, OSError):
-            why = entry.strerror or str(entry)
-            refused.append(Refused(path=path, reason=Reason.UNREADABLE, detail=why))
+            reject(path, RejectionReason.UNREADABLE, entry.strerror or str(entry))
         elif _is_hidden(entry.name):
-            detail = _holds(entry) if entry.is_dir(follow_symlinks=False) else ""
-            refused.append(Refused(path=path, reason=Reason.SYSTEM_FILE, detail=detail))
+            is_folder = entry.is_dir(follow_symlinks=False)
+            reject(path, RejectionReason.SYSTEM_FILE, _count_files(entry) if is_folder else "")
         elif not entry.is_dir(follow_symlinks=False):
-            kind = _kind(entry)
-            if kind:
-                refused.append(Refused(path=path, reason=Reason.SPECIAL_FILE, detail=kind))
+            problem = _find_problem(entry)
+            if problem:
+                reject(path, RejectionReason.SPECIAL_FILE, problem)
             else:
                 files.append(path)
-    return sorted(files), refused
+    return sorted(files), rejected
 
 
 def _entries(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str] | OSError, str]]:
-    """Every entry below `folder` with its relative path, without descending where we refuse."""
+    """Every entry below `folder` with its relative path, except inside hidden folders."""
     waiting = [(folder, prefix)]
     while waiting:
-        here, before = waiting.pop()
+        current, parent = waiting.pop()
         try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError as error:
-            yield error, before or "."
+            yield error, parent or "."
             continue
         for entry in entries:
-            path = f"{before}/{entry.name}" if before else entry.name
+            path = f"{parent}/{entry.name}" if parent else entry.name
             yield entry, path
             if entry.is_dir(follow_symlinks=False) and not _is_hidden(entry.name):
                 waiting.append((Path(entry.path), path))
 
 
-def _holds(folder: os.DirEntry[str]) -> str:
+def _count_files(folder: os.DirEntry[str]) -> str:
     n_files = sum(len(names) for _, _, names in os.walk(folder.path))
-    return f"a folder with {n_files:,} file{'s' if n_files != 1 else ''} in it"
+    return f"a folder of {n_files:,} file{'s' if n_files != 1 else ''}"
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    """Why an entry is not a regular file that may be opened; empty for one that is."""
+def _find_problem(entry: os.DirEntry[str]) -> str:
+    """Why an entry is not a regular file that may be opened; empty if it is one."""
     try:
         mode = entry.stat().st_mode
-    except OSError as error:  # of a file that is no link, reading it will say why
+    except OSError as error:  # if it is not a link, reading it gives the reason
         return f"broken link ({error.strerror})" if entry.is_symlink() else ""
     if stat.S_ISDIR(mode):
         return "link to a folder"
     return "" if stat.S_ISREG(mode) else "pipe, socket or device"
 
 
-def _read_all(
-    root: Path, files: list[str], progress: Callable[[int, int], None] | None
-) -> list[_Found]:
-    found: list[_Found] = []
+def _read_all(root: Path, paths: list[str], report: _Report) -> list[_File]:
+    files: list[_File] = []
     with STRICT:
         read = partial(_read, root)
-        for item in map(read, files) if _are_small(root, files) else map_in_threads(read, files):
-            found.append(item)
-            if progress and (len(found) % 64 == 0 or len(found) == len(files)):
-                progress(len(found), len(files))
-    return found
+        for file in map(read, paths) if _are_small(root, paths) else map_in_threads(read, paths):
+            files.append(file)
+            if len(files) % 64 == 0 or len(files) == len(paths):
+                report(len(files), len(paths))
+    return files
 
 
-def _are_small(root: Path, files: list[str]) -> bool:
+def _are_small(root: Path, paths: list[str]) -> bool:
     """Whether files are read so quickly that threads would mostly wait for each other."""
-    some = files[:: max(1, len(files) // 64)]
-    sizes = [(root / path).stat().st_size for path in some if (root / path).is_file()]
+    sample = paths[:: max(1, len(paths) // 64)]
+    sizes = [(root / path).stat().st_size for path in sample if (root / path).is_file()]
     return sum(sizes) < _SMALL_BYTES * len(sizes)
 
 
-def _read(root: Path, path: str) -> _Found:
+def _read(root: Path, path: str) -> _File:
     try:
         if root.is_dir() and not stat.S_ISREG((root / path).stat().st_mode):
-            raise RefusedPhoto(Reason.SPECIAL_FILE, "a folder, pipe, socket or device")
+            detail = "a folder, pipe, socket or device"
+            raise RejectedPhotoError(RejectionReason.SPECIAL_FILE, detail)
         content = read_file(root, path)
-        check_whole(content)
-    except RefusedPhoto as error:
-        return _Found(path, b"", Refused(path=path, reason=error.reason, detail=error.detail))
+        check_complete(content)
+    except RejectedPhotoError as error:
+        return _File(path, b"", Rejected(path=path, reason=error.reason, detail=error.detail))
     except OSError as error:
-        reasons = {errno.EFBIG: Reason.TOO_LARGE, errno.ENOENT: Reason.MISSING}
-        reason = reasons.get(error.errno or 0, Reason.UNREADABLE)
-        why = error.strerror or str(error)
-        return _Found(path, b"", Refused(path=path, reason=reason, detail=why))
-    return _Found(path, content_hash(content), None)
+        reasons = {errno.EFBIG: RejectionReason.TOO_LARGE, errno.ENOENT: RejectionReason.MISSING}
+        reason = reasons.get(error.errno or 0, RejectionReason.UNREADABLE)
+        detail = error.strerror or str(error)
+        return _File(path, b"", Rejected(path=path, reason=reason, detail=detail))
+    return _File(path, content_hash(content), None)
 
 
-def _label(root: Path, usable: list[_Found], refused: list[Refused]) -> Photos:
-    """Read side and class of each usable file off its folders."""
-    ways = [tuple(item.path.strip("/").split("/")[:-1]) for item in usable]
-    n_wrappers = _n_wrappers(ways)
-    kept: list[tuple[_Found, Listed]] = []
-    for item, way in zip(usable, ways, strict=True):
-        side, rest = _side(way[n_wrappers:])
-        if rest or side == "unlabeled":
-            label = "" if side == "unlabeled" else rest[0]
-            kept.append((item, Listed(path=item.path, label=label, side=side)))
+def _label_by_folder(root: Path, files: list[_File], rejected: list[Rejected]) -> Photos:
+    """Take the split and the class of each usable file from its folders."""
+    folders = [tuple(file.path.strip("/").split("/")[:-1]) for file in files]
+    n_wrappers = _count_wrappers(folders)
+    usable: list[tuple[_File, ManifestRow]] = []
+    for file, names in zip(files, folders, strict=True):
+        split, rest = _take_split(names[n_wrappers:])
+        if rest or split == "unlabeled":
+            label = "" if split == "unlabeled" else rest[0]
+            usable.append((file, ManifestRow(path=file.path, label=label, split=split)))
         else:
-            detail = f"{way[-1]!r} is taken as a side, not as a class" if side else ""
-            refused.append(Refused(path=item.path, reason=Reason.NO_CLASS_FOLDER, detail=detail))
-    return _photos(root, kept, refused)
+            detail = f"{names[-1]!r} names a split, not a class" if split else ""
+            reason = RejectionReason.NO_CLASS_FOLDER
+            rejected.append(Rejected(path=file.path, reason=reason, detail=detail))
+    return _to_photos(root, usable, rejected)
 
 
-def _photos(root: Path, kept: list[tuple[_Found, Listed]], refused: list[Refused]) -> Photos:
-    """Column by column what was found of each photo, and what is known of it."""
-    unlabeled = [row.path for _, row in kept if row.side == "unlabeled" or not row.label]
-    labeled = [(item, row) for item, row in kept if row.side != "unlabeled" and row.label]
+def _to_photos(
+    root: Path, usable: list[tuple[_File, ManifestRow]], rejected: list[Rejected]
+) -> Photos:
+    unlabeled = [row.path for _, row in usable if row.split == "unlabeled" or not row.label]
+    labeled = [(file, row) for file, row in usable if row.split != "unlabeled" and row.label]
     if not labeled:
-        raise _no_photos(root, refused)
+        raise _no_photos_error(root, rejected)
     names = tuple(sorted({row.label for _, row in labeled}))
     position = {name: k for k, name in enumerate(names)}
-    grouped = any(row.group for _, row in labeled)
+    has_groups = any(row.group for _, row in labeled)
     return Photos(
         folder=root,
         paths=tuple(row.path for _, row in labeled),
         labels=np.array([position[row.label] for _, row in labeled], dtype=np.int32),
         class_names=names,
-        hashes=tuple(item.hash for item, _ in labeled),
-        sides=tuple(row.side for _, row in labeled),
+        hashes=tuple(file.hash for file, _ in labeled),
+        splits=tuple(row.split for _, row in labeled),
         unlabeled=tuple(unlabeled),
-        refused=tuple(sorted(refused, key=lambda refusal: refusal.path)),
-        groups=tuple(row.group for _, row in labeled) if grouped else (),
+        rejected=tuple(sorted(rejected, key=lambda file: file.path)),
+        groups=tuple(row.group for _, row in labeled) if has_groups else (),
     )
 
 
-def _n_wrappers(ways: list[tuple[str, ...]]) -> int:
-    """How many leading folders hold all class folders, and are neither a side nor a class.
+def _count_wrappers(folders: list[tuple[str, ...]]) -> int:
+    """How many leading folders contain all class folders, and are neither a split nor a class.
 
-    A photo or two that lie beside the class folders do not make a class of what holds them all.
+    A few photos next to the class folders do not turn their common folder into a class.
     """
     n = 0
     while True:
-        names = {way[n] for way in ways if len(way) > n}
-        n_beside = sum(len(way) == n + 1 for way in ways)
-        n_deeper = sum(len(way) > n + 1 for way in ways)
-        if len(names) != 1 or names.pop().lower() in SIDE_NAMES or n_deeper <= n_beside:
+        names = {path[n] for path in folders if len(path) > n}
+        n_at_this_depth = sum(len(path) == n + 1 for path in folders)
+        n_deeper = sum(len(path) > n + 1 for path in folders)
+        is_split = names and next(iter(names)).lower() in SPLIT_OF_NAME
+        if len(names) != 1 or is_split or n_deeper <= n_at_this_depth:
             return n
         n += 1
 
 
-def _side(way: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Take the folders that name a side off the front of a photo's way."""
-    if not way or way[0].lower() not in SIDE_NAMES:
-        return "", way
-    name, rest = way[0].lower(), way[1:]
+def _take_split(names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Separate the folders that name a split from the front of a photo's folders."""
+    if not names or names[0].lower() not in SPLIT_OF_NAME:
+        return "", names
+    name, rest = names[0].lower(), names[1:]
     if rest and rest[0].lower() == name:  # seg_train/seg_train/…
         rest = rest[1:]
-    return SIDE_NAMES[name], rest
+    return SPLIT_OF_NAME[name], rest
 
 
-def _no_photos(root: Path, refused: list[Refused]) -> NoPhotosError:
-    shown = "; ".join(str(refusal) for refusal in refused[:5])
-    more = f"; and {len(refused) - 5:,} more" if len(refused) > 5 else ""
-    received = f"{len(refused):,} refused: {shown}{more}" if refused else "an empty folder"
+def _no_photos_error(root: Path, rejected: list[Rejected]) -> NoPhotosError:
+    shown = "; ".join(str(file) for file in rejected[:5])
+    more = f"; and {len(rejected) - 5:,} more" if len(rejected) > 5 else ""
+    received = f"{len(rejected):,} rejected: {shown}{more}" if rejected else "an empty folder"
     return NoPhotosError(
-        f"No usable photo in a class folder of {str(root)!r}. Expected one folder for each class "
-        f"with its photos inside. Received: {received}. "
+        f"{str(root)!r} has no usable photo in a class folder. Expected one folder per class, with "
+        f"its photos inside. Received: {received}. "
         "Put the photos of each class into a folder named after it, e.g. sea/ and street/."
     )

@@ -1,4 +1,4 @@
-"""The files of the pixel cache: arrays of images, each with the hashes of what they show."""
+"""The shards of the pixel cache: arrays of images, each with the hashes of their files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._io import atomic_write
-from scenelearn.data._photos import Reason
+from scenelearn.data._rejections import RejectionReason
 
-DECODING = "3-upright-central-square-bicubic"
-"""How photos are decoded, in one word: changed whenever the same file gives other pixels."""
+DECODER_VERSION = "3-upright-central-square-bicubic"
+"""Names the way photos are decoded; changes whenever the same file gives other pixels."""
 
 Images = npt.NDArray[np.uint8]
 
@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
-    """Why a content cannot be decoded."""
+    """Why a file cannot be decoded."""
 
-    reason: Reason
+    reason: RejectionReason
     detail: str
 
 
@@ -36,11 +36,11 @@ class Shards:
     """All shards of one image size.
 
     Attributes:
-        folder: where they lie.
+        folder: the folder of their files.
         image_px: width and height of an image, in pixels.
-        arrays: (n, image_px, image_px, 3) uint8 each, mapped from their files.
-        places: for each content's hash its array and row.
-        failures: for the hash of each content that is damaged, how.
+        arrays: (n, image_px, image_px, 3) uint8 each, memory-mapped.
+        places: array and row of each content hash.
+        failures: why damaged files cannot be decoded, by content hash.
     """
 
     folder: Path
@@ -51,95 +51,97 @@ class Shards:
 
     @property
     def n_bytes(self) -> int:
-        """What they hold, in bytes."""
+        """The size of all arrays, in bytes."""
         return sum(array.nbytes for array in self.arrays)
 
 
-def opened(cache: Path, image_px: int) -> Shards:
-    """The shards of a cache folder; damaged ones are removed.
+def open_shards(cache: Path, image_px: int) -> Shards:
+    """Open the shards in a cache folder; damaged ones are deleted.
 
     Args:
         cache: the folder of all caches.
         image_px: width and height of an image, in pixels.
 
     Returns:
-        What is there, maybe nothing.
+        The shards; maybe none.
     """
-    folder = cache / f"pixels-{DECODING}-{image_px}"
+    folder = cache / f"pixels-{DECODER_VERSION}-{image_px}"
     folder.mkdir(parents=True, exist_ok=True)
     shards = Shards(folder=folder, image_px=image_px, arrays=[], places={}, failures={})
-    for notes in sorted(folder.glob("[!.]*.json")):
-        add(shards, notes)
+    for index_file in sorted(folder.glob("[!.]*.json")):
+        add_shard(shards, index_file)
     return shards
 
 
 def write_shard(
-    shards: Shards, contents: list[bytes], images: Iterable[Images | Failure]
+    shards: Shards, hashes: list[bytes], images: Iterable[Images | Failure]
 ) -> tuple[Path, dict[bytes, Failure]]:
-    """Write one more shard; `add` makes it count. Several threads may write at a time.
+    """Write one more shard, for `add_shard`. Several threads may write at the same time.
 
     Args:
-        shards: those that are there.
-        contents: hashes of the contents.
-        images: for each its image (image_px, image_px, 3) uint8, or why there is none.
+        shards: the existing shards.
+        hashes: content hashes of the files.
+        images: for each its image (image_px, image_px, 3) uint8, or why it cannot be decoded.
 
     Returns:
-        The shard's notes, and the failures among the contents. Those that follow from the content
-        are kept in the shard.
+        The shard's index file, and the failures. Those that follow from the content alone are
+        recorded in the shard.
 
     Raises:
-        OSError: if it cannot be written. Nothing is left of it then.
+        OSError: if the shard cannot be written; then nothing of it is left.
     """
-    n, px = len(contents), shards.image_px
+    n, px = len(hashes), shards.image_px
     failed: dict[bytes, Failure] = {}
-    name = hashlib.blake2b(b"".join(contents), digest_size=16).hexdigest()
-    rows = shards.folder / f"{name}.npy"
-    with atomic_write(rows) as temporary, temporary.open("wb") as file:
+    name = hashlib.blake2b(b"".join(hashes), digest_size=16).hexdigest()
+    array_file = shards.folder / f"{name}.npy"
+    with atomic_write(array_file) as temporary, temporary.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (n, px, px, 3)}
         np.lib.format.write_array_header_2_0(file, header)
-        for content, image in zip(contents, images, strict=True):
+        for key, image in zip(hashes, images, strict=True):
             if isinstance(image, Failure):
-                failed[content] = image
+                failed[key] = image
                 file.write(bytes(px * px * 3))
             else:
                 file.write(np.ascontiguousarray(image).data)
-    lasting = {
-        content.hex(): (how.reason.name, how.detail)
-        for content, how in failed.items()
-        if how.reason is not Reason.UNREADABLE
+    permanent = {
+        key.hex(): (failure.reason.name, failure.detail)
+        for key, failure in failed.items()
+        if failure.reason is not RejectionReason.UNREADABLE
     }
-    hashes = ["" if content in failed else content.hex() for content in contents]
-    notes = rows.with_suffix(".json")
-    with atomic_write(notes) as temporary:
-        temporary.write_text(json.dumps({"hashes": hashes, "failures": lasting}))
-    return notes, failed
+    keys = ["" if key in failed else key.hex() for key in hashes]
+    index_file = array_file.with_suffix(".json")
+    with atomic_write(index_file) as temporary:
+        temporary.write_text(json.dumps({"hashes": keys, "failures": permanent}))
+    return index_file, failed
 
 
-def add(shards: Shards, notes: Path) -> None:
-    """Let a written shard count; a damaged one is removed.
+def add_shard(shards: Shards, index_file: Path) -> None:
+    """Add a shard that was written; delete it if it is damaged.
 
     Args:
-        shards: those that count already.
-        notes: what lies beside the new shard's array.
+        shards: changed in place.
+        index_file: the JSON file next to the shard's array.
     """
-    rows, px = notes.with_suffix(".npy"), shards.image_px
+    array_file, px = index_file.with_suffix(".npy"), shards.image_px
     try:
-        known = json.loads(notes.read_text())
-        hashes = [bytes.fromhex(text) for text in known["hashes"]]
+        index = json.loads(index_file.read_text())
+        hashes = [bytes.fromhex(text) for text in index["hashes"]]
         failures = {
-            bytes.fromhex(key): Failure(Reason[reason], str(detail))
-            for key, (reason, detail) in known["failures"].items()
+            bytes.fromhex(key): Failure(RejectionReason[reason], str(detail))
+            for key, (reason, detail) in index["failures"].items()
         }
-        array = np.load(rows, mmap_mode="r")
+        array = np.load(array_file, mmap_mode="r")
         if array.shape != (len(hashes), px, px, 3) or array.dtype != np.uint8:
-            raise ValueError("not what its notes say")
+            raise ValueError("array and index do not match")
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.info("A damaged part of the pixel cache is made anew: %s: %s", rows, error)
-        notes.unlink(missing_ok=True)  # without its notes a shard does not count
-        rows.unlink(missing_ok=True)
+        _log.info(
+            "Part of the pixel cache is damaged and is built again: %s: %s", array_file, error
+        )
+        index_file.unlink(missing_ok=True)  # a shard without its index does not count
+        array_file.unlink(missing_ok=True)
         return
     shards.arrays.append(array)
     shards.failures.update(failures)
-    for row, content in enumerate(hashes):
-        if content:
-            shards.places.setdefault(content, (len(shards.arrays) - 1, row))
+    for row, key in enumerate(hashes):
+        if key:
+            shards.places.setdefault(key, (len(shards.arrays) - 1, row))

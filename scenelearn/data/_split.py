@@ -1,97 +1,360 @@
-"""Which photos train, which validate and which test: stratified, and stable as photos are added.
+"""`split` and `folds`: stratified, and stable when photos are added or removed.
 
-Each photo's side follows from the hash of its content and the seed alone. So adding, removing,
-renaming or moving photos does not change the side of another, and two identical files are drawn
-to the same side. (A rule that hit the asked share to the photo could not promise this: whether
-the 15th photo of 100 is a test photo would depend on the others.) The one exception is a class so
-small that the draw leaves one of its sides empty.
+The split of a photo depends only on the seed and the hash of the photo's content. Adding, removing,
+renaming or moving photos does not change the split of any other photo, and identical files are
+always in the same split. (An exact fraction per class cannot have this property: whether photo 15
+of 100 is a test photo would depend on the other 99.) The only exception is a class so small that
+one of its splits would be empty.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 from collections.abc import Iterable
 
+import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data import _draw
+from scenelearn._checks import check_integer
+from scenelearn.data._groups import connected_components, pairs_with_equal_keys
 from scenelearn.data._photos import Photos
-from scenelearn.data._splits import Splits
-from scenelearn.errors import ArgumentError
+from scenelearn.data._scan import as_photos
+from scenelearn.data._splits import QUARANTINE, SPLIT_NAMES, Splits
+from scenelearn.errors import ArgumentError, TooFewClassesError, TooFewPhotosError
+
+_log = logging.getLogger(__name__)
 
 
 def split(
-    photos: Photos,
+    photos: Photos | str | os.PathLike[str],
+    *,
     validation: float = 0.15,
     test: float = 0.15,
     seed: int = 0,
-    *,
     groups: npt.ArrayLike | None = None,
     quarantine: Iterable[str] = (),
 ) -> Splits:
-    """Give each photo its side: train, validation or test.
+    """Divide photos into train, validation and test.
 
-    u = hash(seed, content) / 2⁶⁴ is uniform in [0, 1): a photo tests where u < `test`, validates
-    where u < `test` + `validation`, and trains otherwise. The hash is the 8-byte BLAKE2b,
-    read as a little-endian number, of the photo's entry in `Photos.hashes`; its key is the SHA-256
-    of the seed in decimal digits.
+    Let u = hash(seed, content) / 2⁶⁴, uniform in [0, 1). A photo with u < `test` goes to test, one
+    with u < `test` + `validation` to validation, all others to train. The hash is the 8-byte
+    BLAKE2b digest of the photo's entry in `Photos.hashes`, read as a little-endian integer; its key
+    is the SHA-256 digest of the seed in decimal digits.
 
-    Sides that the folders give (a ``test`` folder, say) are kept, and only the sides that are
-    missing are drawn, from the training photos. A class that this leaves without a photo on some
-    side gets there the photo with the nearest u of the side where it has most.
+    Splits that the folders or the manifest assign (a ``test`` folder, for example) are kept; only
+    the missing ones are drawn, from the training photos. If a class then has no photo in some
+    split, the photo with the nearest u moves there from the split where the class has the most.
 
-    Each class has the asked share up to chance: of n photos, n·p ± √(n·p·(1−p)).
+    Each class gets the requested fraction up to chance: n·p ± √(n·p·(1−p)) of its n photos.
 
-    Identical files, photos of one group of the manifest, and those of one number in `groups` are
-    drawn together, by the lowest of their hashes. Sides that the folders give stay as they are.
+    Identical files, photos of one group in the manifest, and photos with the same number in
+    `groups` are assigned together, by the lowest of their hashes. Assigned splits take precedence.
 
     Args:
-        photos: from `scan`.
-        validation: share of the photos that validate, in (0, 1); or, as a whole number, how many
-            do. A number of photos takes those with the lowest u (and what belongs to the last of
-            them), so that it holds, but a photo added or removed moves one other.
-        test: share or number of the photos that test, likewise; both must leave photos to train.
-        seed: another seed, another draw; at least 0.
-        groups: (n,) int, a number for each photo. `Audit.groups` keeps near copies together; a
-            number a place or a day keeps those together.
-        quarantine: paths, as in `Photos.paths`, of photos that are put on no side, such as
-            `Audit.quarantine`. A path that is not among the photos (any more) is logged.
+        photos: from `scan`; or a folder, ZIP file or manifest, which is then scanned.
+        validation: fraction of the photos for validation, in [0, 1); or an integer, the number of
+            photos. A number takes the photos with the lowest u (plus the rest of the last group),
+            so it is exact, but adding or removing a photo moves one other. 0 gives train and test
+            only, for `folds`-like experiments of your own; `fit` needs validation photos.
+        test: fraction, in (0, 1), or number of the photos for testing. Some must be left to train.
+        seed: at least 0; another seed gives another split.
+        groups: (n,) int, one number per photo; photos with equal numbers stay together. Pass
+            `Audit.groups` for near-duplicates, or one number per place or day.
+        quarantine: paths, as in `Photos.paths`, to exclude from all splits, such as
+            `Audit.quarantine`. Paths that are not among the photos are logged.
 
     Returns:
-        The photos with their sides.
+        The splits.
 
     Raises:
-        ArgumentError: if a share or the seed is out of range, `groups` does not hold one whole
-            number for each photo, or `quarantine` is not a list of paths.
+        ArgumentError: if `photos` is of another type, a fraction or the seed is out of range,
+            `groups` does not hold one integer per photo, or `quarantine` is not a list of paths.
         TooFewClassesError: if there are fewer than two classes.
-        TooFewPhotosError: if a class has too few different photos to have one on each side.
+        TooFewPhotosError: if a class has too few different photos to have one in each split.
+        DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
 
     Example:
         >>> import tempfile, scenelearn as sl
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     splits = sl.split(sl.scan(sl.sample_scenes(folder, per_class=4)), seed=0)
-        >>> len(splits.train) + len(splits.validation) + len(splits.test)
-        24
+        >>> len(splits), len(splits.train) + len(splits.validation) + len(splits.test)
+        (24, 24)
     """
-    _draw.check(photos, seed)
-    _draw.check_share(photos, "validation", validation)
-    _draw.check_share(photos, "test", test)
+    photos = as_photos(photos)
+    seed = _check(photos, seed)
+    without_validation = type(validation) in (int, float) and validation == 0
+    if not without_validation:
+        _check_fraction(photos, "validation", validation)
+    _check_fraction(photos, "test", test)
     if not isinstance(validation, int) and not isinstance(test, int) and validation + test >= 1:
         raise ArgumentError(
-            "`validation` and `test` together must leave photos to train on. "
+            "`validation` and `test` must leave photos to train on. "
             f"Received: validation={validation}, test={test}. Lower one of them."
         )
-    together = _draw.groups_of(photos, groups)
-    u = _draw.uniform(_draw.lowest_hashes(photos, together), str(seed))
-    side_of, drawn_from = _draw.given_sides(photos, quarantine)
-    asked = {
-        side: share
-        for side, share in (("test", test), ("validation", validation))
-        if not (side_of == side).any()
-    }
+    group_of = _group_photos(photos, groups)
+    u = _uniform(_lowest_hashes(photos, group_of), str(seed))
+    split_of, available = _assigned_splits(photos, quarantine)
     lower = 0.0
-    for side, share in asked.items():
-        upper = _draw.upper_end(u[drawn_from], lower, share)
-        side_of[drawn_from & (u >= lower) & (u < upper)] = side
-        lower = upper
-    _draw.fill_empty_sides(side_of, u, photos, drawn_from)
-    return _draw.splits_of(photos, side_of, together, (validation, test, seed))
+    for name, fraction in (("test", test), ("validation", validation)):
+        if fraction and not (split_of == name).any():
+            upper = _upper_bound(u[available], lower, fraction)
+            split_of[available & (u >= lower) & (u < upper)] = name
+            lower = upper
+    required = [name for name in _ORDER if name != "validation" or not without_validation]
+    _fill_empty_splits(split_of, u, photos, available, required)
+    return _to_splits(photos, split_of, group_of, (validation, test, seed))
+
+
+def folds(
+    photos: Photos | str | os.PathLike[str],
+    n_folds: int = 5,
+    *,
+    validation: float = 0.15,
+    seed: int = 0,
+    groups: npt.ArrayLike | None = None,
+    quarantine: Iterable[str] = (),
+) -> tuple[Splits, ...]:
+    """Splits for cross-validation: each photo is a test photo in exactly one of them.
+
+    Each class is dealt to the folds in the order of its photos' hashes, so every class is spread
+    evenly. Photos that belong together (see `split`) stay together. In each fold the validation
+    photos are drawn from those that are not test photos. Splits that the folders assign are kept in
+    all folds: with an assigned test split, the folds take turns as the validation split instead.
+
+    Args:
+        photos: as for `split`.
+        n_folds: the number of folds, at least 2.
+        validation: fraction, in (0, 1), or number of the remaining photos for validation.
+        seed: at least 0; another seed deals the photos differently.
+        groups: as for `split`.
+        quarantine: as for `split`.
+
+    Returns:
+        One `Splits` per fold.
+
+    Raises:
+        ArgumentError: if an argument is out of range or of another type, or both a test and a
+            validation split are assigned, so that there is nothing to deal.
+        TooFewClassesError: if there are fewer than two classes.
+        TooFewPhotosError: if a class has too few different photos for the folds.
+        DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
+
+    Example:
+        >>> import tempfile, scenelearn as sl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parts = sl.folds(sl.scan(sl.sample_scenes(folder, per_class=6)), 3)
+        >>> [len(part.test) for part in parts]
+        [12, 12, 12]
+    """
+    photos = as_photos(photos)
+    seed = _check(photos, seed)
+    _check_fraction(photos, "validation", validation)
+    n_folds = check_integer("n_folds", n_folds, low=2, advice="Pass e.g. 5.")
+    group_of = _group_photos(photos, groups)
+    hashes = _lowest_hashes(photos, group_of)
+    assigned, available = _assigned_splits(photos, quarantine)
+    missing = [name for name in ("test", "validation") if not (assigned == name).any()]
+    if not missing:
+        raise ArgumentError(
+            f"`photos` must leave the test or validation split to the folds. Received: "
+            f"{str(photos.folder)!r}, which assigns both. Use `split`."
+        )
+    fold_of = _deal(photos, group_of, _uniform(hashes, str(seed)), available, n_folds)
+    parts = []
+    for fold in range(n_folds):
+        split_of = assigned.copy()
+        split_of[available & (fold_of == fold)] = missing[0]
+        rest = available & (fold_of != fold)
+        u = _uniform(hashes, f"{seed} {fold}")
+        if len(missing) == 2:
+            split_of[rest & (u < _upper_bound(u[rest], 0.0, validation))] = "validation"
+        _fill_empty_splits(split_of, u, photos, rest, _ORDER)
+        fraction = 1 / n_folds
+        test_in_turn = missing[0] == "test"
+        requested = (validation, fraction, seed) if test_in_turn else (fraction, 0.0, seed)
+        parts.append(_to_splits(photos, split_of, group_of, requested))
+    return tuple(parts)
+
+
+_ORDER = ("test", "validation", "train")  # of the splits along u
+
+
+def _check(photos: Photos, seed: object) -> int:
+    if photos.n_classes < 2:
+        raise TooFewClassesError(
+            "A classifier needs at least two classes. Received: only "
+            f"{', '.join(map(repr, photos.class_names))} in {str(photos.folder)!r}. "
+            "Put the photos of each class into a folder named after the class."
+        )
+    return check_integer("seed", seed, low=0, advice="Pass e.g. 0.")
+
+
+def _check_fraction(photos: Photos, name: str, fraction: object) -> None:
+    is_number = (
+        isinstance(fraction, int)
+        and not isinstance(fraction, bool)
+        and fraction >= photos.n_classes
+    )
+    if not is_number and not (isinstance(fraction, float) and 0 < fraction < 1):
+        raise ArgumentError(
+            f"`{name}` must be a fraction between 0 and 1, or an integer number of photos, at "
+            f"least one per class. Received: {name}={fraction!r}. Pass e.g. {name}=0.15."
+        )
+
+
+def _group_photos(photos: Photos, groups: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
+    """The group of each photo: the lowest position among the photos that belong together."""
+    pairs = pairs_with_equal_keys(photos.hashes)
+    if photos.groups:
+        pairs += pairs_with_equal_keys(group or k for k, group in enumerate(photos.groups))
+    if groups is not None:
+        numbers = np.asarray(groups)
+        if numbers.shape != (len(photos),) or numbers.dtype.kind not in "iu":
+            raise ArgumentError(
+                "`groups` must hold one integer per photo. Received: "
+                f"shape {numbers.shape} of {numbers.dtype} for {len(photos):,} photos. "
+                "Pass e.g. groups=sl.audit(photos).groups."
+            )
+        pairs += pairs_with_equal_keys(numbers.tolist())
+    return connected_components(len(photos), pairs)
+
+
+def _lowest_hashes(photos: Photos, group_of: npt.NDArray[np.int64]) -> tuple[bytes, ...]:
+    """For each photo the lowest hash in its group."""
+    lowest: dict[int, bytes] = {}
+    for group, content in zip(group_of.tolist(), photos.hashes, strict=True):
+        lowest[group] = min(content, lowest.get(group, content))
+    return tuple(lowest[group] for group in group_of.tolist())
+
+
+def _uniform(hashes: tuple[bytes, ...], seed: str) -> npt.NDArray[np.float64]:
+    """One number in [0, 1) per photo, from its content and the seed alone.
+
+    The lowest 11 of the 64 bits are dropped, since a float64 has 53.
+    """
+    key = hashlib.sha256(seed.encode()).digest()
+    digests = b"".join(
+        hashlib.blake2b(content, key=key, digest_size=8).digest() for content in hashes
+    )
+    return np.asarray((np.frombuffer(digests, "<u8") >> np.uint64(11)) * 2.0**-53, np.float64)
+
+
+def _assigned_splits(
+    photos: Photos, quarantine: Iterable[str]
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.bool_]]:
+    """Each photo's split before anything is drawn, and whether it may be drawn."""
+    paths = None if isinstance(quarantine, str | bytes) else list(quarantine)
+    if paths is None or not all(isinstance(path, str) for path in paths):
+        raise ArgumentError(
+            "`quarantine` must list paths as in `Photos.paths`. "
+            f"Received: {quarantine!r:.80}. Pass e.g. sl.audit(photos).quarantine."
+        )
+    excluded = set(paths)
+    unknown = excluded.difference(photos.paths)
+    if unknown:
+        _log.warning("%d quarantined paths are not among the photos.", len(unknown))
+    assigned = np.array(photos.splits)
+    is_excluded = np.array([path in excluded for path in photos.paths], bool)
+    available = np.isin(assigned, ["", "train"]) & ~is_excluded
+    split_of = np.where(available, "train", assigned).astype("U10")
+    split_of[is_excluded] = QUARANTINE
+    return split_of, available
+
+
+def _upper_bound(u: npt.NDArray[np.float64], lower: float, fraction: float) -> float:
+    """The upper bound of a split that begins at `lower`, for a fraction or a number of photos."""
+    if not isinstance(fraction, int):
+        return lower + fraction
+    candidates = np.sort(u[u >= lower])
+    if fraction >= len(candidates):
+        raise TooFewPhotosError(
+            f"The split must leave photos to train on. Received: {fraction:,} requested of the "
+            f"{len(candidates):,} photos that are available. Request fewer."
+        )
+    return float(np.nextafter(candidates[fraction - 1], 1))
+
+
+def _fill_empty_splits(
+    split_of: npt.NDArray[np.str_],
+    u: npt.NDArray[np.float64],
+    photos: Photos,
+    available: npt.NDArray[np.bool_],
+    required: Iterable[str],
+) -> None:
+    """Move the photos with the nearest u to the required splits in which a class has none.
+
+    Photos of one group have the same u and move together.
+    """
+    for label in range(photos.n_classes):
+        of_class = photos.labels == label
+        drawn = of_class & available
+        values = np.unique(u[drawn])
+        lacking = [name for name in required if not (split_of[of_class] == name).any()]
+        n_needed = len(lacking) + len(set(split_of[drawn]))
+        if lacking and len(values) < n_needed:
+            raise TooFewPhotosError(
+                f"Class {photos.class_names[label]!r} needs at least {n_needed} different photos "
+                f"to have one in each split. Received: {len(values)} in "
+                f"{str(photos.folder)!r}{_not_counted(photos)}. "
+                "Add photos of this class or remove its folder."
+            )
+        for name in lacking:
+            candidates = {other: np.unique(u[drawn & (split_of == other)]) for other in SPLIT_NAMES}
+            donor = max(candidates, key=lambda other: len(candidates[other]))
+            nearest = candidates[donor][0 if _ORDER.index(name) < _ORDER.index(donor) else -1]
+            split_of[available & (u == nearest)] = name
+
+
+def _not_counted(photos: Photos) -> str:
+    assigned = sorted({name for name in photos.splits if name not in ("", "train")})
+    return f", not counting its {' and '.join(assigned)} photos" if assigned else ""
+
+
+def _to_splits(
+    photos: Photos,
+    split_of: npt.NDArray[np.str_],
+    group_of: npt.NDArray[np.int64],
+    requested: tuple[float, float, int],
+) -> Splits:
+    train, validation, test = (np.flatnonzero(split_of == name) for name in SPLIT_NAMES)
+    validation_fraction, test_fraction, seed = requested
+    return Splits(
+        photos=photos,
+        train=train,
+        validation=validation,
+        test=test,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        groups=group_of,
+        quarantined=np.flatnonzero(split_of == QUARANTINE),
+    )
+
+
+def _deal(
+    photos: Photos,
+    group_of: npt.NDArray[np.int64],
+    u: npt.NDArray[np.float64],
+    available: npt.NDArray[np.bool_],
+    n_folds: int,
+) -> npt.NDArray[np.int64]:
+    """Each photo's fold, class by class in the order of u; a group goes to one fold."""
+    fold_of = np.full(len(photos), -1)
+    dealt: dict[int, int] = {}
+    for label in range(photos.n_classes):
+        members = np.flatnonzero((photos.labels == label) & available)
+        groups = list(dict.fromkeys(group_of[members[np.argsort(u[members])]].tolist()))
+        if len(groups) < n_folds + 1:
+            raise TooFewPhotosError(
+                f"Class {photos.class_names[label]!r} needs at least {n_folds + 1} different "
+                f"photos for {n_folds} folds. Received: {len(groups)} in {str(photos.folder)!r}. "
+                "Add photos of this class, remove its folder, or request fewer folds."
+            )
+        new = [group for group in groups if group not in dealt]
+        # Continue where the class before stopped, or fold 0 would get all the remainders.
+        start = len(dealt)
+        dealt.update({group: (start + k) % n_folds for k, group in enumerate(new)})
+        fold_of[members] = [dealt[group] for group in group_of[members].tolist()]
+    return fold_of

@@ -1,8 +1,7 @@
-"""What a split gives: which photos train, validate and test."""
+"""`Splits`: which photos are for training, validation and testing."""
 
 from __future__ import annotations
 
-import html
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,113 +10,141 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.data._manifest import Listed, write_manifest
+from scenelearn._display import html_text, printable, to_pandas
+from scenelearn.data._manifest import ManifestRow, write_manifest
 from scenelearn.data._photos import Photos
 
-SIDES = ("train", "validation", "test")
+SPLIT_NAMES = ("train", "validation", "test")
 QUARANTINE = "quarantine"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+def _no_indices() -> npt.NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Splits:
-    """The photos and their sides.
+    """Photos, divided into train, validation and test.
+
+    ``len(splits)`` is the number of photos in all three. ``splits.photos[splits.train]`` gives the
+    photos of one split.
 
     Attributes:
         photos: all usable photos.
         train: (n_train,) int64, positions in `photos`, ascending.
-        validation: (n_validation,) int64, likewise.
+        validation: (n_validation,) int64, likewise; empty after ``split(photos, validation=0)``.
         test: (n_test,) int64, likewise.
-        validation_share: the share that was asked for, in (0, 1), or the number of photos.
-        test_share: likewise.
-        seed: the seed of the draw.
-        groups: (n,) int64, one number for photos that were kept together.
-        quarantined: (n_quarantined,) int64, positions of photos that are on no side.
+        validation_fraction: the fraction that was requested, in [0, 1), or the number of photos.
+        test_fraction: likewise, in (0, 1).
+        seed: the random seed.
+        groups: (n,) int64, the same number for photos that were kept in one split.
+        quarantined: (n_quarantined,) int64, positions of photos in no split.
     """
 
     photos: Photos
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
-    validation_share: float
-    test_share: float
+    validation_fraction: float
+    test_fraction: float
     seed: int
-    groups: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    quarantined: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    groups: npt.NDArray[np.int64] = field(default_factory=_no_indices)
+    quarantined: npt.NDArray[np.int64] = field(default_factory=_no_indices)
 
-    def __str__(self) -> str:
-        apart = f", {len(self.quarantined):,} in quarantine" if len(self.quarantined) else ""
-        return (
-            f"{len(self.train):,} photos to train, {len(self.validation):,} to validate, "
-            f"{len(self.test):,} to test{apart}"
-        )
+    def __len__(self) -> int:
+        return len(self.train) + len(self.validation) + len(self.test)
 
     def save(self, file: str | os.PathLike[str]) -> Path:
-        """Write the split as a manifest: path, label, split, group and content hash a photo.
+        """Write the splits as a manifest: path, label, split, group and content hash per photo.
 
-        ``sl.scan(folder, manifest=file)`` reads it. What is no longer there, or has another
-        content, is then refused with its name; `split` keeps the sides that the manifest gives.
+        ``sl.scan(folder, manifest=file)`` reads it. Photos that are missing by then, or whose
+        content has changed, are rejected; `split` keeps the splits that the manifest assigns.
 
         Args:
-            file: a name that ends in ``.csv``. An earlier file is replaced.
+            file: the file to write or replace; its name ends in ``.csv``.
 
         Returns:
             The path.
 
         Raises:
-            ManifestError: if the name has another ending.
-            ArgumentError: if `file` is a folder, or its folder cannot be written to.
+            ManifestError: if the name does not end in ``.csv``.
+            ArgumentError: if `file` is a folder, or its folder is not writable.
         """
         photos = self.photos
         rows = [
-            Listed(
+            ManifestRow(
                 path=photos.paths[i],
                 label=photos.class_names[photos.labels[i]],
-                side=side,
+                split=name,
                 group=str(self.groups[i]) if len(self.groups) else "",
                 hash=photos.hashes[i],
             )
-            for side in SIDES
-            for i in map(int, getattr(self, side))
+            for name in SPLIT_NAMES
+            for i in map(int, getattr(self, name))
         ]
         return write_manifest(file, sorted(rows, key=lambda row: row.path))
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """One plain row a class: how many photos it has on each side."""
+    def class_counts(self) -> list[dict[str, Any]]:
+        """One plain row per class: its label and how many photos each split has of it."""
+        labels, n_classes = self.photos.labels, self.photos.n_classes
+        counts = {
+            name: np.bincount(labels[getattr(self, name)], minlength=n_classes)
+            for name in SPLIT_NAMES
+        }
         return [
-            {
-                "class": name,
-                **{
-                    side: int((self.photos.labels[getattr(self, side)] == k).sum())
-                    for side in SIDES
-                },
-            }
-            for k, name in enumerate(self.photos.class_names)
+            {"label": label, **{name: int(counts[name][k]) for name in SPLIT_NAMES}}
+            for k, label in enumerate(self.photos.class_names)
         ]
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain row per photo of a split: path, label (the class name) and split."""
+        paths, labels, class_names = self.photos.paths, self.photos.labels, self.photos.class_names
+        return [
+            {"path": paths[i], "label": class_names[labels[i]], "split": name}
+            for name in SPLIT_NAMES
+            for i in getattr(self, name)
+        ]
+
+    def to_pandas(self) -> Any:
+        """The rows of `to_rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return to_pandas(self.to_rows())
+
     def to_json(self) -> dict[str, Any]:
-        """Shares, seed and, for each side, the photos' paths with their content hashes."""
+        """Fractions, seed, class names, and the paths and content hashes of each split."""
         paths, hashes = self.photos.paths, self.photos.hashes
         return {
-            "validation_share": self.validation_share,
-            "test_share": self.test_share,
+            "validation_fraction": self.validation_fraction,
+            "test_fraction": self.test_fraction,
             "seed": self.seed,
             "class_names": list(self.photos.class_names),
             **{
-                side: [{"path": paths[i], "hash": hashes[i].hex()} for i in getattr(self, side)]
-                for side in SIDES
+                name: [{"path": paths[i], "hash": hashes[i].hex()} for i in getattr(self, name)]
+                for name in SPLIT_NAMES
             },
             QUARANTINE: [paths[i] for i in self.quarantined],
         }
 
+    @property
+    def summary(self) -> str:
+        """One line: how many photos each split has."""
+        text = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in SPLIT_NAMES)
+        n_quarantined = len(self.quarantined)
+        return text + (f", {n_quarantined:,} in quarantine" if n_quarantined else "")
+
+    def __repr__(self) -> str:
+        return f"<Splits: {self.summary}>"
+
+    def __str__(self) -> str:
+        """The summary and a table of the photos per class and split."""
+        lines = [self.summary, "".join(f"{name:>11}" for name in SPLIT_NAMES) + "  label"]
+        for row in self.class_counts():
+            numbers = "".join(f"{row[name]:11,}" for name in SPLIT_NAMES)
+            lines.append(f"{numbers}  {printable(row['label'])}")
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("class", *SIDES))
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values())
-            + "</tr>"
-            for row in self.to_rows()
-        )
-        return (
-            f"<p>{html.escape(str(self))}</p><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>"
-        )
+        return html_text(self)

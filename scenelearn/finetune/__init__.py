@@ -1,31 +1,33 @@
-"""From split photos to a classifier: features once, the head solved, then fine-tuning."""
+"""From split photos to a classifier: features once, a linear probe, then fine-tuning."""
 
-from scenelearn.finetune._environment import fingerprint
-from scenelearn.finetune._features import features
+from scenelearn.finetune._device import fingerprint
+from scenelearn.finetune._features import extract_features
 from scenelearn.finetune._fit import fit
-from scenelearn.finetune._head import Head, cross_entropy, solve
+from scenelearn.finetune._linear_probe import (
+    CrossValidationResult,
+    LinearProbe,
+    cross_validate_l2,
+    fit_linear_probe,
+)
 from scenelearn.finetune._plan import Plan, plan
-from scenelearn.finetune._recipe import Recipe
 from scenelearn.finetune._repeat import repeat
 from scenelearn.finetune._result import Epoch, FitResult, Phase
-from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._strength import Choice, choose
+from scenelearn.finetune._settings import FitSettings, Recipe
 
 __all__ = [
-    "Choice",
+    "CrossValidationResult",
     "Epoch",
     "FitResult",
     "FitSettings",
-    "Head",
+    "LinearProbe",
     "Phase",
     "Plan",
     "Recipe",
-    "choose",
-    "cross_entropy",
-    "features",
+    "cross_validate_l2",
+    "extract_features",
     "fingerprint",
     "fit",
+    "fit_linear_probe",
     "plan",
     "repeat",
-    "solve",
 ]

@@ -1,4 +1,4 @@
-"""A run's checkpoint: one file, whole or not there, that says itself whether it is whole."""
+"""The checkpoint of a run: one file, written atomically, that verifies itself when it is read."""
 
 from __future__ import annotations
 
@@ -13,103 +13,107 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._devices import process, shared_bytes
-from scenelearn._io import atomic_write
+from scenelearn._distributed import broadcast_bytes, n_devices, process_count, process_index
+from scenelearn._io import atomic_write, cache_path
+from scenelearn.data import Pixels, Splits
 from scenelearn.errors import ArgumentError
+from scenelearn.finetune._device import versions
+from scenelearn.finetune._settings import FitSettings
 
-EVERY_S = 30.0  # what a kill can cost, in seconds of work …
-MOST_SHARE = 0.02  # … unless writing would take more than this share of the time
+INTERVAL_S = 30.0  # how much work a kill can cost, in seconds …
+MAX_TIME_FRACTION = 0.02  # … unless writing would take more than this fraction of the time
 
+_PACKAGE = Path(__file__).resolve().parent.parent
 _MAGIC = b"scenelearn checkpoint 1\n"
-_N_DIGEST = 32
+_DIGEST_BYTES = 32
 
 _log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class Saved(NamedTuple):
-    """What a checkpoint holds: JSON values, and arrays by name."""
+class CheckpointData(NamedTuple):
+    """The content of a checkpoint: JSON values, and arrays by name."""
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     arrays: Arrays
 
 
 class Checkpoint:
-    """The one checkpoint of one run.
+    """The checkpoint of one run.
 
     Attributes:
-        file: where it lies. A new one takes the place of the old one when it is whole on the disk.
-        seconds: that writing has taken so far.
-        n_written: how many have been written.
+        file: its path. A new checkpoint replaces the old one once it is completely on the disk.
+        seconds: total time for writing so far.
+        n_written: number of checkpoints written so far.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._mine = process()[0] == 0  # of several processes the first one writes
+        self._is_main = process_index() == 0  # of several processes the main one writes
         self.seconds = 0.0
         self.n_written = 0
         self._last_s = 0.0
-        self._written = -np.inf  # when, on `time.monotonic`'s clock
-        self._warned = False
+        self._written_at = -np.inf  # on `time.monotonic`'s clock
+        self._has_warned = False
 
     def is_due(self, *, epoch_ended: bool = False) -> bool:
-        """Whether to write now: at an epoch's end, and at times within it."""
-        if not self._mine:
+        """Whether to write now: at the end of an epoch, and from time to time within it."""
+        if not self._is_main:
             return False
-        since = time.monotonic() - self._written
-        wait = self._last_s / MOST_SHARE
-        return since >= (wait if epoch_ended else max(wait, EVERY_S))
+        since = time.monotonic() - self._written_at
+        wait = self._last_s / MAX_TIME_FRACTION
+        return since >= (wait if epoch_ended else max(wait, INTERVAL_S))
 
-    def write(self, about: Mapping[str, Any], arrays: Arrays) -> None:
-        """Write a new one. Where that fails, as on a full disk, the old one stays.
+    def write(self, metadata: Mapping[str, Any], arrays: Arrays) -> None:
+        """Write a new checkpoint. If that fails, as on a full disk, log a warning and continue.
 
-        The reason is logged, and training goes on.
+        The old checkpoint then stays.
 
         Args:
-            about: JSON values.
-            arrays: by name, of any dtype of numbers.
+            metadata: JSON values.
+            arrays: by name, of any numeric dtype.
         """
-        if not self._mine:
+        if not self._is_main:
             return
         start = time.monotonic()
         try:
-            write(self.file, about, arrays)
+            write_checkpoint(self.file, metadata, arrays)
             self.n_written += 1
         except (OSError, ArgumentError) as error:
-            (_log.debug if self._warned else _log.warning)(
-                "No checkpoint could be written to %s: %s. Training goes on, but what it learns "
-                "from here on would be lost with the process. Free some space, or set "
+            (_log.debug if self._has_warned else _log.warning)(
+                "Cannot write the checkpoint %s: %s. Training continues, but its progress from "
+                "here on would be lost if the process were killed. Free some space, or set "
                 "SCENELEARN_CACHE to a folder on a larger disk.",
                 self.file,
                 error,
             )
-            self._warned = True
-        self._written = time.monotonic()
-        self._last_s = self._written - start
+            self._has_warned = True
+        self._written_at = time.monotonic()
+        self._last_s = self._written_at - start
         self.seconds += self._last_s
 
-    def read(self) -> Saved | None:
-        """What was written last; None, and a line in the log, if there is nothing whole.
+    def read(self) -> CheckpointData | None:
+        """Read the last checkpoint; None, and a warning, if there is no intact one.
 
-        Of several processes the first one reads, and all get it.
+        Of several processes the main one reads, and all get the content.
         """
         content: npt.NDArray[np.uint8] | None = None
         try:
-            if self._mine:
+            if self._is_main:
                 content = np.fromfile(self.file, np.uint8)
-                parsed(content)
+                parse_checkpoint(content)
         except FileNotFoundError:
-            _log.warning("There is no run to go on with: this one starts from the beginning.")
+            _log.warning("No run to resume was found. This run starts from the beginning.")
         except (OSError, ValueError) as error:
             content = None
-            _log.warning("The run starts from the beginning: %s: %s", self.file, error)
-        content = shared_bytes(content)
-        return None if content is None else parsed(content)
+            _log.warning("This run starts from the beginning: %s: %s", self.file, error)
+        content = broadcast_bytes(content)
+        return None if content is None else parse_checkpoint(content)
 
     def remove(self) -> None:
-        """Take it away, and what a killed process left of half-written ones."""
-        if not self._mine:
+        """Remove the checkpoint and the partial files of killed processes."""
+        if not self._is_main:
             return
         try:
             for path in (self.file, *self.file.parent.glob(f".{self.file.name}.*")):
@@ -117,36 +121,60 @@ class Checkpoint:
             if self.file.parent.is_dir():
                 self.file.parent.rmdir()
         except OSError as error:
-            _log.info("The checkpoint %s stays: %s", self.file, error)
+            _log.info("Cannot remove the checkpoint %s: %s", self.file, error)
 
 
-def bytes_of(array: npt.NDArray[Any]) -> memoryview:
-    """The bytes of an array in C order, of any dtype, not copied where it has that order."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def write(file: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write JSON values and arrays as one file: what it holds, its bytes, and a digest of them.
+def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, features: Any) -> Path:
+    """The path of a run's checkpoint. It differs for runs that would not continue identically.
 
     Args:
-        file: its path; its folder is made if need be.
-        about: JSON values; NaN and infinity are allowed.
+        settings: as requested. `minutes` may differ: a run may be resumed with more time.
+        splits: the photos, by content and order, their classes and splits.
+        pixels: which of the photos can be decoded.
+        features: the network before any training; its weights count, not their file name.
+
+    Returns:
+        A path below ``runs`` in scenelearn's cache.
+    """
+    requested = settings.to_json()
+    del requested["minutes"]
+    requested["weights"] = settings.weights is not None
+    key = hashlib.blake2b(digest_size=12)
+    facts = [requested, versions(), splits.photos.class_names, n_devices(), process_count()]
+    key.update(json.dumps(facts, sort_keys=True).encode())
+    for source in sorted(_PACKAGE.rglob("*.py")):  # a version number does not identify a checkout
+        key.update(source.read_bytes())
+    for content in splits.photos.hashes:
+        key.update(content)
+    indices = splits.train, splits.validation, splits.test
+    for array in (splits.photos.labels, pixels.usable, *indices, *features.get_weights()):
+        key.update(f"{array.shape}{array.dtype}".encode())
+        key.update(_bytes_of(array))
+    return cache_path() / "runs" / key.hexdigest() / "state"
+
+
+def write_checkpoint(file: Path, metadata: Mapping[str, Any], arrays: Arrays) -> None:
+    """Write JSON values and arrays to one file: a header, the arrays' bytes, and a digest.
+
+    Args:
+        file: its path; its folder is created if needed.
+        metadata: JSON values; NaN and infinity are allowed.
         arrays: by name.
 
     Raises:
-        OSError: if it cannot be written. An earlier file is still there then.
-        ArgumentError: if its folder cannot be made or written to.
+        OSError: if the file cannot be written. An earlier file is then unchanged.
+        ArgumentError: if its folder cannot be created or written to.
     """
     layout = [[name, array.dtype.name, array.shape] for name, array in arrays.items()]
-    header = json.dumps({"about": about, "arrays": layout}).encode()
-    digest = hashlib.blake2b(digest_size=_N_DIGEST)
+    header = json.dumps({"metadata": metadata, "arrays": layout}).encode()
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
     def parts() -> Iterator[bytes | memoryview]:
         yield _MAGIC
         yield len(header).to_bytes(8, "little")
         yield header
         for array in arrays.values():
-            yield bytes_of(array)
+            yield _bytes_of(array)
 
     with atomic_write(file) as temporary, temporary.open("wb") as out:
         for part in parts():
@@ -155,8 +183,8 @@ def write(file: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
         out.write(digest.digest())
 
 
-def read(file: Path) -> Saved:
-    """Read what `write` wrote.
+def read_checkpoint(file: Path) -> CheckpointData:
+    """Read a file written by `write_checkpoint`.
 
     Args:
         file: its path.
@@ -165,34 +193,39 @@ def read(file: Path) -> Saved:
         The JSON values and the arrays.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not whole, or of another version.
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged or of another version.
     """
-    return parsed(np.fromfile(file, np.uint8))  # not read_bytes: Torch wants to write to arrays
+    return parse_checkpoint(np.fromfile(file, np.uint8))  # not bytes: Torch needs writable arrays
 
 
-def parsed(content: npt.NDArray[np.uint8]) -> Saved:
-    """What the bytes of a checkpoint say.
+def parse_checkpoint(content: npt.NDArray[np.uint8]) -> CheckpointData:
+    """Parse the bytes of a checkpoint.
 
     Args:
         content: (n,) uint8.
 
     Raises:
-        ValueError: if they are not whole, or of another version.
+        ValueError: if they are damaged or of another version.
     """
-    body, digest = content[:-_N_DIGEST], content[-_N_DIGEST:]
+    body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if body[: len(_MAGIC)].tobytes() != _MAGIC:
         raise ValueError("not a checkpoint of this version of scenelearn")
-    if hashlib.blake2b(bytes_of(body), digest_size=_N_DIGEST).digest() != digest.tobytes():
-        raise ValueError("damaged: its content is not what was written")
+    if hashlib.blake2b(_bytes_of(body), digest_size=_DIGEST_BYTES).digest() != digest.tobytes():
+        raise ValueError("damaged: the content does not match its checksum")
     start = len(_MAGIC) + 8
     n_header = int.from_bytes(body[len(_MAGIC) : start].tobytes(), "little")
     header = json.loads(body[start : start + n_header].tobytes())
     start += n_header
     arrays: Arrays = {}
-    for name, dtype, shape in header["arrays"]:
-        kind = np.dtype(dtype)
+    for name, dtype_name, shape in header["arrays"]:
+        dtype = np.dtype(dtype_name)
         n_values = int(np.prod(shape, dtype=np.int64))
-        arrays[name] = np.frombuffer(body, kind, n_values, start).reshape(shape)
-        start += n_values * kind.itemsize
-    return Saved(header["about"], arrays)
+        arrays[name] = np.frombuffer(body, dtype, n_values, start).reshape(shape)
+        start += n_values * dtype.itemsize
+    return CheckpointData(header["metadata"], arrays)
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of an array of any dtype in C order, without a copy if it has that order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -1,4 +1,4 @@
-"""The frozen backbone, run once over each photo."""
+"""Features of photos from the frozen backbone, and the data for the linear probe."""
 
 from __future__ import annotations
 
@@ -12,57 +12,64 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbones
-from scenelearn.data import Batches, Photos, Pixels, Splits, decode
-from scenelearn.errors import TooFewPhotosError
-from scenelearn.finetune._feature_rows import FEATURE_BATCH, feature_batch, kept, rows_of
-from scenelearn.finetune._settings import FitSettings
+from scenelearn._progress import Progress, show_progress
+from scenelearn.data import Batches, Photos, Pixels, Splits
+from scenelearn.data._pixels import load_pixels
+from scenelearn.errors import ArgumentError, TooFewPhotosError
+from scenelearn.finetune._feature_cache import (
+    FEATURE_BATCH_SIZE,
+    compute_features,
+    feature_batch_size,
+    read_cached_features,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
-    """The photos of each side, in batches."""
+class Datasets:
+    """The photos of each split, in batches."""
 
     train: Batches
     validation: Batches
     test: Batches
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Known:
-    """What a head is solved and judged on.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ProbeData:
+    """The features that the linear probe is fitted and validated on.
 
     Attributes:
-        train: (n, n_features) float32, the training photos as they are and then mirrored.
+        features: (n, n_features) float32, the training photos, then their mirror images.
         labels: (n,) int32, their classes.
-        groups: (n,) int64, equal for copies of a photo and for photos that belong together.
-        validation: (n_validation, n_features) float32.
+        groups: (n,) int64, equal for a photo and its mirror image, and for photos that belong
+            together.
+        validation_features: (n_validation, n_features) float32.
         validation_labels: (n_validation,) int32.
     """
 
-    train: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     groups: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.float32]
+    validation_features: npt.NDArray[np.float32]
     validation_labels: npt.NDArray[np.int32]
 
 
-def sides_of(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Sides:
-    """Cut each side into batches.
+def make_datasets(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Datasets:
+    """Divide the photos of each split into batches.
 
     Args:
-        splits: which photo is on which side.
+        splits: which photo is in which split.
         pixels: of all photos.
-        batch_size: photos a batch.
-        seed: of the orders.
+        batch_size: photos per batch.
+        seed: random seed of the orders.
 
     Returns:
-        The three sides; photos that cannot be decoded are left out.
+        The three splits, without photos that cannot be decoded.
 
     Raises:
-        TooFewPhotosError: if nothing is left of a side.
+        TooFewPhotosError: if no photo of a split can be decoded.
     """
 
-    def cut(name: str, indices: npt.NDArray[np.int64]) -> Batches:
+    def batches_of(name: str, indices: npt.NDArray[np.int64]) -> Batches:
         batches = Batches(
             pixels=pixels,
             labels=splits.photos.labels,
@@ -72,150 +79,159 @@ def sides_of(splits: Splits, pixels: Pixels, batch_size: int, seed: int) -> Side
         )
         if not batches.n_photos:
             raise TooFewPhotosError(
-                f"The {name} photos must hold at least one that can be decoded. Received: "
-                f"{len(indices)}, all refused. First: {next(iter(pixels.refused), 'none')}. "
-                "Mend or add photos."
+                f"The {name} split must contain at least one photo that can be decoded. Received: "
+                f"{len(indices)}, all rejected. First: {next(iter(pixels.rejected), 'none')}. "
+                "Repair the photos or add others."
             )
         return batches
 
-    return Sides(
-        train=cut("train", splits.train),
-        validation=cut("validation", splits.validation),
-        test=cut("test", splits.test),
+    return Datasets(
+        train=batches_of("train", splits.train),
+        validation=batches_of("validation", splits.validation),
+        test=batches_of("test", splits.test),
     )
 
 
-def features_of(
+def compute_probe_data(
     model: Any,
-    sides: Sides,
+    datasets: Datasets,
     splits: Splits,
-    settings: FitSettings,
-    progress: Callable[[int, int], None] | None = None,
-) -> Known:
-    """Features and labels for solving a head, from the cache where they were computed before.
+    backbone: str,
+    *,
+    use_cache: bool,
+    report: Callable[[int, int], None] | None = None,
+) -> ProbeData:
+    """Compute the features and labels for the linear probe, or read them from the cache.
 
-    Training photos are also seen mirrored, but not varied in other ways: of one, two and four more
-    views, drawn as for training, none made the head's accuracy on validation photos better than
-    chance explains (Intel photos, 25, 100 and 500 a class), and each costs a pass over the photos.
+    Training photos are also mirrored, but not augmented in other ways: of one, two and four more
+    views, augmented as for training, none improved the validation accuracy of the linear probe
+    significantly (Intel photos, 25, 100 and 500 per class), and each costs a pass over the photos.
 
     Args:
         model: from raw pixels to features.
-        sides: the photos.
-        splits: what the sides were cut from.
-        settings: of the fit. Features of random weights are not kept.
-        progress: called with (photos done, photos in all); a mirrored one counts as one more.
+        datasets: the photos.
+        splits: the splits they come from.
+        backbone: name of the network.
+        use_cache: whether to read and write the cache.
+        report: called with (photos done, total); a mirror image counts as one photo.
 
     Returns:
-        The features of the training photos, as they are and mirrored, and of those that validate.
+        The features of the training photos, their mirror images, and the validation photos.
     """
-    n_train, hashes = sides.train.n_photos, splits.photos.hashes
-    indices = np.concatenate([sides.train.indices, sides.validation.indices])
-    size = feature_batch(sides.train.batch_size)
-    once, both = (
-        replace(sides.train, indices=one, batch_size=size) for one in (sides.train.indices, indices)
-    )
-    total = len(indices) + n_train
-    keep = settings.weights is not None
-    plain, there = rows_of(
-        model,
-        both,
-        hashes,
-        settings.backbone,
-        keep=keep,
-        progress=_part_of(progress, 0, total),
-    )
-    mirrored, again = rows_of(
-        model,
-        once,
-        hashes,
-        settings.backbone,
-        mirrored=True,
-        keep=keep,
-        progress=_part_of(progress, len(indices), total),
-    )
-    known = np.concatenate([there[:n_train], again])
-    trained = np.concatenate([sides.train.indices] * 2)[known]
+    train, validation = datasets.train, datasets.validation
+    n_train, hashes = train.n_photos, splits.photos.hashes
+    indices = np.concatenate([train.indices, validation.indices])
+    batch_size, total = feature_batch_size(train.batch_size), len(indices) + n_train
+
+    def compute(
+        indices: npt.NDArray[np.int64], n_before: int, *, mirrored: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        return compute_features(
+            model,
+            replace(train, indices=indices, batch_size=batch_size),
+            hashes,
+            backbone,
+            mirrored=mirrored,
+            use_cache=use_cache,
+            report=(lambda done, _: report(n_before + done, total)) if report else None,
+        )
+
+    plain, valid = compute(indices, 0, mirrored=False)
+    mirrored, mirrored_valid = compute(train.indices, len(indices), mirrored=True)
+    train_valid = np.concatenate([valid[:n_train], mirrored_valid])
+    train_indices = np.concatenate([train.indices] * 2)[train_valid]
     groups = splits.groups if len(splits.groups) else np.arange(len(hashes))
-    checked = there[n_train:]
     labels = splits.photos.labels
-    return Known(
-        train=np.concatenate([plain[:n_train], mirrored])[known],
-        labels=labels[trained],
-        groups=groups[trained],
-        validation=plain[n_train:][checked],
-        validation_labels=labels[sides.validation.indices[checked]],
+    return ProbeData(
+        features=np.concatenate([plain[:n_train], mirrored])[train_valid],
+        labels=labels[train_indices],
+        groups=groups[train_indices],
+        validation_features=plain[n_train:][valid[n_train:]],
+        validation_labels=labels[validation.indices[valid[n_train:]]],
     )
 
 
-def features(
+def extract_features(
     photos: Photos,
     *,
     backbone: str | None = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> npt.NDArray[np.float32]:
-    """What a frozen backbone makes of each photo: the numbers that a head is solved on.
+    """Compute the features of photos with a frozen backbone.
 
-    ``sl.audit(photos, features=…)`` judges labels by them.
+    They are what the linear probe is fitted on, and what ``sl.audit(photos, features=…)`` judges
+    labels by.
 
-    Each photo is seen once, ever: its features are kept in ``features-…`` in scenelearn's cache
-    (see ``SCENELEARN_CACHE``), by the content of the file and all that they depend on, the values
-    of the weights among it. `fit` finds them there, and keeps those of its own there; both go on
-    where they were killed. On a CPU with JAX they are, to the bit, what would be computed anew.
-    Features of random weights are not kept, and none where the cache of this network would grow
-    beyond ``SCENELEARN_CACHE_GIB`` gibibytes (64 unless set).
+    Each photo passes the network once, ever: its features are cached in ``features-…`` in
+    scenelearn's cache (see ``SCENELEARN_CACHE``), by the content of the file and everything else
+    that they depend on, such as the values of the weights. `fit` shares this cache. A run that was
+    killed continues where it stopped. On a CPU with JAX, cached features are bit for bit what would
+    be computed again. Features of random weights are not cached, and none are if the cache of this
+    network would exceed ``SCENELEARN_CACHE_GIB`` gibibytes (default: 64).
 
     Args:
         photos: from `scan`.
-        backbone: a network of keras.applications, see `backbones.names`; None for the one that goes
-            with the weights, see `backbones.default_for`: usually "mobilenet_v3_small".
-        weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
-            the path of a weights file without top layers; or None.
-        image_px: width and height at which the network sees a photo, in pixels.
-        progress: called with (what, done, in all) as the work goes on.
+        backbone: a network of keras.applications, see `backbones.names`; None for the one that
+            belongs to the weights, see `backbones.default_for`: usually "mobilenet_v3_small".
+        weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
+            a weights file without top layers; or None for random weights.
+        image_px: width and height of the network's input, in pixels.
+        progress: called with (what, done, total) during the work.
+        verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
+            them always and never.
 
     Returns:
         (n, n_features) float32; NaN in the rows of photos that cannot be decoded.
 
     Raises:
-        ArgumentError: if the network cannot have this image size, or none is named and the weights
-            file does not tell it.
+        ArgumentError: if `photos` is something else, the network does not support this image size,
+            no backbone is named and the weights file does not reveal it, or `verbose` is something
+            else.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
         NoPhotosError: if no photo can be decoded.
-        BackendError: if no backend of Keras is installed.
+        BackendError: if no Keras backend is installed.
     """
-    decoding, running = (
-        partial(progress, what) if progress else None for what in ("decoding photos", "features")
-    )
-    name = backbones.default_for(weights) if backbone is None else backbones.find(backbone).name
-    model = backbones.build(
-        name,
-        weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
-        image_px=image_px,
-        seed=0,
-    )
-    backbones.fast_on_cpu(model)
-    keep = weights is not None
-    if keep and (table := kept(model, photos.hashes, name, image_px)) is not None:
-        return table
-    batches = Batches(
-        pixels=decode(photos, image_px, progress=decoding),
-        labels=photos.labels,
-        indices=np.arange(len(photos)),
-        batch_size=FEATURE_BATCH,
-    )
-    rows, _ = rows_of(model, batches, photos.hashes, name, keep=keep, progress=running)
-    table = np.full((len(photos), rows.shape[1]), np.nan, np.float32)
-    table[batches.indices] = rows
+    if not isinstance(photos, Photos):
+        raise ArgumentError(
+            f"`photos` must come from `scan`. Received: photos={photos!r}. Pass sl.scan(folder)."
+        )
+    with show_progress(progress, verbose) as report:
+        if backbone is None:
+            name = backbones.default_for(weights)
+        else:
+            name = backbones.find_architecture(backbone).name
+        model = backbones.build(
+            name,
+            weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
+            image_px=image_px,
+            seed=0,
+        )
+        backbones.fast_on_cpu(model)
+        use_cache = weights is not None
+        if use_cache:
+            cached = read_cached_features(model, photos.hashes, name, image_px)
+            if cached is not None:
+                return cached
+        batches = Batches(
+            pixels=load_pixels(photos, image_px, report=partial(report, "decoding photos")),
+            labels=photos.labels,
+            indices=np.arange(len(photos)),
+            batch_size=FEATURE_BATCH_SIZE,
+        )
+        features, _ = compute_features(
+            model,
+            batches,
+            photos.hashes,
+            name,
+            use_cache=use_cache,
+            report=partial(report, "extracting features"),
+        )
+    table = np.full((len(photos), features.shape[1]), np.nan, np.float32)
+    table[batches.indices] = features
     return table
-
-
-def _part_of(
-    progress: Callable[[int, int], None] | None, begun: int, total: int
-) -> Callable[[int, int], None] | None:
-    """The progress of one part of a work, said as that of the whole."""
-    return (lambda done, _: progress(begun + done, total)) if progress else None

@@ -1,11 +1,11 @@
-"""From split photos to a classifier: the one walk through the rooms."""
+"""`fit`: from split photos to a tested classifier, in five stages."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,49 +15,59 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbones
-from scenelearn._devices import (
-    at_home,
-    first_of_all,
-    process,
-    see_that_same,
-    shared,
-    shared_array,
-    spread,
+from scenelearn._checks import check_bool
+from scenelearn._distributed import (
+    assert_same_on_all_processes,
+    broadcast,
+    broadcast_array,
+    data_parallel,
+    gather_to_one_device,
+    main_process_first,
+    process_count,
 )
+from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.classify import (
-    COVERAGE,
-    Classifier,
-    Labeled,
-    Trust,
-    see_photos,
-    sight_model,
+from scenelearn.classify import Classifier
+from scenelearn.classify._calibration import (
+    DEFAULT_COVERAGE,
+    Calibration,
+    conformal_scores,
+    fit_temperature,
     softmax,
-    temperature,
 )
-from scenelearn.data import HARMLESS, Pixels, Splits, broken_photos, check_broken, decode
-from scenelearn.finetune import _network, _train
-from scenelearn.finetune._checkpoint import Checkpoint
-from scenelearn.finetune._clock import Clock, Progress
-from scenelearn.finetune._course import Course
-from scenelearn.finetune._environment import environment, fingerprint
-from scenelearn.finetune._features import Sides, features_of, sides_of
-from scenelearn.finetune._fits import shareable_batch
-from scenelearn.finetune._head import Head
-from scenelearn.finetune._key import checkpoint_file
-from scenelearn.finetune._memory import memory
-from scenelearn.finetune._precision import in_float32
-from scenelearn.finetune._recipe import Recipe
+from scenelearn.classify._inference import inference_model
+from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_photos
+from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS, build_neighbor_index
+from scenelearn.classify._ood import fit_ood_detector
+from scenelearn.data import Batches, Photos, Pixels, Splits
+from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
+from scenelearn.data._rejections import HARMLESS
+from scenelearn.finetune import _network
+from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
+from scenelearn.finetune._device import (
+    choose_batch_size,
+    convert_to_float32,
+    environment,
+    fingerprint,
+    memory_summary,
+)
+from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
+from scenelearn.finetune._learner import Learner, prepare_training, restore_learner
+from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._settings import FitSettings, asked, with_backbone
-from scenelearn.finetune._start import planned, restored
-from scenelearn.finetune._state import State, judged, unpack
-from scenelearn.finetune._stop import SharedStop, stoppable
-from scenelearn.finetune._strength import choose
-from scenelearn.finetune._trust import sample_of, trust_from
+from scenelearn.finetune._runtime import Clock, SharedStopSignal, StopSignal, handle_signals
+from scenelearn.finetune._schedule import Schedule
+from scenelearn.finetune._settings import (
+    FitSettings,
+    Recipe,
+    adapt_to_machine,
+    resolve_settings,
+)
+from scenelearn.finetune._state import TrainingState, score_logits, unpack
+from scenelearn.finetune._trainer import Control, train
 from scenelearn.metrics import Evaluation, evaluate, wilson
 
-_SPARE = 0.03  # of the time: what the last epoch may take longer than planned
+_GRACE = 0.03  # of the time budget: how much longer than planned the last epoch may take
 
 
 def fit(
@@ -67,7 +77,7 @@ def fit(
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     minutes: float = 5.0,
-    epochs: int | Course | None = None,
+    epochs: int | Schedule | None = None,
     batch_size: int = 32,
     learning_rate: float | None = None,
     augmentation: str | Policy | Mapping[str, Any] = "standard",
@@ -78,99 +88,104 @@ def fit(
     broken: str = "skip",
     resume: bool = False,
     progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> FitResult:
-    """Train a classifier on split photos, and measure what it reaches.
+    """Train a classifier on split photos, and test it.
 
-    1. Decode every photo once. 2. Run the frozen backbone once over each, ever (see `features`),
-    and solve the best head on these features, the strength of its penalty chosen by
-    cross-validation on the training photos. 3. Fine-tune from that head, for as many epochs as fit
-    into the time. 4. Keep a network on the way between the two, how far along by the number of
-    photos a class unless the validation photos tell another to be better by more than chance; from
-    random weights, the best of all epochs and the head. Calibrate its probabilities there, learn
-    from them how far to trust an answer, and judge it on the test photos, which nothing has seen
-    so far.
+    1. Prepare: decode every photo once. 2. Linear probe: compute the features of each photo with
+    the frozen backbone, once ever (see `extract_features`), and fit the best linear layer on them,
+    with an L2 penalty chosen by cross-validation on the training photos. 3. Fine-tune from there,
+    for as many epochs as fit into the time budget. Keep weights interpolated between the linear
+    probe and the fine-tuned weights: the coefficient depends on the number of photos per class,
+    unless another is significantly better on the validation photos. With random weights, keep the
+    best epoch, or the linear probe. 4. Calibrate the probabilities, prediction sets and
+    out-of-distribution detection on the validation photos. 5. Test on the test photos, which have
+    not been used before.
 
-    With stored weights, the layers with coarse maps are fine-tuned, or all layers of
-    "scenelearn_tiny", whose weights were learned from drawn images; BatchNormalization keeps its
-    stored statistics. With random weights everything trains, and from a head of zeros. Where the
-    views of a training photo come again (`augmentation` "none", or `Recipe.views`), the maps of the
-    layers that do not train are computed once and kept, see `Recipe.views`.
+    With pretrained weights, the layers with small feature maps are fine-tuned, or all layers of
+    "scenelearn_tiny", whose weights were learned from rendered images. BatchNormalization keeps its
+    pretrained statistics. With random weights, all layers are trained, starting with a zero head.
+    If the views of a training photo repeat (`augmentation="none"` or `Recipe.fixed_views`), the
+    activations of the frozen layers are cached.
 
-    Nothing is lost. All state is written to a checkpoint after each epoch and every half minute;
-    the same call with `resume` goes on from it, after a kill at any moment, and ends with the same
-    weights and history as without the break (on a CPU; to the bit). Ctrl-C and SIGTERM end
-    fine-tuning after the step that is running: the result is then what was best so far, and the
-    checkpoint stays. Before the head is solved there is nothing to return yet, and they raise
-    `KeyboardInterrupt`; a second one does so at once, whenever it comes. They are taken over only
-    in the main thread, and only where the program has no handlers of its own for them. A loss
-    that is no finite number ends fine-tuning as well, with a warning in the log.
+    The complete state is saved to a checkpoint after each epoch and every half minute. The same
+    call with `resume=True` continues from there after the process was killed, and ends with the
+    same weights and history as without the interruption (bit for bit on a CPU). Ctrl-C and SIGTERM
+    end fine-tuning after the current step: the result is the best so far, and the checkpoint is
+    kept. Before the linear probe is fitted there is no result yet, and they raise
+    `KeyboardInterrupt`; so does a second signal at any time. Signals are handled only in the main
+    thread, and only if the program does not handle them itself. If the loss becomes NaN or
+    infinite, fine-tuning also ends, with a warning.
 
     Args:
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
-            `backbones.names`; "auto" for the most accurate of a few that the time allows; or None
-            for the one that goes with the weights, see `backbones.default_for`: usually
+            `backbones.names`; "auto" for the most accurate of a few that fit the time budget; or
+            None for the one that belongs to the weights, see `backbones.default_for`: usually
             "mobilenet_v3_small".
-        weights: "imagenet"; "scenelearn", those in the package, for the backbone "scenelearn_tiny";
-            the path of a weights file without top layers; or None.
-        image_px: width and height at which the network sees a photo, in pixels.
-        minutes: wall-clock budget of all of it. What must be done in any case (decoding,
-            features, the head, the test) is done even if it takes longer, with a logged warning.
-        epochs: exactly so many epochs of fine-tuning, whatever time they take; 0: none; None: as
-            many as fit into the time, the last one shorter where needed, at most 40 from stored
-            weights and 120 from random ones. Or the course of an earlier result's settings. Of a
-            soup, see `Recipe.soup`, each run has so many.
-        batch_size: photos a training step.
-        learning_rate: peak rate of fine-tuning, of which a kernel may have a share, see
-            `Recipe.relative_rates`; None for the default: 0.001, but 0.003 from random weights and
-            for "scenelearn_tiny".
-        augmentation: how training photos are varied while fine-tuning: the name of a policy of
-            `scenelearn.augment`, or a policy; "none" leaves them as they are.
-        recipe: the finer points: which layers train, label smoothing, MixUp and so on: a `Recipe`,
-            or some of its values by name. What is not named has the default of `Recipe`, but that
-            all layers of "scenelearn_tiny" train.
-        seed: of everything random.
-        precision: "mixed_bfloat16" or "mixed_float16": while features are made and fine-tuning
-            goes on, the network computes in 16 bits; float16 with a scaled loss. Weights, head
-            and loss stay in 32, and the classifier is calibrated and judged in 32 as well. It is
-            left out, with a warning in the log, where the device does not have it: on a CPU, but
-            for TensorFlow and Torch on one with instructions for it, on Linux.
-        devices: "all" spreads each batch over all devices of JAX, those of other processes
-            included; the result is that of one device, to rounding. None takes one, or
-            those of a `keras.distribution.DataParallel` that has been set.
-        broken: "skip" goes on without photos that are broken and names them in the result;
-            "raise" stops before the first step, naming the first.
-        resume: go on with a run of the same settings (but for `minutes`), photos, weights and
-            versions that has not come to its end. The time that it has used counts. Where there
-            is none, a warning is logged, and the run begins. Without `resume`, a run begins anew,
-            and such a checkpoint is removed.
-        progress: called with (what, done, in all) as the work goes on.
+        weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
+            a weights file without top layers; or None for random weights.
+        image_px: width and height of the network's input, in pixels.
+        minutes: time budget of the whole fit. What must be done in any case (decoding, features,
+            linear probe, test) is done even if it takes longer, with a warning.
+        epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
+            many as fit into the time budget, at most 40 with pretrained weights and 120 with random
+            ones, where the last one may be shorter. Or the schedule from the settings of a result.
+            In a soup, see `Recipe.soup`, each run has so many.
+        batch_size: photos per training step.
+        learning_rate: peak learning rate of fine-tuning; kernels may have a lower one, see
+            `Recipe.scale_lr_by_weights`. None for the default: 0.001, or 0.003 with random weights
+            and for "scenelearn_tiny".
+        augmentation: how training photos are augmented during fine-tuning: the name of a policy of
+            `scenelearn.augment`, or a policy; "none" disables augmentation.
+        recipe: advanced settings, such as the layers to train, label smoothing and MixUp: a
+            `Recipe`, or some of its values by name. Other values have the defaults of `Recipe`,
+            except that all layers of "scenelearn_tiny" are trained.
+        seed: random seed.
+        precision: "mixed_bfloat16" or "mixed_float16": feature extraction and fine-tuning compute
+            in 16 bits, float16 with loss scaling. Weights, head and loss stay in float32, and the
+            classifier is calibrated and tested in float32 as well. If the device does not support
+            it, float32 is used, with a warning. CPUs support it only with TensorFlow and Torch, on
+            Linux, if they have instructions for it. None (float32) always works.
+        devices: "all" divides each batch among all devices of JAX, including those of other
+            processes; the result is that of one device, up to rounding. None uses one device, or
+            those of the `keras.distribution.DataParallel` that is set.
+        broken: "skip" leaves out broken photos and lists them in the result; "raise" raises an
+            error for the first one, before training.
+        resume: resume an interrupted run with the same settings (except for `minutes`), photos,
+            weights and versions. The time that it has used counts. If there is none, a warning is
+            logged, and the run starts from the beginning. Without `resume`, the run always starts
+            from the beginning, and such a checkpoint is removed.
+        progress: called with (what, done, total) during the work.
+        verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
+            them always and never.
 
     Returns:
-        The classifier with its evaluation, history and all that repeats the run. Its settings
-        hold the number of epochs that were planned: with these, not the machine's speed decides
-        how long a repetition trains.
+        The classifier with its metrics, its history, and all that is needed to repeat the run. The
+        settings hold the schedule of the epochs, so that a repetition trains equally long on any
+        machine.
 
     Raises:
-        ArgumentError: if `splits` is something else, a setting is out of range, the network
-            cannot have this image size, or none is named and the weights file does not tell it.
+        ArgumentError: if `splits` is something else or has no validation photos, a setting is out
+            of range, the network does not support this image size, or no backbone is named and the
+            weights file does not reveal it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
         NoPhotosError: if no photo can be decoded.
-        TooFewPhotosError: if, of some side, no photo can be decoded.
+        TooFewPhotosError: if no photo of a split can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
-        BackendError: if no backend of Keras is installed.
-        DeviceError: if devices or processes cannot work together, or do not have the same photos.
-        KeyboardInterrupt: at Ctrl-C or SIGTERM, see above; its argument names the signal.
+        BackendError: if no Keras backend is installed.
+        DeviceError: if devices or processes cannot work together, or have different photos.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, see above; its argument is the signal's name.
 
     References:
-        Solving the head before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
+        Linear probing before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
         pretrained features and underperform out-of-distribution. ICLR.
     """
     start = time.monotonic()
-    settings = asked(
+    settings = resolve_settings(
         splits,
         backbone=backbone,
         weights=weights,
@@ -184,204 +199,335 @@ def fit(
         seed=seed,
         precision=precision,
     )
+    check_bool("resume", resume)
     check_broken(broken)
-    refused = tuple(one for one in splits.photos.refused if one.reason not in HARMLESS)
-    if refused and broken == "raise":
-        raise broken_photos(refused)
+    rejected = tuple(one for one in splits.photos.rejected if one.reason not in HARMLESS)
+    if rejected and broken == "raise":
+        raise broken_photos_error(rejected)
+    with ExitStack() as context:
+        report = context.enter_context(show_progress(progress, verbose))
+        stop = context.enter_context(handle_signals())
+        run = _Run(splits, settings, Clock(settings.minutes, report, stop, start), stop)
+        run.prepare(context, devices=devices, broken=broken)
+        if not (resume and run.restore()):
+            run.fit_probe()
+        run.fine_tune()
+        with run.clock.phase("test") as note:
+            run.calibrate()
+            run.test()
+            note(f"{run.evaluation.accuracy} on {run.evaluation.n_photos:,} test photos")
+        run.remove_checkpoint()
+        facts = environment()
+    gather_to_one_device(run.model)
+    return run.result(facts)
 
-    with stoppable() as stop, ExitStack() as inside:
-        clock, n_classes = Clock(minutes, progress, stop, start), splits.photos.n_classes
-        settings, features, pixels = _opened(
-            splits, settings, broken, clock, lambda: inside.enter_context(spread(devices))
-        )
-        heard = stop if process()[1] == 1 else SharedStop(stop)
-        checkpoint = Checkpoint(checkpoint_file(settings, splits, pixels, features))
-        see_that_same(checkpoint.file.parent.name, "photos, settings, weights and versions")
-        saved = checkpoint.read() if resume else None
+
+class _Run:
+    """One run of `fit`: the methods are its stages, the attributes what they hand on.
+
+    Attributes:
+        splits: the photos and their splits.
+        settings: of the fit. `prepare` replaces "auto" and an unsupported precision, `fit_probe`
+            the batch size, and `fine_tune` sets the schedule of the epochs.
+        clock: the time budget, the phases, and progress reports.
+        features: the network from raw pixels to features.
+        pixels: of all photos.
+        checkpoint: of this run.
+        datasets: the photos of each split, in batches.
+        to_logits: `features` with a head, to logits.
+        model: the same to probabilities, with test-time augmentation if requested.
+        network: `model` with all outputs that `predict_photos` needs.
+        learner: what is trained, with its data.
+        state: the progress of fine-tuning.
+        stopped: why fine-tuning ended early.
+        calibration: of the classifier.
+        validation: metrics on the validation photos.
+        evaluation: metrics on the test photos.
+        tested: the outputs for the test photos.
+    """
+
+    features: Any
+    pixels: Pixels
+    checkpoint: Checkpoint
+    datasets: Datasets
+    to_logits: Any
+    model: Any
+    network: Any
+    learner: Learner
+    state: TrainingState
+    stopped: str
+    calibration: Calibration
+    validation: Evaluation
+    evaluation: Evaluation
+    tested: LabeledOutputs
+
+    def __init__(
+        self, splits: Splits, settings: FitSettings, clock: Clock, stop: StopSignal
+    ) -> None:
+        self.splits, self.settings, self.clock = splits, settings, clock
+        self._stop = stop
+        self._probe_epoch: Epoch | None = None
+
+    def prepare(self, context: ExitStack, *, devices: str | None, broken: str) -> None:
+        """Take the devices, build the network, and decode the photos.
+
+        Args:
+            context: gives the devices back in the end.
+            devices: as for `fit`.
+            broken: as for `fit`.
+        """
+        photos = self.splits.photos
+        with self.clock.phase("network") as note:
+            context.enter_context(data_parallel(devices))  # loads Keras
+            self.settings = adapt_to_machine(self.settings, len(photos))
+            self.features = _network.build_features(self.settings)
+            note(f"{self.settings.backbone}, {self.features.count_params():,} parameters")
+        with self.clock.phase("photos") as note:
+            px, report = self.settings.image_px, self.clock.report("decoding photos")
+            with main_process_first():
+                self.pixels = load_pixels(photos, px, broken=broken, report=report)
+            note(f"{int(self.pixels.usable.sum()):,} photos decoded to {px}×{px} px")
+        file = checkpoint_path(self.settings, self.splits, self.pixels, self.features)
+        what = "photos, settings, weights and versions"
+        assert_same_on_all_processes(file.parent.name, what)
+        self.checkpoint = Checkpoint(file)
+
+    def restore(self) -> bool:
+        """Restore the state from the checkpoint, instead of `fit_probe`; False if there is none."""
+        saved = self.checkpoint.read()
         if saved is None:
-            checkpoint.remove()
-            settings = replace(settings, batch_size=shareable_batch(features, settings))
-            sides = sides_of(splits, pixels, settings.batch_size, seed)
-            to_logits, model, solved = _solved(features, sides, splits, settings, clock)
-        else:
-            state = unpack(saved.about["state"], saved.arrays)
-            settings = replace(settings, batch_size=state.schedule.batch_size)
-            sides = sides_of(splits, pixels, settings.batch_size, seed)
-            to_logits, model = _network.with_blank_head(
-                features, n_classes, mirrored=settings.recipe.mirrored
-            )
-            learner = restored(features, to_logits, sides, settings, saved.arrays)
-            clock.count(saved.about["elapsed_s"], f"to step {state.step} of epoch {state.epoch}")
-        network = sight_model(model)
-        stop.gently()  # there is a classifier to keep
+            return False
+        self.state = unpack(saved.metadata["state"], saved.arrays)
+        self._make_datasets(self.state.plan.batch_size)
+        self.to_logits, self.model = _network.add_zero_head(
+            self.features, self.splits.photos.n_classes, tta=self.settings.recipe.tta
+        )
+        self.learner = restore_learner(
+            self.features, self.to_logits, self.datasets, self.settings, saved.arrays
+        )
+        note = f"to step {self.state.step} of epoch {self.state.epoch}"
+        self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
+        return True
 
+    def fit_probe(self) -> None:
+        """Compute the features, fit the linear probe, and use it as the head of the network."""
+        self.checkpoint.remove()
+        settings = self.settings
+        self._make_datasets(
+            choose_batch_size(
+                self.features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
+            )
+        )
+        with self.clock.phase("features") as note:
+            data = compute_probe_data(
+                self.features,
+                self.datasets,
+                self.splits,
+                settings.backbone,
+                use_cache=settings.weights is not None,
+                report=self.clock.report("extracting features"),
+            )
+            n_features = data.features.shape[1]
+            note(f"{n_features:,} features per photo; training photos also mirrored")
+        with self.clock.phase("linear probe") as note:
+            probe = cross_validate_l2(
+                data.features,
+                data.labels,
+                self.splits.photos.n_classes,
+                groups=data.groups,
+                progress=self.clock.report("fitting the linear probe"),
+            ).probe
+            probe = LinearProbe(
+                kernel=broadcast_array(probe.kernel),
+                bias=broadcast_array(probe.bias),
+                l2=broadcast(probe.l2),
+            )
+            self.to_logits, self.model = _network.add_head(
+                self.features, probe, tta=settings.recipe.tta
+            )
+            logits = probe.logits(data.validation_features)
+            self._probe_epoch = epoch = _epoch_0(logits, data.validation_labels)
+            n = len(logits)
+            accuracy = wilson(round(epoch.validation_accuracy * n), n)
+            note(f"L2 penalty {probe.l2:.2g}: {accuracy} on {n:,} validation photos")
+
+    def fine_tune(self) -> None:
+        """Fine-tune for the requested epochs, or as many as fit into the time budget."""
+        self.network = inference_model(self.model)
+        self._stop.defer_signals()  # from here on there is a classifier to return
+        stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
+        settings, clock = self.settings, self.clock
         with clock.phase("fine-tuning") as note:
-            if saved is None:
-                learner, state = planned(
-                    features, to_logits, network, sides, settings,
-                    solved=solved, clock=clock, stop=heard,
-                )  # fmt: skip
-            keep_s = state.schedule.keep_s
-            deadline = clock.deadline(keep_s=keep_s) if epochs is None else math.inf
-            watch = _train.Watch(
-                deadline=deadline,
-                spare_s=_SPARE * 60 * minutes,
-                most_epochs=settings.most_epochs,
-                stop=heard,
-                checkpoint=checkpoint,
+            if self._probe_epoch is not None:
+                self.learner, self.state = prepare_training(
+                    self.features,
+                    self.to_logits,
+                    self.network,
+                    self.datasets,
+                    settings,
+                    probe_epoch=self._probe_epoch,
+                    clock=clock,
+                    stop=stop,
+                )
+            is_limited = settings.epochs is None
+            reserve_s = self.state.plan.reserve_s
+            control = Control(
+                deadline=clock.deadline(reserve_s=reserve_s) if is_limited else math.inf,
+                grace_s=_GRACE * 60 * settings.minutes,
+                max_epochs=settings.max_epochs,
+                stop=stop,
+                checkpoint=self.checkpoint,
                 elapsed_s=clock.elapsed_s,
-                progress=clock.report("fine-tuning"),
+                report=clock.report("fine-tuning"),
             )
-            stopped = _train.run(learner, state, watch)
-            if epochs is None:
-                settings = replace(settings, epochs=state.schedule.course or 0)
-            note(_said_of(state, stopped, asked=epochs))
+            self.stopped = train(self.learner, self.state, control)
+            note(_training_note(self.state, self.stopped, requested=settings.epochs))
+            if is_limited:
+                self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
 
-        if settings.precision is not None:
-            network = sight_model(in_float32(model))
-        trust, on_validation, on_test, tested = _judged(model, network, splits, sides, clock)
-        if not stopped or stopped != heard.requested:
-            checkpoint.remove()
-        where = environment()
-    at_home(model)
+    def calibrate(self) -> None:
+        """Calibrate the classifier on the validation photos, and on some training photos."""
+        if self.settings.precision is not None:
+            self.network = inference_model(convert_to_float32(self.model))
+        photos, report = self.splits.photos, self.clock.report
+        checked = predict_photos(self.network, self.datasets.validation, report("calibrating"))
+        temperature = fit_temperature(checked.outputs.logits, checked.labels)
+        _network.divide_logits(self.model, temperature)
+        probabilities = softmax(checked.outputs.logits / temperature)
+        self.validation = evaluate(checked.labels, probabilities, photos.class_names)
+        known = predict_photos(
+            self.network, sample_training_photos(self.datasets.train), report("indexing photos")
+        )
+        self.calibration = _build_calibration(photos, known, checked, probabilities)
 
-    facts = {
-        **where,
-        "photos": fingerprint(splits.photos),
-        "backbone": settings.backbone,
-        "weights": "random" if settings.weights is None else Path(settings.weights).name,
-        "weights' license": backbones.license(settings.backbone, settings.weights),
-        "test accuracy": str(on_test.accuracy),
-        **({"looks at": "each photo and its mirror image"} if settings.recipe.mirrored else {}),
-        **memory(
-            model if settings.recipe.mirrored else to_logits,
-            learner.model if len(state.history) > 1 else None,
-            settings.batch_size,
+    def test(self) -> None:
+        """Test the classifier on the test photos."""
+        self.tested = predict_photos(
+            self.network,
+            self.datasets.test,
+            self.clock.report("testing"),
+            calibration=self.calibration,
+        )
+        probabilities = self.tested.outputs.probabilities
+        self.evaluation = evaluate(
+            self.tested.labels,
+            probabilities,
+            self.splits.photos.class_names,
+            columns=self.tested.image_statistics,
+            prediction_sets=self.calibration.prediction_sets(probabilities, DEFAULT_COVERAGE),
+            is_ood=self.tested.is_ood,
+        )
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint, unless a signal has stopped the run, which can then be resumed."""
+        stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
+        if not self.stopped or self.stopped != stop.requested:
+            self.checkpoint.remove()
+
+    def result(self, facts: dict[str, str]) -> FitResult:
+        """The result of the run.
+
+        Args:
+            facts: versions and device, from `environment`.
+        """
+        settings, state, photos = self.settings, self.state, self.splits.photos
+        tta = settings.recipe.tta
+        trained = self.learner.model if len(state.history) > 1 else None
+        metadata = {
+            **facts,
+            "photos": fingerprint(photos),
+            "backbone": settings.backbone,
+            "weights": "random" if settings.weights is None else Path(settings.weights).name,
+            "weights' license": backbones.weights_license(settings.backbone, settings.weights),
+            "test accuracy": str(self.evaluation.accuracy),
+            **({"test-time augmentation": "horizontal flip"} if tta else {}),
+            **memory_summary(self.model if tta else self.to_logits, trained, settings.batch_size),
+        }
+        return FitResult(
+            classifier=Classifier(
+                model=self.model,
+                class_names=photos.class_names,
+                image_px=settings.image_px,
+                metadata=metadata,
+                calibration=self.calibration,
+            ),
+            kept="fine-tuned" if state.best else "linear probe",
+            interpolation=state.interpolation if state.best else 0.0,
+            evaluation=self.evaluation,
+            validation=self.validation,
+            history=tuple(state.history),
+            phases=tuple(self.clock.phases),
+            splits=self.splits,
+            test_indices=self.tested.indices,
+            test_probabilities=self.tested.outputs.probabilities,
+            rejected=photos.rejected + self.pixels.rejected,
+            settings=settings,
+            environment=metadata,
+            seconds=self.clock.elapsed_s(),
+            stopped=self.stopped,
+        )
+
+    def _make_datasets(self, batch_size: int) -> None:
+        self.settings = replace(self.settings, batch_size=batch_size)
+        self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
+
+
+def sample_training_photos(train: Batches) -> Batches:
+    """At most 2,000 of the training photos, sampled by their seed, in their order."""
+    random = np.random.default_rng([train.seed, MAX_NEIGHBOR_PHOTOS])
+    chosen = random.permutation(train.indices)[:MAX_NEIGHBOR_PHOTOS]
+    return replace(train, indices=np.sort(chosen))
+
+
+def _build_calibration(
+    photos: Photos,
+    known: LabeledOutputs,
+    checked: LabeledOutputs,
+    probabilities: npt.NDArray[np.float64],
+) -> Calibration:
+    """Calibrate prediction sets, out-of-distribution detection and nearest neighbors.
+
+    Args:
+        photos: all photos.
+        known: outputs for training photos.
+        checked: outputs for the validation photos.
+        probabilities: (n_validation, n_classes), their calibrated probabilities.
+    """
+    index = build_neighbor_index(
+        known.outputs.features,
+        known.labels.astype(np.int32),
+        tuple(photos.paths[index] for index in known.indices),
+    )
+    residuals = index.residuals(checked.outputs.features)
+    return Calibration(
+        conformal_scores=conformal_scores(probabilities, checked.labels).astype(np.float32),
+        ood_detector=fit_ood_detector(
+            known.outputs.ood_features, checked.outputs.ood_features, residuals
         ),
-    }
-    return FitResult(
-        classifier=Classifier(
-            model=model,
-            class_names=splits.photos.class_names,
-            image_px=image_px,
-            facts=facts,
-            trust=trust,
-        ),
-        kept="fine-tuned" if state.best else "solved head",
-        share=state.share if state.best else 0.0,
-        evaluation=on_test,
-        validation=on_validation,
-        history=tuple(state.history),
-        phases=tuple(clock.phases),
-        splits=splits,
-        test_indices=tested.indices,
-        test_probabilities=tested.seen.probabilities,
-        refused=splits.photos.refused + pixels.refused,
-        settings=settings,
-        environment=facts,
-        seconds=clock.elapsed_s(),
-        stopped=stopped,
+        neighbor_index=index,
     )
 
 
-def _opened(
-    splits: Splits,
-    settings: FitSettings,
-    broken: str,
-    clock: Clock,
-    take_devices: Callable[[], object],
-) -> tuple[FitSettings, Any, Pixels]:
-    """The settings with the network's name, the network of features, and the photos' pixels."""
-    with clock.phase("network") as note:
-        take_devices()  # which loads Keras
-        settings = with_backbone(settings, len(splits.photos))
-        features = _network.features_for(settings)
-        note(f"{settings.backbone}, {features.count_params():,} parameters")
-
-    with clock.phase("photos") as note:
-        px, report = settings.image_px, clock.report("decoding photos")
-        with first_of_all():
-            pixels = decode(splits.photos, px, broken=broken, progress=report)
-        note(f"{int(pixels.usable.sum()):,} photos decoded to {px}×{px} px")
-    return settings, features, pixels
-
-
-def _solved(
-    features: Any, sides: Sides, splits: Splits, settings: FitSettings, clock: Clock
-) -> tuple[Any, Any, Epoch]:
-    """The networks with the head solved, and what it reaches."""
-    with clock.phase("features") as note:
-        found = features_of(features, sides, splits, settings, clock.report("features"))
-        note(f"{found.train.shape[1]:,} features of each photo, training photos also mirrored")
-
-    with clock.phase("head") as note:
-        head = choose(
-            found.train,
-            found.labels,
-            splits.photos.n_classes,
-            groups=found.groups,
-            progress=clock.report("solving the head"),
-        ).head
-        head = Head(
-            kernel=shared_array(head.kernel),
-            bias=shared_array(head.bias),
-            strength=shared(head.strength),
-        )
-        to_logits, model = _network.with_head(features, head, mirrored=settings.recipe.mirrored)
-        solved = _epoch_0(head.logits(found.validation), found.validation_labels)
-        n = len(found.validation)
-        right = wilson(round(solved.validation_accuracy * n), n)
-        note(f"solved with penalty {head.strength:.2g}: {right} on {n:,} validation photos")
-    return to_logits, model, solved
-
-
-def _judged(
-    model: Any, network: Any, splits: Splits, sides: Sides, clock: Clock
-) -> tuple[Trust, Evaluation, Evaluation, Labeled]:
-    """Calibrate the network and judge it: validation photos first, then, once, the test photos."""
-    with clock.phase("test") as note:
-        names = splits.photos.class_names
-        checked = see_photos(network, sides.validation, clock.report("calibrating"))
-        divisor = temperature(checked.seen.logits, checked.labels)
-        _network.divide_logits(model, divisor)
-        calibrated = softmax(checked.seen.logits / divisor)
-        on_validation = evaluate(checked.labels, calibrated, names)
-        known = see_photos(network, sample_of(sides.train), clock.report("looking at training"))
-        trust = trust_from(splits.photos, known, checked, calibrated)
-        tested = see_photos(network, sides.test, clock.report("testing"), trust=trust)
-        table = tested.seen.probabilities
-        on_test = evaluate(
-            tested.labels,
-            table,
-            names,
-            columns=tested.looks,
-            sets=trust.sets(table, COVERAGE),
-            unlike=tested.unlike,
-        )
-        note(f"{on_test.accuracy} on {on_test.n_photos:,} test photos")
-    return trust, on_validation, on_test, tested
-
-
-def _said_of(state: State, stopped: str, *, asked: object) -> str:
-    plan, n_done = state.schedule, len(state.history) - 1
+def _training_note(state: TrainingState, stopped: str, *, requested: object) -> str:
+    plan, n_done = state.plan, len(state.history) - 1
     early = f"; stopped: {stopped}" if stopped else ""
-    if asked == 0:
-        return "none asked for" + early
-    if not plan.course:
-        return "none" + (early or ": not a tenth of an epoch fits into the time")
-    step = f"{plan.step_s * 1e3:.0f} ms a step of {plan.batch_size} photos"
+    if requested == 0:
+        return "not requested" + early
+    if not plan.schedule:
+        return "none" + (early or ": not even a tenth of an epoch fits into the time budget")
+    step = f"{plan.step_s * 1e3:.0f} ms per step of {plan.batch_size} photos"
     runs = f" in {state.n_in_soup} of {plan.n_runs} runs" if plan.n_runs > 1 else ""
     return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
 
 
 def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Epoch:
-    found = judged(logits, labels)
+    scores = score_logits(logits, labels)
     return Epoch(
         number=0,
         train_loss=float("nan"),
-        validation_loss=found.loss,
-        calibrated_loss=found.calibrated_loss,
-        validation_accuracy=found.accuracy,
+        validation_loss=scores.loss,
+        calibrated_loss=scores.calibrated_loss,
+        validation_accuracy=scores.accuracy,
         learning_rate=0.0,
         seconds=0.0,
     )

@@ -1,4 +1,26 @@
-"""The optimizer: AdamW, with a rate of its own for each variable, and an average of weights."""
+"""The optimizer: AdamW with a learning rate multiplier per variable, and weight averaging.
+
+Adam moves each weight by about the learning rate per step, however large the weight is. The output
+of a layer, a sum over n inputs, then changes by up to n times the rate, while the output itself
+grows only with √n and with the size of the weights. So one rate for all kernels is too high for
+wide layers and for small weights, and a network with BatchNormalization folded into its kernels
+needs another rate than the same network without. Here the rate of each channel of a kernel is
+limited such that a step changes its output by at most about a hundred times the rate: a tenth at a
+peak of 0.001. Only kernels are scaled, not biases or the scales of normalization layers; AdamW's
+weight decay uses the unscaled rate.
+
+On Intel photos, by the validation loss of one split after two minutes, always with a peak of 0.001:
+MobileNetV2 reached 0.178, compared with 0.216 with one rate for all kernels. MobileNetV3Small with
+folded BatchNormalization reached 0.213; with one rate for all kernels it diverged so far that its
+accuracy fell to 50 %. For MobileNetV3Small without folding, with 100 photos per class and ten
+epochs, the differences were not significant (`nox -s ablations`).
+
+References:
+    Steps relative to the size of the weights: N. Shazeer, M. Stern (2018), Adafactor: adaptive
+    learning rates with sublinear memory cost. ICML.
+    Rates by the number of inputs: G. Yang et al. (2021), Tensor programs V: tuning large neural
+    networks via zero-shot hyperparameter transfer. NeurIPS.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +28,153 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from scenelearn._backend import keras
-from scenelearn.finetune._precision import scaled
-from scenelearn.finetune._rates import shares
-from scenelearn.finetune._recipe import Recipe
-from scenelearn.finetune._state import arrays_of, assign
+from scenelearn._keras_internals import nested_layers, own_trainable_variables
+from scenelearn.finetune._device import with_loss_scaling
+from scenelearn.finetune._settings import Recipe
+from scenelearn.finetune._state import assign_values, to_arrays
+
+_SCALE = 100.0  # kernels with fewer inputs and weights of the usual size get the full rate
+_MIN_MULTIPLIER = 0.01  # so that weights of 0 are trained, too
+
+Multiplier = npt.NDArray[np.float32]
 
 
-def optimizer_of(model: Any, recipe: Recipe, precision: str | None = None) -> Any:
-    """AdamW for what trains of a model; its learning rate is set before each step.
+def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) -> Any:
+    """AdamW for the trainable variables of a model; its learning rate is set before each step.
 
     Args:
-        model: to logits; its layers are frozen or not already.
-        recipe: `weight_decay`, `average`, `layer_decay` and `relative_rates` of it.
-        precision: of the network's arithmetic, see `FitSettings`.
+        model: to logits; its layers are already frozen or not.
+        recipe: its `weight_decay`, `ema_momentum`, `layer_decay` and `scale_lr_by_weights` apply.
+        precision: of the network, see `FitSettings`.
 
     Returns:
         A Keras optimizer, not built yet.
     """
     adamw = keras().optimizers.AdamW
-    by_place = shares(model, decay=recipe.layer_decay, relative=recipe.relative_rates)
+    multipliers = lr_multipliers(
+        model, layer_decay=recipe.layer_decay, by_weights=recipe.scale_lr_by_weights
+    )
 
-    class OwnRatesAdamW(adamw):  # type: ignore[misc, valid-type]
-        """Each variable learns at its share of the rate."""
+    class ScaledAdamW(adamw):  # type: ignore[misc, valid-type]
+        """AdamW with a learning rate multiplier for each variable."""
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            # by its place, as Keras' optimizers do: TensorFlow passes variables without a path
-            share = by_place[self._get_variable_index(variable)]
-            share = keras().ops.convert_to_tensor(share, learning_rate.dtype)
-            super().update_step(gradient, variable, learning_rate * share)
+            # By index, as Keras' optimizers do: TensorFlow passes variables without a path.
+            multiplier = multipliers[self._get_variable_index(variable)]
+            multiplier = keras().ops.convert_to_tensor(multiplier, learning_rate.dtype)
+            super().update_step(gradient, variable, learning_rate * multiplier)
 
-    optimizer = (OwnRatesAdamW if by_place else adamw)(
+    optimizer = (ScaledAdamW if multipliers else adamw)(
         learning_rate=0.0,
         weight_decay=recipe.weight_decay,
-        use_ema=recipe.average > 0,
-        ema_momentum=recipe.average or 0.99,
+        use_ema=recipe.ema_momentum > 0,
+        ema_momentum=recipe.ema_momentum or 0.99,
     )
-    return scaled(optimizer, precision)
+    return with_loss_scaling(optimizer, precision)
 
 
-def forget(model: Any) -> None:
-    """Let a model's optimizer be as before its first step; a loss scale stays as it has grown."""
-    optimizer = _unscaled(model)
+def reset_optimizer(model: Any) -> None:
+    """Reset a model's optimizer to its state before the first step; a loss scale is kept."""
+    optimizer = _inner_optimizer(model)
     for variable in optimizer.variables:
         variable.assign(keras().ops.zeros(variable.shape, variable.dtype))
 
 
 @contextmanager
-def averaged(model: Any) -> Iterator[None]:
-    """Inside, the model has the running average of its weights, if its optimizer keeps one."""
-    optimizer = _unscaled(model)
+def averaged_weights(model: Any) -> Iterator[None]:
+    """Inside this context the model has its moving average weights, if the optimizer keeps any."""
+    optimizer = _inner_optimizer(model)
     if not optimizer.use_ema:
         yield
         return
     variables = model.trainable_variables
-    own = arrays_of(variables)
+    weights = to_arrays(variables)
     optimizer.finalize_variable_values(variables)
-    # a copy: JAX deletes arrays that a prediction was given
-    assign(variables, arrays_of(variables))
+    # Assign copies: JAX deletes arrays that are passed to a prediction.
+    assign_values(variables, to_arrays(variables))
     try:
         yield
     finally:
-        assign(variables, own)
+        assign_values(variables, weights)
 
 
-def _unscaled(model: Any) -> Any:
-    """The optimizer itself, where another one around it scales the loss."""
+def _inner_optimizer(model: Any) -> Any:
+    """The optimizer itself, inside a wrapper that scales the loss."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def lr_multipliers(model: Any, *, layer_decay: float, by_weights: bool) -> list[Multiplier]:
+    """The learning rate multiplier of each trainable variable.
+
+    Args:
+        model: its layers are already frozen or not.
+        layer_decay: the multiplier of the first trained layer. The last layer has 1, and those
+            between them form a geometric sequence.
+        by_weights: whether to multiply those of kernels below the layer "logits" by
+            `kernel_lr_multiplier`.
+
+    Returns:
+        For each of `model.trainable_variables` an array in (0, 1] that broadcasts to its shape;
+        an empty list if all multipliers are 1.
+    """
+    if layer_decay == 1 and not by_weights:
+        return []
+    index = {variable.path: n for n, variable in enumerate(model.trainable_variables)}
+    layers = sorted(  # Keras lists nested models from their end
+        (
+            layer
+            for layer in nested_layers(model)
+            if layer.trainable and own_trainable_variables(layer)
+        ),
+        key=lambda layer: min(index[variable.path] for variable in own_trainable_variables(layer)),
+    )
+    last, by_path = max(1, len(layers) - 1), dict[str, Multiplier]()
+    for k, layer in enumerate(layers):
+        of_layer = np.float32(layer_decay ** ((last - k) / last))
+        for variable in own_trainable_variables(layer):
+            by_path[variable.path] = np.asarray(of_layer)
+        if by_weights and layer.name != "logits":
+            for kernel, n_output_axes in _kernels(layer):
+                values = keras().ops.convert_to_numpy(kernel)
+                by_path[kernel.path] = of_layer * kernel_lr_multiplier(values, n_output_axes)
+    multipliers = [by_path[variable.path] for variable in model.trainable_variables]
+    return [] if all((one == 1).all() for one in multipliers) else multipliers
+
+
+def kernel_lr_multiplier(kernel: npt.NDArray[np.float32], n_output_axes: int = 1) -> Multiplier:
+    """The learning rate multiplier of each channel of a kernel, by the size of its weights.
+
+    Args:
+        kernel: its last axes are the output axes; it sums over the others.
+        n_output_axes: number of output axes.
+
+    Returns:
+        100 × root mean square of the channel's weights / √(number of its weights), clipped to
+        [0.01, 1]. The shape is that of the kernel, with 1 for each axis summed over.
+
+    Example:
+        Channels of 400 inputs: LeCun initialization, weights of 1/√400; and ten times smaller:
+
+        >>> print(kernel_lr_multiplier(np.full((1, 1, 400, 2), 0.05) * [1, 0.1]))
+        [[[[0.25  0.025]]]]
+    """
+    input_axes = tuple(range(kernel.ndim - n_output_axes))
+    rms = np.sqrt(np.square(kernel, dtype=np.float64).mean(axis=input_axes, keepdims=True))
+    n_inputs = np.prod([kernel.shape[axis] for axis in input_axes])
+    return np.asarray(np.clip(_SCALE * rms / np.sqrt(n_inputs), _MIN_MULTIPLIER, 1), np.float32)
+
+
+def _kernels(layer: Any) -> Iterator[tuple[Any, int]]:
+    """A layer's kernels, each with its number of output axes."""
+    k = keras().layers
+    if isinstance(layer, k.DepthwiseConv2D):
+        yield layer.kernel, 2
+    elif isinstance(layer, k.SeparableConv2D):
+        yield layer.depthwise_kernel, 2
+        yield layer.pointwise_kernel, 1
+    elif isinstance(layer, k.Conv2D | k.Dense):
+        yield layer.kernel, 1

@@ -1,61 +1,69 @@
-"""What a fit would do with the time that it is given: asked before it starts."""
+"""`plan`: what a fit would do with its time budget, measured before it starts."""
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from scenelearn import sizing
-from scenelearn._devices import spread
+from scenelearn._display import html_text
+from scenelearn._distributed import data_parallel
+from scenelearn._json import dataclass_json
+from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.classify import sight_model
-from scenelearn.data import Pixels, Splits, seconds_to_decode
-from scenelearn.finetune import _network, _train
-from scenelearn.finetune._clock import Progress
-from scenelearn.finetune._course import Course
-from scenelearn.finetune._feature_rows import feature_batch, seconds_a_photo
-from scenelearn.finetune._features import sides_of
-from scenelearn.finetune._fits import available_bytes, shareable_batch, training_bytes
-from scenelearn.finetune._learner import Learner, learner_of
-from scenelearn.finetune._recipe import Recipe
-from scenelearn.finetune._settings import FitSettings, asked, with_backbone
-from scenelearn.finetune._start import (
-    first_course,
-    judging_seconds,
-    prepare,
-    seconds_beside,
+from scenelearn.classify._inference import inference_model
+from scenelearn.data import Pixels, Splits
+from scenelearn.data._pixels import estimate_decode_seconds
+from scenelearn.finetune import _network
+from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
+from scenelearn.finetune._feature_cache import feature_batch_size, measure_photo_seconds
+from scenelearn.finetune._features import make_datasets
+from scenelearn.finetune._learner import (
+    Learner,
+    build_learner,
+    compile_learner,
+    estimate_validation_seconds,
+    initial_schedule,
+    measure_overheads,
+    measure_step_time,
 )
-from scenelearn.finetune._stop import Stop
+from scenelearn.finetune._runtime import StopSignal
+from scenelearn.finetune._schedule import Schedule
+from scenelearn.finetune._settings import (
+    FitSettings,
+    Recipe,
+    adapt_to_machine,
+    resolve_settings,
+)
 
-# Passes over all features that choosing a strength and solving a head take, as observed.
-_HEAD_PASSES = 1500
-_PHASES = ("network", "photos", "features", "head", "fine-tuning", "test")
+# Passes over all features that the linear probe takes, including cross-validation, as observed.
+_PROBE_PASSES = 1500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """What a fit would do.
 
     Attributes:
-        settings: of the fit, with a backbone chosen where "auto" was asked for, and a batch that
-            fits into the free memory.
-        course: for each epoch its steps and the share of the schedule that is done after it.
-        seconds: what each phase is expected to take, by its name, in order.
-        step_s: seconds a training step, as measured.
-        training_bytes: the most that the process's memory rises by for training, as sizing has it.
-        free_bytes: memory that is free now; None where the system does not say.
-        reasons: why, line by line.
+        settings: of the fit, with a backbone in place of "auto", and a batch size that fits into
+            the free memory.
+        schedule: for each epoch its steps, and the progress of the learning rate schedule after it.
+        seconds: expected duration of each phase, by its name, in order.
+        step_s: seconds per training step, as measured.
+        training_bytes: estimated peak increase of the process' memory during training.
+        free_bytes: memory that is free now; None if the system does not report it.
+        reasons: explanations, one per line.
     """
 
     settings: FitSettings
-    course: Course
+    schedule: Schedule
     seconds: Mapping[str, float]
     step_s: float
     training_bytes: int
@@ -67,25 +75,21 @@ class Plan:
         """Seconds from start to end."""
         return sum(self.seconds.values())
 
-    def __str__(self) -> str:
-        times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        return "\n".join([*self.reasons, f"{self.total_s / 60:.1f} minutes: {times}"])
+    def __repr__(self) -> str:
+        n, backbone = len(self.schedule), self.settings.backbone
+        return f"<Plan: {backbone}, {n} epochs, {self.total_s / 60:.1f} minutes>"
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return {
-            "settings": self.settings.to_json(),
-            "course": [list(pair) for pair in self.course],
-            "seconds": dict(self.seconds),
-            "step_s": self.step_s,
-            "training_bytes": self.training_bytes,
-            "free_bytes": self.free_bytes,
-            "reasons": list(self.reasons),
-        }
+    def __str__(self) -> str:
+        """The reasons, and the expected duration of each phase."""
+        phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        return "\n".join([*self.reasons, f"{self.total_s / 60:.1f} minutes: {phases}"])
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in str(self).splitlines())
-        return f"<ul>{lines}</ul>"
+        return html_text(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+        return dataclass_json(self)
 
 
 def plan(
@@ -95,7 +99,7 @@ def plan(
     weights: str | os.PathLike[str] | None = "imagenet",
     image_px: int = 160,
     minutes: float = 5.0,
-    epochs: int | Course | None = None,
+    epochs: int | Schedule | None = None,
     batch_size: int = 32,
     learning_rate: float | None = None,
     augmentation: str | Policy | Mapping[str, Any] = "standard",
@@ -104,13 +108,13 @@ def plan(
     precision: str | None = None,
     devices: str | None = None,
     progress: Progress | None = None,
+    verbose: bool | str = "auto",
 ) -> Plan:
-    """Say what `fit` would do with the same arguments, and how long it would take.
+    """Plan what `fit` would do with the same arguments, and how long it would take.
 
-    The network is built and timed on a few batches of noise, a few photos are decoded, and sizing
-    says what a training step takes in memory. Nothing is trained. The times are those of a first
-    run, but for compiling, which the plan has done: pixels and features that are kept from before
-    take none.
+    The network is built and timed on a few batches of noise, a few photos are decoded, and the
+    memory of a training step is estimated. Nothing is trained. The durations are those of a first
+    run without compilation; photos and features that are already cached take no time.
 
     Args:
         splits: from `split`.
@@ -126,21 +130,24 @@ def plan(
         seed: as for `fit`.
         precision: as for `fit`.
         devices: as for `fit`.
-        progress: called with (what, done, in all) as the work goes on.
+        progress: called with (what, done, total) during the work.
+        verbose: as for `fit`.
 
     Returns:
         The plan, with its reasons.
 
     Raises:
-        ArgumentError: if `splits` is something else, a setting is out of range, the network
-            cannot have this image size, or none is named and the weights file does not tell it.
+        ArgumentError: if `splits` is something else or has no validation photos, a setting is out
+            of range, the network does not support this image size, or no backbone is named and the
+            weights file does not reveal it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
-        BackendError: if no backend of Keras is installed.
+        BackendError: if no Keras backend is installed.
+        DeviceError: if the devices cannot work together.
     """
-    settings = asked(
+    settings = resolve_settings(
         splits,
         backbone=backbone,
         weights=weights,
@@ -154,150 +161,147 @@ def plan(
         seed=seed,
         precision=precision,
     )
-    with spread(devices):
-        return _planned(splits, settings, batch_size, progress)
+    with show_progress(progress, verbose) as report, data_parallel(devices):
+        return _plan(splits, settings, report)
 
 
-def _planned(
-    splits: Splits, settings: FitSettings, batch_size: int, progress: Progress | None
-) -> Plan:
-    image_px, minutes = settings.image_px, settings.minutes
-    start = time.monotonic()
-    settings = with_backbone(settings, len(splits.photos))
-    features = _network.features_for(settings)
-    settings = replace(settings, batch_size=shareable_batch(features, settings))
-    network_s = time.monotonic() - start
-    to_logits, model = _network.with_blank_head(
-        features, splits.photos.n_classes, mirrored=settings.recipe.mirrored
+def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
+    requested_batch_size, start = settings.batch_size, time.monotonic()
+    settings = adapt_to_machine(settings, len(splits.photos))
+    features = _network.build_features(settings)
+    batch_size = choose_batch_size(
+        features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
     )
-    photo_s = seconds_a_photo(features, feature_batch(settings.batch_size))
-    sight_s = seconds_a_photo(sight_model(model), settings.batch_size)
-    step_s, judge_s, slow_s, n_slow, learner = 0.0, 0.0, 0.0, 0, None
+    settings = replace(settings, batch_size=batch_size)
+    network_s = time.monotonic() - start
+    n_classes = splits.photos.n_classes
+    to_logits, model = _network.add_zero_head(features, n_classes, tta=settings.recipe.tta)
+    feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
+    predict_s = measure_photo_seconds(inference_model(model), batch_size)
+    step_s, validate_s, caching_s, n_caching, learner = 0.0, 0.0, 0.0, 0, None
     if settings.epochs != 0:
         learner = _noise_learner(features, to_logits, splits, settings)
-        step_s = _timed(learner, progress)
-        judge_s, slow_s = seconds_beside(learner, sight_s)
-        n_slow = learner.n_new_views
+        step_s = measure_step_time(learner, StopSignal(), partial(progress, "compiling and timing"))
+        validate_s, caching_s = measure_overheads(learner, predict_s)
+        n_caching = learner.n_new_views
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos
-    judging_s, between_s, test_s = judging_seconds(judge_s, sight_s, settings, n_photos)
+    validation_s, interpolation_s, test_s = estimate_validation_seconds(
+        validate_s, predict_s, settings, n_photos
+    )
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
-        "photos": seconds_to_decode(splits.photos, image_px),
-        "features": photo_s * (2 * n_train + n_validation),
-        "head": _head_s(2 * n_train, n_features, splits.photos.n_classes),
+        "photos": estimate_decode_seconds(splits.photos, settings.image_px),
+        "features": feature_s * (2 * n_train + n_validation),
+        "linear probe": _estimate_probe_seconds(2 * n_train, n_features, n_classes),
         "fine-tuning": 0.0,
         "test": test_s,
     }
-    n_steps = -(-n_train // settings.batch_size)
-    left_s = 60 * minutes - sum(seconds.values()) - between_s
-    course = first_course(
+    n_steps = -(-n_train // batch_size)
+    left_s = 60 * settings.minutes - sum(seconds.values()) - interpolation_s
+    schedule = initial_schedule(
         settings,
         left_s,
         n_steps=n_steps,
         step_s=step_s,
-        judging_s=judging_s,
-        n_slow=n_slow,
-        slow_s=slow_s,
+        validation_s=validation_s,
+        n_caching=n_caching,
+        caching_s=caching_s,
     )
-    if course:
-        steps_s = sum(size * step_s + judging_s for size, _ in course)
-        steps_s += slow_s * sum(size for size, _ in course[:n_slow]) / n_steps
-        seconds["fine-tuning"] = steps_s + between_s
-    free = available_bytes()
-    found = Plan(
+    if schedule:
+        steps_s = sum(size * step_s + validation_s for size, _ in schedule)
+        steps_s += caching_s * sum(size for size, _ in schedule[:n_caching]) / n_steps
+        seconds["fine-tuning"] = steps_s + interpolation_s
+    result = Plan(
         settings=settings,
-        course=course,
-        seconds={name: seconds[name] for name in _PHASES},
+        schedule=schedule,
+        seconds=seconds,
         step_s=step_s,
-        training_bytes=training_bytes(features, settings.batch_size),
-        free_bytes=free,
+        training_bytes=training_bytes(features, batch_size),
+        free_bytes=available_bytes(),
         reasons=(),
     )
-    return replace(found, reasons=_reasons(found, photo_s, learner, left_s, batch_size))
+    reasons = _explain(
+        result, feature_s, learner, left_s, requested_batch_size=requested_batch_size
+    )
+    return replace(result, reasons=reasons)
 
 
 def _noise_learner(features: Any, to_logits: Any, splits: Splits, settings: FitSettings) -> Learner:
-    """What would train, ready to, with noise in the place of photos."""
+    """The compiled learner, with noise in place of photos."""
     rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
     noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
     pixels = Pixels(
         image_px=px,
         usable=np.ones(len(splits.photos), bool),
-        rows=lambda indices: (noise[indices % n], indices),
+        load=lambda indices: (noise[indices % n], indices),
     )
-    sides = sides_of(splits, pixels, settings.batch_size, settings.seed)
-    learner = learner_of(features, to_logits, sides, settings)
-    prepare(features, learner.model, settings)
+    datasets = make_datasets(splits, pixels, settings.batch_size, settings.seed)
+    learner = build_learner(features, to_logits, datasets, settings)
+    compile_learner(features, learner.model, settings)
     return learner
 
 
-def _timed(learner: Learner, progress: Progress | None) -> float:
-    """Seconds a training step."""
-
-    def report(done: int, total: int) -> None:
-        if progress:
-            progress("compiling and timing", done, total)
-
-    return _train.time_step(learner, Stop(), report)
-
-
-def _head_s(n: int, n_features: int, n_classes: int) -> float:
-    """Seconds for solving a head, by how long a pass over some of the features takes."""
+def _estimate_probe_seconds(n: int, n_features: int, n_classes: int) -> float:
+    """Estimate the duration of the linear probe, from that of a pass over some of the features."""
     n_rows = min(n, 2000)
     x = np.zeros((n_rows, n_features), np.float32)
     w = np.zeros((n_features, n_classes), np.float32)
     x.T @ (x @ w)
     start = time.perf_counter()
     x.T @ (x @ w)
-    return _HEAD_PASSES * (time.perf_counter() - start) * n / n_rows
+    return _PROBE_PASSES * (time.perf_counter() - start) * n / n_rows
 
 
-def _reasons(
-    found: Plan, photo_s: float, learner: Learner | None, left_s: float, batch_size: int
+def _explain(
+    result: Plan,
+    feature_s: float,
+    learner: Learner | None,
+    left_s: float,
+    *,
+    requested_batch_size: int,
 ) -> tuple[str, ...]:
-    settings, mb = found.settings, sizing.megabytes
-    lines = [
-        f"{settings.backbone} at {settings.image_px} px: {1e3 * photo_s:.1f} ms to see a photo"
-    ]
-    smaller = f" (not {batch_size}, which would not fit)"
-    free = "" if found.free_bytes is None else f", of {mb(found.free_bytes)} that are free"
+    settings, schedule = result.settings, result.schedule
+    size = sizing.format_bytes
+    backbone = f"{settings.backbone} at {settings.image_px} px"
+    lines = [f"{backbone}: {1e3 * feature_s:.1f} ms per photo for features"]
+    reduced = f" (reduced from {requested_batch_size} to fit into free memory)"
+    free = "" if result.free_bytes is None else f", of {size(result.free_bytes)} free"
     lines.append(
-        f"batches of {settings.batch_size} photos"
-        f"{smaller if settings.batch_size != batch_size else ''}: training them takes up to "
-        f"{mb(found.training_bytes)}{free}"
+        f"batch size {settings.batch_size}"
+        f"{reduced if settings.batch_size != requested_batch_size else ''}: training takes up to "
+        f"{size(result.training_bytes)} of memory{free}"
     )
     if learner is None:
-        return (*lines, "no fine-tuning was asked for: the solved head alone")
-    trained = "all" if settings.weights is None else settings.recipe.trained
+        return (*lines, "no fine-tuning, as requested: linear probe only")
+    unfreeze = "all" if settings.weights is None else settings.recipe.unfreeze
     n_trained = sum(int(np.prod(v.shape)) for v in learner.model.trainable_variables)
     lines.append(
-        f"layers that train: {trained}, {n_trained:,} parameters; {1e3 * found.step_s:.0f} ms a "
-        "step, as measured"
+        f"unfreeze={unfreeze!r}: {n_trained:,} parameters are trained, "
+        f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
-    if learner.maps is not None:
-        n, kept = learner.maps.n_views, learner.maps.has_free_space
-        n_bytes = learner.maps.row_bytes * n * learner.sides.train.n_photos
+    if learner.cache is not None:
+        n = learner.cache.n_views
+        n_bytes = learner.cache.row_bytes * n * learner.datasets.train.n_photos
         lines.append(
-            f"{n} {'views' if n > 1 else 'view'} of each training photo: the maps below those "
-            f"layers are {'' if kept else 'not '}kept, {mb(n_bytes)} on disk"
+            f"{n} {'views' if n > 1 else 'view'} per training photo: the activations of the frozen "
+            f"layers are {'' if learner.cache.has_space else 'not '}cached, {size(n_bytes)} on disk"
         )
-    n_steps = sum(size for size, _ in found.course)
-    several = found.course and settings.n_runs > 1
-    runs = f" in {math.ceil(found.course[-1][1])} runs" if several else ""
+    n_steps = sum(steps for steps, _ in schedule)
+    runs = f" in {math.ceil(schedule[-1][1])} runs" if schedule and settings.n_runs > 1 else ""
     if settings.epochs is not None:
-        lines.append(f"{len(found.course)} epochs{runs}, as asked for: {n_steps:,} steps")
-    elif not found.course:
+        lines.append(f"{len(schedule)} epochs{runs}, as requested: {n_steps:,} steps")
+    elif not schedule:
         lines.append(
-            f"no fine-tuning: of {settings.minutes:g} minutes {max(0.0, left_s):.0f} s are left "
-            "for it, less than a tenth of an epoch"
+            f"no fine-tuning: of {settings.minutes:g} minutes, {max(0.0, left_s):.0f} s are left "
+            "for it, not enough for a tenth of an epoch"
         )
     else:
-        most = settings.most_epochs * settings.n_runs
-        enough = "; more would not be worth it" if len(found.course) == most else ""
+        is_max = len(schedule) == settings.max_epochs * settings.n_runs
+        enough = "; this is the maximum, more would hardly help" if is_max else ""
         lines.append(
-            f"{len(found.course)} epochs{runs} of {found.course[0][0]:,} steps or less in the "
-            f"{left_s:.0f} s that are left for them: {n_steps:,} steps{enough}"
+            f"{len(schedule)} epochs{runs} of up to {schedule[0][0]:,} steps in the remaining "
+            f"{left_s:.0f} s: {n_steps:,} steps{enough}"
         )
     return tuple(lines)

@@ -1,8 +1,7 @@
-"""What a fit leaves behind: the classifier, what it reaches, and how to get there again."""
+"""The result of a fit: the classifier, its metrics, and what is needed to repeat it."""
 
 from __future__ import annotations
 
-import html
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +10,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_integer
+from scenelearn._display import html_text, printable
+from scenelearn._json import dataclass_json
+from scenelearn._progress import Progress
+from scenelearn.augment import Preview
 from scenelearn.classify import Classifier
-from scenelearn.data import Refused, Splits
+from scenelearn.classify._inputs import PhotosLike
+from scenelearn.classify._predictions import Predictions
+from scenelearn.data import Rejected, Splits, to_square
+from scenelearn.data._decode import decode_photo
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.metrics import Evaluation
+from scenelearn.metrics._evaluation import Confusion
+
+_PREVIEW_PX = 160
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Epoch:
-    """One pass over the training photos while fine-tuning.
+    """One pass over the training photos during fine-tuning.
 
     Attributes:
-        number: 0 for the solved head before any fine-tuning, then 1, 2, …
-        train_loss: mean cross-entropy over the epoch's augmented training photos, in nats;
-            NaN for epoch 0.
+        number: 0 for the linear probe, before any fine-tuning, then 1, 2, …
+        train_loss: mean cross-entropy over the epoch's augmented training photos, in nats; NaN for
+            epoch 0.
         validation_loss: mean cross-entropy on the validation photos after the epoch, in nats.
-        calibrated_loss: the same after calibration, by which the best is told: a network that is
-            too sure of itself can be better than it looks.
-        validation_accuracy: share of right answers on the validation photos, in [0, 1].
-        learning_rate: the rate at the end of the epoch.
-        seconds: how long the epoch took, validation included.
+        calibrated_loss: the same after calibration. It decides which epoch is best, since an
+            overconfident network can be better than its loss suggests.
+        validation_accuracy: fraction of validation photos classified correctly, in [0, 1].
+        learning_rate: the learning rate at the end of the epoch.
+        seconds: duration of the epoch, including validation.
     """
 
     number: int
@@ -41,51 +51,60 @@ class Epoch:
     learning_rate: float
     seconds: float
 
+    def __repr__(self) -> str:
+        return (
+            f"<Epoch {self.number}: train loss {self.train_loss:.4f}, validation loss "
+            f"{self.validation_loss:.4f}, validation accuracy {self.validation_accuracy:.1%}>"
+        )
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Phase:
-    """One stretch of a fit.
+    """One phase of a fit.
 
     Attributes:
-        name: "network", "photos", "features", "head", "fine-tuning" or "test"; "before" for all
-            that a process did which `fit(resume=True)` has gone on from.
+        name: "network", "photos", "features", "linear probe", "fine-tuning" or "test"; "earlier
+            run" for everything before `fit(resume=True)` resumed.
         seconds: wall-clock time.
-        note: one line of what was done, for people.
+        note: one line about what was done.
     """
 
     name: str
     seconds: float
     note: str
 
+    def __repr__(self) -> str:
+        return f"<Phase {self.name!r}: {self.seconds:.1f} s, {self.note}>"
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FitResult:
-    """The outcome of `fit`.
+    """The result of `fit`.
 
     Attributes:
-        classifier: the solved head's network, a fine-tuned one, or one between the two.
-        kept: "solved head" or "fine-tuned".
-        share: how far what is kept lies on the way from the solved head's network (0) to the
-            fine-tuned one (1), see `Recipe.interpolate`.
-        evaluation: what it reaches on the test photos, which nothing else has seen.
-        validation: what it reaches on the validation photos, which chose it.
-        history: epoch 0 (the solved head) and each epoch of fine-tuning.
-        phases: where the time went.
-        splits: the photos and their sides.
-        test_indices: (n_test,) positions in `splits.photos` of the photos judged.
+        classifier: the trained classifier.
+        kept: "linear probe" or "fine-tuned".
+        interpolation: coefficient between the weights of the linear probe (0) and the fine-tuned
+            weights (1), see `Recipe.interpolate_weights`.
+        evaluation: metrics on the test photos, which were used for nothing else.
+        validation: metrics on the validation photos, which decided what was kept.
+        history: epoch 0 (the linear probe) and each epoch of fine-tuning.
+        phases: how long each phase took.
+        splits: the photos and their splits.
+        test_indices: (n_test,) positions of the test photos in `splits.photos`.
         test_probabilities: (n_test, n_classes) float32, their predicted probabilities.
-        refused: every file that was not used, from the scan and from decoding.
-        settings: the arguments of the fit, defaults filled in.
-        environment: versions, device, number of cores, date, photo fingerprint, memory predicted
-            and measured.
-        seconds: wall-clock time of the whole fit, that of an interrupted process included.
-        stopped: why fine-tuning ended before it was through: "SIGINT" (Ctrl-C), "SIGTERM", "not
-            finite" (a loss of NaN or infinity) or "time"; empty if it was not stopped.
+        rejected: every file that was not used, from the scan and from decoding.
+        settings: the settings of the fit, with defaults filled in.
+        environment: versions, device, number of cores, date, fingerprint of the photos, predicted
+            and measured memory.
+        seconds: wall-clock time of the whole fit, including an interrupted process.
+        stopped: why fine-tuning ended early: "SIGINT" (Ctrl-C), "SIGTERM", "not finite" (the loss
+            became NaN or infinite) or "time"; empty if it did not.
     """
 
     classifier: Classifier
     kept: str
-    share: float
+    interpolation: float
     evaluation: Evaluation
     validation: Evaluation
     history: tuple[Epoch, ...]
@@ -93,50 +112,143 @@ class FitResult:
     splits: Splits
     test_indices: npt.NDArray[np.int64]
     test_probabilities: npt.NDArray[np.float32]
-    refused: tuple[Refused, ...]
+    rejected: tuple[Rejected, ...]
     settings: FitSettings
     environment: dict[str, str]
     seconds: float
     stopped: str = ""
 
+    def predict(
+        self,
+        photos: PhotosLike,
+        *,
+        coverage: float | None = None,
+        skip_broken: bool = False,
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
+    ) -> Predictions:
+        """Predict the class of each photo, as `Classifier.predict`, whose errors apply.
+
+        Args:
+            photos: as for `Classifier.predict`.
+            coverage: as for `Classifier.predict`.
+            skip_broken: as for `Classifier.predict`.
+            progress: as for `Classifier.predict`.
+            verbose: as for `Classifier.predict`.
+
+        Returns:
+            One prediction per photo, in the order given.
+        """
+        return self.classifier.predict(
+            photos, coverage=coverage, skip_broken=skip_broken, progress=progress, verbose=verbose
+        )
+
+    def most_confused(self, min_count: int = 1) -> list[Confusion]:
+        """List the pairs of classes that were confused in the test, the most frequent first.
+
+        Args:
+            min_count: leave out pairs with fewer photos, at least 1.
+
+        Returns:
+            Tuples (label, predicted, n_photos, fraction), see `Evaluation.most_confused`.
+
+        Raises:
+            ArgumentError: if `min_count` is not a positive integer.
+        """
+        return self.evaluation.most_confused(min_count)
+
+    def plot_top_losses(self, n: int = 9) -> Preview:
+        """Show the test photos with the highest loss: confident mistakes, and often label issues.
+
+        Args:
+            n: number of photos, at least 1.
+
+        Returns:
+            A grid of photos, as center crops. Each caption has the true class, the predicted class
+            with its probability, and the loss, −ln(probability of the true class), in nats.
+            Notebooks display it, and `save` writes it to a file.
+
+        Raises:
+            ArgumentError: if `n` is not a positive integer.
+        """
+        n = check_integer("n", n, low=1, advice="Pass e.g. 9.")
+        photos, table = self.splits.photos, self.test_probabilities
+        labels = photos.labels[self.test_indices]
+        of_label = table[np.arange(len(table)), labels]
+        losses = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+        images, captions = [], []
+        for row in np.argsort(-losses, kind="stable")[:n]:
+            index, predicted = int(self.test_indices[row]), int(table[row].argmax())
+            image = decode_photo(photos, index, lambda content: to_square(content, _PREVIEW_PX))
+            if isinstance(image, Rejected):
+                captions.append(f"{photos.paths[index]}: can no longer be read")
+                image = np.full((_PREVIEW_PX, _PREVIEW_PX, 3), 255, np.uint8)
+            else:
+                captions.append(
+                    f"{photos.class_names[labels[row]]}, predicted {photos.class_names[predicted]} "
+                    f"{table[row, predicted]:.0%}, loss {losses[row]:.2f}"
+                )
+            images.append(image)
+        return Preview(
+            images=np.stack(images)[None],
+            captions=(tuple(captions),),
+            title=f"The {len(images)} test photos with the highest loss",
+        )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Save the classifier as one bundle; see `Classifier.save`, whose errors apply."""
+        """Save the classifier as one bundle; see `Classifier.save`, whose errors apply.
+
+        Args:
+            path: the file to write; its name ends in ``.keras``.
+
+        Returns:
+            The path.
+        """
         return self.classifier.save(path)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         early = f", stopped early: {self.stopped}" if self.stopped else ""
-        after = f"of its own test split, after {self.seconds:.0f} s"
-        return f"{self.kept}: {self.evaluation} {after}{early}"
+        return f"<FitResult: {self.kept}, test {self.evaluation.summary}{early}>"
+
+    def __str__(self) -> str:
+        """What was kept, the phases, the epochs, and the metrics on the test photos."""
+        early = f"; stopped early: {self.stopped}" if self.stopped else ""
+        interpolation = f" (interpolation {self.interpolation:g})" if self.interpolation else ""
+        names = [phase.name for phase in self.phases]
+        width = max(map(len, names), default=0)
+        return "\n".join(
+            [
+                f"{self.kept}{interpolation} {self.settings.backbone}, after {self.seconds:.0f} s"
+                f"{early}",
+                *(
+                    f"  {phase.name:<{width}}  {phase.seconds:6.1f} s  {printable(phase.note)}"
+                    for phase in self.phases
+                ),
+                "",
+                "epoch  train loss  validation loss  validation accuracy",
+                *(
+                    f"{epoch.number:>5}  {epoch.train_loss:>10.4f}  {epoch.validation_loss:>15.4f}"
+                    f"  {epoch.validation_accuracy:>19.1%}"
+                    for epoch in self.history
+                ),
+                "",
+                f"test: {self.evaluation}",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return html_text(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the network itself, as plain values; losses that are not finite as None.
+        """Return everything except the network as plain values; NaN and infinity become None.
 
-        With `settings`, `environment` and the photos' paths and sides it is enough to repeat the
-        run and to tell whether the photos are still the same.
+        The settings, the environment and the splits are what `repeat` needs to run the fit again
+        and to check that the photos are the same.
         """
         photos = self.splits.photos
+        omit = ("classifier", "test_indices", "test_probabilities")
         return {
-            "kept": self.kept,
-            "share": self.share,
-            "evaluation": self.evaluation.to_json(),
-            "validation": self.validation.to_json(),
-            "history": [
-                {
-                    "number": epoch.number,
-                    "train_loss": _finite(epoch.train_loss),
-                    "validation_loss": _finite(epoch.validation_loss),
-                    "calibrated_loss": _finite(epoch.calibrated_loss),
-                    "validation_accuracy": epoch.validation_accuracy,
-                    "learning_rate": epoch.learning_rate,
-                    "seconds": epoch.seconds,
-                }
-                for epoch in self.history
-            ],
-            "phases": [
-                {"name": phase.name, "seconds": phase.seconds, "note": phase.note}
-                for phase in self.phases
-            ],
-            "splits": self.splits.to_json(),
+            **dataclass_json(self, omit=omit),
             "test": [
                 {
                     "path": photos.paths[i],
@@ -145,16 +257,4 @@ class FitResult:
                 }
                 for i, row in zip(self.test_indices, self.test_probabilities, strict=True)
             ],
-            "refused": [refusal.to_json() for refusal in self.refused],
-            "settings": self.settings.to_json(),
-            "environment": dict(self.environment),
-            "seconds": self.seconds,
-            "stopped": self.stopped,
         }
-
-    def _repr_html_(self) -> str:
-        return f"<p>{html.escape(str(self))}</p>{self.evaluation._repr_html_()}"
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -1,65 +1,177 @@
-"""The settings of a fit, checked before anything runs."""
+"""The settings of a fit, validated before anything runs."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from scenelearn import backbones
+from scenelearn._checks import check_bool, check_choice, check_integer, check_number
+from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
-from scenelearn.augment import policy as policy_of
+from scenelearn.augment import policy as resolve_policy
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune._choose import AUTO, check_auto, chosen_backbone
-from scenelearn.finetune._course import Course, course_of
-from scenelearn.finetune._precision import PRECISIONS, usable
-from scenelearn.finetune._recipe import Recipe, whole
+from scenelearn.finetune._backbone_choice import AUTO, choose_backbone
+from scenelearn.finetune._device import PRECISIONS, supported_precision
+from scenelearn.finetune._schedule import Schedule, parse_schedule
 
-# Stored weights: the best of 3e-5 … 2e-3 on validation photos of three splits of the Intel photos,
-# for MobileNetV2-0.35 by one rate for all kernels. Random weights have further to go, and so have
-# those that were learned from drawn images, in all layers: with 500 photos a class their fits
-# reached 83.2 % of the validation photos of one split where the upper layers alone reached 81.3 %,
-# and with 25 photos 73.1 % by the higher rate where all layers reached 71.4 % by the lower one.
-_PEAK_STORED, _PEAK_FAR = 1e-3, 3e-3
+# Pretrained weights: the best of 3e-5 … 2e-3 on the validation photos of three splits of the Intel
+# photos, for MobileNetV2-0.35 with one learning rate for all kernels. Random weights need a higher
+# rate, and so do weights learned from rendered images, in all layers: with 500 photos per class,
+# their fits reached 83.2 % of the validation photos of one split, where the upper layers alone
+# reached 81.3 %; with 25 photos, the higher rate reached 73.1 % and the lower one 71.4 %.
+_LR_PRETRAINED, _LR_HIGH = 1e-3, 3e-3
 
-# Random weights have further to go.
-_MOST_EPOCHS_STORED, _MOST_EPOCHS_RANDOM = 40, 120
+# Random weights need more epochs.
+_MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
+
+UNFREEZE = ("stride16", "stride32", "all", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Advanced fine-tuning settings, in addition to learning rate and augmentation.
+
+    Attributes:
+        unfreeze: which layers of the backbone to train. "stride16": those from the point on where
+            all feature maps are at least 16 times smaller than the image. Earlier layers detect
+            edges and textures, which transfer unchanged, and their gradients would take most of the
+            time. "stride32": those at least 32 times smaller, if there are any. "all": all layers.
+            "none": only the head. With random weights, all layers are trained.
+        layer_decay: learning rate of the first trained layer, as a fraction of the last layer's,
+            in (0, 1]. The rates of the layers between them form a geometric sequence.
+        scale_lr_by_weights: whether to scale the learning rate of each channel of a kernel below
+            the head by the size of its weights: 100 × root mean square / √(number of inputs),
+            clipped to [0.01, 1]. The same peak rate then suits narrow and wide networks, and
+            networks whose BatchNormalization is folded into the kernels. Applies to pretrained
+            weights only.
+        label_smoothing: fraction of each label that is spread over all classes, in [0, 1).
+        mixup_alpha: both parameters of MixUp's Beta distribution; 0 disables MixUp.
+        cutmix_alpha: both parameters of CutMix's Beta distribution; 0 disables CutMix. With both,
+            each photo gets one or the other.
+        ema_momentum: momentum of the exponential moving average of the weights, which then
+            replaces the weights in validation and in the result, in [0, 1); 0 disables it.
+        interpolate_weights: whether to interpolate between the linear probe and the fine-tuned
+            weights. The coefficient (0, 1/2 or 3/4) depends on the number of photos per class,
+            unless another is significantly better on the validation photos. Applies to pretrained
+            weights only.
+        fixed_views: number of augmented views per training photo, which are drawn once and used in
+            turn; 0 draws a new view in each epoch. With fixed views, or `augmentation="none"`, the
+            activations of the frozen layers are cached on disk during the fit instead of computed
+            at each step. They are not cached with MixUp, CutMix, several processes, or a network
+            whose frozen part has several outputs (NASNet).
+        soup: number of fine-tuning runs whose final weights are averaged into a "model soup", which
+            predicts as fast as a single network. Each run starts from the linear probe and sees
+            other views in another order. The runs share the time budget, or train for `epochs`
+            each. Applies to pretrained weights without `train_batchnorm`.
+        tta: test-time augmentation, from calibration on and wherever the classifier is used.
+            "hflip" averages the logits of each photo and its mirror image, which doubles the
+            prediction time. None disables it.
+        weight_decay: weight decay of AdamW, at least 0.
+        train_batchnorm: whether BatchNormalization normalizes by the batch and updates its moving
+            statistics, as in training from scratch. Applies to pretrained weights; with random
+            weights it always does.
+
+    Raises:
+        ArgumentError: if a value is out of range.
+
+    Example:
+        >>> Recipe(mixup_alpha=0.2, label_smoothing=0.1).to_json()["mixup_alpha"]
+        0.2
+
+    References:
+        Learning rates by weight size: N. Shazeer, M. Stern (2018), Adafactor: adaptive learning
+        rates with sublinear memory cost. ICML. By number of inputs: G. Yang et al. (2021), Tensor
+        programs V: tuning large neural networks via zero-shot hyperparameter transfer. NeurIPS.
+        Layer-wise rates: J. Howard, S. Ruder (2018), Universal language model fine-tuning for text
+        classification. ACL.
+        Label smoothing: C. Szegedy et al. (2016), Rethinking the Inception architecture. CVPR.
+        Weight averaging: B. Polyak, A. Juditsky (1992), Acceleration of stochastic approximation by
+        averaging. SIAM J. Control Optim. 30.
+        Soups: M. Wortsman et al. (2022), Model soups: averaging weights of multiple fine-tuned
+        models improves accuracy without increasing inference time. ICML.
+        Interpolation: M. Wortsman et al. (2022), Robust fine-tuning of zero-shot models. CVPR.
+        Weight decay: I. Loshchilov, F. Hutter (2019), Decoupled weight decay. ICLR.
+    """
+
+    unfreeze: str = "stride16"
+    layer_decay: float = 1.0
+    scale_lr_by_weights: bool = True
+    label_smoothing: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    ema_momentum: float = 0.0
+    interpolate_weights: bool = True
+    fixed_views: int = 0
+    soup: int = 1
+    tta: str | None = None
+    weight_decay: float = 0.01
+    train_batchnorm: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("unfreeze", self.unfreeze, UNFREEZE, advice="The default is 'stride16'.")
+        check_choice("tta", self.tta, ("hflip", None), advice="The default is None.")
+        for name in ("scale_lr_by_weights", "interpolate_weights", "train_batchnorm"):
+            check_bool(name, getattr(self, name))
+        for name, low, high, advice in (
+            ("layer_decay", 1e-6, 1.0, "1 gives all layers the same rate."),
+            ("label_smoothing", 0.0, 0.999, "A typical value is 0.1."),
+            ("ema_momentum", 0.0, 0.99999, "A typical value is 0.99."),
+            ("mixup_alpha", 0.0, 100.0, "A typical value is 0.2."),
+            ("cutmix_alpha", 0.0, 100.0, "A typical value is 1."),
+            ("weight_decay", 0.0, 10.0, "A typical value is 0.01."),
+        ):
+            value = check_number(name, getattr(self, name), low=low, high=high, advice=advice)
+            object.__setattr__(self, name, value)
+        for name, least, advice in (
+            ("fixed_views", 0, "0 draws a new view in each epoch."),
+            ("soup", 1, "1 is a single run; 4 is a typical soup."),
+        ):
+            value = check_integer(name, getattr(self, name), low=least, advice=advice)
+            object.__setattr__(self, name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values by name."""
+        return dataclass_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings:
-    """What a fit is asked to do.
+    """The settings of a fit.
 
     Attributes:
-        backbone: the network's name in keras.applications.
-        weights: "imagenet", "scenelearn" for those in the package, a path to a weights file, or
+        backbone: name of the network in keras.applications.
+        weights: "imagenet", "scenelearn" for the bundled weights, the path of a weights file, or
             None for random weights.
-        image_px: width and height at which the network sees a photo, in pixels, at least 32.
-        minutes: wall-clock budget of the whole fit, in minutes, above 0.
-        epochs: exactly so many epochs of fine-tuning, in each run of a soup; None lets the budget
-            decide; 0 for none. The settings of a result of which the budget decided hold its course
-            instead: for each epoch its steps and how far the schedule was after it, from 0 to 1 in
-            the first run, from 1 to 2 in the second.
-        batch_size: photos a training step, at least 1.
-        learning_rate: peak rate of fine-tuning, above 0.
-        augmentation: how training photos are varied while fine-tuning: the name of a policy, or a
-            policy; its values by name become one. "none" leaves them as they are.
-        recipe: the finer points of fine-tuning, or its values by name.
-        seed: of everything random.
-        precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits; its
-            weights, the head and the loss stay in 32. None for 32 bits throughout.
+        image_px: width and height of the network's input, in pixels, at least 32.
+        minutes: time budget of the whole fit in minutes, above 0.
+        epochs: number of epochs of fine-tuning, in each run of a soup; None lets the time budget
+            decide; 0 for none. If the time budget decided, the settings of the result hold the
+            schedule instead: for each epoch its steps and the progress of the learning rate
+            schedule after it, from 0 to 1 in the first run, from 1 to 2 in the second.
+        batch_size: photos per training step, at least 1.
+        learning_rate: peak learning rate of fine-tuning, above 0.
+        augmentation: how training photos are augmented: a policy's name, a policy, or its values by
+            name. "none" disables augmentation.
+        recipe: advanced settings: a `Recipe`, or its values by name.
+        seed: random seed, at least 0.
+        precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits, while its
+            weights, the head and the loss stay in float32. None for float32 throughout.
+
+    Raises:
+        ArgumentError: if a value is out of range.
     """
 
-    backbone: str = backbones.DEFAULT
+    backbone: str = backbones.DEFAULT_BACKBONE
     weights: str | None = "imagenet"
     image_px: int = 160
     minutes: float = 5.0
-    epochs: int | Course | None = None
+    epochs: int | Schedule | None = None
     batch_size: int = 32
-    learning_rate: float = 1e-3  # the default from stored weights, see `fit`
+    learning_rate: float = _LR_PRETRAINED
     augmentation: str | Policy | Mapping[str, Any] = "standard"
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
@@ -69,59 +181,64 @@ class FitSettings:
         if self.weights is not None and not isinstance(self.weights, str):
             raise ArgumentError(
                 "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
-                f"Received: weights={self.weights!r}."
+                f"Received: weights={self.weights!r}. Pass None for random weights."
             )
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise ArgumentError(
-                "`precision` must be 'mixed_bfloat16', 'mixed_float16' or None. Received: "
-                f"precision={self.precision!r}. None, for 32 bits, is sure."
-            )
-        bounds = policy_of(self.augmentation)
+        advice = "None (float32) always works."
+        check_choice("precision", self.precision, (*PRECISIONS, None), advice=advice)
+        policy = resolve_policy(self.augmentation)
         if not isinstance(self.augmentation, str):
-            object.__setattr__(self, "augmentation", bounds)
+            self._set("augmentation", policy)
         if isinstance(self.recipe, Mapping):
-            object.__setattr__(self, "recipe", _recipe(self.recipe))
+            self._set("recipe", _parse_recipe(self.recipe))
         elif not isinstance(self.recipe, Recipe):
             raise ArgumentError(
                 f"`recipe` must be a Recipe. Received: recipe={self.recipe!r}. "
                 "Pass e.g. sl.finetune.Recipe(label_smoothing=0.1)."
             )
-        whole("image_px", self.image_px, 32, "Most photos do well at 160 or 224.")
-        whole("batch_size", self.batch_size, 1, "32 is usual.")
-        whole("seed", self.seed, 0, "Any fixed number will do, e.g. 0.")
+        for name, low, advice in (
+            ("image_px", 32, "Typical values are 160 and 224."),
+            ("batch_size", 1, "A typical value is 32."),
+            ("seed", 0, "Pass any fixed integer, such as 0."),
+        ):
+            self._set(name, check_integer(name, getattr(self, name), low=low, advice=advice))
         if isinstance(self.epochs, list | tuple):
-            object.__setattr__(self, "epochs", _course(self.epochs, self.n_runs))
+            self._set("epochs", _check_schedule(self.epochs, self.n_runs))
         elif self.epochs is not None:
-            whole("epochs", self.epochs, 0, "Pass None to let `minutes` decide.")
-        _above_zero("minutes", self.minutes, "Pass the time you have, e.g. minutes=5.")
-        _above_zero("learning_rate", self.learning_rate, "0.001 is usual.")
+            advice = "Pass None to let `minutes` decide."
+            self._set("epochs", check_integer("epochs", self.epochs, low=0, advice=advice))
+        for name, advice in (
+            ("minutes", "Pass the time budget, such as minutes=5."),
+            ("learning_rate", "A typical value is 0.001."),
+        ):
+            number = check_number(name, getattr(self, name), low=0, open_low=True, advice=advice)
+            self._set(name, number)
 
     @property
-    def most_epochs(self) -> int:
-        """The most epochs that each run of the fit makes, however much time it has."""
+    def max_epochs(self) -> int:
+        """The maximum number of epochs per run, however much time there is."""
         if self.epochs is None:
-            return _MOST_EPOCHS_RANDOM if self.weights is None else _MOST_EPOCHS_STORED
+            return _MAX_EPOCHS_RANDOM if self.weights is None else _MAX_EPOCHS_PRETRAINED
         return self.epochs if isinstance(self.epochs, int) else -(-len(self.epochs) // self.n_runs)
 
     @property
     def n_runs(self) -> int:
-        """How often fine-tuning starts from the solved head, see `Recipe.soup`."""
-        return 1 if self.moves_statistics else self.recipe.soup
+        """The number of runs of fine-tuning, see `Recipe.soup`."""
+        return 1 if self.updates_batchnorm else self.recipe.soup
 
     @property
-    def moves_statistics(self) -> bool:
-        """Whether BatchNormalization normalizes by the batch, and moves what it has stored."""
-        return self.weights is None or self.recipe.batch_statistics
+    def updates_batchnorm(self) -> bool:
+        """Whether BatchNormalization normalizes by the batch and updates its statistics."""
+        return self.weights is None or self.recipe.train_batchnorm
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain values, by name."""
-        plain = asdict(self)
-        if isinstance(self.augmentation, Policy):
-            plain["augmentation"] = self.augmentation.to_json()
-        return plain
+        """Return the settings as plain values, by name."""
+        return dataclass_json(self)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
 
-def asked(
+def resolve_settings(
     splits: object,
     *,
     backbone: str | None,
@@ -130,79 +247,83 @@ def asked(
     recipe: Recipe | Mapping[str, Any] | None,
     **others: Any,
 ) -> FitSettings:
-    """The settings that the arguments of `fit` and `plan` ask for, with defaults filled in.
+    """The settings from the arguments of `fit` and `plan`, with defaults filled in.
 
     Raises:
-        ArgumentError: if `splits` is something else, a value is out of range, or no backbone is
-            named and the name of the weights file does not tell it.
+        ArgumentError: if `splits` is something else or has no validation photos, a value is out of
+            range, or no backbone is named and the name of the weights file does not reveal it.
         UnknownBackboneError: if keras.applications has no such network.
     """
     if not isinstance(splits, Splits):
         raise ArgumentError(
-            f"`splits` must come from `split`. Received: {type(splits).__name__}. "
+            f"`splits` must come from `split`. Received: splits={splits!r}. "
             "Pass sl.split(sl.scan(folder))."
         )
-    if backbone == AUTO:
-        check_auto(weights)
-    network = backbones.default_for(weights) if backbone is None else backbone
-    tiny = weights == backbones.STORED or (
-        weights not in (None, "imagenet") and backbones.find(network).name == backbones.TINY
+    if not len(splits.validation):
+        raise ArgumentError(
+            "`splits` must have validation photos, which decide when to stop and calibrate the "
+            f"probabilities. Received: {splits!r}. Pass e.g. sl.split(photos, validation=0.15)."
+        )
+    if backbone == AUTO and weights != "imagenet":
+        raise ArgumentError(
+            "`backbone` must be the name of a network unless weights='imagenet', since 'auto' "
+            "chooses among networks with ImageNet weights. Received: backbone='auto', "
+            f"weights={weights!r}. Pass e.g. backbone={backbones.DEFAULT_BACKBONE!r}."
+        )
+    name = backbones.default_for(weights) if backbone is None else backbone
+    is_tiny = weights == backbones.BUNDLED or (
+        weights not in (None, "imagenet")
+        and backbones.find_architecture(name).name == backbones.BUNDLED_BACKBONE
     )
-    peak = _PEAK_FAR if tiny or weights is None else _PEAK_STORED
-    usual = {"trained": "all"} if tiny else {}
+    default_lr = _LR_HIGH if is_tiny or weights is None else _LR_PRETRAINED
+    defaults = {"unfreeze": "all"} if is_tiny else {}
     if recipe is None or isinstance(recipe, Mapping):
-        recipe = usual | dict(recipe or {})
+        recipe = defaults | dict(recipe or {})
     return FitSettings(
-        backbone=network,
+        backbone=name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
-        learning_rate=peak if learning_rate is None else learning_rate,
+        learning_rate=default_lr if learning_rate is None else learning_rate,
         recipe=recipe,  # type: ignore[arg-type]
         **others,
     )
 
 
-def with_backbone(settings: FitSettings, n_photos: int) -> FitSettings:
-    """The settings as this machine can have them.
+def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
+    """Fill in what depends on this machine.
 
-    The network gets its canonical name, and "auto" becomes one. A precision of 16 bits
-    that the device does not have is left out, with a warning in the log.
+    The backbone gets its canonical name, "auto" is replaced by a backbone, and an unsupported
+    precision is dropped with a warning.
 
     Raises:
         UnknownBackboneError: if keras.applications has no such network.
     """
     name = settings.backbone
     if name == AUTO:
-        name = chosen_backbone(n_photos, settings.image_px, settings.minutes)
+        name = choose_backbone(n_photos, settings.image_px, settings.minutes)
     return replace(
-        settings, backbone=backbones.find(name).name, precision=usable(settings.precision)
+        settings,
+        backbone=backbones.find_architecture(name).name,
+        precision=supported_precision(settings.precision),
     )
 
 
-def _recipe(values: Mapping[str, Any]) -> Recipe:
-    known = {one.name for one in fields(Recipe)}
-    unknown = sorted(set(values) - known)
+def _parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    names = {one.name for one in fields(Recipe)}
+    unknown = sorted(set(values) - names)
     if unknown:
         raise ArgumentError(
-            f"`recipe` must have the names of a Recipe: {', '.join(sorted(known))}. "
-            f"Received: {', '.join(map(str, unknown))}."
+            f"`recipe` must have the names of a Recipe: {', '.join(sorted(names))}. "
+            f"Received: {', '.join(map(str, unknown))}. Correct or remove it."
         )
     return Recipe(**values)
 
 
-def _course(value: Sequence[Sequence[float]], n_runs: int) -> Course:
-    course = course_of(value, n_runs)
-    if course is None:
+def _check_schedule(value: Sequence[Sequence[float]], n_runs: int) -> Schedule:
+    schedule = parse_schedule(value, n_runs)
+    if schedule is None:
         raise ArgumentError(
-            "`epochs` must be a whole number of at least 0, None, or the course of a result: pairs "
-            f"of steps and a share that rises to at most {n_runs}, the number of runs. "
+            "`epochs` must be an integer of at least 0, None, or the schedule of a result: pairs "
+            f"of steps and a progress that increases to at most {n_runs}, the number of runs. "
             f"Received: epochs={value!r}. Pass None to let `minutes` decide."
         )
-    return course
-
-
-def _above_zero(name: str, value: object, advice: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(float(value)) or float(value) <= 0:  # type: ignore[arg-type]
-        raise ArgumentError(
-            f"`{name}` must be a number above 0. Received: {name}={value!r}. " + advice
-        )
+    return schedule

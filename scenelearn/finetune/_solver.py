@@ -1,15 +1,15 @@
-"""Many multinomial logistic regressions on one table at a time.
+"""Multinomial logistic regression: many problems on the same features, solved together by L-BFGS.
 
-The folds of a cross-validation differ in which rows they leave out. Solved side by side, they
-share every pass over the table and every product with it, which then has enough columns to run at
-the processor's full speed; and they share the preconditioner, the Cholesky factor of the Hessian
-that they would have if the classes were as uncertain for every photo as they are on average.
+The folds of a cross-validation differ only in the rows that they leave out. Solved together, they
+share every pass over the features. Each matrix product then has enough columns to run at full
+speed. They also share the preconditioner: the Cholesky factor of the Hessian for the average
+uncertainty of the class probabilities.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,26 +18,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn.finetune._descent import Floats, descend
-
+Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.float32]
 
-_ROWS = 1024  # of the table at a time: they and their logits stay in the processor's cache
-_GRAM_ROWS = 4096
-_LEAST = 1e-9  # curvature of the bias' penalty, which is none, to divide by
+_BLOCK_ROWS = 1024  # these rows and their logits stay in the processor's cache
+_GRAM_BLOCK_ROWS = 4096
+_MIN_CURVATURE = 1e-9  # in place of the bias' penalty, which is 0, to divide by
+
+# L-BFGS
+_HISTORY = 12  # pairs of steps and gradient changes
+_MAX_STEPS = 300
+_ARMIJO = 1e-4  # fraction of the expected decrease that a step must achieve
+_ROUNDING = 3e-7  # relative accuracy of a loss of float32 logits
+_MIN_STEP_SIZE = 1e-4  # a problem ends when a step must be shorter than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Space:
-    """Features in the form that they are solved in.
+class FeatureSpace:
+    """Standardized features, projected onto the space that the photos span.
 
     Attributes:
-        table: (n, m + 1) float32, the scaled features, or what is left of them in the space that
-            n photos span, and a column of ones for the bias.
+        table: (n, m + 1) float32, the standardized features, or their coordinates in the space
+            that n photos span, and a column of ones for the bias.
         gram: (m + 1, m + 1) float64, the mean of the rows' outer products.
         mean: (n_features,) float64.
-        scale: (n_features,) float64, deviations; 1 where a feature does not vary.
-        basis: (n_features, m) float64, orthonormal; None where m is n_features.
+        scale: (n_features,) float64, standard deviations; 1 for constant features.
+        basis: (n_features, m) float64, orthonormal; None if m is n_features.
     """
 
     table: Table
@@ -46,71 +52,73 @@ class Space:
     scale: Floats
     basis: Floats | None
 
-    def inside(self, kernel: Floats, bias: Floats) -> Floats:
-        """A head for the features, (n_features, k) and (k,), as one for the table, (m + 1, k)."""
+    def project(self, kernel: Floats, bias: Floats) -> Floats:
+        """Convert kernel (n_features, k) and bias (k,) to weights for the table, (m + 1, k)."""
         w = kernel * self.scale[:, None]
         if self.basis is not None:
             w = self.basis.T @ w
         return np.concatenate([w, [bias + self.mean @ kernel]])
 
-    def outside(self, head: Floats) -> tuple[Floats, Floats]:
-        """A head for the table as kernel and bias for the features."""
-        w = head[:-1] if self.basis is None else self.basis @ head[:-1]
+    def unproject(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Convert weights for the table, (m + 1, k), to kernel and bias for the features."""
+        w = weights[:-1] if self.basis is None else self.basis @ weights[:-1]
         kernel = w / self.scale[:, None]
-        return kernel, head[-1] - self.mean @ kernel
+        return kernel, weights[-1] - self.mean @ kernel
 
 
-def space_of(features: Table) -> Space:
-    """Scale features to mean 0 and deviation 1, and turn fewer photos than features into a square.
+def build_space(features: Table) -> FeatureSpace:
+    """Standardize features, and project them if there are fewer photos than features.
 
-    A head's penalty is least in the space that the photos span, so nothing outside of it is ever
-    needed, and n photos of 1,280 features are n photos of n.
+    The penalized optimum lies in the space that the photos span, so nothing outside of it is
+    needed: n photos of 1,280 features become n photos of n coordinates.
 
     Args:
         features: (n, n_features) float32, finite.
     """
     mean = features.mean(axis=0, dtype=np.float64)
-    blocks = _blocks(len(features), _ROWS)  # float64 for a part at a time, not for all
+    blocks = _blocks(len(features), _BLOCK_ROWS)  # float64 for one block at a time
     squares = np.zeros(features.shape[1])
     for rows in blocks:
         squares += ((features[rows] - mean) ** 2).sum(axis=0)
     scale = np.sqrt(squares / len(features))
-    scale[scale <= 1e-6 * scale.max(initial=0)] = 1  # a constant feature stays harmless
+    scale[scale <= 1e-6 * scale.max(initial=0)] = 1  # constant features
     n, n_features = features.shape
     narrow = n < n_features
     basis = None
     table = np.ones((n, (n if narrow else n_features) + 1), np.float32)
-    with _threads() as pool:
+    with _thread_pool() as pool:
         if narrow:
-            basis, corner = np.linalg.qr(((features - mean) / scale).T)
-            table[:, :-1] = corner.T
+            basis, triangle = np.linalg.qr(((features - mean) / scale).T)
+            table[:, :-1] = triangle.T
         else:
             for rows in blocks:
                 table[rows, :-1] = (features[rows] - mean) / scale
         gram = np.zeros((table.shape[1],) * 2)
-        for part in pool.map(lambda rows: table[rows].T @ table[rows], _blocks(n, _GRAM_ROWS)):
+        blocks = _blocks(n, _GRAM_BLOCK_ROWS)
+        for part in pool.map(lambda rows: table[rows].T @ table[rows], blocks):
             gram += part
-    return Space(table=table, gram=gram / n, mean=mean, scale=scale, basis=basis)
+    return FeatureSpace(table=table, gram=gram / n, mean=mean, scale=scale, basis=basis)
 
 
 def solve_all(
-    space: Space,
+    space: FeatureSpace,
     labels: npt.NDArray[np.int32],
-    weights: Table,
-    strength: float,
+    sample_weights: Table,
+    l2: float,
     start: Floats,
     *,
     tolerance: float,
 ) -> Floats:
-    """For each of p sets of weights, the head of least weighted cross-entropy plus penalty.
+    """For each of p sets of sample weights, minimize weighted cross-entropy plus penalty.
 
     Args:
-        space: of the features.
+        space: the features.
         labels: (n,) in [0, k).
-        weights: (n, p) float32 of the rows, at least 0, the sum of each column 1.
-        strength: of the penalty on all but the bias, above 0.
-        start: (m + 1, p, k), where to begin.
-        tolerance: a problem is solved when a step is expected to lower it by less, in nats.
+        sample_weights: (n, p) float32, at least 0; each column sums to 1.
+        l2: coefficient of the penalty on all weights except the bias, above 0.
+        start: (m + 1, p, k), initial weights.
+        tolerance: a problem is solved when the next step is expected to decrease it by less, in
+            nats.
 
     Returns:
         (m + 1, p, k).
@@ -118,45 +126,45 @@ def solve_all(
     from scipy.linalg import cho_factor, cho_solve
 
     m = len(start)
-    penalty = np.full((m, 1, 1), strength)
+    penalty = np.full((m, 1, 1), l2)
     penalty[-1] = 0
-    with _threads() as pool:
-        curved = _spread(space.table, start) * space.gram
-        factor = cho_factor(curved + np.diag(np.maximum(penalty[:, 0, 0], _LEAST)))
+    with _thread_pool() as pool:
+        hessian = _mean_variance(space.table, start) * space.gram
+        factor = cho_factor(hessian + np.diag(np.maximum(penalty[:, 0, 0], _MIN_CURVATURE)))
 
-        def value_and_slope(x: Floats) -> tuple[Floats, Floats]:
-            loss, slope = _loss(space.table, labels, weights, x, pool)
-            return loss + 0.5 * (penalty * x * x).sum(axis=(0, 2)), slope + penalty * x
+        def value_and_gradient(x: Floats) -> tuple[Floats, Floats]:
+            loss, gradient = _loss_and_gradient(space.table, labels, sample_weights, x, pool)
+            return loss + 0.5 * (penalty * x * x).sum(axis=(0, 2)), gradient + penalty * x
 
-        def preconditioned(g: Floats) -> Floats:
-            flat = cho_solve(factor, g.reshape(m, -1), check_finite=False)
-            found: Floats = flat.reshape(g.shape)
-            return found
+        def precondition(gradient: Floats) -> Floats:
+            flat = cho_solve(factor, gradient.reshape(m, -1), check_finite=False)
+            preconditioned: Floats = flat.reshape(gradient.shape)
+            return preconditioned
 
-        return descend(value_and_slope, preconditioned, start, tolerance)
+        return lbfgs(value_and_gradient, precondition, start, tolerance)
 
 
-def held_out(
-    table: Table, labels: npt.NDArray[np.int32], heads: Floats, column: npt.NDArray[np.int64]
+def score_held_out(
+    table: Table, labels: npt.NDArray[np.int32], weights: Floats, fold: npt.NDArray[np.int64]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """How the rows are classified by the heads that were solved without them.
+    """Classify each row with the weights that were fitted without it.
 
     Args:
         table: (n, m + 1), of the space.
         labels: (n,) in [0, k).
-        heads: (m + 1, p, k).
-        column: (n,), which head judges a row; below 0 for none.
+        weights: (m + 1, p, k), fitted without fold 0, 1, …
+        fold: (n,), the fold of each row; below 0 for rows that are in none.
 
     Returns:
-        Cross-entropies and whether the class is right, of the judged rows, in no special order.
+        Cross-entropies and whether the class is correct, for the rows in a fold, fold by fold.
     """
-    losses, right = [], []
-    for fold in np.unique(column[column >= 0]):
-        rows = np.flatnonzero(column == fold)
-        logits = table[rows] @ heads[:, fold].astype(np.float32)
+    losses, correct = [], []
+    for k in np.unique(fold[fold >= 0]):
+        rows = np.flatnonzero(fold == k)
+        logits = table[rows] @ weights[:, k].astype(np.float32)
         losses.append(cross_entropies(logits, labels[rows]))
-        right.append(logits.argmax(axis=1) == labels[rows])
-    return np.concatenate(losses), np.concatenate(right)
+        correct.append(logits.argmax(axis=1) == labels[rows])
+    return np.concatenate(losses), np.concatenate(correct)
 
 
 def cross_entropies(
@@ -165,58 +173,144 @@ def cross_entropies(
     """(n,), −ln softmax(logits)[label] of each row, in nats."""
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)
-    chosen = z[np.arange(len(labels)), labels]
-    return np.asarray(np.log(np.exp(z).sum(axis=1)) - chosen)
+    of_label = z[np.arange(len(labels)), labels]
+    return np.asarray(np.log(np.exp(z).sum(axis=1)) - of_label)
 
 
-def _loss(
-    table: Table, labels: npt.NDArray[np.int32], weights: Table, x: Floats, pool: Executor
+def lbfgs(
+    value_and_gradient: Callable[[Floats], tuple[Floats, Floats]],
+    precondition: Callable[[Floats], Floats],
+    start: Floats,
+    tolerance: float,
+) -> Floats:
+    """Minimize p smooth convex functions together, each with its own step sizes.
+
+    Args:
+        value_and_gradient: from (m, p, k) points to (p,) values and (m, p, k) gradients.
+        precondition: multiplies a gradient by an approximate inverse Hessian, (m, p, k) both.
+        start: (m, p, k), initial points.
+        tolerance: a problem is solved when the next step is expected to decrease it by less.
+
+    Returns:
+        (m, p, k).
+
+    Example:
+        >>> from functools import partial
+        >>> goal = np.array([[[1.0], [2.0]]])
+        >>> def parabolas(x):
+        ...     return ((x - goal) ** 2).sum(axis=(0, 2)), 2 * (x - goal)
+        >>> lbfgs(parabolas, partial(np.multiply, 0.5), np.zeros((1, 2, 1)), 1e-9).ravel()
+        array([1., 2.])
+
+    References:
+        J. Nocedal, S. J. Wright (2006), Numerical optimization, 2nd edition, algorithms 7.4, 7.5.
+    """
+    x, size = start.copy(), np.ones(start.shape[1])
+    value, gradient = value_and_gradient(x)
+    history: list[tuple[Floats, Floats, Floats]] = []
+    direction = -precondition(gradient)
+    expected = _dot(gradient, direction)
+    active = expected < -2 * tolerance
+    for _ in range(_MAX_STEPS):
+        if not active.any():
+            break
+        candidate = x + np.where(active, size, 0)[:, None] * direction
+        new_value, new_gradient = value_and_gradient(candidate)
+        bound = value + _ARMIJO * size * expected + _ROUNDING * np.abs(value)
+        accepted = active & (new_value <= bound)
+        # Where the step was too long, halve it, while the other problems continue.
+        size = np.where(active & ~accepted, size / 2, 1.0)
+        active &= accepted | (size > _MIN_STEP_SIZE)
+        if not accepted.any():
+            continue
+        step = np.where(accepted[:, None], candidate - x, 0)
+        change = np.where(accepted[:, None], new_gradient - gradient, 0)
+        curvature = _dot(step, change)
+        valid = curvature > 1e-12 * np.sqrt(_dot(step, step) * _dot(change, change))
+        inverse = valid / np.where(valid, curvature, 1)
+        history = [*history[1 - _HISTORY :], (step, change, inverse)]
+        x += step
+        gradient = gradient + change
+        value = np.where(accepted, new_value, value)
+        descent = _descent_direction(history, gradient, precondition)
+        direction = np.where(accepted[:, None], descent, direction)
+        expected = _dot(gradient, direction)
+        active &= expected < -2 * tolerance
+    return x
+
+
+def _descent_direction(
+    history: list[tuple[Floats, Floats, Floats]],
+    gradient: Floats,
+    precondition: Callable[[Floats], Floats],
+) -> Floats:
+    """Minus the approximate inverse Hessian times the gradient (two-loop recursion)."""
+    q = gradient.copy()
+    alphas = []
+    for step, change, inverse in reversed(history):
+        alphas.append(inverse * _dot(step, q))
+        q -= alphas[-1][:, None] * change
+    q = precondition(q)
+    for (step, change, inverse), alpha in zip(history, reversed(alphas), strict=True):
+        q += (alpha - inverse * _dot(change, q))[:, None] * step
+    direction: Floats = -q
+    return direction
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """The inner product for each problem."""
+    products: Floats = np.einsum("mpk,mpk->p", a, b)
+    return products
+
+
+def _loss_and_gradient(
+    table: Table, labels: npt.NDArray[np.int32], sample_weights: Table, x: Floats, pool: Executor
 ) -> tuple[Floats, Floats]:
-    """Weighted cross-entropies (p,), and their slopes (m + 1, p, k)."""
+    """Weighted cross-entropies (p,) and their gradients (m + 1, p, k)."""
     m, n_problems, _ = x.shape
     w = np.ascontiguousarray(x.reshape(m, -1), np.float32)
 
-    def of(rows: slice) -> tuple[Floats, Table]:
-        part, weight = table[rows], weights[rows]
+    def of_block(rows: slice) -> tuple[Floats, Table]:
+        part, weight = table[rows], sample_weights[rows]
         each = np.arange(len(part))
         logits = (part @ w).reshape(len(part), n_problems, -1)
         logits -= logits.max(axis=2, keepdims=True)
-        chosen = logits[each, :, labels[rows]]
+        of_label = logits[each, :, labels[rows]]
         np.exp(logits, out=logits)
         sums = logits.sum(axis=2)
-        losses = (weight * (np.log(sums) - chosen)).sum(axis=0, dtype=np.float64)
+        losses = (weight * (np.log(sums) - of_label)).sum(axis=0, dtype=np.float64)
         logits *= (weight / sums)[:, :, None]
         logits[each, :, labels[rows]] -= weight
         return losses, part.T @ logits.reshape(len(part), -1)
 
-    total, slope = np.zeros(n_problems), np.zeros(w.shape)
-    blocks = _blocks(len(table), _ROWS)
-    for losses, slopes in pool.map(of, blocks):  # in order, however many threads there are
-        total += losses
-        slope += slopes
-    return total, slope.reshape(x.shape)
+    loss, gradient = np.zeros(n_problems), np.zeros(w.shape)
+    blocks = _blocks(len(table), _BLOCK_ROWS)
+    for losses, gradients in pool.map(of_block, blocks):  # in order, for any number of threads
+        loss += losses
+        gradient += gradients
+    return loss, gradient.reshape(x.shape)
 
 
-def _spread(table: Table, x: Floats) -> float:
-    """Mean variance of a class' indicator by the heads' probabilities, on some of the rows."""
+def _mean_variance(table: Table, x: Floats) -> float:
+    """Mean variance of a class indicator under the predicted probabilities, on some of the rows."""
     n_classes = x.shape[2]
-    even: float = (1 - 1 / n_classes) / n_classes
+    uniform: float = (1 - 1 / n_classes) / n_classes
     if not x.any():
-        return even
-    some = table[:: max(1, len(table) // _ROWS)]
-    logits = (some @ x[:, 0].astype(np.float32)).astype(np.float64)
+        return uniform
+    sample = table[:: max(1, len(table) // _BLOCK_ROWS)]
+    logits = (sample @ x[:, 0].astype(np.float32)).astype(np.float64)
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    spread: float = (p * (1 - p)).mean()
-    return max(spread, 0.01 * even)
+    variance: float = (p * (1 - p)).mean()
+    return max(variance, 0.01 * uniform)
 
 
 @contextmanager
-def _threads() -> Iterator[Executor]:
-    """Threads of ours, each for rows of its own, and the linear algebra library without any.
+def _thread_pool() -> Iterator[Executor]:
+    """A thread pool for blocks of rows, with the threads of the BLAS library switched off.
 
-    The library's own wait for each other in every product: where other programs run as well, or
-    a container has fewer processors than it sees, that took ten times as long.
+    BLAS threads wait for each other in every product. Where other programs run as well, or a
+    container has fewer processors than it sees, that took ten times as long.
     """
     from threadpoolctl import threadpool_limits
 

@@ -1,4 +1,4 @@
-"""All that fine-tuning has come to: in one place, so that all of it is saved and restored."""
+"""The complete state of fine-tuning, in one place, so that all of it is saved and restored."""
 
 from __future__ import annotations
 
@@ -11,71 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
-from scenelearn.classify import temperature
-from scenelearn.finetune._course import WARM_UP, Course, course_of, share_done, share_of_peak
-from scenelearn.finetune._head import cross_entropy
+from scenelearn.classify._calibration import fit_temperature
+from scenelearn.finetune._checkpoint import Arrays
+from scenelearn.finetune._linear_probe import cross_entropy
 from scenelearn.finetune._result import Epoch
+from scenelearn.finetune._schedule import TrainingPlan, parse_schedule
 from scenelearn.finetune._solver import cross_entropies
 
-Arrays = dict[str, npt.NDArray[Any]]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """How to fine-tune.
-
-    Attributes:
-        course: the steps of each epoch, see `_course`; empty for no epoch.
-        n_runs: how often it goes from the first weights through the schedule.
-        timed: whether the time decides how many; then the course is planned anew after each.
-        peak: the highest learning rate.
-        least_warm_up: steps over which the rate rises at the least.
-        step_s: seconds a step took when timed.
-        judging_s: seconds for judging the validation photos.
-        slow_s: seconds more that an epoch takes whose views' maps are computed and kept.
-        keep_s: seconds of the budget to leave for what comes after.
-        batch_size: photos a step.
-    """
-
-    course: Course
-    n_runs: int
-    timed: bool
-    peak: float
-    least_warm_up: int
-    step_s: float
-    judging_s: float
-    slow_s: float
-    keep_s: float
-    batch_size: int
-
-    @property
-    def n_epochs(self) -> int:
-        """How many epochs are planned."""
-        return len(self.course)
-
-    @property
-    def n_steps(self) -> int:
-        """How many steps are planned."""
-        return sum(size for size, _ in self.course)
-
-    def rate(self, epoch: int, step: float) -> float:
-        """The learning rate after some steps of an epoch, from number 1 on."""
-        steps_a_run = self.n_steps / self.course[-1][1]
-        warm_up = max(WARM_UP, self.least_warm_up / steps_a_run)
-        return self.peak * share_of_peak(share_done(self.course, epoch, step) % 1, warm_up)
-
-    def ends_run(self, epoch: int) -> bool:
-        """Whether a run is through after an epoch of this number."""
-        return self.course[epoch - 1][1] % 1 == 0
-
-
-class Judged(NamedTuple):
-    """What a network reaches on the validation photos.
+class ValidationScores(NamedTuple):
+    """How good a network is on the validation photos.
 
     Attributes:
         accuracy: as in `Epoch`.
-        loss: likewise.
-        calibrated_loss: likewise.
+        loss: as in `Epoch`.
+        calibrated_loss: as in `Epoch`.
         losses: (n,) float64, the calibrated loss of each photo.
     """
 
@@ -85,57 +35,60 @@ class Judged(NamedTuple):
     losses: npt.NDArray[np.float64]
 
 
-def judged(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Judged:
-    """What logits are worth.
+def score_logits(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
+) -> ValidationScores:
+    """Compute accuracy and losses from logits.
 
     Args:
         logits: (n, n_classes), of the validation photos.
         labels: (n,) integers in [0, n_classes).
 
     Returns:
-        The share of right answers, and the cross-entropy before and after calibration, in nats;
-        NaN where a logit is not finite.
+        The accuracy, and the cross-entropy before and after calibration, in nats; NaN if a logit is
+        not finite.
     """
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     if not np.isfinite(logits).all():
-        return Judged(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
-    losses = cross_entropies(logits.astype(np.float64) / temperature(logits, labels), labels)
-    return Judged(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
+        return ValidationScores(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
+    calibrated = logits.astype(np.float64) / fit_temperature(logits, labels)
+    losses = cross_entropies(calibrated, labels)
+    return ValidationScores(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class State:
-    """Where fine-tuning stands. Beside it there are only the network and its optimizer.
+class TrainingState:
+    """The progress of fine-tuning. The only other state is that of the network and its optimizer.
 
-    There is no random state: every draw is a function of (seed, epoch, index).
+    There is no random state: every random number is a function of (seed, epoch, index).
 
     Attributes:
-        schedule: how to go on.
-        history: epoch 0, the solved head, and each whole epoch.
-        best: the number of the epoch that was best on the validation photos: of the least
-            calibrated loss, which tells networks apart with fewer photos than the accuracy needs.
-        best_loss: its calibrated loss there.
-        best_weights: the network's weights then.
-        first_weights: of what trains, before the first step; empty if nothing between them and
-            the fine-tuned ones will be judged.
-        usual_share: which of those to keep unless another is better by more than chance.
-        share: how far it lies on the way from the solved head's network (0) to its epoch's (1).
-        soup: mean of what trains at the end of each run so far; empty before that, and if there is
-            one run only.
-        n_in_soup: how many runs these are.
-        step: steps of the running epoch that are done.
-        losses: of each of them.
+        plan: how to continue.
+        history: epoch 0, the linear probe, and each complete epoch.
+        best: number of the epoch with the lowest calibrated validation loss, which distinguishes
+            networks with fewer photos than the accuracy needs.
+        best_loss: its calibrated loss.
+        best_weights: the network's weights after it.
+        initial_weights: the trainable weights before the first step; empty if no weights are
+            interpolated in the end.
+        default_interpolation: the coefficient to keep unless another is significantly better.
+        interpolation: the coefficient of the best weights: 0 is the linear probe, 1 its epoch.
+        soup: mean of the trainable weights at the end of each run so far; empty before that, and
+            if there is only one run.
+        n_in_soup: number of these runs.
+        step: number of steps done in the current epoch.
+        losses: the loss of each of them.
         epoch_s: seconds that they took.
     """
 
-    schedule: Schedule
+    plan: TrainingPlan
     history: list[Epoch]
     best_loss: float
     best_weights: list[npt.NDArray[Any]]
-    first_weights: list[npt.NDArray[Any]]
-    usual_share: float = 0.0
+    initial_weights: list[npt.NDArray[Any]]
+    default_interpolation: float = 0.0
     best: int = 0
-    share: float = 1.0
+    interpolation: float = 1.0
     soup: list[npt.NDArray[Any]] = field(default_factory=list)
     n_in_soup: int = 0
     step: int = 0
@@ -144,119 +97,94 @@ class State:
 
     @property
     def epoch(self) -> int:
-        """The number of the running epoch, from 1 on."""
+        """Number of the current epoch, counted from 1."""
         return len(self.history)
 
-    def keep(self, model: Any, loss: float, *, epoch: int, share: float = 1.0) -> None:
-        """Keep the network's weights as the best, unless they are no numbers."""
+    def keep(self, model: Any, loss: float, *, epoch: int, interpolation: float = 1.0) -> None:
+        """Keep the network's weights as the best, unless they are not finite."""
         weights = model.get_weights()
         if all(np.isfinite(one).all() for one in weights):
-            self.best, self.share, self.best_weights = epoch, share, weights
+            self.best, self.interpolation, self.best_weights = epoch, interpolation, weights
             self.best_loss = loss
 
-    def close_epoch(self, epoch: Epoch, model: Any) -> None:
-        """Note an epoch that is done and judged, and the network if it is the best so far."""
-        if epoch.calibrated_loss < self.best_loss:  # never true of NaN
+    def end_epoch(self, epoch: Epoch, model: Any) -> None:
+        """Record a complete epoch, and keep its weights if it is the best."""
+        if epoch.calibrated_loss < self.best_loss:  # never true for NaN
             self.keep(model, epoch.calibrated_loss, epoch=epoch.number)
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
 
-    def close_run(self, model: Any) -> None:
-        """Stir what a run has ended with into the soup."""
+    def end_run(self, model: Any) -> None:
+        """Add the weights at the end of a run to the soup."""
         self.n_in_soup += 1
-        weights, share = arrays_of(model.trainable_variables), np.float32(1 / self.n_in_soup)
+        weights, weight = to_arrays(model.trainable_variables), np.float32(1 / self.n_in_soup)
         mean = self.soup or weights
-        self.soup = [a + share * (b - a) for a, b in zip(mean, weights, strict=True)]
+        self.soup = [a + weight * (b - a) for a, b in zip(mean, weights, strict=True)]
 
 
-def begun(
-    schedule: Schedule,
-    solved: Epoch,
-    weights: list[npt.NDArray[Any]],
-    *,
-    model: Any = None,
-    usual_share: float = 0.0,
-) -> State:
-    """The state before the first step.
+def pack(state: TrainingState, model: Any) -> tuple[dict[str, Any], Arrays]:
+    """The complete state as JSON values and arrays, for a checkpoint.
 
     Args:
-        schedule: how to go on.
-        solved: what the solved head reaches.
-        weights: the network's, with the solved head.
-        model: it, ready to train, if networks between it and the fine-tuned one will be judged.
-        usual_share: which of them to keep unless another is better by more than chance.
-    """
-    return State(
-        schedule=schedule,
-        history=[solved],
-        best_weights=weights,
-        best_loss=solved.calibrated_loss,
-        first_weights=[] if model is None else arrays_of(model.trainable_variables),
-        usual_share=usual_share,
-    )
-
-
-def pack(state: State, model: Any) -> tuple[dict[str, Any], Arrays]:
-    """Everything as JSON values and arrays.
-
-    Args:
-        state: where fine-tuning stands.
-        model: compiled; its optimizer has its variables.
+        state: the progress of fine-tuning.
+        model: compiled; its optimizer is built.
 
     Returns:
-        Two dictionaries for `unpack` and `restore`.
+        Two dictionaries for `unpack` and `restore_variables`.
     """
-    # without what `asdict` would copy
-    bare = replace(state, best_weights=[], first_weights=[], soup=[])
-    about = asdict(bare)
-    del about["best_weights"], about["first_weights"], about["soup"]
+    # `asdict` would copy these.
+    light = replace(state, best_weights=[], initial_weights=[], soup=[])
+    metadata = asdict(light)
+    del metadata["best_weights"], metadata["initial_weights"], metadata["soup"]
     groups = {
         "model": model.variables,
         "optimizer": model.optimizer.variables,
         "best": state.best_weights,
-        "first": state.first_weights,
+        "initial": state.initial_weights,
         "soup": state.soup,
     }
     arrays = {
-        f"{group}/{k}": _array(value) for group, of in groups.items() for k, value in enumerate(of)
+        f"{group}/{k}": _to_array(value)
+        for group, values in groups.items()
+        for k, value in enumerate(values)
     }
-    return about, arrays
+    return metadata, arrays
 
 
-def unpack(about: Mapping[str, Any], arrays: Arrays) -> State:
-    """The state that `pack` took apart."""
-    plain = dict(about)
-    schedule = plain.pop("schedule")
-    course = course_of(schedule["course"], schedule["n_runs"])
-    return State(
-        schedule=Schedule(**schedule | {"course": course or ()}),
-        history=[Epoch(**epoch) for epoch in plain.pop("history")],
+def unpack(metadata: Mapping[str, Any], arrays: Arrays) -> TrainingState:
+    """The state from what `pack` returned."""
+    values = dict(metadata)
+    plan = values.pop("plan")
+    schedule = parse_schedule(plan["schedule"], plan["n_runs"])
+    return TrainingState(
+        plan=TrainingPlan(**plan | {"schedule": schedule or ()}),
+        history=[Epoch(**epoch) for epoch in values.pop("history")],
         best_weights=_group(arrays, "best"),
-        first_weights=_group(arrays, "first"),
+        initial_weights=_group(arrays, "initial"),
         soup=_group(arrays, "soup"),
-        **plain,
+        **values,
     )
 
 
-def restore(model: Any, arrays: Arrays) -> None:
-    """Give a network and its optimizer the values that `pack` took of them.
+def restore_variables(model: Any, arrays: Arrays) -> None:
+    """Assign the packed values to the variables of a network and its optimizer.
 
     Args:
-        model: compiled, made in the same way, with the same layers set to train.
+        model: compiled, built in the same way, with the same layers trainable.
         arrays: from `pack`.
     """
     model.optimizer.build(model.trainable_variables)
-    assign(model.variables, _group(arrays, "model"))
-    assign(model.optimizer.variables, _group(arrays, "optimizer"))
+    assign_values(model.variables, _group(arrays, "model"))
+    assign_values(model.optimizer.variables, _group(arrays, "optimizer"))
 
 
-def arrays_of(variables: Iterable[Any]) -> list[npt.NDArray[Any]]:
+def to_arrays(variables: Iterable[Any]) -> list[npt.NDArray[Any]]:
     """The values of variables."""
-    return [_array(variable) for variable in variables]
+    return [_to_array(variable) for variable in variables]
 
 
-def assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
-    """Give variables their values."""
+def assign_values(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    """Assign values to variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -265,5 +193,5 @@ def _group(arrays: Arrays, name: str) -> list[npt.NDArray[Any]]:
     return [value for key, value in arrays.items() if key.partition("/")[0] == name]
 
 
-def _array(value: Any) -> npt.NDArray[Any]:
+def _to_array(value: Any) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else keras().ops.convert_to_numpy(value)

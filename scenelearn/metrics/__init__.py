@@ -1,31 +1,31 @@
-"""What a classifier reaches, and how sure that is: NumPy on predictions, no Keras."""
+"""Metrics with their confidence intervals: NumPy on predictions, no Keras."""
 
-from scenelearn.metrics._checks import reorder
-from scenelearn.metrics._compare import Comparison, compare
-from scenelearn.metrics._evaluation import ClassScore, Evaluation, ReliabilityBin
-from scenelearn.metrics._exact import fisher, holm, mcnemar
-from scenelearn.metrics._intervals import Interval, bootstrap, f1_interval, wilson
-from scenelearn.metrics._measure import evaluate
-from scenelearn.metrics._slices import Slice, slices
-from scenelearn.metrics._trust import TrustScore, trust_score
+from scenelearn.metrics._comparison import Comparison, compare
+from scenelearn.metrics._evaluation import (
+    ClassMetrics,
+    Confusion,
+    Evaluation,
+    ReliabilityBin,
+    evaluate,
+)
+from scenelearn.metrics._intervals import Interval, bootstrap, wilson
+from scenelearn.metrics._selective import SelectiveMetrics
+from scenelearn.metrics._significance import mcnemar
+from scenelearn.metrics._slices import Slice, find_slices
 
 __all__ = [
-    "ClassScore",
+    "ClassMetrics",
     "Comparison",
+    "Confusion",
     "Evaluation",
     "Interval",
     "ReliabilityBin",
+    "SelectiveMetrics",
     "Slice",
-    "TrustScore",
     "bootstrap",
     "compare",
     "evaluate",
-    "f1_interval",
-    "fisher",
-    "holm",
+    "find_slices",
     "mcnemar",
-    "reorder",
-    "slices",
-    "trust_score",
     "wilson",
 ]

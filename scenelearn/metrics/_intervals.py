@@ -1,8 +1,9 @@
-"""Intervals: how far to trust a number that was measured on n photos."""
+"""Confidence intervals for proportions, F1 and any statistic of counts."""
 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,21 +11,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_integer
+from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
 
-_Z95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+_Z95 = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Interval:
     """A measured proportion, or a difference of two, with its 95 % confidence interval.
 
+    An interval acts as its `value` in ``float()``, ``format()``, comparisons and hashing. So
+    intervals with the same value are equal, whatever their ends.
+
     Attributes:
-        value: what was measured, in [0, 1], a difference in [-1, 1]; NaN where nothing was
-            counted.
-        low: lower end of the interval, within the same bounds.
-        high: upper end of the interval, likewise.
-        n: how many cases it was measured on.
+        value: the estimate: a proportion in [0, 1], or a difference in [-1, 1]. NaN if n is 0.
+        low: the lower end of the interval.
+        high: the upper end of the interval.
+        n: the number of cases that it was measured on.
+
+    Example:
+        >>> accuracy = wilson(90, 100)
+        >>> accuracy
+        <Interval: 90.0 % (82.6 to 94.5), n=100>
+        >>> float(accuracy), f"{accuracy:.1%}", accuracy > 0.85, accuracy > wilson(7, 10)
+        (0.9, '90.0%', True, True)
     """
 
     value: float
@@ -32,34 +44,68 @@ class Interval:
     high: float
     n: int
 
+    __array_ufunc__ = None  # NumPy's scalars leave comparisons to this class
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __format__(self, spec: str) -> str:
+        """Format the value by `spec`; without one, the same as ``str``."""
+        return format(self.value, spec) if spec else str(self)
+
+    def __eq__(self, other: object) -> bool:
+        value = _value(other)
+        return NotImplemented if value is None else self.value == value
+
+    def __lt__(self, other: object) -> bool:
+        value = _value(other)
+        return NotImplemented if value is None else self.value < value
+
+    def __le__(self, other: object) -> bool:
+        value = _value(other)
+        return NotImplemented if value is None else self.value <= value
+
+    def __gt__(self, other: object) -> bool:
+        value = _value(other)
+        return NotImplemented if value is None else self.value > value
+
+    def __ge__(self, other: object) -> bool:
+        value = _value(other)
+        return NotImplemented if value is None else self.value >= value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
     def __str__(self) -> str:
         """As a percentage, e.g. ``90.0 % (87.9 to 91.8)``."""
         if self.n == 0:
             return "no photos"
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """The four numbers; NaN becomes None, which JSON can hold."""
-        value = None if math.isnan(self.value) else self.value
-        return {"value": value, "low": self.low, "high": self.high, "n": self.n}
+    def __repr__(self) -> str:
+        return f"<Interval: {self}, n={self.n}>"
+
+    def to_json(self) -> dict[str, Any]:
+        """The four numbers as plain values. A value of NaN becomes None."""
+        return dataclass_json(self)
 
 
-def wilson(n_right: int, n: int) -> Interval:
-    """Wilson's 95 % score interval for `n_right` successes in `n` trials.
+def wilson(n_successes: int, n: int) -> Interval:
+    """Wilson's 95 % score interval for a proportion.
 
-    It is the set of true proportions p that a two-sided score test at 5 % would not reject:
-    |p̂ − p| ≤ z √(p (1 − p) / n). Unlike p̂ ± z √(p̂ (1 − p̂) / n) it never leaves [0, 1] and
-    stays honest near 0 and 1 and for few photos.
+    The interval contains every proportion p that a two-sided score test at 5 % does not reject:
+    |p̂ − p| ≤ z √(p (1 − p) / n). Unlike p̂ ± z √(p̂ (1 − p̂) / n), it never leaves [0, 1] and keeps
+    its coverage near 0 and 1 and for small n.
 
     Args:
-        n_right: successes, 0 ≤ n_right ≤ n.
-        n: trials, at least 0. With 0 the interval is all of [0, 1] and the value NaN.
+        n_successes: the number of successes, in [0, n].
+        n: the number of trials, at least 0. For 0 the value is NaN and the interval [0, 1].
 
     Returns:
-        The proportion and its interval.
+        The proportion with its interval.
 
     Raises:
-        ArgumentError: if `n` is negative or `n_right` is not within [0, n].
+        ArgumentError: if `n` is negative or `n_successes` is not in [0, n].
 
     Example:
         >>> print(wilson(90, 100))
@@ -69,115 +115,128 @@ def wilson(n_right: int, n: int) -> Interval:
         E. B. Wilson (1927), Probable inference, the law of succession, and statistical
         inference. J. Am. Stat. Assoc. 22, 209-212.
     """
-    if not 0 <= n_right <= n:
+    if not 0 <= n_successes <= n:
         raise ArgumentError(
-            "`n_right` must be between 0 and `n`. "
-            f"Received: n_right={n_right}, n={n}. Count successes among the n trials."
+            "`n_successes` must be between 0 and `n`. "
+            f"Received: n_successes={n_successes}, n={n}. Count successes among n trials."
         )
     if n == 0:
         return Interval(value=math.nan, low=0.0, high=1.0, n=0)
-    share = n_right / n
+    p = n_successes / n
     shrink = 1 + _Z95**2 / n
-    center = (share + _Z95**2 / (2 * n)) / shrink
-    half = _Z95 / shrink * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n**2))
-    low = 0.0 if n_right == 0 else max(0.0, center - half)
-    high = 1.0 if n_right == n else min(1.0, center + half)
-    return Interval(value=float(share), low=float(low), high=float(high), n=int(n))
+    center = (p + _Z95**2 / (2 * n)) / shrink
+    half = _Z95 / shrink * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
+    low = 0.0 if n_successes == 0 else max(0.0, center - half)
+    high = 1.0 if n_successes == n else min(1.0, center + half)
+    return Interval(value=float(p), low=float(low), high=float(high), n=int(n))
 
 
-def f1_interval(n_hits: int, n_photos: int, n_predicted: int) -> Interval:
-    """A class's F1 with its 95 % interval.
+def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
+    """F1 score of one class with its 95 % interval.
 
-    Of the m photos that are of the class or were said to be, a share p is both; F1 = 2p/(1 + p)
-    rises with p, so that Wilson's interval for p in m trials becomes one for F1.
+    Let p be the fraction of true positives among the m photos that belong to the class or were
+    predicted as it. F1 = 2p/(1 + p) increases with p, so Wilson's interval for p in m trials
+    maps to an interval for F1.
 
     Args:
-        n_hits: photos of the class that were recognized.
+        n_correct: true positives.
         n_photos: photos of the class.
-        n_predicted: photos that were said to be of the class.
+        n_predicted: photos predicted as the class.
 
     Returns:
-        F1, the harmonic mean of precision and recall; 0 where the class has neither photos nor
-        predictions.
+        F1, the harmonic mean of precision and recall, with its interval. The value is 0 if the
+        class has neither photos nor predictions.
 
     Raises:
-        ArgumentError: if there are more hits than photos or predictions.
+        ArgumentError: if `n_correct` exceeds one of the other counts or is negative.
 
     Example:
         >>> print(f1_interval(80, 100, 90))
         84.2 % (77.9 to 89.0)
     """
-    if not 0 <= n_hits <= min(n_photos, n_predicted):
+    if not 0 <= n_correct <= min(n_photos, n_predicted):
         raise ArgumentError(
-            "`n_hits` must be at most `n_photos` and `n_predicted`. Received: "
-            f"n_hits={n_hits}, n_photos={n_photos}, n_predicted={n_predicted}. Count hits in both."
+            "`n_correct` must be at most `n_photos` and `n_predicted`. Received: n_correct="
+            f"{n_correct}, n_photos={n_photos}, n_predicted={n_predicted}. Count true positives."
         )
-    p = wilson(n_hits, n_photos + n_predicted - n_hits)
+    p = wilson(n_correct, n_photos + n_predicted - n_correct)
     if not p.n:
         return Interval(value=0.0, low=0.0, high=1.0, n=0)
-    value, low, high = (2 * share / (1 + share) for share in (p.value, p.low, p.high))
+    value, low, high = (2 * x / (1 + x) for x in (p.value, p.low, p.high))
     return Interval(value=value, low=low, high=high, n=p.n)
 
 
 def bootstrap(
     counts: npt.ArrayLike,
     statistic: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-    smooth: npt.ArrayLike,
+    pseudocounts: npt.ArrayLike,
     *,
-    n_draws: int = 4000,
+    n_resamples: int = 4000,
     seed: int = 0,
 ) -> Interval:
-    """A 95 % interval for any statistic of counts, by drawing each class's photos again.
+    """Stratified percentile bootstrap: a 95 % interval for any statistic of counts.
 
-    Row k of `counts` says how many photos of class k had each outcome. Each draw takes as many
-    photos of each class again, with replacement, so the classes keep their sizes; the interval
-    is from the 2.5th to the 97.5th percentile of the statistic. It depends on nothing but the
-    counts and the seed: not on the order of the photos.
+    Row k of `counts` holds how many photos of class k had each outcome. Each resample draws as
+    many photos per class as there are, with replacement, so class sizes stay fixed. The interval
+    spans the 2.5th to the 97.5th percentile of the statistic. The result depends only on the
+    counts and the seed, not on the order of the photos.
 
-    Before drawing, `smooth` is added to the counts, spread evenly over the classes with photos:
-    without it, a class whose every photo was right would be drawn as perfect for ever, and with
-    10 photos a class the intervals of an accuracy of 98 % hold the truth in 88 cases of 100.
+    Before resampling, `pseudocounts` are added, spread evenly over the classes with photos.
+    Without them, a class with no errors would have none in any resample: with 10 photos per
+    class, intervals for an accuracy of 98 % would cover the true value in only 88 % of cases.
 
     Args:
-        counts: (n_classes, n_outcomes) integers, at least 0.
-        statistic: of counts (..., n_classes, n_outcomes), for all draws at once.
-        smooth: (n_outcomes,) numbers, at least 0.
-        n_draws: how often to draw.
-        seed: of the draws.
+        counts: (n_classes, n_outcomes) non-negative integers.
+        statistic: maps counts of shape (..., n_classes, n_outcomes) to values of shape (...).
+        pseudocounts: (n_outcomes,) non-negative numbers.
+        n_resamples: the number of resamples.
+        seed: the random seed.
 
     Returns:
-        The statistic of the counts themselves with its interval; `n` is the number of photos.
+        The statistic of the original counts with its interval. `n` is the number of photos.
 
     Raises:
-        ArgumentError: if the counts are not such a table, or all 0.
+        ArgumentError: if `counts` is not such an array or all zero, or `n_resamples` or `seed` is
+            out of range.
 
     Example:
-        >>> right_and_wrong = [[45, 5], [48, 2]]
-        >>> share = lambda c: c[..., 0].sum(-1) / c.sum((-2, -1))
-        >>> print(bootstrap(right_and_wrong, share, [2, 2]))
+        >>> correct_and_wrong = [[45, 5], [48, 2]]
+        >>> accuracy = lambda c: c[..., 0].sum(-1) / c.sum((-2, -1))
+        >>> print(bootstrap(correct_and_wrong, accuracy, [2, 2]))
         93.0 % (86.0 to 96.0)
 
     References:
-        B. Efron, R. Tibshirani (1993), An introduction to the bootstrap. Chapman & Hall. Added
-        counts: A. Agresti, B. A. Coull (1998), Approximate is better than "exact" for interval
-        estimation of binomial proportions. Am. Stat. 52, 119-126.
+        B. Efron, R. Tibshirani (1993), An introduction to the bootstrap. Chapman & Hall.
+        Pseudocounts: A. Agresti, B. A. Coull (1998), Approximate is better than "exact" for
+        interval estimation of binomial proportions. Am. Stat. 52, 119-126.
     """
+    check_integer("n_resamples", n_resamples, low=1, advice="The default is 4000.")
+    check_integer("seed", seed, low=0, advice="The default is 0.")
     table = np.asarray(counts)
-    whole = table.ndim == 2 and np.issubdtype(table.dtype, np.integer)
-    if not whole or not table.size or table.min() < 0 or not table.sum():
+    is_integer = table.ndim == 2 and np.issubdtype(table.dtype, np.integer)
+    if not is_integer or not table.size or table.min() < 0 or not table.sum():
         raise ArgumentError(
-            "`counts` must be a table (n_classes, n_outcomes) of whole numbers ≥ 0, not all 0. "
-            f"Received: shape {table.shape}, dtype {table.dtype}. Count photos by class."
+            "`counts` must be (n_classes, n_outcomes) non-negative integers, not all 0. "
+            f"Received: shape {table.shape}, dtype {table.dtype}. Count photos by class and "
+            "outcome."
         )
     n = table.sum(axis=1)
-    seen = n > 0
-    smoothed = table + np.asarray(smooth, np.float64) / seen.sum()
+    has_photos = n > 0
+    smoothed = table + np.asarray(pseudocounts, np.float64) / has_photos.sum()
     random = np.random.default_rng(seed)
-    draws = np.zeros((n_draws, *table.shape), np.int64)
-    for k in np.flatnonzero(seen):
-        draws[:, k] = random.multinomial(n[k], smoothed[k] / smoothed[k].sum(), size=n_draws)
+    resamples = np.zeros((n_resamples, *table.shape), np.int64)
+    for k in np.flatnonzero(has_photos):
+        p = smoothed[k] / smoothed[k].sum()
+        resamples[:, k] = random.multinomial(n[k], p, size=n_resamples)
     value = float(statistic(table))
-    low, high = np.quantile(statistic(draws), (0.025, 0.975))
+    low, high = np.quantile(statistic(resamples), (0.025, 0.975))
     return Interval(
         value=value, low=min(float(low), value), high=max(float(high), value), n=int(n.sum())
     )
+
+
+def _value(other: object) -> Any:
+    """The number to compare with; None if it is not a number."""
+    if isinstance(other, Interval):
+        return other.value
+    return other if isinstance(other, numbers.Real) else None

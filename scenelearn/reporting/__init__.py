@@ -1,5 +1,5 @@
-"""One page: what a fit reached, where it fails and how to repeat it; or what an audit found."""
+"""Reports as self-contained web pages: of a fit, of an audit, or comparing several fits."""
 
-from scenelearn.reporting._page import report
+from scenelearn.reporting._report import report
 
 __all__ = ["report"]

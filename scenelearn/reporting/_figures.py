@@ -1,4 +1,4 @@
-"""The page's figures: SVG written by hand."""
+"""Figures of the pages, as SVG."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scenelearn.metrics import Interval
-from scenelearn.reporting._markup import count, percent, span, spoken, text
+from scenelearn.reporting._html import aria, count, escape, percent, percent_range
 
-_APART = 10  # percentage points: the ruler's two labels do not touch, on a phone neither
+_MIN_DISTANCE = 10  # percentage points between two labels that do not overlap, even on a phone
 
-# Curves and diagrams are drawn on this canvas, in px; on a phone it shrinks to about four fifths.
+# Size of the plots in px. On a phone they shrink to about four fifths.
 WIDTH, HEIGHT = 420, 268
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 46
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One curve: its name, its look ("a" or "b") and a value for each epoch, NaN for none."""
+    """A curve: its name, its style ("a" or "b") and one value per epoch, NaN for a gap."""
 
     name: str
-    look: str
+    style: str
     values: Sequence[float]
 
 
-def ruler(accuracy: Interval, chance: float) -> str:
-    """The accuracy with its interval on a scale from 0 to 100 %, and the chance level."""
+def accuracy_scale(accuracy: Interval, baseline: float) -> str:
+    """The accuracy with its interval and the baseline, on a scale from 0 to 100 %."""
     marks = "".join(
         f'<line class="grid" x1="{x}%" x2="{x}%" y1="44" y2="60"/>'
         f'<text x="{x}%" y="79" text-anchor="{_anchor(x)}">{x}\N{NO-BREAK SPACE}%</text>'
         for x in (0, 25, 50, 75, 100)
     )
-    at, guess = 100 * accuracy.value, 100 * chance
-    top = 22 if abs(at - guess) > _APART else 40  # not through the figure above the dot
+    at, at_baseline = 100 * accuracy.value, 100 * baseline
+    top = 22 if abs(at - at_baseline) > _MIN_DISTANCE else 40  # keep clear of the label
     label = (
-        f"On a scale from 0 to 100 %: accuracy {percent(accuracy.value)}, 95 % interval "
-        f"{span(accuracy.low, accuracy.high)}; chance level {percent(chance)}."
+        f"Accuracy {percent(accuracy.value)}, 95 % confidence interval "
+        f"{percent_range(accuracy.low, accuracy.high)}; baseline {percent(baseline)}."
     )
     return (
-        f'<svg class="ruler" role="img" aria-label="{spoken(label)}" width="100%" height="84">'
+        f'<svg class="ruler" role="img" aria-label="{aria(label)}" width="100%" height="84">'
         f'{marks}<rect class="track" x="0" y="49" width="100%" height="6" rx="3"/>'
-        f'<line class="tick" x1="{guess:.2f}%" x2="{guess:.2f}%" y1="{top}" y2="60"/>'
-        f'<text x="{guess:.2f}%" y="14" text-anchor="{_anchor(guess)}">chance {percent(chance)}'
-        "</text>"
+        f'<line class="tick" x1="{at_baseline:.2f}%" x2="{at_baseline:.2f}%" y1="{top}" y2="60"/>'
+        f'<text x="{at_baseline:.2f}%" y="14" text-anchor="{_anchor(at_baseline)}">'
+        f"baseline {percent(baseline)}</text>"
         f'<rect class="band" x="{100 * accuracy.low:.2f}%" y="43" height="18" rx="4" '
         f'width="{100 * (accuracy.high - accuracy.low):.2f}%"/>'
         f'<circle class="dot" cx="{at:.2f}%" cy="52" r="6"/>'
@@ -53,7 +53,7 @@ def ruler(accuracy: Interval, chance: float) -> str:
 
 
 def interval_bar(interval: Interval) -> str:
-    """A small bar from 0 to 100 % with the interval and its value; the numbers stand beside it."""
+    """A small bar from 0 to 100 % with an interval and its value."""
     if not interval.n:
         return ""
     low, high, at = (100 * x for x in (interval.low, interval.high, interval.value))
@@ -66,9 +66,9 @@ def interval_bar(interval: Interval) -> str:
     )
 
 
-def difference_bar(interval: Interval, reach: float) -> str:
-    """A small bar from -reach to +reach, its middle marked; the numbers stand beside it."""
-    low, high, at = (50 + 50 * x / reach for x in (interval.low, interval.high, interval.value))
+def difference_bar(interval: Interval, limit: float) -> str:
+    """A small bar from -limit to +limit with an interval and its value; zero is marked."""
+    low, high, at = (50 + 50 * x / limit for x in (interval.low, interval.high, interval.value))
     return (
         '<svg class="bar" aria-hidden="true" width="120" height="14" viewBox="-4 0 108 14" '
         'preserveAspectRatio="none"><rect class="track" x="0" y="5.5" width="100" height="3" '
@@ -78,9 +78,9 @@ def difference_bar(interval: Interval, reach: float) -> str:
     )
 
 
-def share_bar(share: float) -> str:
-    """A small bar for a share of the whole; the number stands beside it."""
-    width = 100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+def fraction_bar(fraction: float) -> str:
+    """A small bar for a fraction."""
+    width = 100 * min(max(fraction, 0.0), 1.0) if math.isfinite(fraction) else 0.0
     return (
         '<svg class="bar" aria-hidden="true" width="120" height="10">'
         '<rect class="track" width="100%" height="10" rx="3"/>'
@@ -91,14 +91,14 @@ def share_bar(share: float) -> str:
 def curves(
     title: str, lines: Sequence[Line], show: Callable[[float], str], *, from_zero: bool, step: float
 ) -> str:
-    """Curves over the epochs 0, 1, 2, …; values that are not numbers leave a gap.
+    """Plot curves over the epochs 0, 1, 2, …; values that are not finite leave a gap.
 
     Args:
         title: what the figure shows.
-        lines: at least one, each with one value an epoch.
-        show: writes a value, for the axis and the description.
-        from_zero: whether the axis begins at zero.
-        step: the finest spacing of the axis' ticks.
+        lines: at least one, each with one value per epoch.
+        show: formats a value, for the axis and the description.
+        from_zero: whether the axis starts at zero.
+        step: the minimum distance between ticks.
     """
     finite = [value for line in lines for value in line.values if math.isfinite(value)]
     marks = ticks(0.0 if from_zero else min(finite), max(finite), step)
@@ -111,7 +111,7 @@ def curves(
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
-    parts = [f'<text class="strong" x="14" y="25">{text(title)}</text>']
+    parts = [f'<text class="strong" x="14" y="25">{escape(title)}</text>']
     for tick in marks:
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" '
@@ -130,16 +130,16 @@ def curves(
         if len(lines) > 1:
             parts.append(_legend(line, 14 + 118 * place))
         parts.append(_path(line, x, y, marks=n_epochs <= 40))
-    told = "; ".join(f"{line.name}: {_in_words(line.values, show)}" for line in lines)
+    description = "; ".join(f"{line.name}: {_describe(line.values, show)}" for line in lines)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{spoken(f"{title} by epoch. {told}.")}">{"".join(parts)}</svg>'
+        f'aria-label="{aria(f"{title} by epoch. {description}.")}">{"".join(parts)}</svg>'
     )
 
 
-def ticks(low: float, high: float, finest: float) -> list[float]:
-    """Three to seven round numbers that enclose both ends, `finest` or more apart."""
-    rough = max((high - low) / 4, finest)
+def ticks(low: float, high: float, min_step: float) -> list[float]:
+    """Three to seven round numbers that enclose both ends, at least `min_step` apart."""
+    rough = max((high - low) / 4, min_step)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -154,38 +154,38 @@ def _anchor(at: float) -> str:
 
 def _legend(line: Line, x: int) -> str:
     return (
-        f'<path class="line {line.look}" d="M{x} 42h26"/>'
-        f'<text x="{x + 33}" y="46">{text(line.name)}</text>'
+        f'<path class="line {line.style}" d="M{x} 42h26"/>'
+        f'<text x="{x + 33}" y="46">{escape(line.name)}</text>'
     )
 
 
 def _path(
     line: Line, x: Callable[[float], float], y: Callable[[float], float], *, marks: bool
 ) -> str:
-    steps, dots, drawing = [], [], False
+    steps, dots, connected = [], [], False
     for epoch, value in enumerate(line.values):
         if not math.isfinite(value):
-            drawing = False
+            connected = False
             continue
         place = f"{x(epoch):.1f} {y(value):.1f}"
-        steps.append(f"{'L' if drawing else 'M'}{place}")
-        drawing = True
+        steps.append(f"{'L' if connected else 'M'}{place}")
+        connected = True
         if marks:
             dots.append(
-                f'<circle class="mark {line.look}" cx="{x(epoch):.1f}" cy="{y(value):.1f}" '
+                f'<circle class="mark {line.style}" cx="{x(epoch):.1f}" cy="{y(value):.1f}" '
                 f'r="3.2"/>'
             )
-    return f'<path class="line {line.look}" d="{" ".join(steps)}"/>{"".join(dots)}'
+    return f'<path class="line {line.style}" d="{" ".join(steps)}"/>{"".join(dots)}'
 
 
-def _in_words(values: Sequence[float], show: Callable[[float], str]) -> str:
-    known = [(value, epoch) for epoch, value in enumerate(values) if math.isfinite(value)]
-    if not known:
+def _describe(values: Sequence[float], show: Callable[[float], str]) -> str:
+    finite = [(value, epoch) for epoch, value in enumerate(values) if math.isfinite(value)]
+    if not finite:
         return "no values"
-    (first, start), (last, end) = known[0], known[-1]
-    (low, low_at), (high, high_at) = min(known), max(known)
+    (first, start), (last, end) = finite[0], finite[-1]
+    (low, low_at), (high, high_at) = min(finite), max(finite)
     return (
         f"{show(first)} at epoch {start}, {show(last)} at epoch {end}, lowest {show(low)} at "
         f"epoch {low_at}, highest {show(high)} at epoch {high_at}, over "
-        f"{count(len(known), 'epoch')}"
+        f"{count(len(finite), 'epoch')}"
     )

@@ -1,4 +1,4 @@
-"""What the fit reached, part by part: the training, the classes, the groups."""
+"""Training curves, per-class metrics and slices."""
 
 from __future__ import annotations
 
@@ -6,51 +6,56 @@ import math
 from typing import TYPE_CHECKING
 
 from scenelearn.reporting import _figures as figures
-from scenelearn.reporting import _sentences as sentences
-from scenelearn.reporting._markup import (
+from scenelearn.reporting import _statements as statements
+from scenelearn.reporting._html import (
     NONE,
     duration,
+    escape,
     figure,
     name,
     number,
     percent,
+    percent_range,
     section,
-    span,
     table,
-    text,
 )
 
 if TYPE_CHECKING:
     from scenelearn.finetune import Epoch, FitResult
 
-_MOST_GROUPS = 40  # on the page; all are in result.json
+_MAX_SLICES = 40  # on the page; all are in result.json
 
 
 def training(fit: FitResult) -> str:
-    """Validation accuracy and losses by epoch; without fine-tuning, a sentence instead."""
+    """Validation accuracy and losses by epoch; a sentence if nothing was fine-tuned."""
     history = fit.history
     if len(history) < 2:
-        why = "".join(f": {text(p.note)}" for p in fit.phases if p.name == "fine-tuning" and p.note)
-        reached = "".join(
-            f" The solved head reached {percent(epoch.validation_accuracy)} of the validation "
-            f"photos, with a loss of {number(epoch.validation_loss)}."
+        reason = "".join(
+            f": {escape(phase.note)}"
+            for phase in fit.phases
+            if phase.name == "fine-tuning" and phase.note
+        )
+        linear_probe = "".join(
+            f" The linear probe has a validation accuracy of {percent(epoch.validation_accuracy)} "
+            f"and a validation loss of {number(epoch.validation_loss)}."
             for epoch in history
         )
-        return section("training", "Training", f"<p>No fine-tuning ran{why}.{reached}</p>")
+        body = f"<p>No fine-tuning{reason}.{linear_probe}</p>"
+        return section("training", "Training", body)
     accuracy = [
         figures.Line(
-            name="validation", look="a", values=[epoch.validation_accuracy for epoch in history]
+            name="validation", style="a", values=[epoch.validation_accuracy for epoch in history]
         )
     ]
     losses = [
         figures.Line(
-            name="validation", look="a", values=[epoch.validation_loss for epoch in history]
+            name="validation", style="a", values=[epoch.validation_loss for epoch in history]
         ),
-        figures.Line(name="training", look="b", values=[epoch.train_loss for epoch in history]),
+        figures.Line(name="training", style="b", values=[epoch.train_loss for epoch in history]),
     ]
-    drawn = []
+    plots = []
     if _any_finite(accuracy):
-        drawn.append(
+        plots.append(
             figures.curves(
                 "Validation accuracy",
                 accuracy,
@@ -60,15 +65,16 @@ def training(fit: FitResult) -> str:
             )
         )
     if _any_finite(losses):
-        drawn.append(
+        plots.append(
             figures.curves("Loss, in nats", losses, lambda v: f"{v:.3g}", from_zero=True, step=0.01)
         )
     caption = (
-        "Epoch 0 is the solved head before any fine-tuning. The training loss is measured on "
-        "augmented photos while the network still changes, so it may lie above the validation loss."
+        "Epoch 0 is the linear probe, before fine-tuning. The training loss is averaged over an "
+        "epoch of augmented photos while the weights still change, so it may exceed the validation "
+        "loss."
     )
     numbers = table(
-        "Every epoch",
+        "Epochs",
         (
             "epoch",
             "training loss",
@@ -81,10 +87,11 @@ def training(fit: FitResult) -> str:
         "lnnnnn",
     )
     body = (
-        f"<p>Of the solved head, the fine-tuned network and those between, what was kept: "
-        f"<strong>{text(sentences.kept(fit))}</strong>.</p>"
-        + figure(f'<div class="pair">{"".join(drawn)}</div>', caption)
-        + f"<details><summary>The numbers of every epoch</summary>{numbers}</details>"
+        f"<p>Selected on validation photos: <strong>{escape(statements.kept(fit))}</strong>. The "
+        "candidates are the linear probe, the fine-tuned network and interpolations between "
+        "them.</p>"
+        + figure(f'<div class="pair">{"".join(plots)}</div>', caption)
+        + f"<details><summary>Data of the figure</summary>{numbers}</details>"
     )
     return section("training", "Training", body)
 
@@ -104,52 +111,53 @@ def _epoch_row(epoch: Epoch) -> tuple[str, ...]:
     )
 
 
-def classes(fit: FitResult) -> str:
-    """One row a class: photos, recall with its interval, precision, F1."""
+def per_class_metrics(fit: FitResult) -> str:
+    """One row per class: photos, recall with its interval, precision, F1."""
     rows = [
         (
-            name(score.name),
-            f"{score.n_photos:,}",
-            percent(score.recall.value) + figures.interval_bar(score.recall),
-            span(score.recall.low, score.recall.high) if score.n_photos else NONE,
-            percent(score.precision.value),
-            number(score.f1.value),
+            name(metrics.label),
+            f"{metrics.n_photos:,}",
+            percent(metrics.recall.value) + figures.interval_bar(metrics.recall),
+            percent_range(metrics.recall.low, metrics.recall.high) if metrics.n_photos else NONE,
+            percent(metrics.precision.value),
+            number(metrics.f1.value),
         )
-        for score in fit.evaluation.per_class
+        for metrics in fit.evaluation.per_class
     ]
     columns = ("class", "test photos", "recall", "95 % interval", "precision", "F1")
     intro = (
-        "<p>Recall: of the photos of this class, the share that was recognized. Precision: of the "
-        "photos said to be this class, the share that is. The bars run from 0 to "
+        "<p>Recall: the fraction of a class's photos that are predicted correctly. Precision: the "
+        "fraction of photos predicted as a class that belong to it. Bars run from 0 to "
         "100\N{NO-BREAK SPACE}%.</p>"
     )
-    return section("classes", "Class by class", intro + table("Classes", columns, rows, "lnnnnn"))
+    body = intro + table("Per-class metrics", columns, rows, "lnnnnn")
+    return section("per-class-metrics", "Per-class metrics", body)
 
 
-def groups(fit: FitResult) -> str:
-    """One row a group of photos that was looked at, the worst first."""
-    judged = fit.evaluation
-    title, told = "Groups of photos", sentences.groups(judged)
-    if not judged.slices:
-        return section("groups", title, f"<p>{told}</p>")
+def slices(fit: FitResult) -> str:
+    """One row per slice, the worst first."""
+    evaluation = fit.evaluation
+    summary = statements.slices_summary(evaluation)
+    if not evaluation.slices:
+        return section("slices", "Slices", f"<p>{summary}</p>")
     rows = [
         (
-            f"{name(one.column)} {name(one.group)}"
-            + ('<span class="rare">significantly worse</span>' if one.is_worse else ""),
-            f"{one.accuracy.n:,}",
-            percent(one.accuracy.value) + figures.interval_bar(one.accuracy),
-            span(one.accuracy.low, one.accuracy.high),
-            percent(one.rest.value),
-            f"{one.corrected:.2g}",
+            f"{name(slice_.column)} {name(slice_.group)}"
+            + ('<span class="rare">significantly worse</span>' if slice_.is_worse else ""),
+            f"{slice_.accuracy.n:,}",
+            percent(slice_.accuracy.value) + figures.interval_bar(slice_.accuracy),
+            percent_range(slice_.accuracy.low, slice_.accuracy.high),
+            percent(slice_.rest_accuracy.value),
+            f"{slice_.adjusted_p_value:.2g}",
         )
-        for one in judged.slices[:_MOST_GROUPS]
+        for slice_ in evaluation.slices[:_MAX_SLICES]
     ]
-    rest = len(judged.slices) - len(rows)
+    rest = len(evaluation.slices) - len(rows)
     more = f" The other {rest:,} are in <code>result.json</code>." if rest else ""
     intro = (
-        f"<p>{told} The p-value is the chance that so low an accuracy comes by chance alone "
-        "(Fisher's exact test), corrected for the number of groups looked at (Holm); below 0.05 "
-        f"it counts as worse.{more}</p>"
+        f"<p>{summary} The p-value is the probability of an accuracy this low by chance (Fisher's "
+        "exact test), adjusted for the number of slices (Holm). Below 0.05, a slice counts as "
+        f"significantly worse.{more}</p>"
     )
-    columns = ("group", "test photos", "right", "95 % interval", "the rest", "p-value")
-    return section("groups", title, intro + table("Every group", columns, rows, "lnnnnn"))
+    columns = ("slice", "test photos", "accuracy", "95 % interval", "rest", "p-value")
+    return section("slices", "Slices", intro + table("Slices", columns, rows, "lnnnnn"))

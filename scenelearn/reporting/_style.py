@@ -1,20 +1,20 @@
-"""The page's stylesheet: two palettes, then the rules that use them."""
+"""The stylesheet of the pages: a light and a dark palette, and the rules."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Ink, muted, right and wrong reach a contrast of 4.5 : 1 on paper and on card (WCAG AA), and ink
-# does so on the strongest tint; tests/test_reporting.py measures it.
+# Ink, muted, correct and wrong have a contrast of at least 4.5 : 1 on paper and on card (WCAG AA),
+# and ink has it on the strongest tint. tests/test_reporting.py checks this.
 LIGHT: Final = {
     "paper": "#fbfbf9",
     "card": "#ffffff",
     "ink": "#171a1f",
     "muted": "#5a616b",
     "rule": "#dfe1e3",
-    "right": "#1d5fb4",
+    "correct": "#1d5fb4",
     "wrong": "#b3470d",
-    "right-rgb": "45 116 205",
+    "correct-rgb": "45 116 205",
     "wrong-rgb": "226 111 38",
 }
 DARK: Final = {
@@ -23,9 +23,9 @@ DARK: Final = {
     "ink": "#e8eaed",
     "muted": "#a0a8b3",
     "rule": "#2b313a",
-    "right": "#86b6f5",
+    "correct": "#86b6f5",
     "wrong": "#f5a06b",
-    "right-rgb": "74 137 224",
+    "correct-rgb": "74 137 224",
     "wrong-rgb": "214 104 44",
 }
 N_TINTS: Final = 10
@@ -40,7 +40,7 @@ def _tints() -> str:
     return "".join(
         f".{kind}{step}{{background:"
         f"rgb(var(--{kind}-rgb) / {STRONGEST_TINT * step / N_TINTS:.3f})}}"
-        for kind in ("right", "wrong")
+        for kind in ("correct", "wrong")
         for step in range(1, N_TINTS + 1)
     )
 
@@ -60,8 +60,8 @@ h3{font-size:1rem;margin:1.5rem 0 .5rem;letter-spacing:0}
 p{margin:0 0 .9rem;max-width:42rem}
 section{border-top:1px solid var(--rule);margin-top:clamp(2.25rem,5vw,3.5rem);
  padding-top:clamp(1.25rem,3vw,1.9rem);scroll-margin-top:1rem}
-a{color:var(--right);text-underline-offset:.2em}
-:focus-visible{outline:2px solid var(--right);outline-offset:3px}
+a{color:var(--correct);text-underline-offset:.2em}
+:focus-visible{outline:2px solid var(--correct);outline-offset:3px}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;
  font-size:.86em}
 pre code{font-size:1em}
@@ -70,13 +70,13 @@ pre{margin:0;padding:1rem 1.1rem;line-height:1.6;overflow-wrap:normal}
 .eyebrow{margin:0 0 .3rem;font-size:.85rem}
 .lead{font-size:clamp(1.45rem,4.2vw,2.3rem);line-height:1.25;font-weight:600;
  letter-spacing:-.02em;max-width:none;margin:1.1rem 0 1.4rem;text-wrap:balance}
-.lead strong{color:var(--right);font-weight:700}
+.lead strong{color:var(--correct);font-weight:700}
 .blocks{display:grid;gap:1.6rem 2.5rem;margin:1.9rem 0 0;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
 .blocks h2{font-size:1rem;margin:0 0 .35rem}
 .blocks ul{margin:0;padding-left:1.15rem}
 .blocks li{margin:0 0 .35rem}
-.next{border-left:3px solid var(--right);padding:.1rem 0 .1rem 1rem;grid-column:1/-1}
+.next{border-left:3px solid var(--correct);padding:.1rem 0 .1rem 1rem;grid-column:1/-1}
 dl{margin:0;display:grid;gap:1.1rem 1.5rem;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,9.5rem),1fr))}
 dt{color:var(--muted);font-size:.85rem;line-height:1.35}
@@ -97,17 +97,17 @@ svg .strong{fill:var(--ink);font-weight:600}
  border-radius:8px}
 .grid{stroke:var(--rule);stroke-width:1}
 .track{fill:var(--rule)}
-.band{fill:var(--right);fill-opacity:.38}
-.dot{fill:var(--right)}
+.band{fill:var(--correct);fill-opacity:.38}
+.dot{fill:var(--correct)}
 .tick{stroke:var(--muted);stroke-width:2}
 .line{fill:none;stroke-width:2.25;stroke-linejoin:round;stroke-linecap:round}
-.a.line,.a.mark{stroke:var(--right)}
+.a.line,.a.mark{stroke:var(--correct)}
 .b.line,.b.mark{stroke:var(--wrong)}
 .b.line{stroke-dasharray:5 4.5}
-.a.mark{fill:var(--right)}
+.a.mark{fill:var(--correct)}
 .b.mark{fill:var(--card);stroke-width:1.75}
 .ideal{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:4 4}
-.whisker{stroke:var(--right);stroke-width:5;stroke-opacity:.38}
+.whisker{stroke:var(--correct);stroke-width:5;stroke-opacity:.38}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:8px;
  max-width:100%}
 .scroll.tall{max-height:26rem;overflow-y:auto}
@@ -139,7 +139,7 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
 .many a{margin:-.25rem -.3rem;padding:.25rem .3rem}
 .heat a{display:block;margin:-.4rem -.55rem;padding:.4rem .55rem;border-radius:4px;color:inherit;
  text-decoration-color:var(--muted)}
-.heat a:hover{outline:2px solid var(--right);outline-offset:-2px}
+.heat a:hover{outline:2px solid var(--correct);outline-offset:-2px}
 .cell{display:none;border-top:0;margin-top:1.2rem;padding:1rem 1.2rem 1.2rem;
  background:var(--card);border:1px solid var(--rule);border-radius:8px}
 .cell:target{display:block}
@@ -167,7 +167,7 @@ th.l,td.l{min-width:9rem;max-width:26rem;overflow-wrap:anywhere}
  border:1px solid var(--muted);border-radius:5px;padding:.25rem .6rem}
 [hidden]{display:none}
 details{margin-top:1rem}
-summary{cursor:pointer;color:var(--right);font-size:.92rem;width:fit-content}
+summary{cursor:pointer;color:var(--correct);font-size:.92rem;width:fit-content}
 details[open] summary{margin-bottom:.7rem}
 footer p{border-top:1px solid var(--rule);margin:3.5rem 0 2.5rem;padding-top:1.1rem;
  max-width:none;font-size:.85rem}

@@ -1,5 +1,5 @@
-"""Sample scenes: six drawn classes that stand in for photos wherever none are at hand."""
+"""Sample scenes: six classes of rendered scenes to try things without photos."""
 
-from scenelearn.samples._write import CLASS_NAMES, sample_scenes
+from scenelearn.samples._scenes import CLASS_NAMES, sample_scenes
 
 __all__ = ["CLASS_NAMES", "sample_scenes"]

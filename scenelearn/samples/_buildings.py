@@ -11,17 +11,17 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
     from_image,
+    jitter,
     mix,
     noise,
+    random_color,
     to_image,
-    vary,
 )
 from scenelearn.samples._clutter import add_clutter, draw_person, draw_side_car, draw_wires
 from scenelearn.samples._facade import draw_facade, place_facade
-from scenelearn.samples._mood import Mood, draw_mood, paint_sky
+from scenelearn.samples._mood import Mood, paint_sky, sample_mood
 from scenelearn.samples._mountain import paint_lake
 from scenelearn.samples._trees import draw_tree
 
@@ -36,8 +36,8 @@ _GROUNDS = [(0.4, 0.4, 0.41), (0.55, 0.52, 0.47), (0.3, 0.38, 0.18), (0.5, 0.46,
 
 
 def paint_buildings(rng: Rng) -> tuple[Array, Mood]:
-    """Paints a scene of buildings and returns it with its mood."""
-    mood = draw_mood(rng, night=0.12)
+    """Paint a scene of buildings and return it with its mood."""
+    mood = sample_mood(rng, night=0.12)
     kind = rng.random()
     if kind < 0.3:
         canvas = _paint_corner(rng, mood)
@@ -52,13 +52,13 @@ def paint_buildings(rng: Rng) -> tuple[Array, Mood]:
     if rng.random() < 0.2:
         layer = Layer()
         draw_wires(rng, layer, mood)
-        canvas = layer.onto(canvas)
+        canvas = layer.composite(canvas)
     return add_clutter(rng, canvas, mood, 0.3, rng.uniform(0.9, 1.02)), mood
 
 
 def _paint_ground(rng: Rng, mood: Mood, canvas: Array, level: float) -> Array:
     white = mood.season == "winter" and mood.weather == "snow"
-    earth = color(0.85, 0.87, 0.9) if white else any_color(rng, _GROUNDS, 0.05)
+    earth = color(0.85, 0.87, 0.9) if white else random_color(rng, _GROUNDS, 0.05)
     grain = 1 + 0.07 * noise(rng, 0.8, 3.0)
     fall = 0.9 + 0.4 * (V - level)
     shown = mood.lit(earth, 0.4) * (grain * fall)
@@ -66,7 +66,7 @@ def _paint_ground(rng: Rng, mood: Mood, canvas: Array, level: float) -> Array:
 
 
 def _paint_corner(rng: Rng, mood: Mood) -> Array:
-    """Paints one or two buildings in two-point perspective, seen at their corner."""
+    """Paint one or two buildings in two-point perspective, seen at their corner."""
     eye = float(rng.uniform(0.55, 0.95))
     canvas = _paint_ground(rng, mood, paint_sky(rng, mood, eye), eye)
     n_buildings = int(rng.integers(1, 4))
@@ -97,7 +97,7 @@ def _paint_corner(rng: Rng, mood: Mood) -> Array:
 
 
 def _paint_towers(rng: Rng, mood: Mood) -> Array:
-    """Paints towers from below: their edges converge overhead."""
+    """Paint towers from below: their edges converge overhead."""
     canvas = paint_sky(rng, mood, 1.2)
     away_x, away_y = float(rng.uniform(0.2, 0.8)), float(rng.uniform(-1.6, -0.4))
     for _ in range(int(rng.integers(1, 5))):
@@ -124,7 +124,7 @@ def _paint_towers(rng: Rng, mood: Mood) -> Array:
 
 
 def _paint_skyline(rng: Rng, mood: Mood) -> Array:
-    """Paints a city from afar, now and then behind water."""
+    """Paint a city from afar, sometimes behind water."""
     base = float(rng.uniform(0.6, 0.95))
     canvas = paint_sky(rng, mood, base)
     n_rows = int(rng.integers(2, 5))
@@ -147,7 +147,7 @@ def _paint_skyline(rng: Rng, mood: Mood) -> Array:
                     [(middle - 0.008, top), (middle, top - 0.12), (middle + 0.008, top)],
                     mood.lit(color(0.4, 0.4, 0.42), 0.3),
                 )
-                canvas = mast.onto(canvas)
+                canvas = mast.composite(canvas)
             x += width * rng.uniform(0.8, 1.5)
         base += rng.uniform(0.0, 0.05)
     if rng.random() < 0.4:
@@ -157,26 +157,26 @@ def _paint_skyline(rng: Rng, mood: Mood) -> Array:
 
 
 def _paint_houses(rng: Rng, mood: Mood) -> Array:
-    """Paints one to four houses with pitched roofs, and their gardens."""
+    """Paint one to four houses with pitched roofs, and their gardens."""
     level = float(rng.uniform(0.62, 0.9))
     canvas = _paint_ground(rng, mood, paint_sky(rng, mood, level), level - 0.05)
     n_houses = int(rng.integers(1, 4))
     back = Layer()
     for _ in range(int(rng.integers(0, 6))):
         draw_tree(rng, back, mood, rng.uniform(0, 1), level, rng.uniform(0.2, 0.6))
-    canvas = back.onto(canvas)
+    canvas = back.composite(canvas)
     for number in range(n_houses):
         width = float(rng.uniform(0.3, 0.75)) / (0.6 + 0.4 * n_houses)
         x = float((number + rng.uniform(0.2, 0.8)) / n_houses - width / 2)
-        storeys = int(rng.integers(1, 5))
-        height = storeys * float(rng.uniform(0.09, 0.14))
+        stories = int(rng.integers(1, 5))
+        height = stories * float(rng.uniform(0.09, 0.14))
         foot = level + float(rng.uniform(-0.03, 0.05))
         top, skew = foot - height, float(rng.normal(0, 0.04))
         facade = draw_facade(
-            rng, mood, max(2, int(width * 10)), storeys, light=rng.uniform(0.2, 0.65)
+            rng, mood, max(2, int(width * 10)), stories, light=rng.uniform(0.2, 0.65)
         )
         corners = [(x, top), (x + width, top + skew), (x + width, foot - skew * 0.3), (x, foot)]
-        roof = mood.lit(any_color(rng, _ROOFS, 0.05), rng.uniform(0.2, 0.6))
+        roof = mood.lit(random_color(rng, _ROOFS, 0.05), rng.uniform(0.2, 0.6))
         canvas = place_facade(canvas, facade, corners, 1.0)
         layer = Layer()
         eaves, peak = width * 0.06, top - width * float(rng.uniform(0.2, 0.5))
@@ -204,12 +204,12 @@ def _paint_houses(rng: Rng, mood: Mood) -> Array:
                 )
         chimney = x + width * rng.uniform(0.2, 0.8)
         layer.box(chimney, peak - 0.04, chimney + 0.03, peak + 0.06, roof * 0.7)
-        canvas = layer.onto(canvas)
+        canvas = layer.composite(canvas)
     return _paint_front(rng, mood, canvas, level)
 
 
 def _paint_close_up(rng: Rng, mood: Mood) -> Array:
-    """Paints a facade that fills the picture, straight or askew."""
+    """Paint a facade that fills the picture, straight or askew."""
     canvas = np.broadcast_to(mood.horizon, (3, SIDE, SIDE)).astype(np.float32)
     columns, rows = int(rng.integers(3, 14)), int(rng.integers(3, 12))
     facade = draw_facade(rng, mood, columns, rows, light=rng.uniform(0.1, 0.7))
@@ -226,7 +226,7 @@ def _paint_close_up(rng: Rng, mood: Mood) -> Array:
 
 
 def _paint_front(rng: Rng, mood: Mood, canvas: Array, level: float) -> Array:
-    """Puts trees, people and parked cars before the buildings."""
+    """Place trees, people and parked cars in front of the buildings."""
     layer = Layer()
     if rng.random() < 0.45:
         for _ in range(int(rng.integers(1, 5))):
@@ -240,7 +240,7 @@ def _paint_front(rng: Rng, mood: Mood, canvas: Array, level: float) -> Array:
         for _ in range(int(rng.integers(1, 7))):
             draw_person(rng, layer, mood, rng.uniform(0, 1), level + 0.07, rng.uniform(0.05, 0.12))
     if rng.random() < 0.15:
-        gray = mood.lit(vary(rng, color(0.4, 0.4, 0.4), 0.1), 0.3)
+        gray = mood.lit(jitter(rng, color(0.4, 0.4, 0.4), 0.1), 0.3)
         for x in rng.uniform(0, 1, 2):
             layer.box(x - 0.006, level - 0.4, x + 0.006, level + 0.08, gray)
-    return layer.onto(canvas)
+    return layer.composite(canvas)

@@ -1,4 +1,4 @@
-"""Camera: what lies between a finished canvas and a photo: rain, tilt, exposure, noise."""
+"""Camera: precipitation, framing, exposure and noise turn a canvas into a photo."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LUMA = color(0.299, 0.587, 0.114)
 
 
 def take_photo(rng: Rng, canvas: Array, mood: Mood) -> Image.Image:
-    """Photographs a canvas.
+    """Photograph a canvas.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         canvas: Painted scene of shape (3, SIDE, SIDE).
         mood: Its mood, which brings rain, snow and fog.
 
@@ -62,7 +62,7 @@ def _weather(rng: Rng, canvas: Array, mood: Mood) -> Array:
             else:
                 radius = 0.002 + 0.006 * size**3
                 front.ellipse(x, y, radius, radius, color(0.97, 0.97, 1), 0.85)
-        canvas = front.onto(canvas, 0.4)
+        canvas = front.composite(canvas, 0.4)
     if mood.weather == "fog" and rng.random() < 0.6:
         veil = np.clip(0.4 + 0.3 * noise(rng, 2.0, 2.0), 0, 1) * rng.uniform(0.1, 0.5)
         canvas = canvas * (1 - veil) + mood.horizon * veil
@@ -96,7 +96,7 @@ def _frame(rng: Rng, canvas: Array) -> Image.Image:
 
 
 def _grade(rng: Rng, photo: Array, mood: Mood) -> Array:
-    """Sets white balance, saturation, exposure, contrast and vignette."""
+    """Adjust white balance, saturation, exposure, contrast and vignette."""
     brightness = float(photo.mean()) + 1e-3
     wanted = rng.normal(0.46, 0.09) if mood.hour != "night" else rng.normal(0.28, 0.06)
     gain = (np.clip(wanted, 0.15, 0.72) / brightness) ** 0.75

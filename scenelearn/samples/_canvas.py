@@ -1,9 +1,9 @@
 """Canvas: noise fields, small array helpers, and a transparent layer for shapes.
 
-Coordinates are fractions of the canvas, x to the right and y downwards. A canvas has shape
-(3, SIDE, SIDE) and a color shape (3, 1, 1), red, green and blue in [0, 1]: with the channels
-first, a map of shape (SIDE, SIDE) multiplies either as it is, and an order of magnitude faster
-than with the channels last. Everything random takes the generator it draws from.
+Coordinates are fractions of the canvas, x to the right and y down. A canvas has shape
+(3, SIDE, SIDE), a color shape (3, 1, 1), both with RGB in [0, 1]. With the channels first, arrays
+of shape (SIDE, SIDE) broadcast against both, ten times faster than with the channels last.
+Everything random takes a random number generator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rng = np.random.Generator
 Points = Sequence[tuple[float, float]]
 
 SIDE = 160
-"""Side of the canvas in pixels; the camera crops and shrinks it to the size of a photo."""
+"""Width and height of the canvas in pixels; the camera crops and resizes it to a photo."""
 
 _AXIS: Array = ((np.arange(SIDE) + 0.5) / SIDE).astype(np.float32)
 U: Array = _AXIS[None, :]
@@ -31,31 +31,31 @@ V: Array = _AXIS[:, None]
 
 
 def color(red: float, green: float, blue: float) -> Array:
-    """Returns a color as an array."""
+    """Return a color as an array."""
     return np.array([[[red]], [[green]], [[blue]]], np.float32)
 
 
-def vary(rng: Rng, base: Array, amount: float = 0.05) -> Array:
-    """Returns `base` with its brightness and each of its channels moved a little."""
+def jitter(rng: Rng, base: Array, amount: float = 0.05) -> Array:
+    """Return `base` with random changes in brightness and in each channel."""
     draws = rng.standard_normal(4, np.float32)
     shift = np.float32(amount) * (draws[0] + np.float32(0.6) * draws[1:, None, None])
-    varied: Array = np.minimum(np.maximum(base + shift, np.float32(0.01)), np.float32(1))
-    return varied
+    jittered: Array = np.minimum(np.maximum(base + shift, np.float32(0.01)), np.float32(1))
+    return jittered
 
 
-def any_color(rng: Rng, choices: Sequence[tuple[float, float, float]], amount: float) -> Array:
-    """Returns one of `choices`, varied."""
-    return vary(rng, color(*choices[int(rng.integers(len(choices)))]), amount)
+def random_color(rng: Rng, choices: Sequence[tuple[float, float, float]], amount: float) -> Array:
+    """Return a random choice with random changes."""
+    return jitter(rng, color(*choices[int(rng.integers(len(choices)))]), amount)
 
 
-def mix(first: Array, second: Array, share: Array | float) -> Array:
-    """Blends two colors or images; a map of shares, shape (rows, columns), is broadcast."""
-    blended: Array = (second - first) * np.asarray(share, np.float32)
+def mix(first: Array, second: Array, weight: Array | float) -> Array:
+    """Blend two colors or images; weights of shape (rows, columns) are broadcast."""
+    blended: Array = (second - first) * np.asarray(weight, np.float32)
     return blended + first
 
 
 def smoothstep(low: float, high: float, values: Array) -> Array:
-    """Rises from 0 at `low` to 1 at `high`."""
+    """Interpolate smoothly from 0 at `low` to 1 at `high`."""
     t = (values - low) * np.float32(1 / (high - low))
     np.clip(t, 0, 1, out=t)
     risen: Array = t * t * (3 - 2 * t)
@@ -76,14 +76,14 @@ def _spectrum(side: int, power: float, stretch: float, lowest: float) -> Array:
 def noise(
     rng: Rng, power: float, stretch: float = 1.0, *, side: int = SIDE, lowest: float = 0.0
 ) -> Array:
-    """Draws a fractal field that wraps around, with mean 0 and standard deviation 1.
+    """Sample periodic fractal noise with mean 0 and standard deviation 1.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         power: Amplitudes fall with frequency to this power; 0 is white, 2 is smooth.
-        stretch: How much longer than tall the features are.
-        side: Side of the field, in pixels.
-        lowest: Frequencies below this many waves a side are left out.
+        stretch: Aspect ratio of the features, width over height.
+        side: Width and height, in pixels.
+        lowest: Lowest frequency, in waves per side.
 
     Returns:
         Array of shape (side, side).
@@ -92,13 +92,13 @@ def noise(
     draws = rng.random((*amplitude.shape, 2), np.float32) - np.float32(0.5)
     spectrum = draws.view(np.complex64)[..., 0] * amplitude
     field: Array = np.fft.irfft2(spectrum, s=(side, side)).astype(np.float32, copy=False)
-    field *= side / (np.linalg.norm(field) + np.float32(1e-9))  # the mean is 0 already
+    field *= side / (np.linalg.norm(field) + np.float32(1e-9))  # its mean is 0
     return field
 
 
-def line_noise(rng: Rng, power: float, n_points: int = SIDE) -> Array:
-    """Draws a fractal line of `n_points` values, mean 0 and standard deviation 1."""
-    n_waves = n_points  # a line twice as long, cut in half, does not have to close
+def noise_line(rng: Rng, power: float, n_points: int = SIDE) -> Array:
+    """Sample fractal noise of `n_points` values, mean 0 and standard deviation 1."""
+    n_waves = n_points  # half of a line twice as long does not need to be periodic
     frequency = np.arange(n_waves + 1, dtype=np.float32)
     frequency[0] = 1
     amplitude = frequency**-power
@@ -111,7 +111,7 @@ def line_noise(rng: Rng, power: float, n_points: int = SIDE) -> Array:
 
 
 def sample(field: Array, x: Array, y: Array) -> Array:
-    """Reads a wrapping field at fractional positions, with linear interpolation."""
+    """Sample a periodic field at fractional positions, with bilinear interpolation."""
     side = field.shape[0]
     column, row = x * side, y * side
     left, top = np.floor(column), np.floor(row)
@@ -127,7 +127,7 @@ def sample(field: Array, x: Array, y: Array) -> Array:
 
 
 def relief(field: Array, right: float, down: float) -> Array:
-    """Shades a field like a surface lit from one side; the result has mean 0."""
+    """Shade a field like a surface lit from one side; the result has mean 0."""
     padded = np.pad(field, 1, mode="wrap")
     slope: Array = np.float32(right) * (padded[1:-1, :-2] - padded[1:-1, 2:])
     slope += np.float32(down) * (padded[:-2, 1:-1] - padded[2:, 1:-1])
@@ -135,19 +135,19 @@ def relief(field: Array, right: float, down: float) -> Array:
 
 
 def from_image(image: Image.Image) -> Array:
-    """Turns an image into an array of shape (channels, rows, columns) in [0, 1]."""
+    """Convert an image to an array of shape (channels, rows, columns) in [0, 1]."""
     planes = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     return planes.astype(np.float32) * np.float32(1 / 255)
 
 
 def to_image(planes: Array) -> Image.Image:
-    """Turns an array of shape (3, rows, columns) into an image."""
+    """Convert an array of shape (3, rows, columns) to an image."""
     pixels = (np.clip(planes, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def ink(shade: Array, alpha: float = 1.0) -> tuple[int, int, int, int]:
-    """Turns a color into the integers that Pillow draws with."""
+def rgba(shade: Array, alpha: float = 1.0) -> tuple[int, int, int, int]:
+    """Convert a color to RGBA integers for Pillow."""
     red, green, blue = shade.ravel().tolist()
     return (
         int(255 * min(max(red, 0.0), 1.0)),
@@ -158,7 +158,7 @@ def ink(shade: Array, alpha: float = 1.0) -> tuple[int, int, int, int]:
 
 
 class Layer:
-    """A transparent sheet to draw shapes on, smoothed when it is laid onto the canvas."""
+    """A transparent layer for shapes, antialiased when composited onto the canvas."""
 
     def __init__(self, scale: int = 2) -> None:
         self._scale = scale
@@ -168,40 +168,40 @@ class Layer:
         self._empty = True
 
     def polygon(self, points: Points, shade: Array, alpha: float = 1.0) -> None:
-        """Fills a polygon."""
+        """Fill a polygon."""
         unit, self._empty = self._unit, False
-        self._draw.polygon([(x * unit, y * unit) for x, y in points], fill=ink(shade, alpha))
+        self._draw.polygon([(x * unit, y * unit) for x, y in points], fill=rgba(shade, alpha))
 
     def box(
         self, left: float, top: float, right: float, bottom: float, shade: Array, alpha: float = 1.0
     ) -> None:
-        """Fills an upright rectangle."""
+        """Fill an axis-aligned rectangle."""
         unit, self._empty = self._unit, False
         x0, x1 = sorted((left * unit, right * unit))
         y0, y1 = sorted((top * unit, bottom * unit))
-        self._draw.rectangle((x0, y0, x1, y1), fill=ink(shade, alpha))
+        self._draw.rectangle((x0, y0, x1, y1), fill=rgba(shade, alpha))
 
     def ellipse(
         self, x: float, y: float, rx: float, ry: float, shade: Array, alpha: float = 1.0
     ) -> None:
-        """Fills an ellipse with its center at (x, y)."""
+        """Fill an ellipse with its center at (x, y)."""
         unit, self._empty = self._unit, False
         corners = ((x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit)
-        self._draw.ellipse(corners, fill=ink(shade, alpha))
+        self._draw.ellipse(corners, fill=rgba(shade, alpha))
 
     def line(self, points: Points, shade: Array, width: float, alpha: float = 1.0) -> None:
-        """Draws a line; `width` is a fraction of the canvas."""
+        """Draw a line; `width` is a fraction of the canvas."""
         unit, self._empty = self._unit, False
         pixels = max(1, round(width * unit))
-        self._draw.line([(x * unit, y * unit) for x, y in points], ink(shade, alpha), pixels)
+        self._draw.line([(x * unit, y * unit) for x, y in points], rgba(shade, alpha), pixels)
 
-    def onto(self, canvas: Array, blur: float = 0.0, texture: Array | None = None) -> Array:
-        """Lays the sheet onto a canvas.
+    def composite(self, canvas: Array, blur: float = 0.0, texture: Array | None = None) -> Array:
+        """Composite the layer onto a canvas.
 
         Args:
             canvas: Image of shape (3, SIDE, SIDE).
             blur: Radius of a Gaussian blur in canvas pixels.
-            texture: Brightness factor for each pixel of the sheet, shape (SIDE, SIDE).
+            texture: Brightness factors of the layer, shape (SIDE, SIDE).
 
         Returns:
             The new canvas.

@@ -1,10 +1,10 @@
-"""Clutter: birds, people, cars, boats and wires, which turn up in any scene."""
+"""Clutter that may appear in any scene: birds, people, cars, boats and wires."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from scenelearn.samples._canvas import Array, Layer, Rng, any_color, color, vary
+from scenelearn.samples._canvas import Array, Layer, Rng, color, jitter, random_color
 from scenelearn.samples._mood import Mood
 from scenelearn.samples._trees import draw_twigs
 
@@ -13,8 +13,8 @@ _PAINTS = [(0.8, 0.8, 0.82), (0.1, 0.1, 0.12), (0.6, 0.1, 0.1), (0.15, 0.25, 0.5
 
 
 def draw_birds(rng: Rng, layer: Layer, mood: Mood, lowest: float) -> None:
-    """Draws a flock in the sky above `lowest`."""
-    dark = mood.lit(vary(rng, color(0.2, 0.2, 0.22), 0.05), 0.1)
+    """Draw a flock in the sky above `lowest`."""
+    dark = mood.lit(jitter(rng, color(0.2, 0.2, 0.22), 0.05), 0.1)
     x, y = rng.uniform(0.2, 0.8), rng.uniform(0.1, max(lowest, 0.15))
     for _ in range(int(rng.integers(1, 9))):
         at_x, at_y = x + rng.normal(0, 0.15), y + rng.normal(0, 0.07)
@@ -24,21 +24,21 @@ def draw_birds(rng: Rng, layer: Layer, mood: Mood, lowest: float) -> None:
 
 
 def draw_person(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, height: float) -> None:
-    """Draws a person standing at (x, base)."""
-    coat = mood.lit(any_color(rng, _COATS, 0.06), 0.4)
-    legs = mood.lit(vary(rng, color(0.16, 0.17, 0.22), 0.05), 0.4)
+    """Draw a person standing at (x, base)."""
+    coat = mood.lit(random_color(rng, _COATS, 0.06), 0.4)
+    legs = mood.lit(jitter(rng, color(0.16, 0.17, 0.22), 0.05), 0.4)
     width = height * rng.uniform(0.1, 0.15)
     stride = rng.uniform(0, 0.1) * height
     layer.line([(x - stride, base), (x, base - height * 0.48)], legs, width * 0.8)
     layer.line([(x + stride, base), (x, base - height * 0.48)], legs, width * 0.8)
     layer.box(x - width, base - height * 0.84, x + width, base - height * 0.42, coat)
-    skin = mood.lit(any_color(rng, [(0.8, 0.62, 0.5), (0.45, 0.3, 0.22)], 0.05), 0.4)
+    skin = mood.lit(random_color(rng, [(0.8, 0.62, 0.5), (0.45, 0.3, 0.22)], 0.05), 0.4)
     layer.ellipse(x, base - height * 0.91, height * 0.07, height * 0.09, skin)
 
 
 def draw_car(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, width: float) -> None:
-    """Draws a car seen from behind or in front, standing at (x, base)."""
-    paint = mood.lit(any_color(rng, _PAINTS, 0.05), 0.5)
+    """Draw a car seen from behind or in front, standing at (x, base)."""
+    paint = mood.lit(random_color(rng, _PAINTS, 0.05), 0.5)
     dark = mood.lit(color(0.08, 0.08, 0.1), 0.3)
     height = width * rng.uniform(0.7, 1.1)
     half = width / 2
@@ -65,8 +65,8 @@ def draw_car(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, width: f
 
 
 def draw_side_car(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, length: float) -> None:
-    """Draws a car from its side."""
-    paint = mood.lit(any_color(rng, _PAINTS, 0.05), 0.5)
+    """Draw a car from its side."""
+    paint = mood.lit(random_color(rng, _PAINTS, 0.05), 0.5)
     dark = mood.lit(color(0.06, 0.06, 0.07), 0.3)
     height = length * 0.3
     end = x + length
@@ -93,14 +93,14 @@ def draw_side_car(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, len
 
 
 def draw_boat(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, length: float) -> None:
-    """Draws a sailing boat or a small ship floating at (x, base)."""
-    hull = mood.lit(any_color(rng, [*_PAINTS, (0.5, 0.35, 0.22)], 0.05), 0.5)
+    """Draw a sailing boat or a small ship floating at (x, base)."""
+    hull = mood.lit(random_color(rng, [*_PAINTS, (0.5, 0.35, 0.22)], 0.05), 0.5)
     half = length / 2
     deck = base - length * 0.16
     shape = [(x - half, deck), (x + half, deck), (x + half * 0.75, base), (x - half * 0.75, base)]
     layer.polygon(shape, hull)
     if rng.random() < 0.6:
-        sail = mood.lit(any_color(rng, [(0.92, 0.92, 0.9), (0.75, 0.3, 0.2)], 0.05), 0.55)
+        sail = mood.lit(random_color(rng, [(0.92, 0.92, 0.9), (0.75, 0.3, 0.2)], 0.05), 0.55)
         mast = deck - length * rng.uniform(0.9, 1.4)
         layer.line([(x, deck), (x, mast)], hull * 0.5, max(0.003, length * 0.03))
         layer.polygon(
@@ -120,7 +120,7 @@ def draw_boat(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, length:
 
 
 def draw_wires(rng: Rng, layer: Layer, mood: Mood) -> None:
-    """Draws a few sagging wires across the picture."""
+    """Draw a few sagging wires across the picture."""
     dark = mood.lit(color(0.1, 0.1, 0.11), 0.2)
     across = np.linspace(-0.02, 1.02, 12)
     y, slope = rng.uniform(0.03, 0.4), rng.normal(0, 0.25)
@@ -132,17 +132,17 @@ def draw_wires(rng: Rng, layer: Layer, mood: Mood) -> None:
 
 
 def add_clutter(rng: Rng, canvas: Array, mood: Mood, horizon: float, base: float) -> Array:
-    """Adds things that may stand in any scene, or nothing: birds, people, twigs, a pole.
+    """Add random clutter, or none: birds, people, twigs, wires, a pole.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         canvas: Painted scene.
         mood: Light and weather.
-        horizon: Where the horizon lies; birds stay above it.
-        base: Where people would stand, as a fraction of the height.
+        horizon: Position of the horizon; birds stay above it.
+        base: Where people stand, as a fraction of the height.
 
     Returns:
-        The canvas with clutter.
+        The new canvas.
     """
     kinds = rng.random(5)
     if kinds.min() > 0.16:
@@ -158,6 +158,6 @@ def add_clutter(rng: Rng, canvas: Array, mood: Mood, horizon: float, base: float
     if kinds[3] < 0.06:
         draw_wires(rng, layer, mood)
     if kinds[4] < 0.035:
-        x, gray = rng.uniform(0.05, 0.95), mood.lit(vary(rng, color(0.35, 0.33, 0.3), 0.1), 0.3)
+        x, gray = rng.uniform(0.05, 0.95), mood.lit(jitter(rng, color(0.35, 0.33, 0.3), 0.1), 0.3)
         layer.box(x - 0.008, rng.uniform(0, 0.4), x + 0.008, 1.0, gray)
-    return layer.onto(canvas, float(rng.uniform(0, 1.2)) if rng.random() < 0.3 else 0.0)
+    return layer.composite(canvas, float(rng.uniform(0, 1.2)) if rng.random() < 0.3 else 0.0)

@@ -10,14 +10,14 @@ from scenelearn.samples._canvas import (
     Array,
     Points,
     Rng,
-    any_color,
     color,
     from_image,
-    ink,
+    jitter,
     mix,
     noise,
+    random_color,
+    rgba,
     to_image,
-    vary,
 )
 from scenelearn.samples._mood import Mood
 
@@ -41,13 +41,13 @@ _SIGNS = [(0.7, 0.15, 0.12), (0.1, 0.3, 0.5), (0.9, 0.75, 0.2), (0.15, 0.4, 0.25
 def draw_facade(
     rng: Rng, mood: Mood, columns: int, rows: int, *, shops: bool = False, light: float = 0.5
 ) -> Image.Image:
-    """Draws a flat facade of `columns` by `rows` windows.
+    """Draw a flat facade of `columns` by `rows` windows.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         mood: Light; at night some windows are lit.
         columns: Windows in a row.
-        rows: Storeys.
+        rows: Stories.
         shops: Whether the ground floor has shop windows and awnings.
         light: Direct light on the wall.
 
@@ -56,17 +56,17 @@ def draw_facade(
     """
     style = _STYLES[rng.integers(len(_STYLES))]
     wide, tall = (10, 13) if style in ("house", "old") else (9, 11)
-    wall = any_color(rng, _WALLS, 0.06)
+    wall = random_color(rng, _WALLS, 0.06)
     glass = mix(mood.lit(color(0.12, 0.15, 0.19), 0.5), mood.horizon, rng.uniform(0.0, 0.45))
     cell = _draw_cell(rng, style, wide, tall, mood.lit(wall, light), glass)
     front = np.tile(cell, (1, rows, columns))
     pane = np.tile(_pane_mask(style, wide, tall), (rows, columns))
     shine = rng.normal(1, 0.28, (rows, columns)).clip(0.35, 2.0)
     front = front * (1 + pane * (_blocks(shine, tall, wide) - 1))
-    lit_share = {"night": 0.45, "dusk": 0.22}.get(mood.hour, 0.02) * rng.uniform(0.3, 1.6)
-    lamps = (rng.random((rows, columns)) < lit_share) * rng.uniform(0.5, 1.0, (rows, columns))
+    lit_fraction = {"night": 0.45, "dusk": 0.22}.get(mood.hour, 0.02) * rng.uniform(0.3, 1.6)
+    lamps = (rng.random((rows, columns)) < lit_fraction) * rng.uniform(0.5, 1.0, (rows, columns))
     glow = _blocks(lamps, tall, wide)
-    shining = glow * vary(rng, color(1.0, 0.82, 0.5), 0.05)
+    shining = glow * jitter(rng, color(1.0, 0.82, 0.5), 0.05)
     front = np.where(pane * glow > 0, shining, front)
     height, width = front.shape[1:]
     weathering = noise(rng, 1.2, 0.6, side=64)[:height, :width]
@@ -99,7 +99,7 @@ def _pane_mask(style: str, wide: int, tall: int) -> Array:
 
 
 def _draw_cell(rng: Rng, style: str, wide: int, tall: int, wall: Array, glass: Array) -> Array:
-    """Draws one window with the wall around it, shape (3, tall, wide)."""
+    """Draw one window with the wall around it, shape (3, tall, wide)."""
     cell = np.empty((3, tall, wide), np.float32)
     cell[:] = wall
     mask = _pane_mask(style, wide, tall)
@@ -110,7 +110,9 @@ def _draw_cell(rng: Rng, style: str, wide: int, tall: int, wall: Array, glass: A
             cell[:, -1:] = wall * 1.2
             cell[:, -2:-1] = wall * 0.7
         elif rng.random() < 0.4:  # shutters
-            shutter = any_color(rng, [(0.2, 0.32, 0.25), (0.3, 0.2, 0.15), (0.3, 0.4, 0.5)], 0.05)
+            shutter = random_color(
+                rng, [(0.2, 0.32, 0.25), (0.3, 0.2, 0.15), (0.3, 0.4, 0.5)], 0.05
+            )
             cell[:, 3 : tall - 3, :2] = shutter * wall.mean()
             cell[:, 3 : tall - 3, -2:] = shutter * wall.mean()
         if rng.random() < 0.25:  # balcony
@@ -132,24 +134,24 @@ def _draw_shops(rng: Rng, mood: Mood, image: Image.Image, tall: int) -> None:
     left = 0
     while left < width:
         right = left + int(rng.integers(14, 36))
-        front = mood.lit(vary(rng, color(0.25, 0.24, 0.24), 0.08), 0.3)
+        front = mood.lit(jitter(rng, color(0.25, 0.24, 0.24), 0.08), 0.3)
         inside = color(0.95, 0.8, 0.55) if mood.hour in ("night", "dusk") else front * 1.4
-        sign = mood.lit(any_color(rng, _SIGNS, 0.05), 0.5)
-        draw.rectangle((left, top, right, height), fill=ink(front)[:3])
-        draw.rectangle((left + 2, top + 5, right - 2, height - 2), fill=ink(inside)[:3])
-        draw.rectangle((left, top, right - 1, top + 3), fill=ink(sign)[:3])
+        sign = mood.lit(random_color(rng, _SIGNS, 0.05), 0.5)
+        draw.rectangle((left, top, right, height), fill=rgba(front)[:3])
+        draw.rectangle((left + 2, top + 5, right - 2, height - 2), fill=rgba(inside)[:3])
+        draw.rectangle((left, top, right - 1, top + 3), fill=rgba(sign)[:3])
         if rng.random() < 0.4:
             for stripe in range(left, right, 4):
-                draw.rectangle((stripe, top + 3, stripe + 1, top + 7), fill=ink(sign * 0.9)[:3])
+                draw.rectangle((stripe, top + 3, stripe + 1, top + 7), fill=rgba(sign * 0.9)[:3])
         middle = (left + right) // 2
-        draw.rectangle((middle, top + 6, middle + 4, height), fill=ink(front * 0.6)[:3])
+        draw.rectangle((middle, top + 6, middle + 4, height), fill=rgba(front * 0.6)[:3])
         left = right + 1
 
 
 def place_facade(
     canvas: Array, facade: Image.Image, corners: Points, shade: Array | float
 ) -> Array:
-    """Projects a facade onto a quadrilateral of the canvas.
+    """Project a facade onto a quadrilateral of the canvas.
 
     Args:
         canvas: Image of shape (3, SIDE, SIDE).

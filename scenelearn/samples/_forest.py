@@ -13,17 +13,17 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
-    line_noise,
+    jitter,
     mix,
     noise,
+    noise_line,
+    random_color,
     smoothstep,
-    vary,
 )
 from scenelearn.samples._clutter import add_clutter
-from scenelearn.samples._mood import Mood, draw_mood, paint_sky
-from scenelearn.samples._terrain import ground, ridge_line
+from scenelearn.samples._mood import Mood, paint_sky, sample_mood
+from scenelearn.samples._terrain import project_ground, ridge_line
 from scenelearn.samples._trees import (
     draw_branches,
     draw_conifer,
@@ -46,8 +46,8 @@ _FLOORS = [(0.35, 0.27, 0.16), (0.25, 0.33, 0.14), (0.5, 0.34, 0.16), (0.3, 0.26
 
 
 def paint_forest(rng: Rng) -> tuple[Array, Mood]:
-    """Paints a forest scene and returns it with its mood."""
-    mood = draw_mood(rng)
+    """Paint a forest scene and return it with its mood."""
+    mood = sample_mood(rng)
     kind = rng.random()
     if kind < 0.4:
         canvas = _paint_stand(rng, mood)
@@ -63,7 +63,7 @@ def paint_forest(rng: Rng) -> tuple[Array, Mood]:
 
 
 def _paint_stand(rng: Rng, mood: Mood) -> Array:
-    """Paints the inside of a forest: trunks in the haze, floor, leaves, sometimes a path."""
+    """Paint the inside of a forest: trunks in the haze, floor, leaves, sometimes a path."""
     floor = float(rng.uniform(0.5, 0.85))
     leaf = leaf_color(rng, mood)
     light = rng.uniform(0.2, 0.7)
@@ -79,7 +79,7 @@ def _paint_stand(rng: Rng, mood: Mood) -> Array:
     canvas = _paint_floor(rng, mood, canvas, floor)
     if rng.random() < 0.45:
         canvas = _paint_path(rng, mood, canvas, floor)
-    bark = any_color(rng, _BARKS, 0.03)
+    bark = random_color(rng, _BARKS, 0.03)
     grain = np.clip(1 + 0.22 * noise(rng, 0.8, 0.12), 0.4, 1.7)
     if float(bark.min()) > 0.6:  # birch: dark marks across
         grain *= 1 - 0.7 * smoothstep(1.2, 1.8, noise(rng, 0.7, 4.0))
@@ -91,13 +91,13 @@ def _paint_stand(rng: Rng, mood: Mood) -> Array:
         for _ in range(int(rng.integers(3, 12) / (0.4 + near))):
             x, width = rng.uniform(-0.05, 1.05), near**1.5 * rng.uniform(0.02, 0.08)
             base = floor + (near**1.7) * (1.02 - floor) * rng.uniform(0.6, 1.2)
-            shade = mood.far(mood.lit(vary(rng, bark, 0.03), light), 1 - near)
+            shade = mood.far(mood.lit(jitter(rng, bark, 0.03), light), 1 - near)
             draw_trunk(rng, layer, x, width, -0.05, base, shade, rng.normal(0, 0.03))
             if rng.random() < 0.4:
                 start = (x, rng.uniform(0.05, floor * 0.8))
                 angle = -math.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.4, 1.3)
                 draw_branches(rng, layer, start, angle, 0.1 * near + 0.04, width * 0.35, shade)
-        canvas = layer.onto(canvas, 0.6 * (1 - near), grain)
+        canvas = layer.composite(canvas, 0.6 * (1 - near), grain)
         if foliage:
             canvas = _hang_leaves(rng, mood, canvas, leaf, near, floor)
     return canvas
@@ -106,20 +106,20 @@ def _paint_stand(rng: Rng, mood: Mood) -> Array:
 def _hang_leaves(
     rng: Rng, mood: Mood, canvas: Array, leaf: Array, near: float, floor: float
 ) -> Array:
-    """Hangs leaves over the upper part, and brush over the foot of the trunks."""
+    """Add leaves over the upper part, and brush over the foot of the trunks."""
     clumps = noise(rng, 1.2, 1.5) + 0.4 * noise(rng, 0.5)
     roof = clumps + (rng.uniform(0.1, 0.6) * floor - V) * rng.uniform(3, 7)
     brush = clumps - np.abs(V - floor - 0.1 * near) * rng.uniform(8, 20) + rng.uniform(-0.8, 0.6)
-    shade = mood.far(mood.lit(vary(rng, leaf, 0.05), rng.uniform(0.3, 0.9)), (1 - near) * 0.8)
+    shade = mood.far(mood.lit(jitter(rng, leaf, 0.05), rng.uniform(0.3, 0.9)), (1 - near) * 0.8)
     painted = shade * leaf_texture(rng, mood, 0.9, 0.9)
     return mix(canvas, painted, smoothstep(0.3, 0.6, np.maximum(roof, brush)))
 
 
 def _paint_floor(rng: Rng, mood: Mood, canvas: Array, floor: float) -> Array:
     white = mood.season == "winter" and rng.random() < 0.6
-    earth = color(0.85, 0.88, 0.92) if white else any_color(rng, _FLOORS, 0.04)
-    edge = floor + 0.02 * line_noise(rng, 1.2)[None, :]
-    _, z, _ = ground(floor - 0.05, 0.12, 0.05)
+    earth = color(0.85, 0.88, 0.92) if white else random_color(rng, _FLOORS, 0.04)
+    edge = floor + 0.02 * noise_line(rng, 1.2)[None, :]
+    _, z, _ = project_ground(floor - 0.05, 0.12, 0.05)
     litter = noise(rng, 0.5, 2.0) * 0.16 + noise(rng, 1.3, 3.0) * 0.14
     patches = smoothstep(0.2, 1.0, noise(rng, 1.6, 5.0)) * rng.uniform(0, 0.7)
     tone = 1 + litter / np.clip(z, 0.6, 3)
@@ -133,15 +133,15 @@ def _paint_path(rng: Rng, mood: Mood, canvas: Array, floor: float) -> Array:
     end, start = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.8)
     middle = end + (start - end) * down + rng.normal(0, 0.08) * np.sin(down * math.pi)
     width = 0.015 + rng.uniform(0.1, 0.3) * down**1.3
-    wobble = 0.15 * line_noise(rng, 1.3)[:, None]
+    wobble = 0.15 * noise_line(rng, 1.3)[:, None]
     cover = smoothstep(1.15, 0.85, np.abs(U - middle) / width + wobble) * (down > 0)
-    earth = any_color(rng, [(0.5, 0.43, 0.34), (0.4, 0.38, 0.36), (0.62, 0.55, 0.45)], 0.05)
+    earth = random_color(rng, [(0.5, 0.43, 0.34), (0.4, 0.38, 0.36), (0.62, 0.55, 0.45)], 0.05)
     pebbles = 1 + 0.1 * noise(rng, 0.6, 2.0)
     return mix(canvas, mood.lit(earth, 0.45) * pebbles, cover.astype(np.float32))
 
 
 def _paint_edge(rng: Rng, mood: Mood) -> Array:
-    """Paints a wood from outside: rows of crowns or firs over a strip of grass or none."""
+    """Paint the edge of a forest: rows of crowns or firs, sometimes behind grass."""
     top = float(rng.uniform(-0.1, 0.45))
     canvas = paint_sky(rng, mood, 0.8)
     conifers = rng.random() < 0.5
@@ -154,13 +154,13 @@ def _paint_edge(rng: Rng, mood: Mood) -> Array:
             tint = needle_color(rng, mood)
             for x in rng.permutation(np.linspace(-0.05, 1.05, int(26 - 14 * near))):
                 size = (0.3 + 0.35 * near) * rng.uniform(0.65, 1.15)
-                shade = mood.far(mood.lit(vary(rng, tint, 0.025), 0.5), 1 - near)
+                shade = mood.far(mood.lit(jitter(rng, tint, 0.025), 0.5), 1 - near)
                 foot = base + rng.normal(0, 0.015)
                 at = float(x + rng.normal(0, 0.02))
                 draw_conifer(rng, layer, at, foot, size, shade * 0.7, shade * 1.1)
             dark = mood.far(mood.lit(tint, 0.2), 1 - near)
             canvas = _fill_below(canvas, dark * leaf_texture(rng, mood, 0.8), base - 0.06)
-            canvas = layer.onto(canvas, 0.0, leaf_texture(rng, mood, 0.7, 0.6))
+            canvas = layer.composite(canvas, 0.0, leaf_texture(rng, mood, 0.7, 0.6))
         else:
             canvas = _paint_crowns(rng, mood, canvas, base - 0.3, near)
         base += (1.05 - top - 0.3) / n_rows * rng.uniform(0.8, 1.3)
@@ -174,11 +174,11 @@ def _fill_below(canvas: Array, shade: Array, level: float) -> Array:
 
 
 def _paint_crowns(rng: Rng, mood: Mood, canvas: Array, top: float, near: float) -> Array:
-    """Paints one row of leafy crowns that hides everything below its outline."""
+    """Paint one row of leafy crowns that hides everything below its outline."""
     bumps = int(rng.integers(4, 10))
-    phase = U[0] * bumps + 0.4 * line_noise(rng, 1.6)
+    phase = U[0] * bumps + 0.4 * noise_line(rng, 1.6)
     dome = np.sqrt(np.clip(1 - (2 * (phase % 1) - 1) ** 2, 0, 1))
-    outline = top - 0.14 * dome * near - 0.03 * line_noise(rng, 1.0)
+    outline = top - 0.14 * dome * near - 0.03 * noise_line(rng, 1.0)
     edge = (V - outline[None, :]) + 0.02 * noise(rng, 0.6, lowest=8)
     leaf = leaf_color(rng, mood)
     second = leaf_color(rng, mood)
@@ -190,7 +190,7 @@ def _paint_crowns(rng: Rng, mood: Mood, canvas: Array, top: float, near: float) 
 
 
 def _paint_slope(rng: Rng, mood: Mood) -> Array:
-    """Paints a wooded slope seen from afar or above: small trees row upon row."""
+    """Paint a wooded slope seen from afar or above: rows of small trees."""
     top = float(rng.uniform(-0.25, 0.35))
     canvas = paint_sky(rng, mood, 0.7)
     outline = top - ridge_line(rng, 0.08, 0.8, 1.7) + rng.normal(0, 0.25) * (U[0] - 0.5)
@@ -208,8 +208,8 @@ def _paint_slope(rng: Rng, mood: Mood) -> Array:
         places = np.arange(-0.02, 1.05, tall * (0.55 if conifers else 0.85))
         places += rng.normal(0, tall * 0.3, len(places))
         inside = np.clip(places, 0, 0.999)
-        share = np.clip(patch[int(near * 63), (inside * 64).astype(int)] * 0.4 + shift, 0, 1)
-        tints = tint + (other - tint) * share + rng.normal(0, 0.04, len(places))
+        weight = np.clip(patch[int(near * 63), (inside * 64).astype(int)] * 0.4 + shift, 0, 1)
+        tints = tint + (other - tint) * weight + rng.normal(0, 0.04, len(places))
         shades = np.clip(mood.far(mood.lit(tints, 0.5), 1 - near), 0.02, 1)[:, 0].T
         for at, shade, edge in zip(
             places.tolist(), shades, outline[(inside * SIDE).astype(int)], strict=True
@@ -221,29 +221,29 @@ def _paint_slope(rng: Rng, mood: Mood) -> Array:
             else:
                 draw_crown(rng, layer, at, y, tall * 0.55, shade, 5)
         y += tall * (0.36 if conifers else 0.42)
-    return layer.onto(canvas, 0.0, leaf_texture(rng, mood, 0.8, 0.45))
+    return layer.composite(canvas, 0.0, leaf_texture(rng, mood, 0.8, 0.45))
 
 
 def _paint_thicket(rng: Rng, mood: Mood) -> Array:
-    """Paints undergrowth that fills the picture: leaves before leaves, or bare branches."""
+    """Paint undergrowth that fills the picture: layers of leaves, or bare branches."""
     leaf = leaf_color(rng, mood)
     canvas = np.broadcast_to(mood.lit(leaf, 0.1) * 0.6, (3, SIDE, SIDE)).astype(np.float32)
     for row in range(3):
         cover = smoothstep(0.1, 0.5, noise(rng, 1.4 - 0.2 * row, lowest=2))
-        shade = mood.lit(vary(rng, leaf, 0.07), 0.2 + 0.3 * row)
+        shade = mood.lit(jitter(rng, leaf, 0.07), 0.2 + 0.3 * row)
         canvas = mix(canvas, shade * leaf_texture(rng, mood, 0.8, 1.1), cover)
         layer = Layer()
-        bark = mood.lit(any_color(rng, _BARKS, 0.04), 0.25 + 0.1 * row)
+        bark = mood.lit(random_color(rng, _BARKS, 0.04), 0.25 + 0.1 * row)
         for _ in range(int(rng.integers(1, 5))):
             start = (rng.uniform(0, 1), rng.uniform(0.7, 1.05))
             angle = -math.pi / 2 + rng.normal(0, 0.3)
             draw_branches(rng, layer, start, angle, rng.uniform(0.15, 0.3), 0.02, bark)
-        canvas = layer.onto(canvas)
+        canvas = layer.composite(canvas)
     return canvas
 
 
 def _paint_from_below(rng: Rng, mood: Mood) -> Array:
-    """Paints trunks that meet overhead, with leaves against the sky."""
+    """Paint trunks that meet overhead, with leaves against the sky."""
     canvas = paint_sky(rng, mood, 1.4)
     middle_x, middle_y = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.7)
     radius = np.hypot(U - middle_x, V - middle_y)
@@ -251,7 +251,7 @@ def _paint_from_below(rng: Rng, mood: Mood) -> Array:
     leaf = mood.lit(leaf_color(rng, mood), rng.uniform(0.2, 0.6))
     canvas = mix(canvas, leaf * leaf_texture(rng, mood, 0.9), smoothstep(0.0, 0.3, clumps))
     layer = Layer()
-    bark = mood.lit(any_color(rng, _BARKS, 0.03), 0.2)
+    bark = mood.lit(random_color(rng, _BARKS, 0.03), 0.2)
     for angle in rng.uniform(0, 2 * math.pi, int(rng.integers(6, 15))):
         inner, thick = rng.uniform(0.06, 0.3), rng.uniform(0.02, 0.07)
         sine, cosine = math.sin(angle), math.cos(angle)
@@ -263,4 +263,4 @@ def _paint_from_below(rng: Rng, mood: Mood) -> Array:
             foot = [(foot_x - across_x, foot_y - across_y), (foot_x + across_x, foot_y + across_y)]
             layer.polygon(tip + foot, bark * light)
         draw_branches(rng, layer, (tip_x, tip_y), angle + math.pi, 0.09, 0.008, bark)
-    return layer.onto(canvas)
+    return layer.composite(canvas)

@@ -11,20 +11,20 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
-    line_noise,
+    jitter,
     mix,
     noise,
+    noise_line,
+    random_color,
     relief,
     sample,
     smoothstep,
-    vary,
 )
 from scenelearn.samples._clutter import add_clutter
-from scenelearn.samples._mood import Mood, draw_mood, paint_sky
+from scenelearn.samples._mood import Mood, paint_sky, sample_mood
 from scenelearn.samples._mountain import paint_lake, paint_massif, paint_terrain
-from scenelearn.samples._terrain import grid, ground, look, ridges
+from scenelearn.samples._terrain import project_ground, project_terrain, ray_grid, ridges
 
 _ICE = [
     (0.86, 0.91, 0.96),
@@ -37,8 +37,8 @@ _DEEP = [(0.2, 0.5, 0.68), (0.3, 0.52, 0.62), (0.25, 0.4, 0.52), (0.4, 0.5, 0.55
 
 
 def paint_glacier(rng: Rng) -> tuple[Array, Mood]:
-    """Paints a glacier scene and returns it with its mood."""
-    mood = draw_mood(rng)
+    """Paint a glacier scene and return it with its mood."""
+    mood = sample_mood(rng)
     horizon = float(rng.uniform(0.3, 0.55))
     canvas = paint_sky(rng, mood, horizon)
     kind = rng.random()
@@ -54,13 +54,13 @@ def paint_glacier(rng: Rng) -> tuple[Array, Mood]:
 
 
 def _ice_colors(rng: Rng) -> tuple[Array, Array]:
-    return any_color(rng, _ICE, 0.03), any_color(rng, _DEEP, 0.04)
+    return random_color(rng, _ICE, 0.03), random_color(rng, _DEEP, 0.04)
 
 
 def _paint_tongue(rng: Rng, mood: Mood, canvas: Array) -> Array:
-    """Paints a river of ice that winds down a valley towards the camera."""
+    """Paint a river of ice that winds down a valley toward the camera."""
     focal, horizon = float(rng.uniform(0.8, 1.3)), float(rng.uniform(0.25, 0.5))
-    x, z = grid(focal, 0.8, 8.0)
+    x, z = ray_grid(focal, 0.8, 8.0)
     bend, phase, drift = rng.normal(0, 0.35), rng.uniform(0, 6), rng.normal(0, 0.12)
     path = bend * np.sin(z * rng.uniform(0.5, 1.1) + phase) + drift * z
     width = float(rng.uniform(0.35, 0.9)) * (1 + 0.12 * z)
@@ -74,12 +74,12 @@ def _paint_tongue(rng: Rng, mood: Mood, canvas: Array) -> Array:
     rough = sample(cracks, across * 0.35 + 3, z * 0.45) * rng.uniform(0.008, 0.03)
     height = np.where(is_ice, np.maximum(floor + rough, rocks * is_ice), rocks).astype(np.float32)
     camera = float(rng.uniform(0.5, 1.0))
-    terrain = look(x, z, height, focal=focal, horizon=horizon, camera=camera)
+    terrain = project_terrain(x, z, height, focal=focal, horizon=horizon, camera=camera)
     snow = float(rng.uniform(0.0, 1.6))
     canvas = paint_terrain(rng, mood, canvas, terrain, snow)
     ice, deep = _ice_colors(rng)
     at, depth = terrain.view(across.astype(np.float32)), terrain.view(z)
-    cover = smoothstep(1.0, 0.88, np.abs(at)) * terrain.seen
+    cover = smoothstep(1.0, 0.88, np.abs(at)) * terrain.visible
     arc = depth * rng.uniform(5, 11) + at**2 * rng.uniform(0.6, 2.2)
     wobble = sample(cracks, at * 0.3, depth * 0.3)
     bands = np.sin(arc * 3 + wobble * 1.8)
@@ -94,7 +94,7 @@ def _paint_tongue(rng: Rng, mood: Mood, canvas: Array) -> Array:
 
 
 def _wall(rng: Rng, mood: Mood, ice: Array, deep: Array, top: Array) -> Array:
-    """Paints ice seen from the front: pillars, fissures and layers; shape (3, SIDE, SIDE)."""
+    """Paint ice seen from the front: pillars, fissures and layers; shape (3, SIDE, SIDE)."""
     bend, crack = noise(rng, 1.7, 0.5), noise(rng, 1.5, float(rng.choice([0.15, 0.3, 0.6])))
     width = rng.uniform(6, 20)
     phase = ((U + rng.uniform(0.01, 0.06) * bend) * width) % 1
@@ -109,8 +109,8 @@ def _wall(rng: Rng, mood: Mood, ice: Array, deep: Array, top: Array) -> Array:
 
 
 def _jagged(rng: Rng, height: float, roughness: float) -> Array:
-    """Returns the broken upper edge of an ice front, shape (SIDE,)."""
-    coarse, fine = line_noise(rng, 1.6), line_noise(rng, 1.2)
+    """Return the broken upper edge of an ice front, shape (SIDE,)."""
+    coarse, fine = noise_line(rng, 1.6), noise_line(rng, 1.2)
     towers = rng.normal(0, 1, 40).astype(np.float32)
     blocks = towers[((U[0] + 0.02 * fine) * rng.uniform(8, 36)).astype(int)]
     edge: Array = height * (1 + roughness * (0.5 * coarse + 0.3 * blocks + 0.12 * fine))
@@ -118,7 +118,7 @@ def _jagged(rng: Rng, height: float, roughness: float) -> Array:
 
 
 def _paint_cliff(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints the front of a glacier that ends in water."""
+    """Paint the front of a glacier that ends in water."""
     if rng.random() < 0.75:
         canvas = paint_massif(rng, mood, canvas, horizon + 0.1)
     water_line = float(rng.uniform(0.55, 0.9))
@@ -126,7 +126,7 @@ def _paint_cliff(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
     tilt = rng.normal(0, 0.12) * (U[0] - 0.5)
     top = water_line - _jagged(rng, height, rng.uniform(0.15, 0.5)) + tilt
     ice, deep = _ice_colors(rng)
-    slope = top - float(rng.uniform(0.04, 0.2)) * (1 + 0.3 * line_noise(rng, 1.6))
+    slope = top - float(rng.uniform(0.04, 0.2)) * (1 + 0.3 * noise_line(rng, 1.6))
     field = np.clip(1 + 0.3 * relief(noise(rng, 1.5, 2.0), 0.5 * mood.side, 0.9), 0.4, 1.4)
     upper = mood.far(mood.lit(ice, 0.5) * field, 0.5)
     canvas = mix(canvas, upper, np.clip((V - slope[None, :]) * SIDE, 0, 1))
@@ -146,19 +146,19 @@ def _paint_floes(
         flat = width * rng.uniform(0.15, 0.5)
         angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
         outline = [(x + width * np.cos(a), y + flat * np.sin(a) * 0.6) for a in angles]
-        shade = mood.lit(vary(rng, ice, 0.05), rng.uniform(0.35, 0.7))
+        shade = mood.lit(jitter(rng, ice, 0.05), rng.uniform(0.35, 0.7))
         layer.polygon([(px, py + flat * 0.35) for px, py in outline], shade * 0.55)
         layer.polygon(outline, shade)
-    return layer.onto(canvas)
+    return layer.composite(canvas)
 
 
 def _paint_field(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints a plain of broken ice, seen from its edge."""
+    """Paint a plain of broken ice, seen from its edge."""
     if rng.random() < 0.7:
         canvas = paint_massif(rng, mood, canvas, horizon + 0.08)
     ice, deep = _ice_colors(rng)
     level = horizon - rng.uniform(0.0, 0.06)
-    x, z, _ = ground(level, 0.35, 0.012)
+    x, z, _ = project_ground(level, 0.35, 0.012)
     cracks = noise(rng, 1.5, float(rng.choice([0.5, 1.0, 3.0])))
     turn = rng.uniform(-0.9, 0.9)
     along, over = x * np.cos(turn) + z * np.sin(turn), z * np.cos(turn) - x * np.sin(turn)
@@ -171,12 +171,12 @@ def _paint_field(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
     albedo = mix(np.broadcast_to(ice, (3, SIDE, SIDE)), deep * rng.uniform(0.5, 1.0), gap)
     light = np.clip(0.6 + slope + grain, 0.02, 1.2)
     shown = mood.far(mood.lit(albedo, light), np.clip(z / 14, 0, 1))
-    edge = level - 0.03 * line_noise(rng, 1.5)[None, :]
+    edge = level - 0.03 * noise_line(rng, 1.5)[None, :]
     return mix(canvas, shown, np.clip((V - edge) * SIDE, 0, 1))
 
 
 def _paint_bergs(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints icebergs on still water."""
+    """Paint icebergs on still water."""
     if rng.random() < 0.6:
         canvas = paint_massif(rng, mood, canvas, horizon + 0.12)
     ice, deep = _ice_colors(rng)

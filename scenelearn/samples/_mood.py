@@ -1,6 +1,6 @@
 """Mood: the hour, weather and season of a scene, and the sky that goes with them.
 
-Moods are drawn alike for all classes, so that light alone says little about the class.
+Moods have the same distribution in all classes, so that light alone says little about the class.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
+    jitter,
     mix,
     noise,
+    random_color,
     relief,
     smoothstep,
-    vary,
 )
 
 _HOURS = ("noon", "golden", "dusk", "night")
@@ -32,19 +32,19 @@ _SEASONS = ("spring", "summer", "autumn", "winter")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Mood:
-    """Light and air of one scene.
+    """Light and weather of a scene.
 
     Attributes:
         hour: "noon", "golden", "dusk" or "night".
         weather: "clear", "cloudy", "overcast", "fog", "rain" or "snow".
         season: "spring", "summer", "autumn" or "winter".
         zenith: Color of the sky overhead.
-        horizon: Color of the sky at the horizon; distant things fade towards it.
+        horizon: Color of the sky at the horizon; distant things fade toward it.
         sun: Color of the direct light.
         ambient: Color of the light in the shade.
-        sun_x: Where the sun stands, as a fraction of the width.
-        sun_y: How high it stands over the horizon, as a fraction of the height.
-        haze: How much of a distant thing is lost in the air, in [0, 1].
+        sun_x: Position of the sun, as a fraction of the width.
+        sun_y: Height of the sun over the horizon, as a fraction of the height.
+        haze: How much distant things fade, in [0, 1].
     """
 
     hour: str
@@ -64,20 +64,20 @@ class Mood:
         return 1.0 if self.sun_x < 0.5 else -1.0
 
     def lit(self, albedo: Array, light: Array | float = 0.6) -> Array:
-        """Returns a surface of color `albedo` under ambient light and `light` of the sun."""
+        """Return a surface of color `albedo` under ambient light and `light` of the sun."""
         shown: Array = albedo * (self.ambient + self.sun * np.asarray(light, np.float32))
         return shown
 
     def far(self, shade: Array, distance: Array | float) -> Array:
-        """Fades a color or image into the haze; `distance` is in [0, 1]."""
+        """Fade a color or image into the haze; `distance` is in [0, 1]."""
         return mix(shade, self.horizon, np.asarray(distance, np.float32) * self.haze)
 
 
-def draw_mood(rng: Rng, night: float = 0.0) -> Mood:
-    """Draws a mood.
+def sample_mood(rng: Rng, night: float = 0.0) -> Mood:
+    """Sample a mood.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         night: Probability of a scene at night.
 
     Returns:
@@ -87,24 +87,30 @@ def draw_mood(rng: Rng, night: float = 0.0) -> Mood:
     weather = _WEATHERS[rng.choice(6, p=[0.3, 0.28, 0.16, 0.12, 0.07, 0.07])]
     season = _SEASONS[rng.integers(4)]
     if hour == "noon":
-        zenith = any_color(rng, [(0.25, 0.48, 0.82), (0.4, 0.6, 0.86), (0.15, 0.36, 0.7)], 0.04)
-        horizon = any_color(rng, [(0.78, 0.87, 0.95), (0.66, 0.78, 0.9), (0.9, 0.9, 0.88)], 0.03)
+        zenith = random_color(rng, [(0.25, 0.48, 0.82), (0.4, 0.6, 0.86), (0.15, 0.36, 0.7)], 0.04)
+        horizon = random_color(rng, [(0.78, 0.87, 0.95), (0.66, 0.78, 0.9), (0.9, 0.9, 0.88)], 0.03)
         sun, ambient = color(0.92, 0.88, 0.78), color(0.34, 0.37, 0.43)
     elif hour == "golden":
-        zenith = any_color(rng, [(0.42, 0.55, 0.72), (0.55, 0.55, 0.6), (0.3, 0.42, 0.62)], 0.04)
-        horizon = any_color(rng, [(1.0, 0.82, 0.52), (0.98, 0.72, 0.42), (0.95, 0.85, 0.7)], 0.04)
+        zenith = random_color(rng, [(0.42, 0.55, 0.72), (0.55, 0.55, 0.6), (0.3, 0.42, 0.62)], 0.04)
+        horizon = random_color(
+            rng, [(1.0, 0.82, 0.52), (0.98, 0.72, 0.42), (0.95, 0.85, 0.7)], 0.04
+        )
         sun, ambient = color(1.05, 0.72, 0.38), color(0.32, 0.3, 0.34)
     elif hour == "dusk":
-        zenith = any_color(rng, [(0.2, 0.22, 0.42), (0.36, 0.26, 0.42), (0.25, 0.33, 0.5)], 0.04)
-        horizon = any_color(rng, [(0.95, 0.5, 0.32), (0.85, 0.52, 0.55), (0.55, 0.55, 0.7)], 0.05)
+        zenith = random_color(rng, [(0.2, 0.22, 0.42), (0.36, 0.26, 0.42), (0.25, 0.33, 0.5)], 0.04)
+        horizon = random_color(
+            rng, [(0.95, 0.5, 0.32), (0.85, 0.52, 0.55), (0.55, 0.55, 0.7)], 0.05
+        )
         sun, ambient = color(0.6, 0.38, 0.3), color(0.24, 0.23, 0.32)
     else:
-        zenith = vary(rng, color(0.04, 0.06, 0.13), 0.02)
-        horizon = any_color(rng, [(0.14, 0.15, 0.28), (0.25, 0.17, 0.14), (0.1, 0.16, 0.24)], 0.03)
+        zenith = jitter(rng, color(0.04, 0.06, 0.13), 0.02)
+        horizon = random_color(
+            rng, [(0.14, 0.15, 0.28), (0.25, 0.17, 0.14), (0.1, 0.16, 0.24)], 0.03
+        )
         sun, ambient = color(0.12, 0.12, 0.16), color(0.14, 0.14, 0.19)
     haze = rng.uniform(0.1, 0.5)
     if weather in ("overcast", "rain", "snow", "fog") and hour != "night":
-        gray = vary(rng, color(0.72, 0.74, 0.77), 0.07)
+        gray = jitter(rng, color(0.72, 0.74, 0.77), 0.07)
         cover = rng.uniform(0.6, 0.95)
         horizon = mix(horizon, np.minimum(gray + 0.1, 1), cover)
         zenith = mix(zenith, gray, cover)
@@ -129,12 +135,12 @@ def draw_mood(rng: Rng, night: float = 0.0) -> Mood:
 
 
 def paint_sky(rng: Rng, mood: Mood, horizon: float) -> Array:
-    """Paints the whole canvas as sky.
+    """Paint the whole canvas as sky.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         mood: Light and weather.
-        horizon: Where the horizon lies, as a fraction of the height.
+        horizon: Position of the horizon, as a fraction of the height.
 
     Returns:
         A canvas of shape (3, SIDE, SIDE).
@@ -155,7 +161,7 @@ def paint_sky(rng: Rng, mood: Mood, horizon: float) -> Array:
         stars = Layer(1)
         for x, y in rng.random((rng.integers(0, 60), 2)):
             stars.ellipse(x, y, 0.002, 0.002, color(0.9, 0.9, 1), rng.uniform(0.3, 1))
-        sky = stars.onto(sky)
+        sky = stars.composite(sky)
     return sky
 
 

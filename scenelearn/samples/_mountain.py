@@ -11,17 +11,24 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
-    line_noise,
+    jitter,
     mix,
     noise,
+    noise_line,
+    random_color,
     smoothstep,
-    vary,
 )
 from scenelearn.samples._clutter import add_clutter
-from scenelearn.samples._mood import Mood, draw_mood, paint_sky
-from scenelearn.samples._terrain import Terrain, grid, ground, look, ridge_line, ridges
+from scenelearn.samples._mood import Mood, paint_sky, sample_mood
+from scenelearn.samples._terrain import (
+    Terrain,
+    project_ground,
+    project_terrain,
+    ray_grid,
+    ridge_line,
+    ridges,
+)
 from scenelearn.samples._trees import draw_conifer, draw_tree, leaf_color, needle_color
 
 _ROCKS = [
@@ -35,8 +42,8 @@ _GREENS = [(0.28, 0.38, 0.16), (0.4, 0.42, 0.2), (0.2, 0.3, 0.15), (0.5, 0.45, 0
 
 
 def paint_mountain(rng: Rng) -> tuple[Array, Mood]:
-    """Paints a mountain scene and returns it with its mood."""
-    mood = draw_mood(rng, night=0.02)
+    """Paint a mountain scene and return it with its mood."""
+    mood = sample_mood(rng, night=0.02)
     horizon = float(rng.uniform(0.45, 0.8))
     canvas = paint_sky(rng, mood, horizon)
     if rng.random() < 0.22:
@@ -50,10 +57,10 @@ def paint_mountain(rng: Rng) -> tuple[Array, Mood]:
 def paint_massif(
     rng: Rng, mood: Mood, canvas: Array, horizon: float, snow: float | None = None
 ) -> Array:
-    """Paints a mountain range over a sky.
+    """Paint a mountain range over a sky.
 
     Args:
-        rng: Generator to draw from.
+        rng: Random number generator.
         mood: Light, weather and season.
         canvas: Painted sky.
         horizon: Where level ground would meet the sky.
@@ -63,19 +70,19 @@ def paint_massif(
         The canvas with the range.
     """
     focal = float(rng.uniform(0.8, 1.8))
-    x, z = grid(focal, 1.0, 9.0)
+    x, z = ray_grid(focal, 1.0, 9.0)
     size = float(rng.uniform(1.8, 5.0))
     rise = smoothstep(1.0, float(rng.uniform(2.5, 5)), z)
     height = ridges(rng, x, z, size, float(rng.uniform(0.25, 0.6)))
     top = float(rng.uniform(0.9, 2.0)) / focal
-    terrain = look(x, z, height * rise * top, focal=focal, horizon=horizon, camera=0.25)
+    terrain = project_terrain(x, z, height * rise * top, focal=focal, horizon=horizon, camera=0.25)
     if snow is None:
         snow = float(rng.uniform(0.0, 1.5)) if mood.season == "winter" else rng.uniform(0.35, 1.7)
     return paint_terrain(rng, mood, canvas, terrain, snow * top)
 
 
 def paint_terrain(rng: Rng, mood: Mood, canvas: Array, terrain: Terrain, snow: float) -> Array:
-    """Paints rock, grass and snow onto a landscape in view."""
+    """Paint rock, grass and snow onto a projected landscape."""
     rough = noise(rng, 1.1, float(rng.choice([0.4, 0.7, 1.0])))
     height, depth = terrain.view(terrain.height), terrain.view(terrain.z)
     steep = terrain.view(np.hypot(terrain.slope_x, terrain.slope_z))
@@ -83,7 +90,7 @@ def paint_terrain(rng: Rng, mood: Mood, canvas: Array, terrain: Terrain, snow: f
         terrain.light(float(rng.uniform(0.6, 1.6)) * mood.side, rng.uniform(0, 0.5))
     )
     light = np.clip(light * rng.uniform(0.9, 1.5) + 0.08 * rough * rng.uniform(0.4, 1.3), 0, 1.2)
-    rock, green = any_color(rng, _ROCKS, 0.05), any_color(rng, _GREENS, 0.05)
+    rock, green = random_color(rng, _ROCKS, 0.05), random_color(rng, _GREENS, 0.05)
     if mood.season == "autumn" and rng.random() < 0.5:
         green = leaf_color(rng, mood)
     elif rng.random() < 0.25:
@@ -94,20 +101,20 @@ def paint_terrain(rng: Rng, mood: Mood, canvas: Array, terrain: Terrain, snow: f
     edge = rng.uniform(0.05, 0.25)
     bare = steep * rng.uniform(0.02, 0.16)
     cover = smoothstep(snow - edge, snow + edge, height - bare + 0.1 * rough)
-    albedo = mix(albedo, vary(rng, color(0.88, 0.9, 0.95), 0.03), cover)
+    albedo = mix(albedo, jitter(rng, color(0.88, 0.9, 0.95), 0.03), cover)
     shown = mood.far(mood.lit(albedo, light), np.clip((depth - 1) / 7, 0, 1))
-    return mix(canvas, shown, terrain.seen.astype(np.float32))
+    return mix(canvas, shown, terrain.visible.astype(np.float32))
 
 
 def paint_lake(rng: Rng, mood: Mood, canvas: Array, shore: float) -> Array:
-    """Turns everything below `shore` into water that mirrors what is above."""
+    """Replace everything below `shore` by water that mirrors what is above."""
     row = int(np.clip(shore, 0.2, 0.97) * SIDE)
     depth = np.arange(SIDE - row)
     ripple = noise(rng, 0.9, 12.0) * rng.uniform(0.0, 4.0)
     offset = ripple[: len(depth)] * (0.3 + depth[:, None] / SIDE * 2)
     source = np.clip(row - 1 - depth[:, None] + offset, 0, row - 1).astype(np.intp)
     mirror = canvas[:, source, np.arange(SIDE)]
-    water = vary(rng, color(0.2, 0.3, 0.34), 0.08) * (mood.ambient + mood.sun * 0.4)
+    water = jitter(rng, color(0.2, 0.3, 0.34), 0.08) * (mood.ambient + mood.sun * 0.4)
     clarity = np.linspace(0.85, rng.uniform(0.3, 0.8), len(depth), dtype=np.float32)[:, None]
     shine = 1 + 0.04 * ripple[: len(depth)]
     painted = canvas.copy()
@@ -117,16 +124,16 @@ def paint_lake(rng: Rng, mood: Mood, canvas: Array, shore: float) -> Array:
 
 def _paint_silhouettes(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
     n_ridges = int(rng.integers(3, 7))
-    near = any_color(rng, [(0.15, 0.2, 0.18), (0.2, 0.22, 0.3), (0.3, 0.26, 0.22)], 0.05)
+    near = random_color(rng, [(0.15, 0.2, 0.18), (0.2, 0.22, 0.3), (0.3, 0.26, 0.22)], 0.05)
     texture = noise(rng, 1.3, 0.7)
     base = horizon - rng.uniform(0.0, 0.15)
     for number in range(n_ridges):
-        share = (number + 1) / n_ridges
+        closeness = (number + 1) / n_ridges
         outline = base - ridge_line(rng, 0.1, rng.uniform(0.4, 1.0), rng.uniform(1.2, 1.8))
         cover = np.clip((V - outline[None, :]) * SIDE, 0, 1)
-        shade = mix(mix(mood.horizon, mood.zenith, 0.25), mood.lit(near, 0.35), share**1.2)
-        fall = np.clip(1 + 0.1 * texture * share - 0.5 * (V - outline[None, :]), 0.4, 1.3)
-        mist = smoothstep(0.0, 0.4, V - outline[None, :]) * mood.haze * (1 - share)
+        shade = mix(mix(mood.horizon, mood.zenith, 0.25), mood.lit(near, 0.35), closeness**1.2)
+        fall = np.clip(1 + 0.1 * texture * closeness - 0.5 * (V - outline[None, :]), 0.4, 1.3)
+        mist = smoothstep(0.0, 0.4, V - outline[None, :]) * mood.haze * (1 - closeness)
         canvas = mix(canvas, mix(shade * fall, mood.horizon, mist), cover)
         base += rng.uniform(0.05, 0.14)
     return canvas
@@ -149,16 +156,16 @@ def _paint_foreground(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Ar
                 draw_conifer(rng, layer, *place, size, shade * 0.7, shade)
             else:
                 draw_tree(rng, layer, mood, *place, size)
-        canvas = layer.onto(canvas)
+        canvas = layer.composite(canvas)
     return canvas
 
 
 def _paint_meadow(rng: Rng, mood: Mood, canvas: Array, level: float) -> Array:
-    edge = level + 0.05 * line_noise(rng, 1.8)[None, :]
+    edge = level + 0.05 * noise_line(rng, 1.8)[None, :]
     cover = np.clip((V - edge) * SIDE / 2, 0, 1)
     white = mood.season == "winter" and rng.random() < 0.7
-    grass = color(0.85, 0.88, 0.93) if white else any_color(rng, [*_GREENS, *_ROCKS], 0.05)
-    _, z, _ = ground(level - 0.1, 0.1, 0.05)
+    grass = color(0.85, 0.88, 0.93) if white else random_color(rng, [*_GREENS, *_ROCKS], 0.05)
+    _, z, _ = project_ground(level - 0.1, 0.1, 0.05)
     blades = noise(rng, 0.6, 2.0) * rng.uniform(0.05, 0.2) + 0.1 * noise(rng, 1.6, 3.0)
     tone = 1 + blades / np.clip(z, 0.5, 2)
     light = 0.45 + 0.25 * mood.side * (0.5 - U) + 0 * V

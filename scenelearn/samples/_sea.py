@@ -11,20 +11,20 @@ from scenelearn.samples._canvas import (
     Rng,
     U,
     V,
-    any_color,
     color,
-    line_noise,
+    jitter,
     mix,
     noise,
+    noise_line,
+    random_color,
     relief,
     sample,
     smoothstep,
-    vary,
 )
 from scenelearn.samples._clutter import add_clutter, draw_boat
-from scenelearn.samples._mood import Mood, draw_mood, paint_sky
+from scenelearn.samples._mood import Mood, paint_sky, sample_mood
 from scenelearn.samples._mountain import paint_massif
-from scenelearn.samples._terrain import ground, ridge_line
+from scenelearn.samples._terrain import project_ground, ridge_line
 
 _WATERS = [
     (0.1, 0.28, 0.42),
@@ -52,8 +52,8 @@ _STONES = [
 
 
 def paint_sea(rng: Rng) -> tuple[Array, Mood]:
-    """Paints a sea scene and returns it with its mood."""
-    mood = draw_mood(rng, night=0.02)
+    """Paint a sea scene and return it with its mood."""
+    mood = sample_mood(rng, night=0.02)
     horizon = float(rng.uniform(0.12, 0.62))
     canvas = paint_sky(rng, mood, horizon)
     if rng.random() < 0.4:
@@ -71,12 +71,12 @@ def paint_sea(rng: Rng) -> tuple[Array, Mood]:
         for _ in range(int(rng.integers(1, 4))):
             y = horizon + rng.uniform(0.005, 0.12)
             draw_boat(rng, layer, mood, rng.uniform(0.1, 0.9), y, 0.02 + (y - horizon) * 1.3)
-        canvas = layer.onto(canvas)
+        canvas = layer.composite(canvas)
     return add_clutter(rng, canvas, mood, horizon, rng.uniform(0.8, 1.0)), mood
 
 
 def _paint_coast(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints land at the horizon: mountains far away or a headland."""
+    """Paint land at the horizon: distant mountains or a headland."""
     if rng.random() < 0.3:
         return paint_massif(rng, mood, canvas, horizon + 0.02)
     for number in range(int(rng.integers(1, 4))):
@@ -84,7 +84,7 @@ def _paint_coast(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
         side = U[0] if rng.random() < 0.5 else 1 - U[0]
         fall = np.clip((reach - side) / rng.uniform(0.05, 0.5), 0, 1)
         outline = horizon - ridge_line(rng, rng.uniform(0.02, 0.16), 0.35, 1.3) * fall
-        land = any_color(rng, [*_STONES, (0.2, 0.3, 0.15)], 0.05)
+        land = random_color(rng, [*_STONES, (0.2, 0.3, 0.15)], 0.05)
         texture = np.clip(0.5 + 0.4 * relief(noise(rng, 1.3, 0.7), 0.5 * mood.side, 0.3), 0, 1.2)
         shown = mood.far(mood.lit(land, texture), 0.9 - 0.25 * number)
         cover = np.clip((V - outline[None, :]) * SIDE, 0, 1) * (fall > 0)
@@ -93,9 +93,9 @@ def _paint_coast(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
 
 
 def _paint_water(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints waves in perspective, mirroring the sky, with glitter under the sun."""
+    """Paint waves in perspective, mirroring the sky, with glitter under the sun."""
     camera = float(rng.uniform(0.15, 0.6))
-    x, z, below = ground(horizon, camera, 0.006)
+    x, z, below = project_ground(horizon, camera, 0.006)
     waves = noise(rng, float(rng.choice([1.1, 1.4, 1.8])), float(rng.choice([3.0, 6.0, 10.0])))
     size = rng.uniform(0.08, 0.35)
     shift = rng.random(2)
@@ -105,7 +105,7 @@ def _paint_water(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
     strength = float(rng.uniform(0.08, 0.5))
     slope = (swell * 0.7 + chop * 0.5) * strength * calm
     slope += noise(rng, 0.3, 14.0, lowest=8) * 0.08 * strength
-    water = mood.lit(any_color(rng, _WATERS, 0.04), 0.75)
+    water = mood.lit(random_color(rng, _WATERS, 0.04), 0.75)
     mirrored = mix(mood.horizon, mood.zenith, np.clip((V - horizon) * 1.5 + slope, 0, 1))
     grazing = np.clip(0.25 + 0.55 * np.exp(-(V - horizon) * 5) - slope, 0.02, 0.95)
     surface = mix(np.broadcast_to(water, (3, SIDE, SIDE)), mirrored, grazing)
@@ -124,22 +124,22 @@ def _paint_water(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
 
 
 def _foam(rng: Rng) -> Array:
-    """Returns a lacy pattern of foam in [0, 1], shape (SIDE, SIDE)."""
+    """Return a lacy pattern of foam in [0, 1], shape (SIDE, SIDE)."""
     lace = np.abs(noise(rng, 1.2, 2.5, lowest=3))
     return smoothstep(0.55, 0.1, lace)
 
 
 def _paint_beach(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints a shore that runs across the picture or up to the horizon."""
-    sand = any_color(rng, _SANDS, 0.04)
+    """Paint a shore across the picture or toward the horizon."""
+    sand = random_color(rng, _SANDS, 0.04)
     camera = float(rng.uniform(0.25, 0.6))
-    x, z, below = ground(horizon, camera, 0.004)
-    wavy = line_noise(rng, 1.7) * rng.uniform(0.02, 0.08)
+    x, z, below = project_ground(horizon, camera, 0.004)
+    wavy = noise_line(rng, 1.7) * rng.uniform(0.02, 0.08)
     if rng.random() < 0.6:  # along the coast: the shore runs away from the camera
         side = rng.choice([-1, 1])
         shore = rng.uniform(-0.2, 0.3) + rng.uniform(-0.15, 0.3) * z + 0.3 * np.sin(z * 0.8)
         distance = (x * side - shore) / (1 + 0.6 * z)
-    else:  # towards the sea: the shore runs across
+    else:  # toward the sea: the shore runs across
         distance = (camera / rng.uniform(0.2, 0.6) - z + rng.normal(0, 0.3) * x) * 0.35 / z
     distance = (distance + wavy[None, :] / (1 + z)).astype(np.float32)
     distance = np.where(below > 0, distance, -9)
@@ -148,7 +148,7 @@ def _paint_beach(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
     n_lines = int(rng.integers(1, 5))
     for number in range(n_lines):
         offset = -0.05 * (number + rng.uniform(0.2, 1)) * (1 + number * 0.3)
-        ripple = 0.015 * line_noise(rng, 1.5)[None, :] + 0.01 * line_noise(rng, 1.5)[:, None]
+        ripple = 0.015 * noise_line(rng, 1.5)[None, :] + 0.01 * noise_line(rng, 1.5)[:, None]
         near = (distance - offset - ripple) / 0.02
         band = np.exp(-(near**2)) + smoothstep(0, 1.5, near) * smoothstep(3.5, 1.0, near) * foam
         canvas = mix(canvas, white, np.clip(band * rng.uniform(0.4, 1.0), 0, 1))
@@ -163,8 +163,8 @@ def _paint_beach(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
 
 
 def _paint_rocks(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints rocks in the surf."""
-    stone = any_color(rng, _STONES, 0.05)
+    """Paint rocks in the surf."""
+    stone = random_color(rng, _STONES, 0.05)
     rough = relief(noise(rng, 1.3), 0.6 * mood.side, 0.6)
     texture = np.clip(0.45 + 0.5 * rough, 0.02, 1.1)
     shown = mood.lit(stone, texture)
@@ -173,9 +173,9 @@ def _paint_rocks(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
         near = base - horizon
         middle, half = rng.uniform(0, 1), near * rng.uniform(0.15, 0.6)
         hump = np.clip(1 - np.abs((U[0] - middle) / half) ** rng.uniform(1.5, 3), 0, 1)
-        jagged = 1 + 0.25 * line_noise(rng, 1.1)
+        jagged = 1 + 0.25 * noise_line(rng, 1.1)
         top = base - hump * jagged * near * rng.uniform(0.15, 0.6)
-        foot = base + 0.012 * line_noise(rng, 1.0)
+        foot = base + 0.012 * noise_line(rng, 1.0)
         cover = np.clip((V - top[None, :]) * SIDE, 0, 1) * np.clip((foot[None, :] - V) * SIDE, 0, 1)
         canvas = mix(canvas, mood.far(shown, np.exp(-near * 8)), cover * (hump > 0))
         splash = np.exp(-(((V - base) / (0.02 + 0.05 * near)) ** 2)) * (hump > 0)
@@ -184,10 +184,10 @@ def _paint_rocks(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
 
 
 def _paint_breaker(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array:
-    """Paints waves that curl and break towards the camera."""
+    """Paint waves that curl and break toward the camera."""
     foam = np.clip(0.85 + 0.22 * relief(noise(rng, 1.5, 1.5), 0.4 * mood.side, 0.8), 0.4, 1.15)
     white = mood.lit(color(0.95, 0.96, 0.97), 0.5) * foam
-    face = mood.lit(vary(rng, any_color(rng, _WATERS, 0.03) * 1.15, 0.03), 0.7)
+    face = mood.lit(jitter(rng, random_color(rng, _WATERS, 0.03) * 1.15, 0.03), 0.7)
     streaks = 1 + 0.12 * noise(rng, 1.0, 0.25)
     y = horizon + rng.uniform(0.05, 0.15)
     for _ in range(int(rng.integers(1, 4))):
@@ -195,12 +195,12 @@ def _paint_breaker(rng: Rng, mood: Mood, canvas: Array, horizon: float) -> Array
         height = near * rng.uniform(0.3, 0.8)
         middle, spread = rng.uniform(0.1, 0.9), rng.uniform(0.25, 0.9)
         swell = np.exp(-(((U[0] - middle) / spread) ** 2))
-        crest = y - height * swell * (1 + 0.04 * line_noise(rng, 1.5))
-        foot = y + height * 0.25 + 0.008 * line_noise(rng, 1.6)
+        crest = y - height * swell * (1 + 0.04 * noise_line(rng, 1.5))
+        foot = y + height * 0.25 + 0.008 * noise_line(rng, 1.6)
         rise = np.clip((V - crest[None, :]) / np.maximum(foot - crest, 0.01)[None, :], 0, 1)
         cover = np.clip((V - crest[None, :]) * SIDE, 0, 1) * (foot[None, :] > V)
         wall = face * ((1.2 - 0.5 * rise) * streaks)
-        broken = np.clip(0.9 - np.abs(U[0] - middle) / spread + 0.12 * line_noise(rng, 1.6), 0, 1)
+        broken = np.clip(0.9 - np.abs(U[0] - middle) / spread + 0.12 * noise_line(rng, 1.6), 0, 1)
         limit = 0.06 + 0.9 * broken[None, :]
         curl = smoothstep(0.15, -0.1, rise - limit + 0.1 * (streaks - 1))
         canvas = mix(canvas, mix(wall, white, curl), cover.astype(np.float32))

@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from scenelearn.samples._canvas import SIDE, Array, Rng, U, V, line_noise, noise, sample
+from scenelearn.samples._canvas import SIDE, Array, Rng, U, V, noise, noise_line, sample
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terrain:
-    """A landscape as rays meet it, sampled at (steps, SIDE) points of growing distance.
+    """A landscape along camera rays, sampled at (steps, SIDE) points of increasing distance.
 
     Attributes:
         x: Sideways position of each point.
@@ -19,9 +19,9 @@ class Terrain:
         height: Height of each point.
         slope_x: Rise to the right at each point.
         slope_z: Rise away from the camera at each point.
-        step: The step that each pixel sees, shape (SIDE, SIDE).
-        between: Where the pixel lies between that step and the one before, in [0, 1].
-        seen: True where a pixel sees the landscape rather than the sky.
+        step: The step visible at each pixel, shape (SIDE, SIDE).
+        between: The pixel's position between the previous step and that step, in [0, 1].
+        visible: True where a pixel shows the landscape, not the sky.
     """
 
     x: Array
@@ -31,43 +31,43 @@ class Terrain:
     slope_z: Array
     step: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
     between: Array
-    seen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    visible: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
     def view(self, values: Array) -> Array:
-        """Returns point values as the pixels see them, shape (SIDE, SIDE)."""
+        """Project point values to pixels, shape (SIDE, SIDE)."""
         flat = values.ravel()
         there = flat[self.step * SIDE + np.arange(SIDE)]
         before = flat[np.maximum(self.step - 1, 0) * SIDE + np.arange(SIDE)]
-        seen: Array = before + (there - before) * self.between
-        return seen
+        projected: Array = before + (there - before) * self.between
+        return projected
 
-    def light(self, right: float, towards: float) -> Array:
-        """Returns the light on each point, about [0, 1], for a sun at the side."""
+    def light(self, right: float, toward: float) -> Array:
+        """Return the light on each point, about [0, 1], for a sun from the side."""
         normal = 1 / np.sqrt(1 + self.slope_x**2 + self.slope_z**2)
         shade: Array = np.clip(
-            (-right * self.slope_x - towards * self.slope_z + 0.45) * normal, 0, 1
+            (-right * self.slope_x - toward * self.slope_z + 0.45) * normal, 0, 1
         )
         return shade
 
 
-def grid(focal: float, near: float, far: float, n_steps: int = 130) -> tuple[Array, Array]:
-    """Returns the positions (x, z), each (n_steps, SIDE), at which rays are sampled."""
+def ray_grid(focal: float, near: float, far: float, n_steps: int = 130) -> tuple[Array, Array]:
+    """Return the positions (x, z), each (n_steps, SIDE), at which rays are sampled."""
     z = np.geomspace(near, far, n_steps, dtype=np.float32)[:, None]
     x = (U - np.float32(0.5)) / np.float32(focal) * z
     return x, np.broadcast_to(z, x.shape)
 
 
-def look(
+def project_terrain(
     x: Array, z: Array, height: Array, *, focal: float, horizon: float, camera: float
 ) -> Terrain:
-    """Looks at a landscape from height `camera`, with the horizon at a fraction of the canvas."""
+    """Project a landscape, seen from height `camera` with the horizon at a canvas fraction."""
     n_steps = z.shape[0]
     skyline = horizon - focal * (height - camera) / z
     nearest = np.minimum.accumulate(skyline, axis=0)
     row = np.clip(np.ceil(nearest * SIDE - 0.5), 0, SIDE).astype(np.intp)
     counts = np.bincount((row * SIDE + np.arange(SIDE)).ravel(), minlength=(SIDE + 1) * SIDE)
     step = n_steps - np.cumsum(counts.reshape(SIDE + 1, SIDE), axis=0)[:SIDE]
-    seen = step < n_steps
+    visible = step < n_steps
     step = np.minimum(step, n_steps - 1)
     columns = np.arange(SIDE)
     there = nearest[step, columns]
@@ -83,12 +83,12 @@ def look(
         slope_z=slope_z.astype(np.float32),
         step=step,
         between=between.astype(np.float32),
-        seen=seen,
+        visible=visible,
     )
 
 
 def ridges(rng: Rng, x: Array, z: Array, size: float, roughness: float = 0.35) -> Array:
-    """Draws mountains: sharp ridges about `size` apart, heights about [0, 1.4]."""
+    """Sample mountains with ridges about `size` apart and heights of about [0, 1.4]."""
     coarse, fine = noise(rng, 2.4, side=96), noise(rng, 1.8, side=96)
     shift_x, shift_z = rng.random(2)
     scale = 1 / (size * 4)
@@ -102,20 +102,22 @@ def ridges(rng: Rng, x: Array, z: Array, size: float, roughness: float = 0.35) -
 
 
 def ridge_line(rng: Rng, height: float, roughness: float, power: float = 1.5) -> Array:
-    """Draws the outline of far mountains or hills; positive values rise, shape (SIDE,)."""
-    line = line_noise(rng, power)
+    """Sample the outline of distant mountains or hills, shape (SIDE,); up is positive."""
+    line = noise_line(rng, power)
     peaks = np.abs(line) if rng.random() < 0.5 else line
     outline: Array = height * (1 + roughness * peaks)
     return outline
 
 
-def ground(horizon: float, camera: float, lowest: float = 0.004) -> tuple[Array, Array, Array]:
-    """Projects the pixels below the horizon onto level ground.
+def project_ground(
+    horizon: float, camera: float, lowest: float = 0.004
+) -> tuple[Array, Array, Array]:
+    """Project the pixels below the horizon onto level ground.
 
     Args:
-        horizon: Where the horizon lies, as a fraction of the height.
+        horizon: Position of the horizon, as a fraction of the height.
         camera: Height of the camera over the ground.
-        lowest: Pixels nearer than this to the horizon count as that near.
+        lowest: Minimum distance of a pixel from the horizon.
 
     Returns:
         Sideways position and distance of each pixel, and the mask of pixels below the

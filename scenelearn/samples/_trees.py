@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from scenelearn.samples._canvas import Array, Layer, Rng, any_color, color, noise, relief, vary
+from scenelearn.samples._canvas import Array, Layer, Rng, color, jitter, noise, random_color, relief
 from scenelearn.samples._mood import Mood
 
 _LEAVES: dict[str, list[tuple[float, float, float]]] = {
@@ -24,25 +24,25 @@ _NEEDLES: list[tuple[float, float, float]] = [
 
 
 def leaf_color(rng: Rng, mood: Mood) -> Array:
-    """Returns a color of leaves in the season."""
-    return any_color(rng, _LEAVES[mood.season], 0.04)
+    """Return a color of leaves in the season."""
+    return random_color(rng, _LEAVES[mood.season], 0.04)
 
 
 def needle_color(rng: Rng, mood: Mood) -> Array:
-    """Returns a color of conifers, white with snow now and then in winter."""
+    """Return a color of conifers, sometimes white with snow in winter."""
     if mood.season == "winter" and rng.random() < 0.6:
-        return any_color(rng, [(0.72, 0.77, 0.83), (0.5, 0.56, 0.6), (0.3, 0.36, 0.38)], 0.04)
+        return random_color(rng, [(0.72, 0.77, 0.83), (0.5, 0.56, 0.6), (0.3, 0.36, 0.38)], 0.04)
     if mood.season == "autumn" and rng.random() < 0.3:
-        return any_color(rng, [(0.6, 0.45, 0.15), (0.55, 0.35, 0.12)], 0.04)
-    return any_color(rng, _NEEDLES, 0.03)
+        return random_color(rng, [(0.6, 0.45, 0.15), (0.55, 0.35, 0.12)], 0.04)
+    return random_color(rng, _NEEDLES, 0.03)
 
 
 def leaf_texture(rng: Rng, mood: Mood, coarse: float, contrast: float = 1.0) -> Array:
-    """Returns brightness factors around 1 that look like leaves lit from above.
+    """Return brightness factors around 1 that look like leaves lit from above.
 
     Args:
-        rng: Generator to draw from.
-        mood: Where the light comes from.
+        rng: Random number generator.
+        mood: The direction of the light.
         coarse: Size of the clumps: about 0.9 for small ones, 1.6 for large ones.
         contrast: Strength of light and shade.
 
@@ -59,7 +59,7 @@ def leaf_texture(rng: Rng, mood: Mood, coarse: float, contrast: float = 1.0) -> 
 def draw_conifer(
     rng: Rng, layer: Layer, x: float, base: float, height: float, dark: Array, bright: Array
 ) -> None:
-    """Draws a fir with its foot at (x, base), lighter on its left half."""
+    """Draw a fir with its foot at (x, base), lighter on its left half."""
     n_tiers = int(rng.integers(5, 9))
     spread = height * rng.uniform(0.16, 0.26)
     left, right = [(x, base - height)], [(x, base - height)]
@@ -76,7 +76,7 @@ def draw_conifer(
 def draw_spruce(
     rng: Rng, layer: Layer, x: float, base: float, height: float, dark: Array, bright: Array
 ) -> None:
-    """Draws a fir so far away that two strokes will do."""
+    """Draw a distant fir with two polygons."""
     reach = height * rng.uniform(0.16, 0.26)
     top, low = (x, base - height), base - height * 0.08
     layer.polygon([top, (x + reach, low), (x, base), (x - reach, low)], dark)
@@ -86,7 +86,7 @@ def draw_spruce(
 def draw_crown(
     rng: Rng, layer: Layer, x: float, y: float, radius: float, shade: Array, n_dabs: int = 34
 ) -> None:
-    """Draws a leafy crown as dabs, dark below and bright above."""
+    """Draw a leafy crown as dabs, dark below and bright above."""
     angle = rng.uniform(0, 2 * math.pi, n_dabs)
     reach = radius * np.sqrt(rng.random(n_dabs)) * 0.85
     heights = np.sin(angle) * reach * 0.85
@@ -101,8 +101,8 @@ def draw_crown(
 
 
 def draw_tree(rng: Rng, layer: Layer, mood: Mood, x: float, base: float, height: float) -> None:
-    """Draws a free-standing tree of any kind with its foot at (x, base)."""
-    bark = mood.lit(vary(rng, color(0.28, 0.22, 0.17), 0.03), 0.3)
+    """Draw a free-standing tree of any kind with its foot at (x, base)."""
+    bark = mood.lit(jitter(rng, color(0.28, 0.22, 0.17), 0.03), 0.3)
     if rng.random() < 0.25:
         shade = mood.lit(needle_color(rng, mood), 0.45)
         draw_conifer(rng, layer, x, base, height, shade * 0.75, shade * 1.15)
@@ -123,7 +123,7 @@ def draw_branches(
     width: float,
     shade: Array,
 ) -> None:
-    """Draws a bare branch and all that grows from it."""
+    """Draw a bare branch and its side branches, recursively."""
     if length < 0.02 or width < 0.0016:
         return
     x, y = start
@@ -144,7 +144,7 @@ def draw_trunk(
     shade: Array,
     lean: float,
 ) -> None:
-    """Draws a trunk as three strips: shaded, plain and lit."""
+    """Draw a trunk as three strips: shaded, neutral and lit."""
     narrow = width * rng.uniform(0.6, 0.9)
     head = x + lean
     bend = rng.normal(0, 0.3) * width
@@ -167,9 +167,9 @@ def draw_trunk(
 
 
 def draw_twigs(rng: Rng, layer: Layer, mood: Mood) -> None:
-    """Draws a branch that hangs into the picture from a corner, close to the camera."""
+    """Draw a branch that hangs into the picture from a corner, close to the camera."""
     side = 0.0 if rng.random() < 0.5 else 1.0
-    dark = mood.lit(vary(rng, color(0.12, 0.12, 0.09), 0.02), 0.2)
+    dark = mood.lit(jitter(rng, color(0.12, 0.12, 0.09), 0.02), 0.2)
     angle = math.pi * (0.2 if side == 0 else 0.8) + rng.normal(0, 0.3)
     start = (side, float(rng.uniform(-0.05, 0.25)))
     draw_branches(rng, layer, start, angle, rng.uniform(0.1, 0.2), 0.012, dark)
@@ -178,5 +178,5 @@ def draw_twigs(rng: Rng, layer: Layer, mood: Mood) -> None:
         for _ in range(int(rng.integers(15, 50))):
             x = abs(side - abs(rng.normal(0, 0.16)))
             layer.ellipse(
-                x, start[1] + abs(rng.normal(0, 0.1)), 0.012, 0.008, vary(rng, leaf, 0.03)
+                x, start[1] + abs(rng.normal(0, 0.1)), 0.012, 0.008, jitter(rng, leaf, 0.03)
             )

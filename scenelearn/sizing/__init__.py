@@ -1,24 +1,31 @@
-"""What a network will cost, before anything runs: parameters, arithmetic, memory.
+"""Estimate what a network costs before running it: parameters, multiply-adds, memory.
 
 ```python
 from scenelearn import sizing
 
 estimate = sizing.estimate(model, batch_size=50, optimizer="adam")
-print(estimate.table())
+print(estimate)
 estimate.max_batch("8 GiB")
+sizing.estimate("mobilenet_v2").to_pandas()
 ```
 
-Layers can be described by hand, with Keras's names and arguments and without Keras:
+Layers can also be described without Keras, by Keras' names and arguments:
 `sizing.estimate([sizing.Conv2D(100, 3, strides=2, padding="same")], input_shape=(200, 300, 3))`.
 """
 
 from __future__ import annotations
 
-from ._arithmetic import convolution_parameters, output_length, receptive_field, transposed_length
-from ._bytes import megabytes, parse_bytes
-from ._compare import Ranking, application, compare
-from ._estimate import RULES, estimate
-from ._layers import (
+from scenelearn.sizing._arithmetic import (
+    conv_output_length,
+    conv_parameters,
+    conv_transpose_output_length,
+    receptive_field,
+)
+from scenelearn.sizing._bytes import format_bytes, parse_bytes
+from scenelearn.sizing._compare import Ranking, compare
+from scenelearn.sizing._estimate import METHODS, estimate
+from scenelearn.sizing._format import Figure
+from scenelearn.sizing._layers import (
     ELU,
     GRU,
     LSTM,
@@ -61,6 +68,7 @@ from ._layers import (
     Identity,
     Layer,
     LayerNormalization,
+    LayerScale,
     LeakyReLU,
     Maximum,
     MaxPooling1D,
@@ -79,7 +87,6 @@ from ._layers import (
     Reshape,
     Resizing,
     RMSNormalization,
-    Scale,
     SeparableConv1D,
     SeparableConv2D,
     SimpleRNN,
@@ -95,18 +102,16 @@ from ._layers import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
-from ._memory import Moment, TrainingBytes
-from ._receptive import ReceptiveField
-from ._recurrent_shapes import Axis, RecurrentShapes, recurrent_shapes
-from ._result import Estimate, Row
-from ._show import Figure
-from ._spec import layers_of, network_of
+from scenelearn.sizing._memory import MemoryPoint, TrainingMemory
+from scenelearn.sizing._receptive import ReceptiveField
+from scenelearn.sizing._recurrent_shapes import Axis, RecurrentShapes, recurrent_shapes
+from scenelearn.sizing._result import Estimate, LayerEstimate
 
 __all__ = [
     "ELU",
     "GRU",
     "LSTM",
-    "RULES",
+    "METHODS",
     "Activation",
     "Add",
     "AdditiveAttention",
@@ -148,14 +153,16 @@ __all__ = [
     "GroupQueryAttention",
     "Identity",
     "Layer",
+    "LayerEstimate",
     "LayerNormalization",
+    "LayerScale",
     "LeakyReLU",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
     "Maximum",
+    "MemoryPoint",
     "Minimum",
-    "Moment",
     "MultiHeadAttention",
     "Multiply",
     "Normalization",
@@ -171,15 +178,13 @@ __all__ = [
     "Rescaling",
     "Reshape",
     "Resizing",
-    "Row",
-    "Scale",
     "SeparableConv1D",
     "SeparableConv2D",
     "SimpleRNN",
     "Softmax",
     "Subtract",
     "TimeDistributed",
-    "TrainingBytes",
+    "TrainingMemory",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",
@@ -188,16 +193,13 @@ __all__ = [
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",
-    "application",
     "compare",
-    "convolution_parameters",
+    "conv_output_length",
+    "conv_parameters",
+    "conv_transpose_output_length",
     "estimate",
-    "layers_of",
-    "megabytes",
-    "network_of",
-    "output_length",
+    "format_bytes",
     "parse_bytes",
     "receptive_field",
     "recurrent_shapes",
-    "transposed_length",
 ]

@@ -1,4 +1,4 @@
-"""Amounts of memory, from text and into text."""
+"""Amounts of memory: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(e\d+)?\s*([a-z]*)\s*", re.IGNORE
 
 
 def parse_bytes(memory: int | float | str) -> int:
-    """The number of bytes in an amount of memory.
+    """Convert an amount of memory to a number of bytes.
 
     Args:
-        memory: Bytes, or text: a number with one of B, kB, MB, GB, TB (powers of 1,000) or KiB,
-            MiB, GiB, TiB (powers of 1,024), in any case.
+        memory: A number of bytes, or text: a number with one of the units B, kB, MB, GB, TB (powers
+            of 1,000) or KiB, MiB, GiB, TiB (powers of 1,024), in upper or lower case.
 
     Returns:
-        Bytes, at least 1.
+        The number of bytes, at least 1.
 
     Raises:
-        ArgumentError: It is no such amount, or not above zero.
+        ArgumentError: The amount cannot be parsed, or is not positive.
 
     Examples:
         >>> parse_bytes("8 GiB"), parse_bytes("500MB")
         (8589934592, 500000000)
     """
-    found = 0.0
+    amount = 0.0
     if isinstance(memory, str):
         match = _AMOUNT.fullmatch(memory)
         if match and match[3].lower() in _UNITS:
-            found = float(match[1] + (match[2] or "")) * _UNITS[match[3].lower()]
+            amount = float(match[1] + (match[2] or "")) * _UNITS[match[3].lower()]
     elif not isinstance(memory, bool) and isinstance(memory, int | float):
-        found = float(memory)
-    if not 1 <= found < 2**63:
+        amount = float(memory)
+    if not 1 <= amount < 2**63:
         raise ArgumentError(
-            '`memory` must be a number of bytes or text such as "8 GiB" or "500 MB" (units: B, '
+            '`memory` must be a number of bytes, or text such as "8 GiB" or "500 MB" (units: B, '
             f"kB, MB, GB, TB, KiB, MiB, GiB, TiB). Received: memory={memory!r}."
         )
-    return int(found)
+    return int(amount)
 
 
-def megabytes(n_bytes: int) -> str:
-    """Bytes as text with three figures or more: 12.6 MB is 12,613,600 bytes.
+def format_bytes(n_bytes: int) -> str:
+    """Format a number of bytes for people, in powers of 1,000.
 
     Args:
-        n_bytes: Bytes, at least 0.
+        n_bytes: A number of bytes, at least 0.
 
     Returns:
-        The amount in B, kB, MB, GB or TB (powers of 1,000).
+        The amount in B, kB, MB, GB or TB, rounded to one decimal below 100.
 
     Examples:
-        >>> megabytes(12_613_600), megabytes(0), megabytes(569_213_600)
+        >>> format_bytes(12_613_600), format_bytes(0), format_bytes(569_213_600)
         ('12.6 MB', '0 B', '569 MB')
     """
     amount, unit = float(n_bytes), "B"

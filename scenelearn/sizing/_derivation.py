@@ -1,114 +1,125 @@
-"""The calculation on paper, written out from the numbers."""
+"""The textbook calculation, written out step by step."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from ._bytes import megabytes
+from scenelearn._display import printable
+from scenelearn.sizing._bytes import format_bytes
 
 if TYPE_CHECKING:
-    from ._result import Estimate, Row
+    from scenelearn.sizing._result import Estimate, LayerEstimate
 
 
 def derivation(estimate: Estimate) -> str:
-    """The steps, as Markdown with LaTeX between dollar signs."""
+    """Write the calculation as Markdown, with LaTeX between dollar signs."""
     size = estimate.parameter_bytes // max(1, estimate.n_parameters)
+    name = printable(estimate.name)
     parts = [
-        f"## {estimate.name}: a batch of {estimate.batch_size}, {size} bytes a number",
-        "### Each layer",
+        f"## {name}: batch of {estimate.batch_size}, {size} bytes per parameter",
+        "### Layers",
+        *(_layer(layer) for layer in estimate.layers),
+        _parameters(estimate, size),
+        _prediction(estimate),
+        _training(estimate),
     ]
-    parts += [_layer(row) for row in estimate.rows]
-    parts += [_parameters(estimate, size), _prediction(estimate), _training(estimate)]
     return "\n\n".join(parts) + "\n"
 
 
-def _layer(row: Row) -> str:
-    shape = " × ".join(map(str, row.output_shape))
-    read = " and ".join(" × ".join(map(str, one)) for one in row.input_shapes)
-    lines = [f"**{row.name}** ({row.kind}): {read} becomes {shape}."]
-    if row.n_parameters:
-        lines.append(_formula(row))
+def _layer(layer: LayerEstimate) -> str:
+    inputs = " and ".join(" × ".join(map(str, shape)) for shape in layer.input_shapes)
+    output = " × ".join(map(str, layer.output_shape))
+    lines = [f"**{printable(layer.name)}** ({layer.layer_type}): {inputs} → {output}."]
+    if layer.n_parameters:
+        lines.append(_formula(layer))
     lines.append(
-        rf"Its output: $${_product(row.output_shape)} = {_tex(math.prod(row.output_shape))}"
-        rf"\text{{ numbers}} = {_tex(row.activation_bytes)}\text{{ bytes}}$$"
+        r"Activations: $$"
+        rf"{_product(layer.output_shape)} = {_tex(math.prod(layer.output_shape))}"
+        rf"\text{{ values}} = {_tex(layer.activation_bytes)}\text{{ bytes}}$$"
     )
     return "\n\n".join(lines)
 
 
-def _formula(row: Row) -> str:
-    channels, out = row.input_shapes[0][-1], row.output_shape[-1]
-    total = _tex(row.n_parameters)
-    if row.kind.startswith("Conv") and "Transpose" not in row.kind:
+def _formula(layer: LayerEstimate) -> str:
+    channels, out = layer.input_shapes[0][-1], layer.output_shape[-1]
+    total = _tex(layer.n_parameters)
+    if layer.layer_type.startswith("Conv") and "Transpose" not in layer.layer_type:
         for bias in (1, 0):
-            taps = row.n_parameters / out - bias
+            taps = layer.n_parameters / out - bias
             if taps > 0 and taps == int(taps) and int(taps) % channels == 0:
                 window = int(taps) // channels
-                plus = " + 1" if bias else ""
+                plus, what = (" + 1", "weights and bias") if bias else ("", "weights")
                 return (
-                    "Weights and bias of each feature map, times the feature maps: "
+                    f"Parameters, the {what} of each filter times the number of filters: "
                     rf"$$({window} \cdot {channels}{plus}) \cdot {out} = {total}$$"
                 )
-    if row.kind == "Dense":
-        if row.n_parameters == (channels + 1) * out:
+    if layer.layer_type == "Dense":
+        if layer.n_parameters == (channels + 1) * out:
             return (
-                rf"A weight for each input and a bias: $$({channels} + 1) \cdot {out} = {total}$$"
+                "Parameters, one weight per input and a bias for each unit: "
+                rf"$$({channels} + 1) \cdot {out} = {total}$$"
             )
-        return rf"A weight for each input: $${channels} \cdot {out} = {total}$$"
+        return (
+            "Parameters, one weight per input for each unit: "
+            rf"$${channels} \cdot {out} = {total}$$"
+        )
     return f"Parameters: $${total}$$"
 
 
 def _parameters(estimate: Estimate, size: int) -> str:
-    own = [row.n_parameters for row in estimate.rows if row.n_parameters]
+    counts = [layer.n_parameters for layer in estimate.layers if layer.n_parameters]
     return (
         "### Parameters\n\n"
-        f"$${' + '.join(map(_tex, own)) or '0'} = {_tex(estimate.n_parameters)}$$\n\n"
+        f"$${' + '.join(map(_tex, counts)) or '0'} = {_tex(estimate.n_parameters)}$$\n\n"
         rf"$${_tex(estimate.n_parameters)} \cdot {size}\text{{ bytes}} = "
         rf"{_tex(estimate.parameter_bytes)}\text{{ bytes}}$$ or "
-        f"{megabytes(estimate.parameter_bytes)}. They are there once, however large the batch."
+        f"{format_bytes(estimate.parameter_bytes)}. They are stored once, whatever the batch size."
     )
 
 
 def _prediction(estimate: Estimate) -> str:
-    maps = estimate.prediction_bytes - estimate.parameter_bytes
-    kept = estimate.prediction_bytes_all_kept - estimate.parameter_bytes
+    activations = estimate.prediction_bytes - estimate.parameter_bytes
+    kept = estimate.prediction_bytes_without_reuse - estimate.parameter_bytes
     how = (
-        "A map goes as soon as the last layer that reads it is done, so the most is needed where "
-        f"neighboring maps are largest together, at **{estimate.prediction_peak_at}**:"
-        if estimate.rule == "textbook"
-        else "What XLA plans for it, beside the parameters:"
+        "Activations are released after the last layer that reads them. The peak is where "
+        "consecutive activations are largest together, at "
+        f"**{printable(estimate.prediction_peak_layer)}**:"
+        if estimate.method == "textbook"
+        else "The memory that XLA plans, plus the parameters:"
     )
     return (
-        f"### One prediction\n\n{how} "
-        rf"$${_tex(maps)} + {_tex(estimate.parameter_bytes)} = {_tex(estimate.prediction_bytes)}"
-        rf"\text{{ bytes}}$$ or {megabytes(estimate.prediction_bytes)}."
-        "\n\nIf every map is kept: "
+        f"### Prediction\n\n{how} "
+        rf"$${_tex(activations)} + {_tex(estimate.parameter_bytes)} = "
+        rf"{_tex(estimate.prediction_bytes)}"
+        rf"\text{{ bytes}}$$ or {format_bytes(estimate.prediction_bytes)}."
+        "\n\nIf all activations are kept: "
         rf"$${_tex(kept)} + {_tex(estimate.parameter_bytes)} = "
-        rf"{_tex(estimate.prediction_bytes_all_kept)}\text{{ bytes}}$$ or "
-        f"{megabytes(estimate.prediction_bytes_all_kept)}."
+        rf"{_tex(estimate.prediction_bytes_without_reuse)}\text{{ bytes}}$$ or "
+        f"{format_bytes(estimate.prediction_bytes_without_reuse)}."
     )
 
 
 def _training(estimate: Estimate) -> str:
     parts = estimate.training
     named = (
-        ("maps kept for the way back", parts.activations),
+        ("activations kept for the backward pass", parts.activations),
         ("the batch", parts.inputs),
         ("parameters", parts.parameters),
         ("gradients", parts.gradients),
-        (f"{estimate.optimizer}'s own", parts.optimizer),
-        ("other", parts.temporaries),
+        (f"optimizer slots ({printable(estimate.optimizer)})", parts.optimizer_slots),
+        ("temporaries", parts.temporaries),
     )
     listed = "\n".join(
-        f"| {name} | {value:,} | {megabytes(value)} |" for name, value in named if value
+        f"| {name} | {value:,} | {format_bytes(value)} |" for name, value in named if value
     )
     return (
-        "### One training step\n\n"
-        "Everything that was computed on the way forward is kept for the way back. The maps and "
-        f"the batch count for all {estimate.batch_size} samples, the rest once.\n\n"
+        "### Training step\n\n"
+        "The backward pass needs the activations of the forward pass. Activations and the batch "
+        f"are stored for all {estimate.batch_size} samples, the rest once.\n\n"
         f"| part | bytes | |\n|---|---:|---:|\n{listed}\n"
-        f"| **together** | **{estimate.training_bytes:,}** | "
-        f"**{megabytes(estimate.training_bytes)}** |"
+        f"| **total** | **{estimate.training_bytes:,}** | "
+        f"**{format_bytes(estimate.training_bytes)}** |"
     )
 
 

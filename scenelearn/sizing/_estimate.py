@@ -1,30 +1,35 @@
-"""Estimate a network: read it, size it by a rule, and gather the rows."""
+"""`estimate`: read a network, infer its shapes, and count parameters, multiply-adds and memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from scenelearn._checks import check_choice, check_integer
 from scenelearn.errors import ArgumentError
+from scenelearn.sizing._graph import Graph
+from scenelearn.sizing._layers import Shape
+from scenelearn.sizing._memory import MemoryEstimate, StepSettings
+from scenelearn.sizing._networks import load_network
+from scenelearn.sizing._optimizers import optimizer_slots
+from scenelearn.sizing._reader import read_graph
+from scenelearn.sizing._receptive import receptive_fields
+from scenelearn.sizing._result import Estimate, LayerEstimate
+from scenelearn.sizing._textbook import (
+    count_parameters,
+    count_trainable_parameters,
+    textbook_memory,
+)
 
-from ._graph import Graph
-from ._layers import Shape
-from ._layers._checks import one_of, positive
-from ._memory import Memory, Situation
-from ._optimizers import slots_of
-from ._read import graph_of
-from ._receptive import receptive_fields
-from ._result import Estimate, Row
-from ._textbook import n_trained, n_weights, textbook_memory
-
-RULES = ("textbook", "xla")
-"""The rules by which memory is counted."""
+METHODS = ("textbook", "xla")
+"""The methods by which memory is estimated."""
 
 
 def estimate(
-    model_or_layers: Any,
+    network: Any,
     *,
     input_shape: Sequence[Any] | None = None,
     batch_size: int = 1,
@@ -32,198 +37,215 @@ def estimate(
     optimizer: Any = None,
     trainable: bool | str | Collection[str] | None = None,
     mixed_precision: str | None = None,
-    rule: str = "textbook",
+    method: str = "textbook",
 ) -> Estimate:
-    """What a network takes to predict and to train, without running or building it.
+    """Estimate the parameters, multiply-adds and memory of a network without running it.
 
     Args:
-        model_or_layers: A Keras model, or a list of layer descriptions (`sizing.Conv2D(...)`).
-        input_shape: The input's shape without its batch axis, (height, width, channels) for
-            images; one shape for each input where there are several. Needed for a list of layers
-            and where the model leaves axes open; else the model's own.
-        batch_size: Samples in a batch.
+        network: A Keras model; a name of `keras.applications` such as "mobilenet_v2"; the path of a
+            `.keras` file; a list of layer descriptions such as `sizing.Conv2D(32, 3)`; or such a
+            list as text, "Conv2D(32, 3), Flatten(), Dense(10)". No weights are created or loaded.
+        input_shape: The input's shape without the batch axis, (height, width, channels) for images;
+            one shape per input if there are several. Required for layer descriptions and where the
+            model leaves sizes open. By default the model's own.
+        batch_size: Samples per batch.
         dtype: "float32" (the default), "float16", "bfloat16" or "float64".
         optimizer: A name of `keras.optimizers`, "sgd_momentum", or a Keras optimizer. By default
-            that of the compiled model, else plain gradient descent.
-        trainable: What training moves: None for each layer's own flag, True for everything, "head"
-            for the last layer with weights, or names of layers.
-        mixed_precision: "mixed_float16" or "mixed_bfloat16": maps of 2 bytes, weights of 4.
-        rule: "textbook", as one computes it by hand, or "xla", as XLA:CPU plans it (32-bit floats
-            only; see the page on sizing for its versions and limits).
+            that of the compiled model, else SGD without momentum.
+        trainable: What is trained: None for each layer's own `trainable` flag, True for all layers,
+            False for none, "head" for the last layer with weights, or a collection of layer names.
+        mixed_precision: "mixed_float16" or "mixed_bfloat16": activations of 2 bytes, weights of 4.
+        method: "textbook" for a calculation by hand, or "xla" for the memory that XLA:CPU plans
+            (float32 only; the page on sizing names its versions and limits).
 
     Returns:
-        Rows and totals.
+        The estimate, per layer and in total.
 
     Raises:
-        ArgumentError: An argument is out of range, shapes do not fit, or a name is unknown.
-        UnknownLayerError: A layer that has no description and cannot be taken apart.
+        ArgumentError: An argument is out of range, or shapes do not match.
+        BundleError: The file is not a complete `.keras` file.
+        PathMissingError: The file does not exist.
+        UnknownBackboneError: The name is not in `keras.applications`.
+        UnknownLayerError: A layer has no description in sizing and its call cannot be traced.
 
     Examples:
         >>> from scenelearn import sizing
         >>> layers = [sizing.Conv2D(n, 3, strides=2, padding="same") for n in (100, 200, 400)]
-        >>> found = sizing.estimate(layers, input_shape=(200, 300, 3))
-        >>> found.n_parameters, found.prediction_bytes
+        >>> result = sizing.estimate(layers, input_shape=(200, 300, 3))
+        >>> result.n_parameters, result.prediction_bytes
         (903400, 12613600)
 
     References:
         Géron, Hands-On Machine Learning, 3rd edition, chapter 14, "Memory requirements".
     """
-    positive("batch_size", batch_size)
-    one_of("rule", rule, RULES)
-    map_bytes, weight_bytes = _precision(dtype, mixed_precision)
-    if rule == "xla" and (map_bytes, weight_bytes) != (4, 4):
+    batch_size = check_integer("batch_size", batch_size, low=1)
+    check_choice("method", method, METHODS)
+    activation_itemsize, weight_itemsize = _itemsizes(dtype, mixed_precision)
+    if method == "xla" and (activation_itemsize, weight_itemsize) != (4, 4):
         raise ArgumentError(
-            'The rule "xla" holds for 32-bit floats. Received: '
-            f'dtype={dtype!r}, mixed_precision={mixed_precision!r}. Use rule="textbook".'
+            '`method="xla"` supports float32 only. Received: '
+            f'dtype={dtype!r}, mixed_precision={mixed_precision!r}. Use method="textbook".'
         )
-    graph = graph_of(model_or_layers)
+    shape = None if input_shape is None else _check_input_shape(input_shape)
+    if isinstance(network, str | os.PathLike):
+        network = load_network(network, shape)
+    graph = read_graph(network)
     if optimizer is None:
-        optimizer = getattr(model_or_layers, "optimizer", None)
+        optimizer = getattr(network, "optimizer", None)
+    estimator = _Estimator(
+        graph=graph,
+        input_shape=shape,
+        method=method,
+        optimizer=optimizer,
+        trainable=trainable,
+        activation_itemsize=activation_itemsize,
+        weight_itemsize=weight_itemsize,
+    )
+    return estimator(batch_size=batch_size)
 
-    @lru_cache(maxsize=64)
-    def again(*, batch_size: int, input_shape: Shape | None) -> Estimate:
-        shapes = _input_shapes(graph, input_shape or given, batch_size)
-        return _estimated(
-            graph,
-            graph.shapes(*shapes),
-            again=again,
-            rule=rule,
-            optimizer=optimizer,
-            trainable=trainable,
-            map_bytes=map_bytes,
-            weight_bytes=weight_bytes,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimator:
+    """Estimates one network for any batch size and input shape."""
+
+    graph: Graph
+    input_shape: tuple[Any, ...] | None
+    method: str
+    optimizer: Any
+    trainable: bool | str | Collection[str] | None
+    activation_itemsize: int
+    weight_itemsize: int
+
+    def __call__(self, *, batch_size: int, input_shape: Shape | None = None) -> Estimate:
+        graph = self.graph
+        inputs = _batch_shapes(graph, input_shape or self.input_shape, batch_size)
+        shapes = graph.infer_shapes(*inputs)
+        trained = _trained_layers(graph, shapes, self.trainable)
+        weights = [
+            weight.shape
+            for call in graph.unique_layers()
+            if call.layer_id in trained
+            for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
+            if weight.trainable
+        ]
+        settings = StepSettings(
+            trained_layers=trained,
+            slots=optimizer_slots(self.optimizer, weights),
+            activation_itemsize=self.activation_itemsize,
+            weight_itemsize=self.weight_itemsize,
+        )
+        memory = _memory(self.method, graph, shapes, settings)
+        layers = _layer_estimates(graph, shapes, settings)
+        n_parameters = count_parameters(graph, shapes)
+        return Estimate(
+            name=graph.name,
+            method=self.method,
+            batch_size=batch_size,
+            input_shapes=inputs,
+            optimizer=settings.slots.name,
+            layers=layers,
+            n_parameters=n_parameters,
+            n_trainable_parameters=count_trainable_parameters(graph, shapes, settings),
+            n_multiply_adds=sum(layer.n_multiply_adds for layer in layers),
+            parameter_bytes=n_parameters * self.weight_itemsize,
+            prediction_bytes=memory.prediction_bytes,
+            prediction_bytes_without_reuse=memory.prediction_bytes_without_reuse,
+            prediction_peak_layer=memory.prediction_peak_layer,
+            training=memory.training,
+            training_peak_layer=memory.training_peak_layer,
+            prediction_timeline=memory.prediction_timeline,
+            training_timeline=memory.training_timeline,
+            prediction_resident_bytes=memory.prediction_resident_bytes,
+            training_resident_bytes=memory.training_resident_bytes,
+            _reestimate=self,
         )
 
-    given = None if input_shape is None else _tuples(input_shape)
-    return again(batch_size=batch_size, input_shape=None)
+
+def _memory(
+    method: str, graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings
+) -> MemoryEstimate:
+    if method == "xla":
+        from scenelearn.sizing._xla import xla_memory
+
+        return xla_memory(graph, shapes, settings)
+    return textbook_memory(graph, shapes, settings)
 
 
-def _estimated(
-    graph: Graph,
-    shapes: tuple[Shape, ...],
-    *,
-    again: Callable[..., Estimate],
-    rule: str,
-    optimizer: Any,
-    trainable: bool | str | Collection[str] | None,
-    map_bytes: int,
-    weight_bytes: int,
-) -> Estimate:
-    trained = _trained(graph, shapes, trainable)
-    weights = [
-        weight.shape
-        for call in graph.owners()
-        if call.owner in trained
-        for weight in call.layer.weights(*graph.reads(call, shapes))
-        if weight.trainable
-    ]
-    situation = Situation(
-        trained=trained,
-        slots=slots_of(optimizer, weights),
-        map_bytes=map_bytes,
-        weight_bytes=weight_bytes,
-    )
-    memory = _by_rule(rule, graph, shapes, situation)
-    rows = _rows(graph, shapes, situation)
-    n_parameters = n_weights(graph, shapes)
-    inputs = tuple(shapes[value] for value in graph.inputs)
-    return Estimate(
-        name=graph.name,
-        rule=rule,
-        batch_size=inputs[0][0],
-        input_shapes=inputs,
-        optimizer=situation.slots.name,
-        rows=rows,
-        n_parameters=n_parameters,
-        n_trainable=n_trained(graph, shapes, situation),
-        n_multiply_adds=sum(row.n_multiply_adds for row in rows),
-        parameter_bytes=n_parameters * weight_bytes,
-        prediction_bytes=memory.prediction_bytes,
-        prediction_bytes_all_kept=memory.prediction_bytes_all_kept,
-        prediction_peak_at=memory.prediction_peak_at,
-        training=memory.training,
-        training_peak_at=memory.training_peak_at,
-        prediction_moments=memory.prediction_moments,
-        training_moments=memory.training_moments,
-        _again=again,
-        prediction_resident_bytes=memory.prediction_resident_bytes,
-        training_resident_bytes=memory.training_resident_bytes,
-    )
-
-
-def _by_rule(rule: str, graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> Memory:
-    if rule == "xla":
-        from ._xla import xla_memory
-
-        return xla_memory(graph, shapes, situation)
-    return textbook_memory(graph, shapes, situation)
-
-
-def _rows(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> tuple[Row, ...]:
-    rows = []
+def _layer_estimates(
+    graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings
+) -> tuple[LayerEstimate, ...]:
+    layers = []
     counted: set[int] = set()
-    fields = receptive_fields(graph, shapes)
-    for call, field in zip(graph.calls, fields, strict=True):
-        reads = graph.reads(call, shapes)
-        weights = () if call.owner in counted else call.layer.weights(*reads)
-        counted.add(call.owner)
-        made = [shapes[value] for value in call.outputs]
-        rows.append(
-            Row(
+    for call, field in zip(graph.calls, receptive_fields(graph, shapes), strict=True):
+        inputs = graph.call_input_shapes(call, shapes)
+        weights = () if call.layer_id in counted else call.layer.weights(*inputs)
+        counted.add(call.layer_id)
+        outputs = [shapes[value] for value in call.outputs]
+        layers.append(
+            LayerEstimate(
                 name=call.name,
-                kind=type(call.layer).__name__,
-                input_shapes=reads,
-                output_shape=made[0],
+                layer_type=type(call.layer).__name__,
+                input_shapes=inputs,
+                output_shape=outputs[0],
                 n_parameters=sum(weight.n_elements for weight in weights),
-                n_trainable=sum(
+                n_trainable_parameters=sum(
                     weight.n_elements
                     for weight in weights
-                    if weight.trainable and call.owner in situation.trained
+                    if weight.trainable and call.layer_id in settings.trained_layers
                 ),
-                n_multiply_adds=call.layer.n_multiply_adds(*reads),
-                activation_bytes=sum(map(math.prod, made)) * situation.map_bytes,
+                n_multiply_adds=call.layer.n_multiply_adds(*inputs),
+                activation_bytes=sum(map(math.prod, outputs)) * settings.activation_itemsize,
                 receptive_field=field,
             )
         )
-    return tuple(rows)
+    return tuple(layers)
 
 
-def _trained(
+def _trained_layers(
     graph: Graph, shapes: tuple[Shape, ...], trainable: bool | str | Collection[str] | None
 ) -> frozenset[int]:
-    """The owners that training moves."""
-    owners = [
+    """The ids of the layers that are trained."""
+    candidates = [
         call
-        for call in graph.owners()
-        if any(weight.trainable for weight in call.layer.weights(*graph.reads(call, shapes)))
+        for call in graph.unique_layers()
+        if any(
+            weight.trainable
+            for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
+        )
     ]
     if trainable is None:
-        return frozenset(call.owner for call in owners if call.layer.trainable)
+        return frozenset(call.layer_id for call in candidates if call.layer.trainable)
     if isinstance(trainable, bool):
-        return frozenset(call.owner for call in owners) if trainable else frozenset()
+        return frozenset(call.layer_id for call in candidates) if trainable else frozenset()
     if trainable == "head":
-        return frozenset(call.owner for call in owners[-1:])
-    if isinstance(trainable, str):
+        return frozenset(call.layer_id for call in candidates[-1:])
+    if isinstance(trainable, str) or not isinstance(trainable, Collection):
         raise ArgumentError(
             '`trainable` must be None, True, False, "head" or a collection of layer names. '
             f"Received: trainable={trainable!r}."
         )
-    names = {call.name for call in owners}
-    unknown = sorted(set(trainable) - names)
+    names = {call.name for call in candidates}
+    unknown = sorted({str(name) for name in trainable} - names)
     if unknown:
         raise ArgumentError(
-            f"`trainable` names layers that have no weights here: {', '.join(unknown)}. "
-            f"Those that have: {', '.join(sorted(names)[:20])}."
+            "`trainable` must name layers with trainable weights. Received: "
+            f"{', '.join(unknown)}. Layers with trainable weights: {', '.join(sorted(names)[:20])}."
         )
-    return frozenset(call.owner for call in owners if call.name in set(trainable))
+    return frozenset(call.layer_id for call in candidates if call.name in set(trainable))
 
 
-def _tuples(shape: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(tuple(one) if isinstance(one, list | tuple) else one for one in shape)
+def _check_input_shape(shape: Any) -> tuple[Any, ...]:
+    """The shape, or the shapes of several inputs, as tuples."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ArgumentError(
+            "`input_shape` must be the size of each axis except the batch axis, such as "
+            f"(200, 300, 3). Received: input_shape={shape!r}."
+        )
+    return tuple(tuple(item) if isinstance(item, list | tuple) else item for item in shape)
 
 
-def _input_shapes(graph: Graph, given: Any, batch_size: int) -> tuple[Shape, ...]:
-    """The inputs' shapes with the batch axis, from the model's own and those given."""
+def _batch_shapes(graph: Graph, given: Any, batch_size: int) -> tuple[Shape, ...]:
+    """The shape of each input with its batch axis, from the given shapes or the model's own."""
     shapes: Sequence[Sequence[Any]] = graph.input_shapes
     if given is not None:
         several = bool(given) and isinstance(given[0], tuple)
@@ -233,25 +255,25 @@ def _input_shapes(graph: Graph, given: Any, batch_size: int) -> tuple[Shape, ...
             isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape
         ):
             raise ArgumentError(
-                "`input_shape` must give the size of each axis but the batch's, as (200, 300, 3). "
-                f"Received: input_shape={shape if given is not None else None}."
+                "`input_shape` must be the size of each axis except the batch axis, such as "
+                f"(200, 300, 3). Received: input_shape={shape if given is not None else None}."
             )
     return tuple((batch_size, *shape) for shape in shapes)
 
 
-_ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+_ITEMSIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
-def _precision(dtype: str | None, mixed_precision: str | None) -> tuple[int, int]:
-    """Bytes of an element of a map and of a weight."""
-    one_of("dtype", dtype, (None, *_ELEMENT_BYTES))
-    one_of("mixed_precision", mixed_precision, (None, "mixed_float16", "mixed_bfloat16"))
+def _itemsizes(dtype: str | None, mixed_precision: str | None) -> tuple[int, int]:
+    """Bytes per element of activations and of weights."""
+    check_choice("dtype", dtype, (None, *_ITEMSIZES))
+    check_choice("mixed_precision", mixed_precision, (None, "mixed_float16", "mixed_bfloat16"))
     if mixed_precision is not None:
         if dtype not in {None, "float32"}:
             raise ArgumentError(
-                "Give `dtype` or `mixed_precision`, not both. Received: "
+                "Pass `dtype` or `mixed_precision`, not both. Received: "
                 f"dtype={dtype!r}, mixed_precision={mixed_precision!r}."
             )
         return 2, 4
-    size = _ELEMENT_BYTES[dtype or "float32"]
-    return size, size
+    itemsize = _ITEMSIZES[dtype or "float32"]
+    return itemsize, itemsize

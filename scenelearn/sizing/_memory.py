@@ -1,100 +1,93 @@
-"""What each rule fills in: memory in prediction and in training, part by part."""
+"""Memory use of prediction and training, as each estimation method returns it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
-from ._optimizers import Slots
+from scenelearn._json import dataclass_json
+from scenelearn.sizing._optimizers import OptimizerSlots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """What is asked of a rule, apart from the network and its shapes.
+class StepSettings:
+    """What an estimation method needs besides the network and its shapes.
 
     Attributes:
-        trained: The owners whose trainable weights are trained.
-        slots: What the optimizer keeps.
-        map_bytes: Bytes of an element of a map.
-        weight_bytes: Bytes of an element of a weight.
+        trained_layers: The ids of the layers whose trainable weights are trained.
+        slots: The optimizer's variables.
+        activation_itemsize: Bytes per element of activations.
+        weight_itemsize: Bytes per element of weights.
     """
 
-    trained: frozenset[int]
-    slots: Slots
-    map_bytes: int = 4
-    weight_bytes: int = 4
+    trained_layers: frozenset[int]
+    slots: OptimizerSlots
+    activation_itemsize: int = 4
+    weight_itemsize: int = 4
 
 
-class Moment(NamedTuple):
-    """How much memory is in use while a layer runs.
+@dataclass(frozen=True, slots=True)
+class MemoryPoint:
+    """The memory in use while a layer runs.
 
     Attributes:
-        name: The layer.
+        layer: The layer's name.
         phase: "forward", "backward" or "update".
-        n_bytes: All that is in use then, parameters and inputs included.
+        n_bytes: All memory in use, including parameters and inputs.
     """
 
-    name: str
+    layer: str
     phase: str
     n_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingBytes:
-    """The memory of a training step at its highest, part by part, in bytes.
+class TrainingMemory:
+    """Peak memory of a training step in bytes, by what it holds.
 
     Attributes:
-        parameters: The weights, trained or not.
-        gradients: The gradients of the trained weights that are there at once.
-        optimizer: What the optimizer keeps: momenta, averages, scalars.
-        inputs: The batch, and under the XLA rule its targets.
-        activations: The maps kept from the forward pass for the backward pass.
-        temporaries: What else is there at the peak: copies, gradients of maps, gaps.
+        parameters: All weights, trained or not.
+        gradients: The gradients of the trained weights that exist at the same time.
+        optimizer_slots: The optimizer's variables: momentum, moving averages, scalars.
+        inputs: The batch; with the "xla" method, also its targets.
+        activations: The activations kept from the forward pass for the backward pass.
+        temporaries: Everything else at the peak: copies, gradients of activations, fragmentation.
     """
 
     parameters: int
     gradients: int
-    optimizer: int
+    optimizer_slots: int
     inputs: int
     activations: int
     temporaries: int
 
     @property
     def total(self) -> int:
-        """The sum of the parts."""
+        """The sum of all parts."""
         return (
             self.parameters
             + self.gradients
-            + self.optimizer
+            + self.optimizer_slots
             + self.inputs
             + self.activations
             + self.temporaries
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the parts and their total."""
+        return {**dataclass_json(self), "total": self.total}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """The answer of a rule.
-
-    Attributes:
-        prediction_bytes: A prediction, each map released after its last use.
-        prediction_bytes_all_kept: A prediction that keeps every map.
-        prediction_peak_at: The layer at which a prediction needs most.
-        prediction_moments: A prediction, layer by layer.
-        training: A training step, by parts.
-        training_peak_at: The layer at which a training step needs most.
-        training_moments: A training step, layer by layer.
-        prediction_resident_bytes: The most that a process takes for a prediction beside its own
-            start; None where the rule does not know.
-        training_resident_bytes: The same for a training step.
-    """
+class MemoryEstimate:
+    """The result of an estimation method; `Estimate` documents the fields."""
 
     prediction_bytes: int
-    prediction_bytes_all_kept: int
-    prediction_peak_at: str
-    prediction_moments: tuple[Moment, ...]
-    training: TrainingBytes
-    training_peak_at: str
-    training_moments: tuple[Moment, ...]
+    prediction_bytes_without_reuse: int
+    prediction_peak_layer: str
+    prediction_timeline: tuple[MemoryPoint, ...]
+    training: TrainingMemory
+    training_peak_layer: str
+    training_timeline: tuple[MemoryPoint, ...]
     prediction_resident_bytes: int | None = None
     training_resident_bytes: int | None = None

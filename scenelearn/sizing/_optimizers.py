@@ -1,4 +1,4 @@
-"""What an optimizer keeps for each weight that it trains."""
+"""The variables that optimizers keep per trained weight (slots)."""
 
 from __future__ import annotations
 
@@ -7,63 +7,61 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn import _backend
+from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import ArgumentError
+from scenelearn.sizing._layers import Shape
 
-from ._layers import Shape
-from ._unfilled import without_values
-
-_COPIES = {
+_SLOTS_PER_WEIGHT = {
     "sgd": 0, "sgd_momentum": 1, "rmsprop": 1, "adagrad": 1, "lion": 1, "adam": 2, "adamw": 2,
     "adamax": 2, "adadelta": 2, "ftrl": 2, "lamb": 2, "nadam": 2,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class OptimizerSlots:
     """The variables of an optimizer.
 
     Attributes:
         name: The optimizer's name.
-        of_weights: The shapes of the variables kept for weights, over all weights.
-        n_scalars: Single numbers: the step, the learning rate and their like, 4 bytes each.
+        shapes: The shapes of the slots of all weights.
+        n_scalars: The number of scalars of 4 bytes each: iteration, learning rate and the like.
     """
 
     name: str
-    of_weights: tuple[Shape, ...]
+    shapes: tuple[Shape, ...]
     n_scalars: int
 
 
-def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
-    """The variables that an optimizer makes for weights of these shapes.
+def optimizer_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
+    """Find the variables that an optimizer creates for weights of these shapes.
 
     Args:
-        optimizer: None or "sgd" for gradient descent without momentum; another name of
-            `keras.optimizers`, or "sgd_momentum"; or a Keras optimizer, whose settings
-            (momentum, amsgrad, use_ema, gradient accumulation, ...) then count.
-        weights: The shape of each weight that is trained.
+        optimizer: None or "sgd" for SGD without momentum; another name of `keras.optimizers`, or
+            "sgd_momentum"; or a Keras optimizer, with its settings (momentum, amsgrad, use_ema,
+            gradient accumulation, ...).
+        weights: The shape of each trained weight.
 
     Returns:
-        Their shapes. A name of the plain optimizers is looked up; all else is asked of Keras,
-        which builds the optimizer without giving any variable a value.
+        The shapes of the slots. Common names are looked up in a table; for all others, Keras builds
+        the optimizer without values.
 
     Raises:
-        ArgumentError: The name is unknown, or it is no optimizer.
+        ArgumentError: The name is unknown, or the value is not an optimizer.
 
     Examples:
-        >>> slots_of("adam", [(3, 3, 3, 100), (100,)]).of_weights
+        >>> optimizer_slots("adam", [(3, 3, 3, 100), (100,)]).shapes
         ((3, 3, 3, 100), (3, 3, 3, 100), (100,), (100,))
     """
     if optimizer is None:
         optimizer = "sgd"
-    if isinstance(optimizer, str) and optimizer.lower() in _COPIES:
+    if isinstance(optimizer, str) and optimizer.lower() in _SLOTS_PER_WEIGHT:
         name = optimizer.lower()
-        copies = _COPIES[name]
+        shapes = tuple(shape for shape in weights for _ in range(_SLOTS_PER_WEIGHT[name]))
         # iterations and learning rate; Nadam also keeps a running product
-        n_scalars = 3 if name == "nadam" else 2
-        return Slots(name, tuple(shape for shape in weights for _ in range(copies)), n_scalars)
+        return OptimizerSlots(name, shapes, 3 if name == "nadam" else 2)
     keras = _backend.keras()
     if isinstance(optimizer, str):
-        names = sorted({*_COPIES, "adafactor", "muon"})
+        names = sorted({*_SLOTS_PER_WEIGHT, "adafactor", "muon"})
         if optimizer.lower() not in names:
             raise ArgumentError(
                 f"`optimizer` must be one of {', '.join(names)}, or a Keras optimizer. Received: "
@@ -75,28 +73,28 @@ def slots_of(optimizer: Any, weights: Sequence[Shape]) -> Slots:
             "`optimizer` must be a name or a Keras optimizer. Received: "
             f"{type(optimizer).__name__}."
         )
-    if type(optimizer).__name__ in _BY_HAND:
-        return _by_hand(optimizer, weights)
-    # its scalars are made with values
+    if type(optimizer).__name__ in _WITHOUT_DEFERRED_BUILD:
+        return _count_slots(optimizer, weights)
+    # a new optimizer: the constructor gives its scalars values
     fresh = type(optimizer).from_config(optimizer.get_config())
-    with without_values(keras):
-        fresh.build([_named(keras, shape, place) for place, shape in enumerate(weights)])
-        shapes = [tuple(variable.shape) for variable in fresh.variables]
-    return Slots(
+    with deferred_initialization():
+        fresh.build([_variable(keras, shape, at) for at, shape in enumerate(weights)])
+        built = [tuple(variable.shape) for variable in fresh.variables]
+    return OptimizerSlots(
         optimizer.name,
-        tuple(shape for shape in shapes if shape),
-        sum(not shape for shape in shapes),
+        tuple(shape for shape in built if shape),
+        sum(not shape for shape in built),
     )
 
 
-_BY_HAND = ("Adafactor", "Nadam")  # their `build` gives values to scalars, so Keras cannot be asked
+_WITHOUT_DEFERRED_BUILD = ("Adafactor", "Nadam")  # their `build` assigns values to scalars
 
 
-def _by_hand(optimizer: Any, weights: Sequence[Shape]) -> Slots:
-    """The variables of Keras's optimizers that cannot be built without values.
+def _count_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
+    """The variables of Keras optimizers that cannot be built without values.
 
-    Adafactor keeps row and column sums of a matrix and a full average; of a vector two scalars
-    stand for the sums. Nadam keeps two averages and a running product.
+    Adafactor keeps row sums, column sums and a full average of a matrix; for a vector, two scalars
+    take the place of the sums. Nadam keeps two averages and a running product.
     """
     shapes: list[Shape] = []
     n_scalars = 2
@@ -110,9 +108,9 @@ def _by_hand(optimizer: Any, weights: Sequence[Shape]) -> Slots:
             shapes += [shape[:-1], (*shape[:-2], shape[-1]), shape]
         shapes += [shape] * (bool(optimizer.use_ema) + bool(optimizer.gradient_accumulation_steps))
     n_scalars += type(optimizer).__name__ == "Nadam"
-    return Slots(optimizer.name, tuple(shapes), n_scalars)
+    return OptimizerSlots(optimizer.name, tuple(shapes), n_scalars)
 
 
-def _named(keras: Any, shape: Shape, place: int) -> Any:
+def _variable(keras: Any, shape: Shape, at: int) -> Any:
     zeros = keras.initializers.Zeros()
-    return keras.Variable(zeros, shape=shape, dtype="float32", name=f"weight_{place}")
+    return keras.Variable(zeros, shape=shape, dtype="float32", name=f"weight_{at}")

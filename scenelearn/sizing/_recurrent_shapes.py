@@ -1,25 +1,26 @@
-"""What goes into a recurrent layer and what comes out, axis by axis."""
+"""The shapes of the inputs, outputs and states of recurrent layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from scenelearn._checks import check_choice, check_integer
+from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
-
-from . import _layers, _show
-from ._layers import Layer, Shape, Weight
-from ._layers._checks import one_of, positive
+from scenelearn.sizing import _format, _layers
+from scenelearn.sizing._layers import Layer, Shape, Weight
 
 
-class Axis(NamedTuple):
-    """One dimension of an array.
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of an array.
 
     Attributes:
-        name: batch, time, features or units.
-        size: How many there are; None where it is open.
-        meaning: What it counts.
+        name: "batch", "time", "features" or "units".
+        size: The size of the axis; None if it is not fixed.
+        meaning: What the axis holds.
     """
 
     name: str
@@ -27,28 +28,28 @@ class Axis(NamedTuple):
     meaning: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RecurrentShapes:
-    """The dimensions of a recurrent layer's inputs and outputs.
+    """The shapes of a recurrent layer, or of a stack of them.
 
     Attributes:
         cell: "SimpleRNN", "LSTM" or "GRU".
-        units: The units of each layer of the stack, the first layer first.
-        input: The input's axes: three.
-        step: The axes of the input at one time step: two, a slice of the input.
-        below: The axes of the output of each layer under the last: three, with time.
-        output: The axes of the output.
-        states: The axes of each state that is returned as well.
+        units: The units of each layer, from first to last.
+        input: The three axes of the input.
+        step: The two axes of the input at a single time step.
+        intermediate_outputs: The axes of the output of each layer before the last.
+        output: The axes of the last layer's output.
+        states: The axes of each returned state.
         weights: The variables of the first layer.
-        bidirectional: Whether a second layer reads the sequence backwards.
-        merge_mode: How the two directions are merged; no meaning without them.
+        bidirectional: Whether a second layer reads the sequence in reverse.
+        merge_mode: How the outputs of the two directions are merged, if bidirectional.
     """
 
     cell: str
     units: tuple[int, ...]
     input: tuple[Axis, ...]
     step: tuple[Axis, ...]
-    below: tuple[tuple[Axis, ...], ...]
+    intermediate_outputs: tuple[tuple[Axis, ...], ...]
     output: tuple[Axis, ...]
     states: tuple[tuple[Axis, ...], ...]
     weights: tuple[Weight, ...]
@@ -57,67 +58,67 @@ class RecurrentShapes:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The input's shape; None for an open axis."""
+        """The input's shape, with None for axes that are not fixed."""
         return tuple(axis.size for axis in self.input)
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """The output's shape; None for an open axis."""
+        """The output's shape, with None for axes that are not fixed."""
         return tuple(axis.size for axis in self.output)
 
     def explanation(self) -> str:
-        """The answer in words, as Markdown, from these numbers."""
+        """Explain the shapes in words, as Markdown."""
         lines = [
             f"The input of the {self.cell} layer has **{len(self.input)} dimensions**, "
             f"{_shape(self.input)}:",
             _listed(self.input),
-            f"At a single time step the cell sees a slice of it with {len(self.step)} dimensions, "
-            f"{_shape(self.step)}: one vector for each sample. That slice is not the whole input: "
-            "the time axis is the third dimension.",
+            f"At a single time step, the cell reads a slice with {len(self.step)} dimensions, "
+            f"{_shape(self.step)}: one vector per sample. The slice is not the whole input: time "
+            "is the third dimension.",
             f"The output has **{len(self.output)} dimensions**, {_shape(self.output)}:",
             _listed(self.output),
         ]
         if len(self.output) == 3:
-            lines.append("There is one output vector for every time step (return_sequences=True).")
+            lines.append("There is one output vector per time step (return_sequences=True).")
         else:
             lines.append(
-                "Only the last time step's vector comes out; with return_sequences=True there "
-                "would be one for every step and a third dimension, time."
+                "Only the vector of the last time step is returned. With return_sequences=True, "
+                "there is one per time step, and time is a third dimension."
             )
         if self.states:
             n = len(self.states)
             lines.append(
-                f"Beside it {'comes one final state' if n == 1 else f'come {n} final states'} of "
-                f"{len(self.states[0])} dimensions{'' if n == 1 else ' each'}, "
-                f"{_shape(self.states[0])}: "
+                f"With return_state=True, {'one state' if n == 1 else f'{n} states'} with "
+                f"{len(self.states[0])} dimensions, {_shape(self.states[0])}, "
+                f"{'is' if n == 1 else 'are'} returned as well: "
                 + ("the hidden state h and the cell state c" if self.cell == "LSTM" else "h")
-                + (", of each direction." if self.bidirectional else ".")
+                + (" of each direction." if self.bidirectional else ".")
             )
         if len(self.units) > 1:
             lines.append(
-                f"{len(self.units)} layers are stacked: all but the last must return sequences, "
-                "because the next one wants three dimensions as well: "
-                + " → ".join(map(_sizes, (self.input, *self.below, self.output)))
+                f"{len(self.units)} layers are stacked. All but the last return sequences, because "
+                "the next layer needs three dimensions as well: "
+                + " → ".join(map(_sizes, (self.input, *self.intermediate_outputs, self.output)))
                 + "."
             )
         if self.bidirectional:
-            units, wide = self.units[-1], self.output[-1].size
+            units, width = self.units[-1], self.output[-1].size
             lines.append(
-                "Bidirectional: a second layer reads the sequence from its end, and the two "
-                f"outputs of {units} are merged ({self.merge_mode}): "
+                "Bidirectional: a second layer reads the sequence in reverse, and the two outputs "
+                f"of {units} units are "
                 + (
-                    f"one after the other they are 2 × {units} = {wide}."
+                    f"concatenated to 2 × {units} = {width} units."
                     if self.merge_mode == "concat"
-                    else f"number by number they stay {wide}."
+                    else f"merged elementwise ({self.merge_mode}) to {width} units."
                 )
             )
-        sizes = ", ".join(f"{weight.name} {weight.shape}" for weight in self.weights)
-        first = "layer" if len(self.units) == 1 else "first layer"
-        lines.append(f"The {first}'s parameters: {self._formula()}. They are {sizes}.")
+        shapes = ", ".join(f"{weight.name} {weight.shape}" for weight in self.weights)
+        layer = "layer" if len(self.units) == 1 else "first layer"
+        lines.append(f"The {layer} has {self._formula()} parameters: {shapes}.")
         return "\n\n".join(lines) + "\n"
 
     def _formula(self) -> str:
-        """How the first layer's parameters are counted, in numbers."""
+        """The number of the first layer's parameters, with its calculation."""
         features, units = self.input[-1].size, self.units[0]
         kernel = self.weights[0].shape
         gates = kernel[1] // units
@@ -132,31 +133,28 @@ class RecurrentShapes:
             text = f"2 × {text}" if gates > 1 else f"2 × [{text}]"
         return f"{text} = {sum(weight.n_elements for weight in self.weights):,}"
 
-    def table(self) -> str:
-        """One line for each axis, as aligned text."""
-        return _show.aligned(self._lines(), 4)
-
     def to_json(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, numbers and text."""
-        return {
-            "cell": self.cell,
-            "units": list(self.units),
-            "bidirectional": self.bidirectional,
-            "merge_mode": self.merge_mode if self.bidirectional else None,
-            "input": [axis._asdict() for axis in self.input],
-            "step": [axis._asdict() for axis in self.step],
-            "below": [[axis._asdict() for axis in layer] for layer in self.below],
-            "output": [axis._asdict() for axis in self.output],
-            "states": [[axis._asdict() for axis in state] for state in self.states],
-            "weights": {weight.name: list(weight.shape) for weight in self.weights},
-        }
+        """Return all fields as plain values."""
+        merge_mode = self.merge_mode if self.bidirectional else None
+        return {**dataclass_json(self), "merge_mode": merge_mode}
+
+    def __repr__(self) -> str:
+        stack = " → ".join(map(_sizes, (self.input, *self.intermediate_outputs, self.output)))
+        return f"<RecurrentShapes: {self.cell}, {stack}>"
+
+    def __str__(self) -> str:
+        """One line per axis."""
+        return _format.aligned(self._lines(), 5)
 
     def _repr_html_(self) -> str:
-        return _show.plain_table(self._lines())
+        return _format.html_table(self._lines())
 
     def _lines(self) -> list[tuple[str, ...]]:
-        named = [("input", self.input), ("one step", self.step)]
-        named += [(f"layer {at}", layer) for at, layer in enumerate(self.below, start=1)]
+        named = [("input", self.input), ("time step", self.step)]
+        named += [
+            (f"output of layer {at}", layer)
+            for at, layer in enumerate(self.intermediate_outputs, start=1)
+        ]
         named += [("output", self.output)]
         named += [(f"state {at}", state) for at, state in enumerate(self.states, start=1)]
         return [
@@ -166,7 +164,7 @@ class RecurrentShapes:
                     name,
                     str(at),
                     axis.name,
-                    "open" if axis.size is None else str(axis.size),
+                    "any" if axis.size is None else str(axis.size),
                     axis.meaning,
                 )
                 for name, axes in named
@@ -178,8 +176,8 @@ class RecurrentShapes:
 def recurrent_shapes(
     *,
     units: int | Sequence[int],
-    batch: int | None = None,
-    time: int | None = None,
+    batch_size: int | None = None,
+    timesteps: int | None = None,
     features: int,
     return_sequences: bool = False,
     return_state: bool = False,
@@ -187,27 +185,27 @@ def recurrent_shapes(
     bidirectional: bool = False,
     merge_mode: str = "concat",
 ) -> RecurrentShapes:
-    """How many dimensions a recurrent layer's inputs and outputs have, and what each means.
+    """Return the dimensions of a recurrent layer's inputs and outputs, and what each one means.
 
     Args:
-        units: The size of the state; a list for layers on top of each other, the first first.
-        batch: Sequences in a batch; None leaves it open.
-        time: Steps in a sequence; None leaves it open.
-        features: Numbers at each step.
-        return_sequences: Whether the (last) layer gives an output for every step.
-        return_state: Whether it gives its final states as well.
+        units: The size of the state; a list for stacked layers, from first to last.
+        batch_size: Sequences per batch; None if it is not fixed.
+        timesteps: Time steps per sequence; None if it is not fixed.
+        features: Values per time step.
+        return_sequences: Whether the last layer returns an output for every time step.
+        return_state: Whether the last layer returns its final states as well.
         cell: "SimpleRNN", "LSTM" or "GRU".
-        bidirectional: Whether a second layer reads the sequence backwards.
+        bidirectional: Whether a second layer reads the sequence in reverse.
         merge_mode: How the two directions are merged: "concat", "sum", "mul" or "ave".
 
     Returns:
         The axes, with their sizes and meanings.
 
     Raises:
-        ArgumentError: A size is not a positive integer, or the cell or the merging is unknown.
+        ArgumentError: A size is not a positive integer, or the cell or merge mode is unknown.
 
     Examples:
-        >>> shapes = recurrent_shapes(units=64, batch=8, time=50, features=10)
+        >>> shapes = recurrent_shapes(units=64, batch_size=8, timesteps=50, features=10)
         >>> shapes.input_shape, shapes.output_shape
         ((8, 50, 10), (8, 64))
 
@@ -215,22 +213,22 @@ def recurrent_shapes(
         Géron, Hands-On Machine Learning, 3rd edition, chapter 15, "Processing sequences using
         RNNs and CNNs". Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation
         9(8), 1997. Cho et al., "Learning phrase representations using RNN encoder-decoder for
-        statistical machine translation", EMNLP 2014. The shapes are those of `keras.layers.LSTM`
-        and its sisters.
+        statistical machine translation", EMNLP 2014. The shapes are those of
+        `keras.layers.SimpleRNN`, `LSTM` and `GRU`.
     """
-    one_of("cell", cell, ("SimpleRNN", "LSTM", "GRU"))
-    one_of("merge_mode", merge_mode, ("concat", "sum", "mul", "ave"))
-    positive("features", features)
-    for name, size in (("batch", batch), ("time", time)):
+    check_choice("cell", cell, ("SimpleRNN", "LSTM", "GRU"))
+    check_choice("merge_mode", merge_mode, ("concat", "sum", "mul", "ave"))
+    check_integer("features", features, low=1)
+    for name, size in (("batch_size", batch_size), ("timesteps", timesteps)):
         if size is not None:
-            positive(name, size)
+            check_integer(name, size, low=1)
     stack = _stack(units)
-    shape: Shape = (batch or 1, time or 1, features)
+    shape: Shape = (batch_size or 1, timesteps or 1, features)
     weights: tuple[Weight, ...] = ()
     shapes: tuple[Shape, ...] = ()
     widths = []
-    for place, size in enumerate(stack):
-        last = place == len(stack) - 1
+    for at, size in enumerate(stack):
+        last = at == len(stack) - 1
         layer: Layer = getattr(_layers, cell)(
             size,
             return_sequences=return_sequences if last else True,
@@ -242,24 +240,21 @@ def recurrent_shapes(
         shapes = layer.output_shapes(shape)
         shape = shapes[0]
         widths.append(shape[-1])
-    batches = Axis("batch", batch, "the sequences that go in together")
-    times = Axis("time", time, "the steps of each sequence, in order")
-    wide = Axis("features", features, "the numbers that describe each step")
+    batches = Axis("batch", batch_size, "the sequences of the batch")
+    times = Axis("time", timesteps, "the time steps of each sequence, in order")
+    inputs = Axis("features", features, "the values of each time step")
     both = f", {merge_mode} of both directions" if bidirectional else ""
-    outs = [
-        Axis("units", n, f"the numbers that the layer computes: its hidden state{both}")
-        for n in widths
-    ]
+    outs = [Axis("units", n, f"the values of the hidden state{both}") for n in widths]
     names = ("hidden state h", "cell state c") if cell == "LSTM" else ("hidden state h",)
-    ways = ("", " of the way back") if bidirectional else ("",)
-    finals = [f"the {name}{way} after its last step" for way in ways for name in names]
+    directions = ("", " of the reverse direction") if bidirectional else ("",)
+    finals = [f"the {name}{which} after its last step" for which in directions for name in names]
     sequence = len(shapes[0]) == 3
     return RecurrentShapes(
         cell=cell,
         units=stack,
-        input=(batches, times, wide),
-        step=(batches, wide),
-        below=tuple((batches, times, out) for out in outs[:-1]),
+        input=(batches, times, inputs),
+        step=(batches, inputs),
+        intermediate_outputs=tuple((batches, times, out) for out in outs[:-1]),
         output=(batches, times, outs[-1]) if sequence else (batches, outs[-1]),
         states=tuple(
             (batches, Axis("units", state[-1], meaning))
@@ -272,15 +267,14 @@ def recurrent_shapes(
 
 
 def _stack(units: Any) -> tuple[int, ...]:
-    """The units of each layer, from one number or a list."""
+    """The units of each layer, from an integer or a list."""
     if not isinstance(units, Sequence) or isinstance(units, str):
-        return (positive("units", units),)
+        return (check_integer("units", units, low=1),)
     if not units:
         raise ArgumentError(
-            f"`units` must hold one size for each layer. Received: units={units!r}. Give at least "
-            "one."
+            f"`units` must hold one size per layer. Received: units={units!r}. Pass at least one."
         )
-    return tuple(positive("units", size) for size in units)
+    return tuple(check_integer("units", size, low=1) for size in units)
 
 
 def _shape(axes: Sequence[Axis]) -> str:
@@ -293,7 +287,6 @@ def _sizes(axes: Sequence[Axis]) -> str:
 
 def _listed(axes: Sequence[Axis]) -> str:
     return "\n".join(
-        f"{at}. **{axis.name}** ({'any number' if axis.size is None else axis.size}): "
-        f"{axis.meaning}"
+        f"{at}. **{axis.name}** ({'any size' if axis.size is None else axis.size}): {axis.meaning}"
         for at, axis in enumerate(axes, start=1)
     )

@@ -1,4 +1,4 @@
-"""What a network costs: its rows, its totals, and what it answers."""
+"""The result of `estimate`."""
 
 from __future__ import annotations
 
@@ -6,144 +6,144 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from scenelearn._checks import check_integer
+from scenelearn._display import to_pandas
+from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
+from scenelearn.sizing import _format
+from scenelearn.sizing._bytes import format_bytes, parse_bytes
+from scenelearn.sizing._layers import Shape
+from scenelearn.sizing._memory import MemoryPoint, TrainingMemory
+from scenelearn.sizing._receptive import ReceptiveField
+from scenelearn.sizing._search import largest_that_fits
 
-from . import _show
-from ._answers import largest_that_fits, scaled
-from ._bytes import megabytes, parse_bytes
-from ._layers import Shape
-from ._memory import Moment, TrainingBytes
-from ._receptive import ReceptiveField
+_MAX_BATCH, _MAX_HEIGHT = 2**20, 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One call of a layer.
+class LayerEstimate:
+    """The cost of one layer call.
 
     Attributes:
         name: The layer's name; "outer/inner" in a nested model.
-        kind: Its Keras class.
-        input_shapes: What it reads, batch axes included.
-        output_shape: What it makes, the first output where there are several.
-        n_parameters: Its variables' numbers; 0 where a shared layer is called again.
-        n_trainable: Those that this training would move.
-        n_multiply_adds: Multiplications that are added up, over the whole batch.
-        activation_bytes: The bytes of its outputs.
-        receptive_field: How far an element of its output sees in the network's input, with the
-            effective stride and the start; None where it sees no window of it.
+        layer_type: The layer's Keras class.
+        input_shapes: The shapes of the inputs, batch axes included.
+        output_shape: The shape of the first output, batch axis included.
+        n_parameters: The number of parameters; 0 where a shared layer is called again.
+        n_trainable_parameters: The number of parameters that are trained.
+        n_multiply_adds: Multiply-adds over the whole batch.
+        activation_bytes: The bytes of all outputs.
+        receptive_field: The receptive field of an output element in the network's input, with
+            effective stride and start; None where it depends on the whole input.
     """
 
     name: str
-    kind: str
+    layer_type: str
     input_shapes: tuple[Shape, ...]
     output_shape: Shape
     n_parameters: int
-    n_trainable: int
+    n_trainable_parameters: int
     n_multiply_adds: int
     activation_bytes: int
     receptive_field: ReceptiveField | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Estimate:
-    """What a network costs, before anything runs.
+    """The parameters, multiply-adds and memory of a network.
 
-    Bytes are exact under the rule. The XLA rule says what XLA reserves for arrays. A process takes
-    more: its own start (Python, Keras and JAX, some hundreds of MB) and what the kernels take while
-    they run, for which the `resident` bytes leave a measured margin.
+    Bytes are exact under the method. The "xla" method counts what XLA reserves for arrays. A
+    process needs more: its own start (Python, Keras and JAX, some hundreds of MB) and the scratch
+    memory of the kernels, for which the `resident` bytes add a measured margin.
 
     Attributes:
         name: The network's name.
-        rule: "textbook" or "xla".
-        batch_size: Samples in a batch.
-        input_shapes: The inputs' shapes, batch axes included.
+        method: "textbook" or "xla".
+        batch_size: Samples per batch.
+        input_shapes: The shapes of the inputs, batch axes included.
         optimizer: The optimizer's name.
-        rows: One for each call of a layer, in order.
-        n_parameters: All variables' numbers, trainable or not.
-        n_trainable: Those that this training would move.
-        n_multiply_adds: Multiply-adds of one forward pass over the batch; a FLOP count is twice
-            that.
-        parameter_bytes: The bytes of all variables.
-        prediction_bytes: A prediction for the batch, each map released after its last use.
-        prediction_bytes_all_kept: The same with every map kept.
-        prediction_peak_at: The layer at which a prediction needs most.
-        training: A training step at its highest, part by part.
-        training_peak_at: The layer at which a training step needs most.
-        prediction_resident_bytes: Under the XLA rule, the most that a process's memory rises by for
-            a prediction: 100 MB and 2.6 times XLA's arrays and the maps inside one call of its
-            library. Of 27 measured steps all took less, in the median half of it
-            (docs/results/resident.json). None under the textbook rule.
+        layers: One entry per layer call, in order.
+        n_parameters: The number of parameters, trainable or not.
+        n_trainable_parameters: The number of parameters that are trained.
+        n_multiply_adds: Multiply-adds of one forward pass over the batch; FLOPs are twice as many.
+        parameter_bytes: The bytes of all parameters.
+        prediction_bytes: Peak memory of a prediction for the batch, with activations released
+            after their last use.
+        prediction_bytes_without_reuse: The same with all activations kept.
+        prediction_peak_layer: The layer at which a prediction needs the most memory.
+        training: Peak memory of a training step, by what it holds.
+        training_peak_layer: The layer at which a training step needs the most memory.
+        prediction_timeline: The memory in use in a prediction, layer by layer.
+        training_timeline: The memory in use in a training step, layer by layer.
+        prediction_resident_bytes: With the "xla" method, an upper bound on the growth of the
+            process's resident memory in a prediction: 100 MB plus 2.6 times XLA's arrays and the
+            activations inside one call of its library. All of 27 measured steps needed less, the
+            median one half (docs/results/resident_memory.json). None with the "textbook" method.
         training_resident_bytes: The same for a training step.
     """
 
     name: str
-    rule: str
+    method: str
     batch_size: int
     input_shapes: tuple[Shape, ...]
     optimizer: str
-    rows: tuple[Row, ...]
+    layers: tuple[LayerEstimate, ...]
     n_parameters: int
-    n_trainable: int
+    n_trainable_parameters: int
     n_multiply_adds: int
     parameter_bytes: int
     prediction_bytes: int
-    prediction_bytes_all_kept: int
-    prediction_peak_at: str
-    training: TrainingBytes
-    training_peak_at: str
-    prediction_moments: tuple[Moment, ...] = field(repr=False)
-    training_moments: tuple[Moment, ...] = field(repr=False)
-    _again: Callable[..., Estimate] = field(repr=False, compare=False)
+    prediction_bytes_without_reuse: int
+    prediction_peak_layer: str
+    training: TrainingMemory
+    training_peak_layer: str
+    prediction_timeline: tuple[MemoryPoint, ...]
+    training_timeline: tuple[MemoryPoint, ...]
     prediction_resident_bytes: int | None = None
     training_resident_bytes: int | None = None
+    _reestimate: Callable[..., Estimate] = field(compare=False)
 
     @property
     def training_bytes(self) -> int:
-        """A training step at its highest: the sum of `training`'s parts."""
+        """Peak memory of a training step, the sum of the parts in `training`."""
         return self.training.total
 
-    def __str__(self) -> str:
-        """Two lines: size, and memory."""
-        return (
-            f"{self.name}: {self.n_parameters:,} parameters ({self.n_trainable:,} trained), "
-            f"{self.n_multiply_adds:,} multiply-adds for a batch of {self.batch_size}\n"
-            f"{megabytes(self.prediction_bytes)} to predict, {megabytes(self.training_bytes)} to "
-            f"train with {self.optimizer} (rule: {self.rule})"
-        )
-
-    # What it answers
+    # Questions about other sizes
 
     def fits(
         self, memory: int | str, batch_size: int | None = None, *, training: bool = True
     ) -> bool:
-        """Whether a step of this batch size fits into an amount of memory.
+        """Return whether a step fits into an amount of memory.
 
         Args:
             memory: Bytes, or text such as "8 GiB".
-            batch_size: Another batch size than the estimate's.
-            training: A training step; False for a prediction.
+            batch_size: Samples per batch; by default the estimate's.
+            training: True for a training step, False for a prediction.
 
         Returns:
-            Whether its bytes under this rule are no more than that.
+            Whether the step's bytes under this method do not exceed the memory.
 
         Raises:
-            ArgumentError: `memory` is no amount, or the batch size not a positive integer.
+            ArgumentError: `memory` cannot be parsed, or `batch_size` is not a positive integer.
         """
-        return self._needs(batch_size or self.batch_size, training) <= parse_bytes(memory)
+        limit = parse_bytes(memory)
+        if batch_size is None:
+            batch_size = self.batch_size
+        return self._step_bytes(check_integer("batch_size", batch_size, low=1), training) <= limit
 
     def max_batch(self, memory: int | str, *, training: bool = True) -> int:
-        """The largest batch that fits into an amount of memory.
+        """Find the largest batch size that fits into an amount of memory.
 
         Args:
             memory: Bytes, or text such as "8 GiB".
-            training: A training step; False for a prediction.
+            training: True for a training step, False for a prediction.
 
         Returns:
-            A batch size, at most 2^20: that batch fits and the next larger one does not. 0 where
-            not even a batch of one fits.
+            The batch size, at most 2^20: it fits, and the next larger one does not. 0 if not even
+            a batch of one fits.
 
         Raises:
-            ArgumentError: `memory` is no amount.
+            ArgumentError: `memory` cannot be parsed.
 
         Examples:
             >>> from scenelearn import sizing
@@ -152,91 +152,131 @@ class Estimate:
             208
         """
         limit = parse_bytes(memory)
-        return largest_that_fits(lambda n: self._needs(n, training) <= limit, 2**20)
+        return largest_that_fits(lambda n: self._step_bytes(n, training) <= limit, _MAX_BATCH)
 
-    def largest_image(self, memory: int | str, *, training: bool = True) -> tuple[int, int]:
-        """The largest image that fits into an amount of memory, of the estimate's proportions.
+    def max_image_size(self, memory: int | str, *, training: bool = True) -> tuple[int, int]:
+        """Find the largest image of the same aspect ratio that fits into an amount of memory.
 
         Args:
             memory: Bytes, or text such as "8 GiB".
-            training: A training step; False for a prediction.
+            training: True for a training step, False for a prediction.
 
         Returns:
-            (height, width) in pixels, up to 16,384 high; (0, 0) where none fits. Heights at which
-            the network does not work (a window larger than its input, a Flatten before a Dense
-            layer) do not count.
+            (height, width) in pixels, at most 16,384 high; (0, 0) if no size fits. Sizes that are
+            too small for the network, such as for a "valid" window, count as fitting.
 
         Raises:
-            ArgumentError: `memory` is no amount, or the network does not read one batch of images.
+            ArgumentError: `memory` cannot be parsed, or the network does not have one image input.
         """
         limit = parse_bytes(memory)
         if len(self.input_shapes) != 1 or len(self.input_shapes[0]) != 4:
             raise ArgumentError(
-                "`largest_image` needs a network that reads one batch of images. Received: inputs "
-                f"of shapes {self.input_shapes}."
+                "`max_image_size` needs a network with one image input. Received: input shapes "
+                f"{self.input_shapes}."
             )
         _, height, width, channels = self.input_shapes[0]
 
+        def width_for(high: int) -> int:
+            return max(1, round(high * width / height))
+
         def fits(high: int) -> bool:
-            shape = (high, scaled(high, height, width), channels)
+            shape = (high, width_for(high), channels)
             try:
-                other = self._again(batch_size=self.batch_size, input_shape=shape)
+                other = self._reestimate(batch_size=self.batch_size, input_shape=shape)
             except ArgumentError:
                 return high < height  # too small for the network, not too large for the memory
-            needs = other.training_bytes if training else other.prediction_bytes
-            return needs <= limit
+            return (other.training_bytes if training else other.prediction_bytes) <= limit
 
-        found = largest_that_fits(fits, 16_384)
-        return (found, scaled(found, height, width)) if found else (0, 0)
+        largest = largest_that_fits(fits, _MAX_HEIGHT)
+        return (largest, width_for(largest)) if largest else (0, 0)
 
-    def _needs(self, batch_size: int, training: bool) -> int:
+    def _step_bytes(self, batch_size: int, training: bool) -> int:
         other = self
         if batch_size != self.batch_size:
-            other = self._again(batch_size=batch_size, input_shape=None)
+            other = self._reestimate(batch_size=batch_size)
         return other.training_bytes if training else other.prediction_bytes
 
-    # How it is shown
+    # Display
 
-    def derivation(self) -> str:
-        """The calculation, step by step, as Markdown with LaTeX; every number is computed.
+    def compare(self, other: Estimate) -> str:
+        """Format this estimate next to another one.
+
+        Args:
+            other: An estimate of any network, by any method.
 
         Returns:
-            The text: each layer's shape, parameters and map; then prediction and training by the
-            textbook rule, in bytes and in MB (millions of bytes).
+            Aligned text: one line per total, with the ratio of `other` to this estimate.
+
+        Raises:
+            ArgumentError: `other` is not an estimate.
         """
-        from ._derivation import derivation
+        if not isinstance(other, Estimate):
+            raise ArgumentError(
+                f"`other` must be an Estimate. Received: {type(other).__name__}. Pass the result "
+                "of sizing.estimate."
+            )
+        return _format.comparison(self, other)
+
+    def derivation(self) -> str:
+        """Write out the calculation step by step.
+
+        Returns:
+            Markdown with LaTeX: each layer's shape, parameters and activations, then the memory of
+            prediction and training, in bytes and in MB (millions of bytes).
+        """
+        from scenelearn.sizing._derivation import derivation
 
         return derivation(self)
 
-    def table(self) -> str:
-        """One line for each layer and the totals, as aligned text."""
-        return _show.table(self)
-
-    def plot(self, *, training: bool = True) -> _show.Figure:
-        """Memory over the course of a step, layer by layer.
+    def plot(self, *, training: bool = True) -> _format.Figure:
+        """Plot the memory in use over a step, layer by layer.
 
         Args:
-            training: A training step; False for a prediction.
+            training: True for a training step, False for a prediction.
 
         Returns:
-            A figure: it shows itself in a notebook; `str(figure)` is its HTML.
+            A figure that notebooks display; `str(figure)` is its HTML.
         """
-        return _show.plot(self, self.training_moments if training else self.prediction_moments)
+        return _format.plot(self, self.training_timeline if training else self.prediction_timeline)
 
-    def compare(self, other: Estimate) -> str:
-        """This estimate beside another, as aligned text.
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one dictionary per layer call.
 
-        Args:
-            other: Another estimate, of any network and rule.
-
-        Returns:
-            A line for each total, with the ratio of the other to this one.
+        The receptive field's `size` and `stride` are columns of their own.
         """
-        return _show.beside(self, other)
+        return [
+            {
+                **dataclass_json(layer, omit=("receptive_field",)),
+                "receptive_field": None if seen is None else list(seen.size),
+                "effective_stride": None if seen is None else list(seen.stride),
+            }
+            for layer in self.layers
+            for seen in (layer.receptive_field,)
+        ]
+
+    def to_pandas(self) -> Any:
+        """Return the layers as a `pandas.DataFrame`, one row per layer call.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return to_pandas(self.to_rows())
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, numbers and text."""
-        return _show.as_json(self)
+        """Return all fields as plain values."""
+        return dataclass_json(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Estimate: {self.name}, batch of {self.batch_size:,}: "
+            f"{self.n_parameters:,} parameters, {self.n_multiply_adds:,} multiply-adds, "
+            f"{format_bytes(self.prediction_bytes)} to predict, "
+            f"{format_bytes(self.training_bytes)} to train ({self.method})>"
+        )
+
+    def __str__(self) -> str:
+        """One line per layer, then the totals."""
+        return _format.table(self)
 
     def _repr_html_(self) -> str:
-        return _show.html(self)
+        return _format.html(self)

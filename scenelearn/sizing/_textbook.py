@@ -1,15 +1,15 @@
-"""The rule that one can do on paper.
+"""The "textbook" method: memory as calculated by hand.
 
-A map is what a layer puts out: one for each call, of the size of its output. An activation that is
-an argument of a layer makes no map of its own. Layers that only rename axes (Flatten, Reshape,
-the input) make none, and Dropout and its kin make none in prediction.
+Activations are the outputs of layers, one array per call. An activation function that is an
+argument of a layer has no array of its own. Layers that only reshape (Flatten, Reshape, Identity)
+have none, and Dropout has none in prediction.
 
-Predicting, a map is there from the layer that makes it to the last layer that reads it, so that
-two neighboring maps are there at once, and more where a branch waits to be merged. The batch
-itself is not counted as a map. Training, everything computed on the way forward is kept for the
-way back, with the batch, the weights, their gradients and what the optimizer keeps. Where the
-first layers are frozen, what lies before the first trained one need not be kept: only the map that
-it reads (the textbook does not treat this).
+In prediction, activations live from the layer that computes them to the last layer that reads them.
+So two consecutive ones exist at the same time, and more where a branch waits to be merged. The
+batch itself is not counted. In training, all activations of the forward pass are kept for the
+backward pass, together with the batch, the weights, their gradients and the optimizer's slots.
+Where the first layers are frozen, only the input of the first trained layer and what follows is
+kept (the textbook does not cover this case).
 
 References:
     Géron, Hands-On Machine Learning with Scikit-Learn, Keras, and TensorFlow, 3rd edition,
@@ -20,124 +20,126 @@ from __future__ import annotations
 
 import math
 
-from ._graph import Call, Graph
-from ._layers import Dropout, Flatten, Identity, Reshape, Shape
-from ._memory import Memory, Moment, Situation, TrainingBytes
+from scenelearn.sizing._graph import Call, Graph
+from scenelearn.sizing._layers import Dropout, Flatten, Identity, Reshape, Shape
+from scenelearn.sizing._memory import MemoryEstimate, MemoryPoint, StepSettings, TrainingMemory
 
-_NO_MAP = (Flatten, Identity, Reshape)
+_VIEWS = (Flatten, Identity, Reshape)
 
 
-def textbook_memory(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> Memory:
-    """Memory by the textbook rule.
+def textbook_memory(
+    graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings
+) -> MemoryEstimate:
+    """Calculate the memory of prediction and training.
 
     Args:
         graph: The network.
         shapes: The shape of each of its values, batch axes included.
-        situation: What is trained, with which optimizer, in which precision.
+        settings: What is trained, the optimizer's slots, and the precision.
 
     Returns:
         The bytes of a prediction and of a training step.
     """
-    weights = n_weights(graph, shapes) * situation.weight_bytes
-    gradients = n_trained(graph, shapes, situation) * situation.weight_bytes
-    optimizer = 4 * (sum(math.prod(shape) for shape in situation.slots.of_weights))
-    batch = sum(math.prod(shapes[value]) for value in graph.inputs) * situation.map_bytes
+    weights = count_parameters(graph, shapes) * settings.weight_itemsize
+    gradients = count_trainable_parameters(graph, shapes, settings) * settings.weight_itemsize
+    slots = 4 * (sum(math.prod(shape) for shape in settings.slots.shapes))
+    batch = sum(math.prod(shapes[value]) for value in graph.inputs) * settings.activation_itemsize
     size = {
-        value: math.prod(shapes[value]) * situation.map_bytes
+        value: math.prod(shapes[value]) * settings.activation_itemsize
         for call in graph.calls
         for value in call.outputs
     }
-    peak, peak_at, moments = _released(graph, size, weights)
-    all_kept = sum(size[value] for call in graph.calls for value in _maps(call, training=False))
+    peak, peak_layer, prediction_timeline = _prediction(graph, size, weights)
+    all_kept = sum(
+        size[value] for call in graph.calls for value in _activations(call, training=False)
+    )
     first = next(
-        (place for place, call in enumerate(graph.calls) if call.owner in situation.trained),
+        (at for at, call in enumerate(graph.calls) if call.layer_id in settings.trained_layers),
         len(graph.calls),
     )
-    kept_values = {value for call in graph.calls[first:] for value in _maps(call, training=True)}
+    kept = {value for call in graph.calls[first:] for value in _activations(call, training=True)}
     if first < len(graph.calls):
-        own = {value for call in graph.calls for value in _maps(call, training=True)}
-        kept_values |= {value for value in graph.calls[first].inputs if value in own}
-    activations = sum(size[value] for value in kept_values)
-    fixed = weights + optimizer + batch
-    training = TrainingBytes(
+        stored = {value for call in graph.calls for value in _activations(call, training=True)}
+        kept |= {value for value in graph.calls[first].inputs if value in stored}
+    training = TrainingMemory(
         parameters=weights,
         gradients=gradients,
-        optimizer=optimizer,
+        optimizer_slots=slots,
         inputs=batch,
-        activations=activations,
+        activations=sum(size[value] for value in kept),
         temporaries=0,
     )
-    steps, live = [], fixed
+    timeline, live = [], weights + slots + batch
     for call in graph.calls:
-        live += sum(size[value] for value in call.outputs if value in kept_values)
-        steps.append(Moment(call.name, "forward", live))
+        live += sum(size[value] for value in call.outputs if value in kept)
+        timeline.append(MemoryPoint(call.name, "forward", live))
     live += gradients
     for call in reversed(graph.calls[first:]):
-        steps.append(Moment(call.name, "backward", live))
-        live -= sum(size[value] for value in call.outputs if value in kept_values)
-    return Memory(
+        timeline.append(MemoryPoint(call.name, "backward", live))
+        live -= sum(size[value] for value in call.outputs if value in kept)
+    return MemoryEstimate(
         prediction_bytes=peak,
-        prediction_bytes_all_kept=all_kept + weights,
-        prediction_peak_at=peak_at,
-        prediction_moments=moments,
+        prediction_bytes_without_reuse=all_kept + weights,
+        prediction_peak_layer=peak_layer,
+        prediction_timeline=prediction_timeline,
         training=training,
-        training_peak_at=graph.calls[-1].name,
-        training_moments=tuple(steps),
+        training_peak_layer=graph.calls[-1].name,
+        training_timeline=tuple(timeline),
     )
 
 
-def n_weights(graph: Graph, shapes: tuple[Shape, ...]) -> int:
-    """How many numbers the network's variables hold."""
+def count_parameters(graph: Graph, shapes: tuple[Shape, ...]) -> int:
+    """Count the network's parameters."""
     return sum(
         weight.n_elements
-        for call in graph.owners()
-        for weight in call.layer.weights(*graph.reads(call, shapes))
+        for call in graph.unique_layers()
+        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
     )
 
 
-def n_trained(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> int:
-    """How many of them are trained."""
+def count_trainable_parameters(
+    graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings
+) -> int:
+    """Count the parameters that are trained."""
     return sum(
         weight.n_elements
-        for call in graph.owners()
-        if call.owner in situation.trained
-        for weight in call.layer.weights(*graph.reads(call, shapes))
+        for call in graph.unique_layers()
+        if call.layer_id in settings.trained_layers
+        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
         if weight.trainable
     )
 
 
-def _maps(call: Call, *, training: bool) -> tuple[int, ...]:
-    """The values of a call that are maps of their own."""
-    if isinstance(call.layer, _NO_MAP) or (isinstance(call.layer, Dropout) and not training):
+def _activations(call: Call, *, training: bool) -> tuple[int, ...]:
+    """The outputs of a call that are arrays of their own."""
+    if isinstance(call.layer, _VIEWS) or (isinstance(call.layer, Dropout) and not training):
         return ()
     return call.outputs
 
 
-def _released(
+def _prediction(
     graph: Graph, size: dict[int, int], weights: int
-) -> tuple[int, str, tuple[Moment, ...]]:
-    """The most that a prediction needs when each map goes after its last use, and where."""
-    source: dict[int, int] = {}  # a renamed value -> the map that it is
+) -> tuple[int, str, tuple[MemoryPoint, ...]]:
+    """The peak of a prediction with activations released after their last use, and its layer."""
+    source: dict[int, int] = {}  # the output of a view -> the array that it shares
     for call in graph.calls:
-        if not _maps(call, training=False):
+        if not _activations(call, training=False):
             for value in call.outputs:
                 source[value] = source.get(call.inputs[0], call.inputs[0])
     last: dict[int, int] = {}
-    for place, call in enumerate(graph.calls):
+    for at, call in enumerate(graph.calls):
         for value in call.inputs:
-            last[source.get(value, value)] = place
+            last[source.get(value, value)] = at
     for value in graph.outputs:
         last[source.get(value, value)] = len(graph.calls)
     live = peak = 0
-    peak_at = graph.calls[0].name
-    moments = []
-    for place, call in enumerate(graph.calls):
-        live += sum(size[value] for value in _maps(call, training=False))
-        moments.append(Moment(call.name, "forward", weights + live))
+    peak_layer = graph.calls[0].name
+    timeline = []
+    for at, call in enumerate(graph.calls):
+        live += sum(size[value] for value in _activations(call, training=False))
+        timeline.append(MemoryPoint(call.name, "forward", weights + live))
         if live > peak:
-            peak, peak_at = live, call.name
-        gone = {source.get(value, value) for value in (*call.inputs, *call.outputs)}
-        live -= sum(
-            size[value] for value in gone if value in size and last.get(value, place) == place
-        )
-    return peak + weights, peak_at, tuple(moments)
+            peak, peak_layer = live, call.name
+        ended = {source.get(value, value) for value in (*call.inputs, *call.outputs)}
+        live -= sum(size[value] for value in ended if value in size and last.get(value, at) == at)
+    return peak + weights, peak_layer, tuple(timeline)

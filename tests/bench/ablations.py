@@ -1,13 +1,13 @@
-"""What each part of fine-tuning is worth: fits with one of them changed, three seeds.
+"""Accuracy of fine-tuning with one setting changed at a time, over three seeds.
 
     python -m tests.bench.ablations --photos FOLDER --weights FILE
         [--per-class 100] [--epochs 10] [--out docs/results/ablations.json]
 
-Each seed draws its own split; of its training side each class keeps as many photos as asked for,
-the same for all variants. Validation and test stay whole. All fits train for the same number of
-epochs where the variant names no other, however long that takes. The file is written after each
-run, and runs that it holds are not repeated. A variant is compared with the defaults on the same
-test photos, as in `augment_helps`. Nothing in the library was chosen by these test photos.
+Each seed has its own split. All variants get the same training photos, a fixed number per class;
+validation and test photos stay complete. All fits train for the same number of epochs unless the
+variant sets another, however long that takes. The file is written after each run, and runs that it
+contains are not repeated. Each variant is compared with the defaults on the same test photos, see
+`gain`. Nothing in the library was chosen on these test photos.
 """
 
 from __future__ import annotations
@@ -19,56 +19,62 @@ from pathlib import Path
 from typing import Any
 
 import scenelearn as sl
-from scenelearn._io import atomic_write
 from scenelearn.data import Splits
-from scenelearn.finetune import fingerprint
-from tests.bench._whole import whole
-from tests.bench.augment_helps import gain, smaller
+from scenelearn.finetune._device import fingerprint
+from tests.bench._common import (
+    add_network_options,
+    add_out,
+    bench_parser,
+    correct_digits,
+    gain,
+    require_complete,
+    take_per_class,
+    write_json,
+)
 
 DEFAULTS = "defaults"
 
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULTS: {},
-    "solved head alone": {"epochs": 0},
-    "fine-tuned network itself, none between": {"recipe": {"interpolate": False}},
-    "photos as they are": {"augmentation": "none"},
-    "all layers train": {"recipe": {"trained": "all"}},
-    "all layers, rates falling to a tenth": {"recipe": {"trained": "all", "layer_decay": 0.1}},
-    "coarsest layers train": {"recipe": {"trained": "coarsest"}},
-    "four views of each photo": {"recipe": {"views": 4}},
-    "four views, coarsest layers": {"recipe": {"trained": "coarsest", "views": 4}},
-    "one rate for all kernels": {"recipe": {"relative_rates": False}},
-    "rate 0.003": {"learning_rate": 0.003},
-    "rate 0.0003": {"learning_rate": 0.0003},
+    "linear probe only": {"epochs": 0},
+    "no interpolation of weights": {"recipe": {"interpolate_weights": False}},
+    "no augmentation": {"augmentation": "none"},
+    "all layers train": {"recipe": {"unfreeze": "all"}},
+    "all layers, layer decay 0.1": {"recipe": {"unfreeze": "all", "layer_decay": 0.1}},
+    "stride 32 layers train": {"recipe": {"unfreeze": "stride32"}},
+    "four fixed views": {"recipe": {"fixed_views": 4}},
+    "four fixed views, stride 32 layers": {"recipe": {"unfreeze": "stride32", "fixed_views": 4}},
+    "learning rates not scaled by weights": {"recipe": {"scale_lr_by_weights": False}},
+    "learning rate 0.003": {"learning_rate": 0.003},
+    "learning rate 0.0003": {"learning_rate": 0.0003},
     "label smoothing 0.1": {"recipe": {"label_smoothing": 0.1}},
-    "MixUp 0.2": {"recipe": {"mixup": 0.2}},
-    "CutMix 1": {"recipe": {"cutmix": 1.0}},
-    "running average 0.99": {"recipe": {"average": 0.99}},
+    "MixUp 0.2": {"recipe": {"mixup_alpha": 0.2}},
+    "CutMix 1": {"recipe": {"cutmix_alpha": 1.0}},
+    "EMA of weights 0.99": {"recipe": {"ema_momentum": 0.99}},
     "four times as many epochs": {"epochs": 40},
     "soup of four, each as long": {"recipe": {"soup": 4}},
-    "photo and mirror image in the end": {"recipe": {"mirrored": True}},
+    "test-time flips": {"recipe": {"tta": "hflip"}},
 }
 
 
 def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """One fit, and what it reaches."""
-    settings = {"epochs": options.epochs} | VARIANTS[case["what"]]
+    """One fit and its results."""
+    settings = {"epochs": options.epochs} | VARIANTS[case["name"]]
     fit = sl.fit(
-        smaller(splits, case["per_class"], case["seed"]),
+        take_per_class(splits, case["per_class"], case["seed"]),
         backbone=options.backbone,
         weights=options.weights,
         image_px=options.image_px,
         seed=case["seed"],
         **settings,
     )
-    whole(fit)
-    right = fit.test_probabilities.argmax(axis=1) == splits.photos.labels[fit.test_indices]
+    require_complete(fit)
     return case | {
         "kept": fit.kept,
         "stopped": fit.stopped,
-        "share": fit.share,
+        "interpolation": fit.interpolation,
         "test": fit.evaluation.accuracy.to_json(),
-        "test_right": "".join("01"[int(r)] for r in right),
+        "test_correct": correct_digits(fit),
         "validation": fit.validation.accuracy.to_json(),
         "seconds": round(fit.seconds, 1),
         "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
@@ -76,17 +82,17 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
     }
 
 
-def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each variant against the defaults, seeds pooled."""
-    by = {(r["what"], r["seed"]): r for r in runs}
+def comparisons(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each variant against the defaults, all seeds pooled."""
+    by_key = {(r["name"], r["seed"]): r for r in runs}
     rows = []
-    for what in VARIANTS:
-        seeds = sorted(s for w, s in by if w == what and (DEFAULTS, s) in by)
+    for name in VARIANTS:
+        seeds = sorted(s for n, s in by_key if n == name and (DEFAULTS, s) in by_key)
         if not seeds:
             continue
-        pairs = [(by[what, s], by[DEFAULTS, s]) for s in seeds]
+        pairs = [(by_key[name, s], by_key[DEFAULTS, s]) for s in seeds]
         test = sum(pair[0]["test"]["value"] for pair in pairs) / len(pairs)
-        rows.append({"what": what, "seeds": seeds, "test": test} | gain(pairs))
+        rows.append({"name": name, "seeds": seeds, "test": test} | gain(pairs))
     return rows
 
 
@@ -94,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     options.backbone = options.backbone or sl.backbones.default_for(options.weights)
     photos = sl.scan(options.photos)
-    which = {
+    setup = {
         "photos": fingerprint(photos),
         "backbone": options.backbone,
         "weights": Path(options.weights).name,
@@ -104,33 +110,29 @@ def main(arguments: list[str] | None = None) -> None:
     }
     out = Path(options.out)
     runs = json.loads(out.read_text())["runs"] if out.exists() else []
-    if runs and {key: runs[0][key] for key in which} != which:
-        raise SystemExit(f"{out} holds runs of {[runs[0][key] for key in which]}: take another")
-    done = {(r["what"], r["seed"]) for r in runs}
-    for seed, what in itertools.product(options.seeds, VARIANTS):
-        case = {"what": what, "seed": seed} | which
-        if (what, seed) in done:
+    if runs and {key: runs[0][key] for key in setup} != setup:
+        other = [runs[0][key] for key in setup]
+        raise SystemExit(f"{out} contains runs of {other}: pass another file with --out.")
+    done = {(r["name"], r["seed"]) for r in runs}
+    for seed, name in itertools.product(options.seeds, VARIANTS):
+        if (name, seed) in done:
             continue
+        case = {"name": name, "seed": seed} | setup
         runs.append(run(sl.split(photos, seed=seed), case, options))
-        print({key: runs[-1][key] for key in ("what", "seed", "kept", "test")}, flush=True)
-        table = {"command": "python -m tests.bench.ablations", **which}
-        table |= {"compared": compared(runs), "runs": runs}
-        with atomic_write(out) as temporary:
-            temporary.write_text(json.dumps(table, indent=1) + "\n")
-    for row in compared(runs):
+        print({key: runs[-1][key] for key in ("name", "seed", "kept", "test")}, flush=True)
+        table = {"command": "python -m tests.bench.ablations", **setup}
+        write_json(out, table | {"comparisons": comparisons(runs), "runs": runs})
+    for row in comparisons(runs):
         print(row)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.ablations")
-    parser.add_argument("--photos", required=True, help="one folder a class")
-    parser.add_argument("--weights", default="imagenet", help="a weights file [imagenet]")
-    parser.add_argument("--out", default="docs/results/ablations.json")
-    parser.add_argument("--backbone", help="[the one that the weights are of]")
-    parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--per-class", type=int, default=100)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = bench_parser("ablations", __doc__)
+    add_network_options(parser)
+    parser.add_argument("--epochs", type=int, default=10, help="epochs per fit")
+    parser.add_argument("--per-class", type=int, default=100, help="training photos per class")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
+    add_out(parser, "ablations")
     return parser
 
 

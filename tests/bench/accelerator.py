@@ -1,14 +1,15 @@
-"""What a GPU is worth: the same fits on it and on the CPU beside it, in 32 and in 16 bits.
+"""Speed and accuracy of the same fits on an accelerator and on the CPU, in 32 and in 16 bits.
 
     python -m tests.bench.accelerator --photos FOLDER --weights FILE [FILE …]
         [--forms accelerator CPU …] [--image-px 160] [--batch-size 128] [--epochs 8]
         [--out docs/results/accelerator.json]
 
-Run it where Keras finds an accelerator. Each fit has a process of its own, one after another, on
-the same split; test photos are judged once, at its end. Pixels, features and programs are made anew
-in each. `epoch_seconds` is the median over all epochs but the first. `features_differ` is by how
-much the features of 64 of the photos differ from those on the CPU, at the most, as a share of the
-largest of them. The file is written after each fit, and fits that it holds are not repeated.
+Run it where Keras finds an accelerator. Each fit runs in its own process, one after another, on the
+same split and with an empty cache, and evaluates the test photos once, at its end.
+`epoch_seconds` is the median over all epochs except the first. `max_feature_difference` is the
+largest difference between the features of 64 photos and those that the CPU computes, as a fraction
+of the largest feature. The file is written after each fit, and fits that it contains are not
+repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench._whole import whole
+from tests.bench._common import add_out, bench_parser, require_complete, write_json
 
 FORMS: dict[str, str | None] = {
     "accelerator": None,
@@ -34,7 +35,7 @@ FORMS: dict[str, str | None] = {
     "accelerator, float16": "mixed_float16",
     "CPU": None,
 }
-_N_COMPARED = 64  # photos
+_N_COMPARED = 64  # photos whose features are compared
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,25 +46,27 @@ def main(arguments: list[str] | None = None) -> None:
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"rows": []}
     rows = table["rows"]
-    asked = {key: getattr(options, key) for key in ("image_px", "batch_size", "epochs")}
-    asked["cores"] = str(os.cpu_count())
+    setup = {key: getattr(options, key) for key in ("image_px", "batch_size", "epochs")}
+    setup["cores"] = str(os.cpu_count())
     done = {
         (row["settings"]["weights"], row["form"])
         for row in rows
-        if asked == {key: (row["settings"] | row["environment"])[key] for key in asked}
+        if setup == {key: (row["settings"] | row["environment"])[key] for key in setup}
     }
     for weights, form in itertools.product(options.weights, options.forms):
         if (Path(weights).name, form) in done:
             continue
         with tempfile.TemporaryDirectory() as cache:
-            rows.append(_alone(options, weights, form, cache))
+            rows.append(_fit_in_process(options, weights, form, cache))
         print({key: rows[-1][key] for key in ("backbone", "form", "phases", "test")}, flush=True)
         table = {"command": "python -m tests.bench.accelerator", "rows": rows}
-        out.write_text(json.dumps(table, indent=1) + "\n")
+        write_json(out, table)
 
 
-def _alone(options: argparse.Namespace, weights: str, form: str, cache: str) -> dict[str, Any]:
-    """A fit in a process and a cache of its own."""
+def _fit_in_process(
+    options: argparse.Namespace, weights: str, form: str, cache: str
+) -> dict[str, Any]:
+    """A fit in its own process, with its own cache."""
     command = [sys.executable, "-m", "tests.bench.accelerator", "--worker", form]
     command += ["--photos", options.photos, "--weights", weights, "--out", options.out]
     command += ["--image-px", str(options.image_px), "--batch-size", str(options.batch_size)]
@@ -91,7 +94,7 @@ def _fit(options: argparse.Namespace, form: str) -> dict[str, Any]:
         precision=precision,
         seed=0,
     )
-    whole(fit)
+    require_complete(fit)
     return {
         "backbone": fit.settings.backbone,
         "form": form,
@@ -99,7 +102,7 @@ def _fit(options: argparse.Namespace, form: str) -> dict[str, Any]:
         "epoch_seconds": round(statistics.median(e.seconds for e in fit.history[2:]), 3),
         "phases": {phase.name: round(phase.seconds, 1) for phase in fit.phases},
         "n_training": len(fit.splits.train),
-        "features_differ": _difference(fit, weights, precision),
+        "max_feature_difference": _max_feature_difference(fit, weights, precision),
         "test": fit.evaluation.accuracy.to_json(),
         "kept": fit.kept,
         "stopped": fit.stopped,
@@ -108,8 +111,8 @@ def _fit(options: argparse.Namespace, form: str) -> dict[str, Any]:
     }
 
 
-def _difference(fit: Any, weights: str, precision: str | None) -> float:
-    """How far the network's features lie from those on the CPU, see above."""
+def _max_feature_difference(fit: Any, weights: str, precision: str | None) -> float:
+    """The largest difference from features that the CPU computes, relative to the largest."""
     import jax
 
     from scenelearn import backbones
@@ -117,11 +120,11 @@ def _difference(fit: Any, weights: str, precision: str | None) -> float:
 
     settings = fit.settings
     images, _ = decode(fit.splits.photos, settings.image_px).read(np.arange(_N_COMPARED))
-    here, on_cpu = (
+    on_device, on_cpu = (
         backbones.build(settings.backbone, weights=weights, image_px=settings.image_px, precision=p)
         for p in (precision, None)
     )
-    seen = np.asarray(here.predict_on_batch(images), np.float32)
+    features = np.asarray(on_device.predict_on_batch(images), np.float32)
     cpu = jax.devices("cpu")[0]
     with jax.default_device(cpu):
         states = [
@@ -130,18 +133,22 @@ def _difference(fit: Any, weights: str, precision: str | None) -> float:
         ]
         exact, _ = jax.jit(on_cpu.stateless_call)(*states, images)
     exact = np.asarray(exact)
-    return float(np.abs(seen - exact).max() / np.abs(exact).max())
+    return float(np.abs(features - exact).max() / np.abs(exact).max())
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.accelerator")
-    parser.add_argument("--photos", required=True, help="one folder a class")
-    parser.add_argument("--weights", nargs="+", required=True, help="weights files")
-    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS, help="[all]")
+    parser = bench_parser("accelerator", __doc__)
+    parser.add_argument(
+        "--photos", metavar="FOLDER", required=True, help="photos, one subfolder per class"
+    )
+    parser.add_argument("--weights", metavar="FILE", nargs="+", required=True, help="weights files")
+    parser.add_argument(
+        "--forms", nargs="+", default=list(FORMS), choices=FORMS, help="(default: all)"
+    )
     parser.add_argument("--image-px", type=int, default=160)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=8, help="at least 2 [%(default)s]")
-    parser.add_argument("--out", default="docs/results/accelerator.json", help="[%(default)s]")
+    parser.add_argument("--epochs", type=int, default=8, help="at least 2 (default: 8)")
+    add_out(parser, "accelerator")
     parser.add_argument("--worker", choices=FORMS, help=argparse.SUPPRESS)
     return parser
 

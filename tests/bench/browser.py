@@ -1,9 +1,11 @@
-"""Every page of the built site in a real browser: `nox -s browser`.
+"""Check every page of the built site in a real browser: `nox -s browser`.
 
-Opens each page in headless Chromium, in the light and the dark theme, and looks for: errors on the
-console, requests that fail or leave the site, sideways scrolling on a phone, outputs that scroll
-although the window is wide, and what axe-core calls a serious violation. Then asks the site's
-search for a part of a name. The site is served below a folder, as it may be on a real server.
+    python -m tests.bench.browser SITE [--axe FILE] [--shots FOLDER] [--only PATTERN]
+
+Opens each page in headless Chromium, in the light and the dark theme, and looks for errors on the
+console, requests that fail or leave the site, horizontal scrolling on a phone, outputs that scroll
+although the window is wide, and serious violations that axe-core finds. Then searches the site for
+a part of a name. The site is served below a folder, as it may be on a real server.
 """
 
 from __future__ import annotations
@@ -31,19 +33,21 @@ from urllib.parse import urlsplit
 
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from tests.bench._common import bench_parser
+
 FOLDER = "/some/folder/"
 PHONE_PX, DESKTOP_PX = 360, 1280
 THEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SEARCHED, FOUND = "max_batch", "Estimate.max_batch"
 
-SIDEWAYS = "document.documentElement.scrollWidth - window.innerWidth"
+OVERFLOW_PX = "document.documentElement.scrollWidth - window.innerWidth"
 SCROLLING = """[...document.querySelectorAll('.cell-output')]
-    .filter(one => one.scrollWidth > one.clientWidth + 1)
-    .map(one => one.innerText.slice(0, 50))"""
-AXE = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations
-    .filter(one => ['serious', 'critical'].includes(one.impact))
-    .map(one => `${one.id}: ${one.help}: ` + one.nodes.slice(0, 3).map(
+    .filter(output => output.scrollWidth > output.clientWidth + 1)
+    .map(output => output.innerText.slice(0, 50))"""
+AXE = """axe.run(document, {resultTypes: ['violations']}).then(result => result.violations
+    .filter(rule => ['serious', 'critical'].includes(rule.impact))
+    .map(rule => `${rule.id}: ${rule.help}: ` + rule.nodes.slice(0, 3).map(
         node => node.target.join(' ') + ' ' + (node.any[0]?.message ?? '')).join(' | ')))"""
 SEARCH = """new Promise(resolve => {
     document.querySelector('#__search').checked = true;
@@ -52,17 +56,17 @@ SEARCH = """new Promise(resolve => {
     input.dispatchEvent(new Event('keyup', {bubbles: true}));
     input.dispatchEvent(new Event('input', {bubbles: true}));
     setTimeout(() => resolve([...document.querySelectorAll('.md-search-result__link')].map(
-        one => one.href)), 4000)})"""
+        link => link.href)), 4000)})"""
 
 
 @dataclass
 class Browser:
-    """A headless Chromium with one tab, spoken to by its DevTools protocol.
+    """A headless Chromium with one tab, controlled through its DevTools protocol.
 
     Attributes:
-        socket: to the browser.
-        session: of the tab.
-        events: what the tab has reported since the last page.
+        socket: the connection to the browser.
+        session: the id of the tab.
+        events: what the tab reported since the last page.
     """
 
     socket: WebSocketClientConnection
@@ -70,28 +74,28 @@ class Browser:
     events: list[dict[str, Any]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
+    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its result."""
         number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
+        request = {"id": number, "method": method, "params": parameters}
         if self.session:
-            message["sessionId"] = self.session
-        await self.socket.write_message(json.dumps(message))
+            request["sessionId"] = self.session
+        await self.socket.write_message(json.dumps(request))
         while True:
-            heard = await self._hear()
-            if heard.get("id") == number:
-                if "error" in heard:
-                    raise RuntimeError(f"{method}: {heard['error']['message']}")
-                return dict(heard["result"])
+            message = await self._receive()
+            if message.get("id") == number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                return dict(message["result"])
 
     async def wait_for(self, method: str) -> None:
-        """Wait until the tab reports this."""
+        """Wait until the tab reports this event."""
         while not any(event["method"] == method for event in self.events):
-            await self._hear()
+            await self._receive()
 
-    async def js(self, expression: str) -> Any:
-        """The value of an expression in the tab."""
-        answer = await self.ask(
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the tab."""
+        answer = await self.send(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
         if "exceptionDetails" in answer:
@@ -99,15 +103,15 @@ class Browser:
         return answer["result"].get("value")
 
     async def open(self, url: str) -> None:
-        """Go to a page and wait until it is there."""
+        """Open a page and wait until it is loaded."""
         self.events.clear()
-        await self.ask("Page.navigate", url=url)
+        await self.send("Page.navigate", url=url)
         await self.wait_for("Page.loadEventFired")
-        await self.js("new Promise(resolve => setTimeout(resolve, 400))")
+        await self.evaluate("new Promise(resolve => setTimeout(resolve, 400))")
 
-    async def width(self, px: int, *, mobile: bool = False) -> None:
-        """Give the window a width."""
-        await self.ask(
+    async def set_width(self, px: int, *, mobile: bool = False) -> None:
+        """Set the width of the window."""
+        await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=px,
             height=900,
@@ -115,40 +119,40 @@ class Browser:
             mobile=mobile,
         )
 
-    async def theme(self, name: str) -> None:
-        """Let the reader prefer light or dark."""
+    async def set_theme(self, name: str) -> None:
+        """Set whether the reader prefers light or dark."""
         features = [{"name": "prefers-color-scheme", "value": name}]
-        await self.ask("Emulation.setEmulatedMedia", features=features)
+        await self.send("Emulation.setEmulatedMedia", features=features)
 
-    async def forget(self, site: str) -> None:
-        """Drop what the site has stored: the theme that was shown last would win."""
-        await self.open("about:blank")  # a page that is open would store it again
+    async def clear_storage(self, site: str) -> None:
+        """Clear the local storage of the site, where the last theme is stored."""
+        await self.open("about:blank")  # an open page would store it again
         parts = urlsplit(site)
         origin = f"{parts.scheme}://{parts.netloc}"
-        await self.ask("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
+        await self.send("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
 
-    async def shoot(self, path: Path) -> None:
-        """A picture of the whole page."""
-        size = (await self.ask("Page.getLayoutMetrics"))["cssContentSize"]
+    async def screenshot(self, path: Path) -> None:
+        """Save a picture of the whole page."""
+        size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        shot = await self.ask("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        shot = await self.send("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    async def _hear(self) -> dict[str, Any]:
+    async def _receive(self) -> dict[str, Any]:
         text = await asyncio.wait_for(self.socket.read_message(), timeout=120)
         if text is None:
             raise RuntimeError("The browser closed the connection.")
-        heard: dict[str, Any] = json.loads(text)
-        if "method" in heard:
-            self.events.append(heard)
-        return heard
+        message: dict[str, Any] = json.loads(text)
+        if "method" in message:
+            self.events.append(message)
+        return message
 
 
-class _Below(http.server.SimpleHTTPRequestHandler):
+class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder below `FOLDER`, silently."""
 
     def translate_path(self, path: str) -> str:
-        inside = path.removeprefix(FOLDER) if path.startswith(FOLDER) else "nothing is here"
+        inside = path.removeprefix(FOLDER) if path.startswith(FOLDER) else "nothing"
         return super().translate_path("/" + inside)
 
     def log_message(self, *_: Any) -> None:
@@ -156,9 +160,9 @@ class _Below(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(site: Path) -> Iterator[str]:
-    """The site on this machine, as long as the block runs; gives its address."""
-    handler = partial(_Below, directory=str(site))
+def serve(site: Path) -> Iterator[str]:
+    """Serve the site on this machine while the block runs; yields its address."""
+    handler = partial(_Handler, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}{FOLDER}"
@@ -167,7 +171,7 @@ def served(site: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[str]:
-    """A headless browser, as long as the block runs; gives the address of its socket."""
+    """Run a headless browser while the block runs; yields the address of its socket."""
     command = next(filter(None, map(shutil.which, BROWSERS)), None)
     if command is None:
         sys.exit("No Chromium is installed: apt-get install -y chromium")
@@ -189,9 +193,9 @@ def chromium() -> Iterator[str]:
         try:
             assert process.stderr is not None
             for line in process.stderr:
-                if found := re.search(r"ws://\S+", line):
+                if address := re.search(r"ws://\S+", line):
                     threading.Thread(target=process.stderr.read, daemon=True).start()
-                    yield found[0]
+                    yield address[0]
                     break
             else:
                 sys.exit("Chromium did not start.")
@@ -200,15 +204,15 @@ def chromium() -> Iterator[str]:
             process.wait(timeout=20)
 
 
-def wrong(events: list[dict[str, Any]], site: str) -> Iterator[str]:
-    """What a page's events say went wrong: errors, and requests that fail or leave the site."""
+def find_errors(events: list[dict[str, Any]], site: str) -> Iterator[str]:
+    """Errors among a page's events, and requests that fail or leave the site."""
     for event in events:
         about = event["params"]
         match event["method"]:
             case "Runtime.exceptionThrown":
                 yield f"exception: {about['exceptionDetails']['text']}"
             case "Runtime.consoleAPICalled" if about["type"] == "error":
-                yield f"console: {[one.get('value') for one in about['args']]}"
+                yield f"console: {[argument.get('value') for argument in about['args']]}"
             case "Log.entryAdded" if about["entry"]["level"] == "error":
                 yield f"log: {about['entry']['text']} {about['entry'].get('url', '')}"
             case "Network.requestWillBeSent":
@@ -222,78 +226,80 @@ def wrong(events: list[dict[str, Any]], site: str) -> Iterator[str]:
 
 
 async def visit(browser: Browser, site: str, page: str, axe: str) -> list[str]:
-    """What is wrong with a page, a line each."""
-    found = []
+    """The findings on a page, one per line."""
+    findings = []
     for theme in THEMES:
-        await browser.forget(site)
-        await browser.theme(theme)
-        await browser.width(DESKTOP_PX)
+        await browser.clear_storage(site)
+        await browser.set_theme(theme)
+        await browser.set_width(DESKTOP_PX)
         await browser.open(site + page)
-        found += [f"{theme}: {one}" for one in wrong(browser.events, site)]
-        await browser.js(axe)
-        found += [f"{theme}: {one}" for one in await browser.js(AXE)]
+        findings += [f"{theme}: {error}" for error in find_errors(browser.events, site)]
+        await browser.evaluate(axe)
+        findings += [f"{theme}: {text}" for text in await browser.evaluate(AXE)]
         if theme == THEMES[0]:
-            found += [f"output scrolls: {one!r}" for one in await browser.js(SCROLLING)]
-            await browser.width(PHONE_PX, mobile=True)
-            if (over := await browser.js(SIDEWAYS)) > 0:
-                found.append(f"{over} px too wide on a phone of {PHONE_PX} px")
-    return [f"{page}: {one}" for one in found]
+            findings += [f"output scrolls: {text!r}" for text in await browser.evaluate(SCROLLING)]
+            await browser.set_width(PHONE_PX, mobile=True)
+            if (excess := await browser.evaluate(OVERFLOW_PX)) > 0:
+                findings.append(f"{excess} px too wide on a phone of {PHONE_PX} px")
+    return [f"{page}: {text}" for text in findings]
 
 
 async def run(site: Path, url: str, socket: str, options: argparse.Namespace) -> list[str]:
-    """Visit all pages; what is wrong, a line each."""
+    """Visit all pages; the findings, one per line."""
     axe = Path(options.axe).read_text(encoding="utf-8")
     browser = Browser(await websocket_connect(socket, max_message_size=2**28))
-    tab = await browser.ask("Target.createTarget", url="about:blank")
-    attached = await browser.ask("Target.attachToTarget", targetId=tab["targetId"], flatten=True)
+    tab = await browser.send("Target.createTarget", url="about:blank")
+    attached = await browser.send("Target.attachToTarget", targetId=tab["targetId"], flatten=True)
     browser.session = attached["sessionId"]
     for domain in ("Page", "Runtime", "Log", "Network"):
-        await browser.ask(f"{domain}.enable")
+        await browser.send(f"{domain}.enable")
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
     chosen = [page for page in pages if page != "404.html" and re.search(options.only, page)]
-    found = []
+    findings = []
     for page in chosen:
-        here = await visit(browser, url, page, axe)
-        print("\n".join(here) if here else f"{page}: fine", flush=True)
-        found += here
+        new = await visit(browser, url, page, axe)
+        print("\n".join(new) if new else f"{page}: no findings", flush=True)
+        findings += new
         if options.shots:
-            await shoot(browser, url, page, Path(options.shots))
-    await browser.theme("light")
-    await browser.width(DESKTOP_PX)
+            await save_screenshots(browser, url, page, Path(options.shots))
+    await browser.set_theme("light")
+    await browser.set_width(DESKTOP_PX)
     await browser.open(f"{url}index.html")
-    links = await browser.js(SEARCH % json.dumps(SEARCHED))
+    links = await browser.evaluate(SEARCH % json.dumps(SEARCHED))
     if not any(FOUND in link for link in links):
-        found.append(f"search for {SEARCHED!r} does not find {FOUND}: {links[:5]}")
-        print(found[-1])
-    return found
+        findings.append(f"search for {SEARCHED!r} does not find {FOUND}: {links[:5]}")
+        print(findings[-1])
+    return findings
 
 
-async def shoot(browser: Browser, url: str, page: str, folder: Path) -> None:
-    """Pictures of a page: light on a desk, dark on a phone."""
+async def save_screenshots(browser: Browser, url: str, page: str, folder: Path) -> None:
+    """Save pictures of a page: light on a desktop, dark on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     name = page.removesuffix(".html").replace("/", "-")
     for theme, px in zip(THEMES, (DESKTOP_PX, PHONE_PX), strict=True):
-        await browser.forget(url)
-        await browser.theme(theme)
-        await browser.width(px, mobile=px == PHONE_PX)
+        await browser.clear_storage(url)
+        await browser.set_theme(theme)
+        await browser.set_width(px, mobile=px == PHONE_PX)
         await browser.open(url + page)
-        await browser.shoot(folder / f"{name}-{theme}-{px}.png")
+        await browser.screenshot(folder / f"{name}-{theme}-{px}.png")
 
 
 def main() -> int:
-    """Visit the pages and say what is wrong; 1 if anything is."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("site", type=Path, help="the folder of the built site")
-    options.add_argument("--axe", help="axe.min.js [the one of axe-playwright-python]")
-    options.add_argument("--shots", help="a folder for pictures of the pages")
-    options.add_argument("--only", default="", help="pages whose path matches this")
-    given = options.parse_args()
-    if given.axe is None:
-        given.axe = str(resources.files("axe_playwright_python") / "axe.min.js")
-    with served(given.site) as url, chromium() as socket:
-        found = asyncio.run(run(given.site, url, socket, given))
-    print(f"{len(found)} findings")
-    return 1 if found else 0
+    """Visit the pages and print the findings; 1 if there are any."""
+    parser = bench_parser("browser", __doc__)
+    parser.add_argument("site", metavar="SITE", type=Path, help="folder of the built site")
+    parser.add_argument(
+        "--axe", metavar="FILE", help="axe.min.js (default: the one of axe-playwright-python)"
+    )
+    parser.add_argument("--shots", metavar="FOLDER", help="where to save pictures of the pages")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="pages whose path matches")
+    options = parser.parse_args()
+    if options.axe is None:
+        options.axe = str(resources.files("axe_playwright_python") / "axe.min.js")
+    with serve(options.site) as url, chromium() as socket:
+        findings = asyncio.run(run(options.site, url, socket, options))
+    print(f"{len(findings)} findings")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""What a fit reaches on real photos, by its minutes, with the solved head alone for comparison.
+"""Accuracy on the Intel photos by time budget, and of the linear probe only.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
         [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2 3 4]
-        [--recipe cutmix=1 …]
+        [--recipe cutmix_alpha=1 …]
 
-Each seed draws its own split and its own training. Test photos are judged once, at the end of
-each fit; nothing here or in the library was chosen by them. Each run starts with nothing kept from
-another: pixels, features and programs are made in it, but that its programs may lie on the disk
-from a run before (`--cold` makes those anew, too). `process_seconds` are those of the whole
-process, from its start to its end, imports and scan included. The file is written after each run,
-and runs that it holds are not repeated.
+Each seed has its own split and its own training. Test photos are evaluated once, at the end of each
+fit; nothing here or in the library was chosen on them. Each run starts without the pixels and
+features of the others. Compiled programs may come from an earlier run, unless `--cold` is given.
+`process_seconds` is the time of the whole process, imports and scan included. The file is written
+after each run, and runs that it contains are not repeated.
 """
 
 from __future__ import annotations
@@ -25,9 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn.backbones import default_for
-from tests.bench._whole import whole
+from tests.bench._common import (
+    add_network_options,
+    bench_parser,
+    require_complete,
+    write_json,
+)
 
-HEAD = "solved head alone"
+PROBE = "linear probe only"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,30 +43,25 @@ def main(arguments: list[str] | None = None) -> None:
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
-    done = {(run["what"], run["seed"], run["settings"]["weights"]) for run in runs}
+    done = {(run["name"], run["seed"], run["settings"]["weights"]) for run in runs}
     weights = Path(options.weights).name
     for seed in options.seeds:
-        for minutes in (*([] if options.without_head else ["head"]), *options.minutes):
-            spent = HEAD if minutes == "head" else f"{minutes:g} minutes"
+        for minutes in (*([] if options.no_linear_probe else [PROBE]), *options.minutes):
+            budget = PROBE if minutes == PROBE else f"{minutes:g} minutes"
             network = f"{options.backbone} at {options.image_px} px"
-            what = ", ".join([network, *_words(options.recipe), spent])
-            if (what, seed, weights) in done:
+            name = ", ".join([network, *_fields(options.recipe), budget])
+            if (name, seed, weights) in done:
                 continue
-            run, photos = _alone(options, seed, str(minutes))
-            runs.append({"what": what, "seed": seed} | run)
-            print({k: runs[-1][k] for k in ("what", "seed", "test", "seconds")}, flush=True)
-            minutes_asked = max([4.5, *options.minutes])
-            table = {
-                "command": "python -m tests.bench.intel",
-                "photos": photos,
-                "minutes": minutes_asked,
-                "runs": runs,
-            }
-            out.write_text(json.dumps(table, indent=1) + "\n")
+            run, photos = _fit_in_process(options, seed, str(minutes))
+            runs.append({"name": name, "seed": seed} | run)
+            print({k: runs[-1][k] for k in ("name", "seed", "test", "seconds")}, flush=True)
+            longest = max([4.5, *options.minutes])
+            table = {"command": "python -m tests.bench.intel", "photos": photos, "minutes": longest}
+            write_json(out, table | {"runs": runs})
 
 
-def _alone(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, Any]:
-    """A run in a process and a cache of its own."""
+def _fit_in_process(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, Any]:
+    """A fit in its own process, with its own cache."""
     programs = Path(os.environ.get("SCENELEARN_CACHE", "~/.cache/scenelearn")).expanduser()
     with tempfile.TemporaryDirectory() as cache:
         if not options.cold and (programs / "programs").is_dir():
@@ -70,7 +69,7 @@ def _alone(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, A
         command = [sys.executable, "-m", "tests.bench.intel", "--worker", minutes]
         command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
         command += ["--backbone", options.backbone, "--image-px", str(options.image_px)]
-        command += ["--seeds", str(seed), "--recipe", *_words(options.recipe)]
+        command += ["--seeds", str(seed), "--recipe", *_fields(options.recipe)]
         environment = os.environ | {"SCENELEARN_CACHE": cache}
         start = time.monotonic()
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
@@ -88,18 +87,18 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         backbone=options.backbone,
         weights=options.weights,
         image_px=options.image_px,
-        minutes=4.5 if minutes == "head" else float(minutes),
-        epochs=0 if minutes == "head" else None,
+        minutes=4.5 if minutes == PROBE else float(minutes),
+        epochs=0 if minutes == PROBE else None,
         recipe=dict(options.recipe),
         seed=seed,
     )
-    whole(fit)
+    require_complete(fit)
     about = {"n": len(photos), "classes": photos.counts()}
     return {
-        "minutes": None if minutes == "head" else float(minutes),
+        "minutes": None if minutes == PROBE else float(minutes),
         "kept": fit.kept,
         "stopped": fit.stopped,
-        "share": fit.share,
+        "interpolation": fit.interpolation,
         "test": fit.evaluation.accuracy.to_json(),
         "test_calibration_error": fit.evaluation.calibration_error,
         "validation": fit.validation.accuracy.to_json(),
@@ -110,32 +109,33 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
     }, about | {"fingerprint": fit.environment["photos"]}
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """The name and value of what is written as NAME=VALUE."""
+def _field(text: str) -> tuple[str, Any]:
+    """The name and value of NAME=VALUE."""
     name, _, value = text.partition("=")
     return name, json.loads(value)
 
 
-def _words(recipe: list[tuple[str, Any]]) -> list[str]:
-    """The settings as they are written, in one order."""
+def _fields(recipe: list[tuple[str, Any]]) -> list[str]:
+    """The fields of a recipe as NAME=VALUE, sorted."""
     return [f"{name}={json.dumps(value)}" for name, value in sorted(recipe)]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", required=True, help="one folder a class")
-    parser.add_argument("--weights", default="imagenet", help="a weights file [imagenet]")
-    parser.add_argument("--out", required=True, help="the JSON file to write")
-    parser.add_argument("--backbone", help="[the one that the weights are of]")
-    parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 2, 4.5])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = bench_parser("intel", __doc__)
+    add_network_options(parser)
     parser.add_argument(
-        "--recipe", type=_setting, nargs="*", default=[], metavar="NAME=VALUE",
-        help="of `Recipe`, as JSON",
+        "--minutes", type=float, nargs="*", default=[1, 2, 4.5], help="one run for each"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="one run for each"
+    )
+    parser.add_argument(
+        "--recipe", type=_field, nargs="*", default=[], metavar="NAME=VALUE",
+        help="fields of Recipe, as JSON",
     )  # fmt: skip
-    parser.add_argument("--without-head", action="store_true", help="leave the head alone out")
-    parser.add_argument("--cold", action="store_true", help="compile everything anew")
+    parser.add_argument("--no-linear-probe", action="store_true", help="skip the linear probe")
+    parser.add_argument("--cold", action="store_true", help="compile everything again")
+    parser.add_argument("--out", metavar="FILE", required=True, help="JSON file to write")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 

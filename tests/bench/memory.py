@@ -1,19 +1,20 @@
-"""How far the XLA rule is from what XLA plans: `python -m tests.bench.memory --out FILE`.
+"""Memory that sizing's XLA rule estimates, compared with what XLA plans.
 
-Every network of keras.applications at a small and a usual image size, the textbook CNN, recurrent
-networks and transformers; batches of 1, 8 and 32; prediction, training, and training of the head
-alone; two optimizers. Each step is Keras's own, compiled from shapes without any weight, and its
-memory is what XLA's `memory_analysis` says: arguments + outputs + temporaries − what is aliased.
-It is read from the assignment of buffers that XLA dumps, so that no code has to be made from it.
+    python -m tests.bench.memory --out FILE.json [--only NAME] [--minutes 30] [--processes N]
 
-A case that the file has with the same versions is not measured again, so a run can be cut off and
-go on. `--only` takes those whose name holds a text; `--minutes` stops after that time;
-`--processes` compile beside each other, one a core.
+Covers every network of keras.applications at a small and a common image size, the textbook CNN,
+recurrent networks and transformers; batch sizes of 1, 8 and 32; prediction, training, and training
+of the head only; two optimizers. Each step is Keras' own, compiled from shapes without weights. Its
+memory is what XLA's `memory_analysis` reports: arguments + outputs + temporaries − aliased. It is
+read from the buffer assignment that XLA dumps, so that no code has to be generated.
+
+Cases that the file contains with the same versions are not measured again, so an interrupted run
+can be resumed. `--only` takes the networks whose name contains a text, `--minutes` stops after that
+time, and `--processes` compile in parallel, one per core.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import multiprocessing
@@ -34,16 +35,18 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from scenelearn import sizing
 from scenelearn._backend import keras
 from scenelearn._io import atomic_write
-from scenelearn.sizing._unfilled import without_values
+from scenelearn._keras_internals import deferred_initialization
+from scenelearn.sizing._networks import build_application
+from tests.bench._common import bench_parser, write_json
 
 STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
 BATCHES = (8, 1, 32)
-_QUICKLY = {"xla_backend_optimization_level": 0}  # of LLVM only: the plan is the same, sooner
+_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}  # of LLVM only: the same plan, faster
 SMALL = {"InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 96}  # others: 64 px
 
 
 def versions() -> dict[str, str]:
-    """What the figures depend on."""
+    """Versions that the figures depend on."""
     names = ("keras", "jax", "jaxlib", "numpy")
     return {
         "python": platform.python_version(),
@@ -54,14 +57,14 @@ def versions() -> dict[str, str]:
 
 
 def networks() -> dict[str, Callable[[int], Any]]:
-    """Each network's name and how it is built for an image size."""
-    kinds = {
-        name: (lambda px, name=name: sizing.application(name, px))
+    """Each network's name, and a function that builds it for an image size."""
+    applications = {
+        name: (lambda px, name=name: build_application(name, (px, px, 3)))
         for name, value in vars(keras().applications).items()
         if callable(value) and name[0].isupper()
     }
     return {
-        **kinds,
+        **applications,
         "textbook CNN": _cnn,
         "LSTM": _lstm,
         "GRU": _gru,
@@ -100,7 +103,7 @@ def _encoder(_: int) -> Any:
     layers = keras().layers
     inputs = layers.Input((128,), dtype="int32")
     x = layers.Embedding(5000, 256)(inputs)
-    for _block in range(2):
+    for _ in range(2):
         x = layers.LayerNormalization()(layers.Add()([x, layers.MultiHeadAttention(8, 32)(x, x)]))
         y = layers.Dense(256)(layers.Dense(1024, activation="gelu")(x))
         x = layers.LayerNormalization()(layers.Add()([x, y]))
@@ -112,7 +115,7 @@ def _vit(_: int) -> Any:
     layers = keras().layers
     inputs = layers.Input((64, 64, 3))
     x = layers.Reshape((64, 128))(layers.Conv2D(128, 8, 8)(inputs))
-    for _block in range(3):
+    for _ in range(3):
         y = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(4, 32)(y, y)])
         y = layers.LayerNormalization()(x)
@@ -124,8 +127,8 @@ def _vit(_: int) -> Any:
 def _unet(_: int) -> Any:
     layers = keras().layers
 
-    def twice(x: Any, filters: int) -> Any:
-        for _half in range(2):
+    def double_conv(x: Any, filters: int) -> Any:
+        for _ in range(2):
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
             x = layers.ReLU()(layers.BatchNormalization()(x))
         return x
@@ -133,14 +136,14 @@ def _unet(_: int) -> Any:
     x = inputs = layers.Input((96, 96, 3))
     skips = []
     for filters in (32, 64):
-        x = twice(x, filters)
+        x = double_conv(x, filters)
         skips.append(x)
         x = layers.MaxPooling2D()(x)
-    x = layers.Dropout(0.3)(twice(x, 128))
+    x = layers.Dropout(0.3)(double_conv(x, 128))
     x = layers.Concatenate()([layers.UpSampling2D()(x), skips.pop()])
-    x = layers.Conv2DTranspose(32, 2, 2)(twice(x, 64))
+    x = layers.Conv2DTranspose(32, 2, 2)(double_conv(x, 64))
     x = layers.Concatenate()([x, skips.pop()])
-    return keras().Model(inputs, layers.Conv2D(3, 1)(twice(x, 32)))
+    return keras().Model(inputs, layers.Conv2D(3, 1)(double_conv(x, 32)))
 
 
 def _bidirectional(_: int) -> Any:
@@ -152,33 +155,35 @@ def _bidirectional(_: int) -> Any:
 
 
 def cases() -> Iterator[dict[str, Any]]:
-    """All cases, a broad sample first."""
+    """All cases; the first ones are a broad sample."""
     names = list(networks())
-    for usual in (False, True):
+    for common_size in (False, True):
         for batch in BATCHES:
             for step in STEPS:
                 for name in names:
-                    named = name in vars(keras().applications)
-                    if usual and not named:
+                    has_size = name in vars(keras().applications)
+                    if common_size and not has_size:
                         continue
-                    px = 224 if usual else SMALL.get(name, 64)
-                    yield {"model": name, "image_px": px, "batch": batch, "step": step}
+                    px = 224 if common_size else SMALL.get(name, 64)
+                    yield {"model": name, "image_px": px, "batch_size": batch, "step": step}
 
 
-def planned(model: Any, batch: int, step: str) -> dict[str, int]:
-    """What XLA plans for one of Keras's steps, in bytes."""
-    step_as_lowered, _ = lowered(model, batch, step)
-    return plan_of(step_as_lowered.compile(compiler_options=dict(_QUICKLY)))
+def planned_bytes(model: Any, batch_size: int, step: str) -> dict[str, int]:
+    """The memory that XLA plans for one of Keras' steps, in bytes."""
+    lowered, _ = lower_step(model, batch_size, step)
+    return plan_of(lowered.compile(compiler_options=dict(_COMPILER_OPTIONS)))
 
 
-def lowered(model: Any, batch: int, step: str) -> tuple[Any, tuple[Any, ...]]:
-    """One of Keras's steps before it is compiled, and the shapes of its arguments."""
+def lower_step(model: Any, batch_size: int, step: str) -> tuple[Any, tuple[Any, ...]]:
+    """One of Keras' steps, lowered but not compiled, and the shapes of its arguments."""
     import jax
 
     def abstract(variables: Any) -> list[Any]:
-        return [jax.ShapeDtypeStruct(tuple(one.shape), one.dtype) for one in variables]
+        return [
+            jax.ShapeDtypeStruct(tuple(variable.shape), variable.dtype) for variable in variables
+        ]
 
-    data = jax.ShapeDtypeStruct((batch, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
+    data = jax.ShapeDtypeStruct((batch_size, *model.inputs[0].shape[1:]), model.inputs[0].dtype)
     if step == "predict":
         state = (abstract(model.trainable_variables), abstract(model.non_trainable_variables))
         arguments: tuple[Any, ...] = (state, data)
@@ -186,10 +191,10 @@ def lowered(model: Any, batch: int, step: str) -> tuple[Any, tuple[Any, ...]]:
     optimizer = (
         keras().optimizers.Adam() if step.endswith("adam") else keras().optimizers.SGD(momentum=0.9)
     )
-    with without_values(keras()):
+    with deferred_initialization():
         model.compile(optimizer=optimizer, loss="categorical_crossentropy")
         optimizer.build(model.trainable_variables)
-    target = jax.ShapeDtypeStruct((batch, *model.outputs[0].shape[1:]), "float32")
+    target = jax.ShapeDtypeStruct((batch_size, *model.outputs[0].shape[1:]), "float32")
     groups = (
         model.trainable_variables,
         model.non_trainable_variables,
@@ -201,90 +206,90 @@ def lowered(model: Any, batch: int, step: str) -> tuple[Any, tuple[Any, ...]]:
 
 
 def plan_of(compiled: Any) -> dict[str, int]:
-    """The memory of a compiled step, part by part, in bytes."""
-    found = compiled.memory_analysis()
+    """The memory of a compiled step by part, in bytes."""
+    analysis = compiled.memory_analysis()
     parts = {
-        "argument_bytes": found.argument_size_in_bytes,
-        "output_bytes": found.output_size_in_bytes,
-        "temporary_bytes": found.temp_size_in_bytes,
-        "alias_bytes": found.alias_size_in_bytes,
+        "argument_bytes": analysis.argument_size_in_bytes,
+        "output_bytes": analysis.output_size_in_bytes,
+        "temporary_bytes": analysis.temp_size_in_bytes,
+        "alias_bytes": analysis.alias_size_in_bytes,
     }
     return _with_total(parts)
 
 
 def _with_total(parts: dict[str, int]) -> dict[str, int]:
-    """What is aliased is both an argument and an output, and there once."""
+    """Aliased memory is both an argument and an output, and counts once."""
     return {**parts, "total_bytes": sum(parts.values()) - 2 * parts["alias_bytes"]}
 
 
 def freeze(model: Any) -> None:
-    """Leave only the last layer with weights to be trained."""
+    """Let only the last layer with weights train."""
     with_weights = [layer for layer in model.layers if layer.weights]
     for layer in with_weights[:-1]:
         layer.trainable = False
 
 
-def estimated(model: Any, case: dict[str, Any]) -> dict[str, Any]:
-    """What sizing says of the same step, and how many seconds of a processor that took."""
+def estimate_case(model: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """What sizing estimates for the same step, and the CPU seconds that this took."""
     step, _, optimizer = case["step"].partition(" ")
     start = time.process_time()
-    found = sizing.estimate(
+    estimate = sizing.estimate(
         model,
-        batch_size=case["batch"],
+        batch_size=case["batch_size"],
         optimizer=optimizer or None,
         trainable={"head": "head", "train": True}.get(step),
-        rule="xla",
+        method="xla",
     )
     seconds = time.process_time() - start
-    value = found.prediction_bytes if step == "predict" else found.training_bytes
+    value = estimate.prediction_bytes if step == "predict" else estimate.training_bytes
     return {"estimated_bytes": value, "estimate_s": round(seconds, 4)}
 
 
-def plan_in(text: str) -> dict[str, int]:
-    """As `plan_of`, of the assignment of buffers that XLA writes down before it makes code."""
+def parse_plan(text: str) -> dict[str, int]:
+    """As `plan_of`, from the buffer assignment that XLA dumps before it generates code."""
     sizes = dict.fromkeys(("argument", "output", "temporary", "alias"), 0)
-    for found in re.finditer(r"^allocation \d+: size (\d+), (.*)$", text, re.MULTILINE):
-        size, what = int(found[1]), found[2]
-        goes_out = "maybe-live-out" in what or what.startswith("output shape")
-        comes_in = what.startswith("parameter")
-        sizes["argument"] += size * comes_in
-        sizes["output"] += size * goes_out
-        sizes["alias"] += size * (comes_in and goes_out)
-        sizes["temporary"] += size * (not comes_in and not goes_out and "preallocated" in what)
+    for match in re.finditer(r"^allocation \d+: size (\d+), (.*)$", text, re.MULTILINE):
+        size, what = int(match[1]), match[2]
+        is_output = "maybe-live-out" in what or what.startswith("output shape")
+        is_argument = what.startswith("parameter")
+        sizes["argument"] += size * is_argument
+        sizes["output"] += size * is_output
+        sizes["alias"] += size * (is_argument and is_output)
+        sizes["temporary"] += size * (not is_argument and not is_output and "preallocated" in what)
     parts = {f"{name}_bytes": size for name, size in sizes.items()}
     return _with_total(parts)
 
 
 class Trial:
-    """A case in a process of its own, which is ended as soon as XLA has planned its memory.
+    """A case in its own process, which is killed as soon as XLA has planned its memory.
 
-    Making code from the plan takes XLA twice as long as all before, and changes nothing in it.
+    Generating code takes XLA twice as long as everything before, and does not change the plan.
     """
 
-    def __init__(self, case: dict[str, Any], old: dict[str, Any], folder: Path) -> None:
-        self.case, self.old, self.folder = case, old, folder
+    def __init__(self, case: dict[str, Any], earlier: dict[str, Any], folder: Path) -> None:
+        self.case, self.earlier, self.folder = case, earlier, folder
         self.process = multiprocessing.get_context("fork").Process(target=self._run)
         self.process.start()
 
     def _run(self) -> None:
         try:
-            with without_values(keras()):
+            with deferred_initialization():
                 model = networks()[self.case["model"]](self.case["image_px"])
             if self.case["step"].startswith("head"):
                 freeze(model)
-            self._say(estimated(model, self.case))
-            if not self.old:
-                step, _ = lowered(model, self.case["batch"], self.case["step"])
-                step.compile(compiler_options=_QUICKLY | {"xla_dump_to": str(self.folder)})
+            self._report(estimate_case(model, self.case))
+            if not self.earlier:
+                step, _ = lower_step(model, self.case["batch_size"], self.case["step"])
+                step.compile(compiler_options=_COMPILER_OPTIONS | {"xla_dump_to": str(self.folder)})
         except Exception as error:  # noqa: BLE001 - one network must not stop the rest
-            self._say({"error": repr(error)[:200]})
+            self._report({"error": repr(error)[:200]})
 
-    def _say(self, what: dict[str, Any]) -> None:
-        with atomic_write(self.folder / "found.json") as partial:
+    def _report(self, what: dict[str, Any]) -> None:
+        with atomic_write(self.folder / "result.json") as partial:
             partial.write_text(json.dumps(what), encoding="utf-8")
 
-    def ended(self) -> bool:
-        """Whether all is known; the process is gone then."""
+    def is_done(self) -> bool:
+        """Whether the result is there; the process has ended then."""
         if self.process.is_alive():
             if not [*self.folder.glob("*-memory-usage-report.txt")]:  # written after the plan
                 return False
@@ -292,48 +297,55 @@ class Trial:
         self.process.join()
         return True
 
-    def found(self) -> dict[str, Any]:
-        """The case with what XLA plans and what sizing says of it, or with an error."""
-        said = self.folder / "found.json"
-        if not said.exists():
+    def result(self) -> dict[str, Any]:
+        """The case with XLA's plan and the estimate, or with an error."""
+        reported = self.folder / "result.json"
+        if not reported.exists():
             return {**self.case, "error": f"exit status {self.process.exitcode}"}
         plans = [*self.folder.glob("*-buffer-assignment.txt")]
-        plan = plan_in(plans[0].read_text(encoding="utf-8")) if plans else {}
-        return {**self.case, **self.old, **plan, **json.loads(said.read_text(encoding="utf-8"))}
+        plan = parse_plan(plans[0].read_text(encoding="utf-8")) if plans else {}
+        return {
+            **self.case,
+            **self.earlier,
+            **plan,
+            **json.loads(reported.read_text(encoding="utf-8")),
+        }
 
 
 def main() -> None:
-    """Measure what is missing, estimate all of it anew, and write both."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--only", default="")
-    options.add_argument("--minutes", type=float, default=1e9)
-    options.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    given = options.parse_args()
-    end = time.monotonic() + 60 * given.minutes
+    """Measure what is missing, estimate all cases again, and write both."""
+    parser = bench_parser("memory", __doc__)
+    parser.add_argument("--only", metavar="NAME", default="", help="part of a network's name")
+    parser.add_argument("--minutes", type=float, default=1e9, help="time budget in minutes")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="JSON file to write"
+    )
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     known: dict[str, dict[str, Any]] = {}
     now = versions()
-    if given.out.exists():
-        old = json.loads(given.out.read_text(encoding="utf-8"))
+    if options.out.exists():
+        old = json.loads(options.out.read_text(encoding="utf-8"))
         if {**old["versions"], "date": ""} == {**now, "date": ""}:
             known = {_key(case): case for case in old["cases"]}
-    chosen = [case for case in cases() if given.only.lower() in case["model"].lower()]
-    # what is to be compiled comes first
+    chosen = [case for case in cases() if options.only.lower() in case["model"].lower()]
+    # cases to compile come first
     todo = sorted(chosen, key=lambda case: _key(case) in known)
-    for done, found in enumerate(_in_turn(todo, dict(known), end, given.processes), 1):
-        print(_key(found), found.get("error") or f"{_ratio(found):.4f}", flush=True)
-        if "error" not in found:
-            known[_key(found)] = found
+    for done, result in enumerate(_run_all(todo, dict(known), end, options.processes), 1):
+        print(_key(result), result.get("error") or f"{_ratio(result):.4f}", flush=True)
+        if "error" not in result:
+            known[_key(result)] = result
         if done % 25 == 0:
-            _write(given.out, now, known)
-    _write(given.out, now, known)
+            _write(options.out, now, known)
+    _write(options.out, now, known)
 
 
-def _in_turn(
+def _run_all(
     todo: list[dict[str, Any]], known: dict[str, dict[str, Any]], end: float, processes: int
 ) -> Iterator[dict[str, Any]]:
-    """The measured cases as they end; what is not known is not begun after `end`."""
-    keras()  # before the processes part, so that none has to import it; nothing is computed here
+    """The results as they come; no unknown case starts after `end`."""
+    keras()  # before the fork, so that no process has to import it; nothing is computed here
     waiting = todo[::-1]
     running: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -344,9 +356,9 @@ def _in_turn(
                 if old or time.monotonic() < end:
                     running.append(Trial(case, old, Path(tempfile.mkdtemp(dir=folder))))
             time.sleep(0.02)
-            for trial in [one for one in running if one.ended()]:
+            for trial in [trial for trial in running if trial.is_done()]:
                 running.remove(trial)
-                yield trial.found()
+                yield trial.result()
                 shutil.rmtree(trial.folder)
 
 
@@ -355,7 +367,7 @@ def _ratio(case: dict[str, Any]) -> float:
 
 
 def _key(case: dict[str, Any]) -> str:
-    return f"{case['model']}/{case['image_px']}/{case['batch']}/{case['step']}"
+    return f"{case['model']}/{case['image_px']}/{case['batch_size']}/{case['step']}"
 
 
 def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
@@ -364,8 +376,7 @@ def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) ->
         "versions": {**now, "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()},
         "cases": [known[key] for key in sorted(known)],
     }
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_json(path, value)
 
 
 if __name__ == "__main__":

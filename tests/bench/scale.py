@@ -1,15 +1,14 @@
-"""How scan, audit and split grow with the number of photos.
+"""Time and memory of scan, audit and split as the number of photos grows.
 
-    python -m tests.bench.scale --out docs/results/scale.json [--photos 2000 20000 200000]
+    python -m tests.bench.scale [--photos 2000 20000 200000] --out docs/results/scale.json
 
-Draws so many small JPEGs (64 × 64, a tenth of them re-encoded copies of others, three truncated),
-and times each step in a process of its own, with its peak memory. `per_photo` of a step that grows
-as n log n rises by a quarter from 2,000 photos to 20,000 and again to 200,000.
+Renders this many small JPEGs (64 × 64; a tenth are re-encoded duplicates, three are truncated), and
+times each step in its own process, with its peak memory. The time per photo of a step that takes
+O(n log n) rises by a quarter from 2,000 photos to 20,000 and again to 200,000.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -25,19 +24,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scenelearn._io import atomic_write
-from scenelearn.finetune._environment import environment
+from scenelearn.finetune._device import environment
+from tests.bench._common import bench_parser, write_json
 
-_CLASSES, _PX, _COPIES = 10, 64, 10
+_CLASSES, _PX, _DUPLICATE_EVERY = 10, 64, 10
 
 _STEPS = """
 import json, sys, time
 from tests.bench.fuzz import peak_kib
 import scenelearn as sl
-found, start = {}, time.monotonic()
+steps, start = {}, time.monotonic()
 def done(name):
     global start
-    found[name] = {"seconds": time.monotonic() - start, "peak_mib": peak_kib() / 1024}
+    steps[name] = {"seconds": time.monotonic() - start, "peak_mib": peak_kib() / 1024}
     start = time.monotonic()
 import scenelearn.data
 done("import")
@@ -49,42 +48,42 @@ splits = sl.split(photos, groups=audit.groups)
 done("split")
 position = {path: k for k, path in enumerate(photos.paths)}
 planted = [(position[a], position[b]) for a, b in json.load(open(sys.argv[2])) if a in position]
-together = sum(audit.groups[i] == audit.groups[j] for i, j in planted)
-pairs = sum(len(g) * (len(g) - 1) // 2 for g in audit.alike)
-print(json.dumps({"steps": found, "photos": len(photos), "refused": len(photos.refused),
-    "planted": len(planted), "planted_found": int(together), "pairs_found": pairs}))
+found = sum(audit.groups[i] == audit.groups[j] for i, j in planted)
+pairs = sum(len(g) * (len(g) - 1) // 2 for g in audit.near_duplicates)
+print(json.dumps({"steps": steps, "photos": len(photos), "rejected": len(photos.rejected),
+    "planted": len(planted), "planted_found": int(found), "pairs_found": pairs}))
 """
 
 
 def path_of(number: int) -> str:
-    """Where photo `number` lies."""
+    """The path of photo `number`."""
     return f"class{number % _CLASSES}/{number // 1000:03d}/{number}.jpg"
 
 
-def draw(folder: Path, number: int) -> None:
-    """Photo `number`: colored waves and a little noise; each tenth is the last one, re-encoded."""
-    copy = number % _COPIES == _COPIES - 1
-    random = np.random.default_rng(number - 1 if copy else number)
+def render(folder: Path, number: int) -> None:
+    """Write photo `number`, smooth colors; every tenth is the one before, re-encoded."""
+    duplicate = number % _DUPLICATE_EVERY == _DUPLICATE_EVERY - 1
+    random = np.random.default_rng(number - 1 if duplicate else number)
     coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8))
     image = coarse.resize((_PX, _PX), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=60 if copy else 90)
+    image.save(buffer, "JPEG", quality=60 if duplicate else 90)
     content = buffer.getvalue()
     (folder / path_of(number)).write_bytes(content[:300] if number in (5, 15, 25) else content)
 
 
-def measured(n: int) -> dict[str, object]:
-    """One size: the steps' seconds, peak memory and what was found."""
+def measure(n: int) -> dict[str, object]:
+    """Seconds and peak memory of each step for `n` photos, and the duplicates found."""
     with tempfile.TemporaryDirectory(prefix="scenelearn-scale-") as where:
         folder = Path(where, "photos")
         for number in range(0, n, 1000):
             for k in range(_CLASSES):
                 (folder / path_of(number + k)).parent.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor() as pool:
-            list(pool.map(partial(draw, folder), range(n), chunksize=500))
-        copies = range(_COPIES - 1, n, _COPIES)
+            list(pool.map(partial(render, folder), range(n), chunksize=500))
+        duplicates = range(_DUPLICATE_EVERY - 1, n, _DUPLICATE_EVERY)
         Path(where, "planted.json").write_text(
-            json.dumps([(path_of(number), path_of(number - 1)) for number in copies])
+            json.dumps([(path_of(number), path_of(number - 1)) for number in duplicates])
         )
         run = subprocess.run(
             [sys.executable, "-c", _STEPS, str(folder), str(Path(where, "planted.json"))],
@@ -92,28 +91,29 @@ def measured(n: int) -> dict[str, object]:
             env=os.environ | {"SCENELEARN_CACHE": str(Path(where, "cache"))},
         )  # fmt: skip
         shutil.rmtree(folder)
-    found: dict[str, object] = json.loads(run.stdout)
-    return found
+    result: dict[str, object] = json.loads(run.stdout)
+    return result
 
 
 def main() -> None:
     """Measure each size, print it, and write them all."""
-    options = argparse.ArgumentParser(prog="python -m tests.bench.scale")
-    options.add_argument("--photos", type=int, nargs="+", default=[2_000, 20_000, 200_000])
-    options.add_argument("--out", type=Path)
-    given = options.parse_args()
+    parser = bench_parser("scale", __doc__)
+    parser.add_argument(
+        "--photos", type=int, nargs="+", default=[2_000, 20_000, 200_000], help="numbers of photos"
+    )
+    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    options = parser.parse_args()
     sizes = []
-    for n in given.photos:
-        found = measured(n)
-        for step in found["steps"].values():  # type: ignore[attr-defined]
+    for n in options.photos:
+        size = measure(n)
+        for step in size["steps"].values():  # type: ignore[attr-defined]
             step["microseconds_per_n_log2_n"] = 1e6 * step["seconds"] / (n * math.log2(n))
-        print(json.dumps(found), flush=True)
-        sizes.append(found)
-    if given.out:
+        print(json.dumps(size), flush=True)
+        sizes.append(size)
+    if options.out:
         command = "python -m tests.bench.scale"
         table = {"command": command, "environment": environment(), "sizes": sizes}
-        with atomic_write(given.out) as temporary:
-            temporary.write_text(json.dumps(table, indent=1) + "\n")
+        write_json(options.out, table)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""How fast backbones are on this CPU: plain Keras on JAX, the fast forms, TensorFlow, Torch.
+"""Speed of backbones on this CPU: plain Keras on JAX, the fast forms, TensorFlow and Torch.
 
-python -m tests.bench.speed [--backbone NAME …] [--cores N …] [--rounds 5] [--out FILE.json]
+    python -m tests.bench.speed [--backbone NAME …] [--cores N …] [--rounds 5] [--out FILE.json]
 
-Each form has a process of its own, and they take turns, one at a time, round after round: so a
-machine that is also used by others slows all of them down alike. Of each round the fastest of a
-few calls counts; of the rounds, the median of the ratios. Seconds of processor time are noted
-beside seconds of the clock, since they hardly depend on what else runs. Backends that are not
-installed are left out, and named. Forms in bfloat16 are measured when `--forms` names them,
-whether `fit` would take them on this CPU or not. With `--cores` all of it runs on so many cores
-only (on Linux), one number after another, which shows what further cores are worth.
+Each form runs in its own process. They take turns, one at a time, for several rounds, so a busy
+machine slows all of them down alike. Of each round the fastest of a few calls counts; of the
+rounds, the median of the ratios. CPU seconds are recorded next to wall-clock seconds, because they
+hardly depend on what else runs. Backends that are not installed are skipped and listed. Forms in
+bfloat16 are measured if `--forms` names them, whether or not `fit` would use them on this CPU.
+`--cores` limits all processes to so many cores (Linux only), one number after another.
 """
 
 from __future__ import annotations
@@ -26,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench._common import bench_parser, write_json
+
 _BATCH = 32
 _BACKBONES = ["mobilenet_v2_0.35", "mobilenet_v3_small", "mobilenet_0.25", "efficientnet_b0"]
 _FORMS: dict[str, tuple[str, str | None]] = {
@@ -37,21 +38,23 @@ _FORMS: dict[str, tuple[str, str | None]] = {
     "tensorflow_bfloat16": ("tensorflow", "mixed_bfloat16"),
     "torch_bfloat16": ("torch", "mixed_bfloat16"),
 }
-_USUAL = [form for form, (_, precision) in _FORMS.items() if precision is None]
-_CALLS = {"plain": 1}  # a round of plain Keras on JAX takes long enough
-_WHAT = ("predict", "train")
-_HEADING = "ms a photo (processor ms), and how many times longer than ours"
+_DEFAULT_FORMS = [form for form, (_, precision) in _FORMS.items() if precision is None]
+_CALLS = {"plain": 1}  # per round; plain Keras on JAX is slow enough
+_CALL_NAMES = ("predict", "train")
+_HEADING = "ms per photo (CPU ms), and the ratio to the fast form"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", nargs="+", default=_BACKBONES)
+    parser = bench_parser("speed", __doc__)
+    parser.add_argument("--backbone", metavar="NAME", nargs="+", default=_BACKBONES)
     parser.add_argument("--image-px", type=int, default=160)
-    parser.add_argument("--cores", type=int, nargs="+", help="[all]")
+    parser.add_argument("--cores", type=int, nargs="+", help="numbers of cores (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    forms_help = "fast among them [all in 32 bits]"
-    parser.add_argument("--forms", nargs="+", default=_USUAL, choices=_FORMS, help=forms_help)
-    parser.add_argument("--out", help="a JSON file to write; rows of other backbones in it stay")
+    forms_help = "fast and others (default: all in 32 bits)"
+    parser.add_argument(
+        "--forms", nargs="+", default=_DEFAULT_FORMS, choices=_FORMS, help=forms_help
+    )
+    parser.add_argument("--out", help="JSON file to write; keeps rows of others")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -59,14 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
     forms = [form for form in options.forms if _installed(form)]
     if "fast" not in forms:
         parser.error(f"the ratios need the form 'fast'. Received: {options.forms}")
-    left_out = [form for form in options.forms if form not in forms]
-    print(_HEADING, "- left out:", ", ".join(left_out) or "none")
+    skipped = [form for form in options.forms if form not in forms]
+    print(_HEADING, "- skipped:", ", ".join(skipped) or "none")
     allowed = sorted(os.sched_getaffinity(0)) if options.cores else []
     if options.cores and max(options.cores) > len(allowed):
         parser.error(f"this process may use {len(allowed)} cores. Received: {options.cores}")
     for n_cores, name in itertools.product(options.cores or [None], options.backbone):
         if n_cores:
-            os.sched_setaffinity(0, allowed[:n_cores])  # those of the workers, too
+            os.sched_setaffinity(0, allowed[:n_cores])  # of the workers as well
         row = _row(name, options.image_px, forms, options.rounds)
         if n_cores:
             row["cores"] = str(n_cores)
@@ -82,11 +85,11 @@ def _installed(form: str) -> bool:
 
 def _write(path: Path, row: dict[str, Any], arguments: list[str]) -> None:
     table = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    which = ("backbone", "cores")
-    rows = [other for other in table["rows"] if any(other[k] != row[k] for k in which)]
+    key = ("backbone", "cores")
+    rows = [other for other in table["rows"] if any(other[k] != row[k] for k in key)]
     command = " ".join(["python -m tests.bench.speed", *(Path(a).name for a in arguments)])
-    table = {"batch": _BATCH, "rows": [*rows, row | {"command": command}]}
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    table = {"batch_size": _BATCH, "rows": [*rows, row | {"command": command}]}
+    write_json(path, table)
 
 
 def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str, Any]:
@@ -99,37 +102,37 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
         )  # fmt: skip
         workers[form] = worker
-        versions = _answer(worker)  # it is built and compiled: the next may start
+        versions = _read(worker)  # it has built and compiled: the next can start
         row_versions = {} if form == forms[0] else row_versions  # noqa: F821
         row_versions |= versions
     rounds: list[dict[str, dict[str, list[float]]]] = []
     for number in range(n_rounds):
-        turn: dict[str, dict[str, list[float]]] = {what: {} for what in _WHAT}
+        turn: dict[str, dict[str, list[float]]] = {call: {} for call in _CALL_NAMES}
         for form in forms[number % len(forms) :] + forms[: number % len(forms)]:
-            for what in _WHAT:
-                workers[form].stdin.write(what + "\n")
+            for call in _CALL_NAMES:
+                workers[form].stdin.write(call + "\n")
                 workers[form].stdin.flush()
-                turn[what][form] = _answer(workers[form])
+                turn[call][form] = _read(workers[form])
         rounds.append(turn)
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
     row: dict[str, Any] = {"backbone": name, "image_px": image_px, "rounds": n_rounds}
-    for what in _WHAT:
+    for call in _CALL_NAMES:
         for form in forms:
-            times = [turn[what][form] for turn in rounds]
-            row[f"{what}_{form}_ms"] = round(min(clock for clock, _ in times), 2)
-            row[f"{what}_{form}_processor_ms"] = round(min(used for _, used in times), 2)
-            for part, key in enumerate(("ratio", "processor_ratio")):
+            times = [turn[call][form] for turn in rounds]
+            row[f"{call}_{form}_ms"] = round(min(wall for wall, _ in times), 2)
+            row[f"{call}_{form}_cpu_ms"] = round(min(cpu for _, cpu in times), 2)
+            for part, key in enumerate(("ratio", "cpu_ratio")):
                 ratios = [
-                    t[part] / turn[what]["fast"][part]
+                    t[part] / turn[call]["fast"][part]
                     for t, turn in zip(times, rounds, strict=True)
                 ]
-                row[f"{what}_{form}_{key}"] = round(statistics.median(ratios), 2)
+                row[f"{call}_{form}_{key}"] = round(statistics.median(ratios), 2)
     return row | row_versions
 
 
-def _answer(worker: Any) -> Any:
+def _read(worker: Any) -> Any:
     line = worker.stdout.readline()
     if not line:
         raise RuntimeError(f"a worker ended with exit status {worker.wait()}")
@@ -137,16 +140,16 @@ def _answer(worker: Any) -> Any:
 
 
 def _work(form: str, name: str, image_px: int) -> None:
-    """Build, compile and answer lines on standard input with [clock, processor] ms a photo."""
+    """Build, compile, and answer each line of stdin with [wall, CPU] milliseconds per photo."""
     import numpy as np
 
     from scenelearn import backbones
     from scenelearn._backend import keras
-    from scenelearn.finetune._environment import environment
+    from scenelearn.finetune._device import environment
 
     backend, precision = _FORMS[form]
     built = backbones.build(name, weights=None, image_px=image_px, precision=precision)
-    features = backbones.keep_statistics(built)
+    features = backbones.freeze_batchnorm(built)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])
     if backend == "jax" and form != "plain":
@@ -164,9 +167,9 @@ def _work(form: str, name: str, image_px: int) -> None:
     for line in sys.stdin:
         times = []
         for _ in range(_CALLS.get(form, 3)):
-            clock, used = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), time.process_time()
             np.asarray(calls[line.strip()]())
-            times.append((time.perf_counter() - clock, time.process_time() - used))
+            times.append((time.perf_counter() - wall, time.process_time() - cpu))
         print(
             json.dumps([min(column) / _BATCH * 1e3 for column in zip(*times, strict=True)]),
             flush=True,

@@ -1,15 +1,15 @@
-"""Photos a second from a folder to batches, against the loaders that people have: one run, ratios.
+"""Photos per second from a folder to batches, compared with common data loaders.
 
     python -m tests.bench.throughput --photos FOLDER [--out docs/results/throughput.json]
 
-Each loader gives shuffled batches of 32 squares of 160 px, in a process of its own, from the folder
-on: the first epoch counts everything from the listing of files to the last batch. Every file was
-read once before, so that all find it in the page cache. Needs TensorFlow, Torch and Grain.
+Each loader yields shuffled batches of 32 squares of 160 px, in its own process, starting from the
+folder: the first epoch includes everything from listing the files to the last batch. All files are
+read once before, so that every loader finds them in the page cache. Needs TensorFlow, Torch and
+Grain.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,10 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scenelearn._io import atomic_write
-from scenelearn.finetune._environment import environment
+from scenelearn.finetune._device import environment
+from tests.bench._common import bench_parser, write_json
 
-_BEGIN = """
+_PROLOGUE = """
 import json, os, sys, time
 folder, n_epochs = sys.argv[1], int(sys.argv[2])
 seconds, n_photos = [], []
@@ -31,7 +31,7 @@ def run(epoch):
         n += len(images)
     seconds.append(time.monotonic() - start); n_photos.append(n)
 """
-_END = """
+_EPILOGUE = """
 print(json.dumps({"seconds": seconds, "photos": n_photos}))
 """
 _SCENELEARN = """
@@ -93,58 +93,58 @@ LOADERS = {
 }
 
 
-def measured(name: str, photos: Path, n_epochs: int) -> dict[str, list[float]]:
+def measure(name: str, photos: Path, n_epochs: int) -> dict[str, list[float]]:
     """Seconds and photos of each epoch of one loader."""
+    code = _PROLOGUE + LOADERS[name] + _EPILOGUE
     with tempfile.TemporaryDirectory(prefix="scenelearn-throughput-") as cache:
         run = subprocess.run(
-            [sys.executable, "-c", _BEGIN + LOADERS[name] + _END, str(photos), str(n_epochs)],
+            [sys.executable, "-c", code, str(photos), str(n_epochs)],
             capture_output=True, text=True, check=False,
             env=os.environ | {"SCENELEARN_CACHE": cache, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
     if run.returncode:
         raise SystemExit(f"{name}: {run.stderr[-2000:]}")
-    found: dict[str, list[float]] = json.loads(run.stdout.splitlines()[-1])
-    return found
+    result: dict[str, list[float]] = json.loads(run.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
-    """Measure each loader in turn, several times, and write medians and ratios."""
-    options = argparse.ArgumentParser(prog="python -m tests.bench.throughput")
-    options.add_argument("--photos", type=Path, required=True)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--epochs", type=int, default=3)
-    options.add_argument("--out", type=Path)
-    given = options.parse_args()
-    for file in given.photos.rglob("*"):
+    """Measure the loaders in turns, several times, and write medians and ratios."""
+    parser = bench_parser("throughput", __doc__)
+    parser.add_argument("--photos", metavar="FOLDER", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    options = parser.parse_args()
+    for file in options.photos.rglob("*"):
         if file.is_file():
             file.read_bytes()
     rates: dict[str, dict[str, list[float]]] = {
         name: {"first": [], "later": []} for name in LOADERS
     }
-    for _ in range(given.rounds):
+    for _ in range(options.rounds):
         for name in LOADERS:
-            found = measured(name, given.photos, given.epochs)
-            each = [n / s for n, s in zip(found["photos"], found["seconds"], strict=True)]
-            rates[name]["first"].append(each[0])
-            rates[name]["later"].append(statistics.median(each[1:]))
+            result = measure(name, options.photos, options.epochs)
+            speeds = [n / s for n, s in zip(result["photos"], result["seconds"], strict=True)]
+            rates[name]["first"].append(speeds[0])
+            rates[name]["later"].append(statistics.median(speeds[1:]))
     rows = [
-        {"loader": name, **{when: statistics.median(values) for when, values in each.items()}}
-        for name, each in rates.items()
+        {"loader": name, **{when: statistics.median(values) for when, values in speeds.items()}}
+        for name, speeds in rates.items()
     ]
     ours, *others = rows
     table = {
         "command": "python -m tests.bench.throughput --photos FOLDER",
         "environment": environment(),
-        "unit": "photos a second, medians of rounds",
-        "rounds": given.rounds,
+        "unit": "photos per second, medians of rounds",
+        "rounds": options.rounds,
         "rows": rows,
         "first_ratio_to_fastest_other": ours["first"] / max(row["first"] for row in others),
         "later_ratio_to_fastest_other": ours["later"] / max(row["later"] for row in others),
     }
     print(json.dumps(table))
-    if given.out:
-        with atomic_write(given.out) as temporary:
-            temporary.write_text(json.dumps(table, indent=1) + "\n")
+    if options.out:
+        write_json(options.out, table)
 
 
 if __name__ == "__main__":

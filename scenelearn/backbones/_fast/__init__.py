@@ -1,11 +1,13 @@
-"""Convolutions that XLA runs fast on a CPU: the one place with code for a single backend.
+"""Layers that XLA runs fast on a CPU. The only code for a single backend.
 
-XLA's CPU compiler runs grouped convolutions in a naive loop, and that is where a MobileNet on JAX
-spends its time. A depthwise convolution is also the sum of k² shifted copies of its input, each
-times one weight a channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a
-matrix product. A BatchNormalization that uses its stored statistics is a scale and an offset,
-which go into the convolution before it (`_fold`). Weights and results stay the same to rounding.
-On other backends and devices no layer is changed, and nothing of this is in a saved model.
+XLA's CPU compiler runs grouped convolutions in a naive loop, where a MobileNet on JAX spends most
+of its time. A depthwise convolution is also the sum of k² shifted copies of its input, each times
+one weight per channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a matrix
+product (`_convolution`). A BatchNormalization with moving statistics is a scale and an offset,
+which are folded into the convolution before it (`_batchnorm`). The network runs in microbatches
+(`_microbatch`), and the two halves of a batch in two threads (`_parallel_halves`). Weights stay the
+same, and results up to rounding. Other backends and devices are not affected, and nothing of this
+is stored in saved models.
 """
 
 from __future__ import annotations
@@ -16,44 +18,56 @@ from typing import Any
 
 import numpy as np
 
-from scenelearn._backend import forget_programs, keras
-from scenelearn.backbones._fast._chunks import can_be_chunked, chunked, each_alone, size_of
-from scenelearn.backbones._fast._dense import convolution, patches, product
+from scenelearn._backend import keras
+from scenelearn._keras_internals import forget_programs, nested_layers
+from scenelearn.backbones._compilation_cache import keep_programs
+from scenelearn.backbones._fast._batchnorm import (
+    FROZEN_BATCHNORM,
+    Linear,
+    fold_batchnorm,
+    input_layer_of,
+)
+from scenelearn.backbones._fast._convolution import convolution, extract_patches, scaled_matmul
 from scenelearn.backbones._fast._depthwise import depthwise
-from scenelearn.backbones._fast._fold import KEEPS_STATISTICS, Linear, fold, source_of
-from scenelearn.backbones._fast._halves import by_halves, can_be_halved
-from scenelearn.backbones._fast._heap import keep_freed_memory
-from scenelearn.backbones._fast._pool import largest
-from scenelearn.backbones._fast._relu import ceiling, relu
-from scenelearn.backbones._fast._step import loss_by_chunks
-from scenelearn.backbones._fast._windows import pads_of, shifted
-from scenelearn.backbones._programs import keep_programs
+from scenelearn.backbones._fast._malloc import keep_freed_memory
+from scenelearn.backbones._fast._max_pool import max_pool
+from scenelearn.backbones._fast._microbatch import (
+    choose_size,
+    microbatched_call,
+    microbatched_loss,
+    photos_are_independent,
+    supports_microbatches,
+)
+from scenelearn.backbones._fast._parallel_halves import can_halve, make_function_in_halves
+from scenelearn.backbones._fast._relu import relu, relu_maximum
+from scenelearn.backbones._fast._windows import compute_pads, shift_windows
 
-__all__ = ["KEEPS_STATISTICS", "fast_on_cpu", "photos_at_once", "plain"]
+__all__ = ["FROZEN_BATCHNORM", "fast_on_cpu", "microbatch_size", "undo_fast"]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
-_MANY_VALUES = 25  # of a window that is looked at for its largest, each as a copy of its own
-_SMALL = 64  # a first layer's 3·3·3; with 7·7·3 XLA's own convolution is faster
+_MAX_WINDOW = 25  # values of a pooling window, each of which is a shifted copy
+_MAX_PATCH = 64  # a first layer's 3·3·3; for 7·7·3, XLA's own convolution is faster
 
 
 def fast_on_cpu(model: Any) -> Any:
-    """Let the model run in a form that is fast on a CPU: its convolutions, and a few photos a time.
+    """Make a model run fast on a CPU with JAX.
 
-    Convolutions, poolings, ReLU and BatchNormalization get other forms, and the network runs over a
-    few photos at a time. The training step of `fit` and `train_on_batch` is sped up too, of the
-    very model that is passed: its two halves run at the same time. Programs that JAX compiles are
-    kept on disk, unless the user has set up its compilation cache otherwise. With glibc the process
-    keeps up to a gigabyte that a step gives back for the next, unless the user has set up malloc by
-    environment variables (such as MALLOC_TRIM_THRESHOLD_). Does nothing unless Keras runs on JAX;
-    and where JAX runs on an accelerator, nothing but keep its programs. Call it before the model is
-    first used: programs that were compiled before stay as they are. `plain` undoes it, but for what
-    is kept.
+    Convolutions, poolings, ReLU and BatchNormalization run in faster forms, and the network runs in
+    microbatches. The training step of `fit` and `train_on_batch` of this very model is faster too:
+    the two halves of each batch run at the same time. JAX's compiled programs are kept on disk,
+    unless the user has configured its compilation cache. With glibc, the process keeps up to a
+    gigabyte of memory that a step frees for the next one, unless the user has configured malloc by
+    environment variables such as MALLOC_TRIM_THRESHOLD_.
+
+    Does nothing unless Keras runs on JAX; with an accelerator, only keeps its programs. Call it
+    before the model is first used: programs that are compiled already stay as they are. `undo_fast`
+    reverts it, except for kept programs and memory.
 
     Args:
-        model: any `keras.Model`; nested models are gone through too.
+        model: any `keras.Model`; nested models are included.
 
     Returns:
-        The same model, its layers' weights untouched.
+        The same model, with the same weights.
     """
     if keras().backend.backend() != "jax":
         return model
@@ -62,65 +76,66 @@ def fast_on_cpu(model: Any) -> Any:
         return model
     keep_freed_memory()
     linear: dict[int, Linear] = {}
-    for layer in model._flatten_layers():
+    layers = nested_layers(model, include_self=True)
+    for layer in layers:
         if _SWITCH in vars(layer):
-            object.__setattr__(layer, _SWITCH, True)  # it was made fast before
-        elif (form := _linear(layer)) is not None:
+            object.__setattr__(layer, _SWITCH, True)  # was made fast before
+        elif (form := _linear_form(layer)) is not None:
             linear[id(layer)] = form
-            if form is not _convolution:
-                _replace(layer, _alone(layer, form))
-        elif (top := ceiling(layer)) is not None:
-            _replace(layer, functools.partial(_rectified, top=top))
-        elif _pools(layer):
-            _replace(layer, functools.partial(_largest, layer))
-    for layer in model._flatten_layers(include_self=False):
-        source = source_of(layer)
+            if form is not _keras_convolution:
+                _replace(layer, _full_call(layer, form))
+        elif (maximum := relu_maximum(layer)) is not None:
+            _replace(layer, functools.partial(_call_relu, maximum=maximum))
+        elif _is_max_pooling(layer):
+            _replace(layer, functools.partial(_call_max_pool, layer))
+    for layer in nested_layers(model):
+        source = input_layer_of(layer)
         if source is not None and id(source) in linear and _has_no_activation(source):
-            fold(source, layer, linear[id(source)], replace=_replace)
-    for layer in model._flatten_layers():
-        if _SWITCH not in vars(layer) and can_be_chunked(layer):
-            by_chunks = loss_by_chunks(layer)
-            _replace(layer, chunked(layer))
-            _replace(layer, by_chunks, "compute_loss_and_updates")
+            fold_batchnorm(source, layer, linear[id(source)], replace=_replace)
+    for layer in layers:
+        if _SWITCH not in vars(layer) and supports_microbatches(layer):
+            loss = microbatched_loss(layer)
+            _replace(layer, microbatched_call(layer))
+            _replace(layer, loss, "compute_loss_and_updates")
             for what in ("train", "predict"):
-                _replace(layer, by_halves(layer, what), f"make_{what}_function")
+                _replace(layer, make_function_in_halves(layer, what), f"make_{what}_function")
     return model
 
 
-def plain(model: Any) -> Any:
-    """Let the model's layers run as Keras wrote them: undoes `fast_on_cpu`.
+def undo_fast(model: Any) -> Any:
+    """Undo `fast_on_cpu`: make the model's layers run as Keras wrote them.
 
     Args:
-        model: any `keras.Model`; nested models are gone through too. Programs that its `predict`,
-            `fit` and `evaluate` compiled are compiled anew.
+        model: any `keras.Model`; nested models are included. Its compiled programs are dropped.
 
     Returns:
         The same model.
     """
-    for layer in model._flatten_layers(include_self=True):
+    for layer in nested_layers(model, include_self=True):
         if _SWITCH in vars(layer):
             object.__setattr__(layer, _SWITCH, False)
         forget_programs(layer)
     return model
 
 
-def photos_at_once(model: Any, batch_size: int) -> int:
-    """How many photos of a batch a training step of the model has maps of at one time.
+def microbatch_size(model: Any, batch_size: int) -> int:
+    """Return how many photos of a batch a training step keeps activations of at a time.
 
     Args:
-        model: a `keras.Model`, after `fast_on_cpu` or as it was made.
-        batch_size: photos a step.
+        model: a `keras.Model`, with or without `fast_on_cpu`.
+        batch_size: photos per step.
 
     Returns:
-        A few where the fast form of the model takes a few at a time; else `batch_size`.
+        The photos in the microbatches that run at the same time; `batch_size` if the model does not
+        run in microbatches.
     """
-    by_chunks = vars(model).get(_SWITCH, False) and can_be_chunked(model)
-    if not by_chunks or not each_alone(model, True):
+    is_microbatched = vars(model).get(_SWITCH, False) and supports_microbatches(model)
+    if not is_microbatched or not photos_are_independent(model, True):
         return batch_size
-    size = size_of(batch_size)
+    size = choose_size(batch_size)
     if size is None:
         return batch_size
-    return 2 * size if can_be_halved(batch_size) else size
+    return 2 * size if can_halve(batch_size) else size
 
 
 def _on_cpu() -> bool:
@@ -130,43 +145,44 @@ def _on_cpu() -> bool:
 
 
 def _replace(layer: Any, fast: Callable[..., Any], method: str = "call") -> None:
-    """Put `fast` in the place of a method of the layer, which the layer's switch brings back."""
-    before = getattr(layer, method)
+    """Replace a method of the layer by `fast`, as long as the layer's switch is on."""
+    original = getattr(layer, method)
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        return (fast if vars(layer)[_SWITCH] else before)(*arguments, **named)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (fast if vars(layer)[_SWITCH] else original)(*args, **kwargs)
 
-    object.__setattr__(layer, _SWITCH, True)  # past Keras, which would list it as the layer's state
+    object.__setattr__(layer, _SWITCH, True)  # bypass Keras' attribute tracking
     setattr(layer, method, call)
 
 
-def _linear(layer: Any) -> Linear | None:
-    """How to compute the layer without bias and activation; None if it is no convolution."""
+def _linear_form(layer: Any) -> Linear | None:
+    """The fast form of a convolution without bias and activation; None for other layers."""
     layers = keras().layers
     kind = type(layer)
     if kind not in (layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2D):
         return None
     if not layer.built or layer.data_format != "channels_last":
         return None
-    if kind is layers.Conv2D and not _has_a_group_a_channel(layer):
-        if layer.groups > 1 or not _is_usual(layer):
-            return _convolution
+    if kind is layers.Conv2D and not _is_grouped_by_channel(layer):
+        if layer.groups > 1 or not _is_supported(layer):
+            return _keras_convolution
         if tuple(layer.kernel_size) == (1, 1):
-            return _pointwise
-        apart = max(layer.kernel_size) <= layer.strides[0]  # what the outputs see does not overlap
-        return _first if apart or np.prod(layer.kernel.shape[:3]) <= _SMALL else _spatial
-    if not _is_usual(layer):
+            return _pointwise_convolution
+        is_disjoint = max(layer.kernel_size) <= layer.strides[0]  # patches do not overlap
+        is_small = np.prod(layer.kernel.shape[:3]) <= _MAX_PATCH
+        return _patch_convolution if is_disjoint or is_small else _spatial_convolution
+    if not _is_supported(layer):
         return None
-    return _separable if kind is layers.SeparableConv2D else _by_channel
+    return _separable_convolution if kind is layers.SeparableConv2D else _depthwise_convolution
 
 
-def _has_a_group_a_channel(layer: Any) -> bool:
-    """Whether a convolution is a depthwise one, as ConvNeXt writes them."""
+def _is_grouped_by_channel(layer: Any) -> bool:
+    """Whether a Conv2D is a depthwise convolution, as in ConvNeXt."""
     return bool(layer.groups > 1 and layer.kernel.shape[2] == 1)
 
 
-def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
-    """The layer's `call`, bias and activation included."""
+def _full_call(layer: Any, linear: Linear) -> Callable[[Any], Any]:
+    """The layer's `call`, with bias and activation."""
 
     def call(inputs: Any) -> Any:
         outputs = linear(layer, inputs, None)
@@ -177,98 +193,100 @@ def _alone(layer: Any, linear: Linear) -> Callable[[Any], Any]:
     return call
 
 
-def _convolution(layer: Any, inputs: Any, scale: Any) -> Any:
-    """A convolution in groups, dilated, or of unlike strides: as Keras has it."""
+def _keras_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
+    """Keras' own convolution: in groups, dilated, or with different strides."""
     return layer.convolution_op(inputs, _scaled(layer.kernel, scale))
 
 
-def _pointwise(layer: Any, inputs: Any, scale: Any) -> Any:
+def _pointwise_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
     stride = int(layer.strides[0])
-    (seen,) = shifted(jnp.asarray(inputs), (1, 1), stride, ((0, 0), (0, 0)))
-    return _product(seen, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
+    (window,) = shift_windows(jnp.asarray(inputs), (1, 1), stride, ((0, 0), (0, 0)))
+    return _matmul(window, keras().ops.convert_to_tensor(layer.kernel)[0, 0], scale)
 
 
-def _spatial(layer: Any, inputs: Any, scale: Any) -> Any:
+def _spatial_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
     size, window = inputs.shape[1:3], tuple(layer.kernel_size)
-    if not _known(size) or (layer.padding == "valid" and np.any(np.less(size, window))):
-        return _convolution(layer, inputs, scale)  # Keras has the words for what is too small
+    if not _is_static(size) or (layer.padding == "valid" and np.any(np.less(size, window))):
+        return _keras_convolution(layer, inputs, scale)  # it raises an error for small images
     kernel, stride = jnp.asarray(_scaled(layer.kernel, scale)), int(layer.strides[0])
-    pads = pads_of(layer.padding, size, window, stride)
+    pads = compute_pads(layer.padding, size, window, stride)
     return convolution()(jnp.asarray(inputs, kernel.dtype), kernel, stride, pads)
 
 
-def _first(layer: Any, inputs: Any, scale: Any) -> Any:
+def _patch_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
     x, kernel = jnp.asarray(inputs), jnp.asarray(layer.kernel)
     size, stride = (kernel.shape[0], kernel.shape[1]), int(layer.strides[0])
-    seen = patches(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
-    return _product(seen, kernel.reshape(-1, kernel.shape[3]), scale)
+    pads = compute_pads(layer.padding, x.shape[1:3], size, stride)
+    patches = extract_patches(x, size, stride, pads)
+    return _matmul(patches, kernel.reshape(-1, kernel.shape[3]), scale)
 
 
-def _product(x: Any, kernel: Any, scale: Any) -> Any:
+def _matmul(x: Any, kernel: Any, scale: Any) -> Any:
     import jax.numpy as jnp
 
-    ones = jnp.ones(kernel.shape[1], kernel.dtype)  # which XLA leaves out
-    return product()(x, kernel, ones if scale is None else scale)
+    ones = jnp.ones(kernel.shape[1], kernel.dtype)  # XLA removes the product with ones
+    return scaled_matmul()(x, kernel, ones if scale is None else scale)
 
 
-def _separable(layer: Any, inputs: Any, scale: Any) -> Any:
-    between = _shifted(layer, inputs, layer.depthwise_kernel)
-    return _product(between, keras().ops.convert_to_tensor(layer.pointwise_kernel)[0, 0], scale)
+def _separable_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
+    x = _convolve_depthwise(layer, inputs, layer.depthwise_kernel)
+    return _matmul(x, keras().ops.convert_to_tensor(layer.pointwise_kernel)[0, 0], scale)
 
 
-def _by_channel(layer: Any, inputs: Any, scale: Any) -> Any:
+def _depthwise_convolution(layer: Any, inputs: Any, scale: Any) -> Any:
     k = keras().ops
     kernel = layer.kernel
-    if type(layer) is keras().layers.Conv2D:  # the same, of one channel a group
+    if type(layer) is keras().layers.Conv2D:  # one channel per group
         kernel = k.reshape(kernel, (*kernel.shape[:2], inputs.shape[-1], -1))
     if scale is not None:
         kernel = kernel * k.reshape(scale, kernel.shape[2:])
-    return _shifted(layer, inputs, kernel)
+    return _convolve_depthwise(layer, inputs, kernel)
 
 
-def _rectified(inputs: Any, top: float) -> Any:
-    return relu()(inputs, top)
+def _call_relu(inputs: Any, maximum: float) -> Any:
+    return relu()(inputs, maximum)
 
 
-def _pools(layer: Any) -> bool:
-    """Whether a layer takes the largest of each window, with like strides and not of too many."""
-    usual = type(layer) is keras().layers.MaxPooling2D and layer.data_format == "channels_last"
-    few = usual and np.prod(layer.pool_size) <= _MANY_VALUES
-    return bool(few and layer.strides[0] == layer.strides[1])
+def _is_max_pooling(layer: Any) -> bool:
+    """Whether a layer is a max pooling with small windows and equal strides."""
+    is_pooling = type(layer) is keras().layers.MaxPooling2D
+    is_last = is_pooling and layer.data_format == "channels_last"
+    is_small = is_last and np.prod(layer.pool_size) <= _MAX_WINDOW
+    return bool(is_small and layer.strides[0] == layer.strides[1])
 
 
-def _largest(layer: Any, inputs: Any) -> Any:
+def _call_max_pool(layer: Any, inputs: Any) -> Any:
     import jax.numpy as jnp
 
     x, size, stride = jnp.asarray(inputs), tuple(layer.pool_size), int(layer.strides[0])
-    if not jnp.issubdtype(x.dtype, jnp.floating) or not _known(x.shape[1:3]):
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not _is_static(x.shape[1:3]):
         return keras().ops.max_pool(inputs, size, stride, layer.padding, layer.data_format)
-    return largest()(x, size, stride, pads_of(layer.padding, x.shape[1:3], size, stride))
+    return max_pool()(x, size, stride, compute_pads(layer.padding, x.shape[1:3], size, stride))
 
 
-def _known(size: tuple[Any, ...]) -> bool:
-    """Whether height and width are numbers, not symbols of a program for any size."""
+def _is_static(size: tuple[Any, ...]) -> bool:
+    """Whether height and width are numbers, not symbolic."""
     return all(isinstance(n, int) for n in size)
 
 
 def _scaled(kernel: Any, scale: Any) -> Any:
-    """The kernel with its last axis, that of the outputs, scaled."""
+    """The kernel, with the output channels on its last axis scaled."""
     return keras().ops.convert_to_tensor(kernel) if scale is None else kernel * scale
 
 
-def _shifted(layer: Any, inputs: Any, kernel: Any) -> Any:
+def _convolve_depthwise(layer: Any, inputs: Any, kernel: Any) -> Any:
     import jax.numpy as jnp
 
     x, k = jnp.asarray(inputs), jnp.asarray(kernel)
     stride = int(layer.strides[0])
-    pads = pads_of(layer.padding, x.shape[1:3], k.shape[:2], stride)
-    if k.shape[3] > 1:  # each input channel gives several: repeat it, then go channel by channel
+    pads = compute_pads(layer.padding, x.shape[1:3], k.shape[:2], stride)
+    if k.shape[3] > 1:  # repeat each input channel, then convolve channel by channel
         x = jnp.repeat(x, k.shape[3], axis=3)
     return depthwise()(x, k.reshape(*k.shape[:2], -1), stride, pads)
 
@@ -277,8 +295,8 @@ def _has_no_activation(layer: Any) -> bool:
     return layer.activation in (None, keras().activations.linear)
 
 
-def _is_usual(layer: Any) -> bool:
-    """Whether a convolution has like strides and leaves nothing out."""
+def _is_supported(layer: Any) -> bool:
+    """Whether a convolution has equal strides and no dilation."""
     return bool(
         layer.padding in ("same", "valid")
         and tuple(layer.dilation_rate) == (1, 1)

@@ -1,9 +1,9 @@
-"""ReLU whose derivative looks at its output, which the next layer keeps anyway.
+"""ReLU whose derivative depends on its output, which the next layer keeps anyway.
 
-The usual one looks at its input, which is then kept or computed a second time as well, and at
-ReLU6's corners it divides the derivative in halves, which takes several comparisons. One look at
-the output instead made a training step of MobileNetV2-0.35 20 % shorter. Where ReLU has no
-derivative, at its corners, this one is 0, as in TensorFlow.
+The usual derivative depends on the input, which must then be kept or computed a second time, and
+ReLU6's is one half at the corners, which takes several comparisons. With this form, a training step
+of MobileNetV2-0.35 took 20 % less time. At the corners, where ReLU has no derivative, this one is
+0, as in TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from scenelearn._backend import keras
 
 
-def ceiling(layer: Any) -> float | None:
-    """The largest output of a layer that is nothing but a ReLU; None if it is another layer."""
+def relu_maximum(layer: Any) -> float | None:
+    """Return the largest output of a layer that is a plain ReLU; None for other layers."""
     k = keras()
     if type(layer) is k.layers.Activation:
         return {k.activations.relu: float("inf"), k.activations.relu6: 6.0}.get(layer.activation)
@@ -26,20 +26,20 @@ def ceiling(layer: Any) -> float | None:
 
 @functools.cache
 def relu() -> Any:
-    """(x, ceiling) -> x between 0 and the ceiling, with its derivative."""
+    """Return the function (x, maximum) -> x clipped to [0, maximum], with its derivative."""
     import jax
     import jax.numpy as jnp
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-    def rectify(x: Any, top: float) -> Any:
-        return jnp.clip(x, 0, None if top == float("inf") else top)
+    def clip(x: Any, maximum: float) -> Any:
+        return jnp.clip(x, 0, None if maximum == float("inf") else maximum)
 
-    def keep(x: Any, top: float) -> Any:
-        y = rectify(x, top)
+    def forward(x: Any, maximum: float) -> Any:
+        y = clip(x, maximum)
         return y, y
 
-    def gradient(top: float, y: Any, g: Any) -> Any:
-        return (jnp.where((y > 0) & (y < top), g, 0),)
+    def backward(maximum: float, y: Any, g: Any) -> Any:
+        return (jnp.where((y > 0) & (y < maximum), g, 0),)
 
-    rectify.defvjp(keep, gradient)
-    return rectify
+    clip.defvjp(forward, backward)
+    return clip

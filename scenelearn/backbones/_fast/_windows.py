@@ -1,4 +1,4 @@
-"""What the forms that look through a window share: padding, shifted copies, derivatives."""
+"""What layers with sliding windows share: padding, shifted copies, derivatives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def pads_of(padding: str, size: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> Pads:
-    """Zeros before and after each of the two axes, as Keras and TensorFlow place them."""
+def compute_pads(padding: str, size: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> Pads:
+    """Compute the zeros before and after each axis, as Keras and TensorFlow place them."""
     if padding == "valid":
         return (0, 0), (0, 0)
     totals = [
@@ -20,15 +20,15 @@ def pads_of(padding: str, size: tuple[int, ...], kernel: tuple[int, ...], stride
     return before_after[0], before_after[1]
 
 
-def shifted(
-    x: Any, size: tuple[int, int], stride: int, pads: Pads, around: float = 0.0
+def shift_windows(
+    x: Any, size: tuple[int, int], stride: int, pads: Pads, padding_value: float = 0.0
 ) -> list[Any]:
-    """What the outputs see at each position of a window, row by row: (b, oh, ow, c) each."""
+    """Return what the outputs see at each position of a window: (b, oh, ow, c) each, by row."""
     import jax.numpy as jnp
     from jax import lax
 
     kh, kw = size
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=around)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=padding_value)
     b, h, w, c = padded.shape
     down, right = (h - kh) // stride * stride + 1, (w - kw) // stride * stride + 1
     return [
@@ -38,12 +38,13 @@ def shifted(
     ]
 
 
-def differentiable(forward: Callable[..., Any], gradients: Callable[..., Any]) -> Any:
-    """A convolution (x, kernel, stride, pads) with a derivative of its own.
+def with_gradients(forward: Callable[..., Any], gradients: Callable[..., Any]) -> Any:
+    """Give a convolution (x, kernel, stride, pads) its own derivative.
 
     Args:
-        forward: the same without it.
-        gradients: (x, kernel, g, stride, pads) to the gradients by x and by the kernel.
+        forward: the convolution.
+        gradients: a function from (x, kernel, g, stride, pads) to the gradients with respect to x
+            and to the kernel.
     """
     import jax
 
@@ -51,11 +52,11 @@ def differentiable(forward: Callable[..., Any], gradients: Callable[..., Any]) -
     def convolve(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
         return forward(x, kernel, stride, pads)
 
-    def keep(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
+    def keep_inputs(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
         return forward(x, kernel, stride, pads), (x, kernel)
 
-    def back(stride: int, pads: Pads, kept: Any, g: Any) -> Any:
-        return gradients(*kept, g, stride, pads)
+    def backward(stride: int, pads: Pads, inputs: Any, g: Any) -> Any:
+        return gradients(*inputs, g, stride, pads)
 
-    convolve.defvjp(keep, back)
+    convolve.defvjp(keep_inputs, backward)
     return convolve

@@ -1,15 +1,15 @@
-"""Descriptions of Keras's layers: their arguments, and what follows from them."""
+"""Descriptions of Keras' layers: arguments, output shapes, weights and multiply-adds."""
 
 from __future__ import annotations
 
-from ._attention import (
+from scenelearn.sizing._layers._attention import (
     AdditiveAttention,
     Attention,
     EinsumDense,
     GroupQueryAttention,
     MultiHeadAttention,
 )
-from ._convolution import (
+from scenelearn.sizing._layers._convolution import (
     Conv1D,
     Conv1DTranspose,
     Conv2D,
@@ -21,27 +21,27 @@ from ._convolution import (
     SeparableConv1D,
     SeparableConv2D,
 )
-from ._core import (
+from scenelearn.sizing._layers._core import (
     ELU,
     Activation,
     Dense,
     Dropout,
     Embedding,
     Identity,
+    LayerScale,
     LeakyReLU,
     Normalization,
     PReLU,
     ReLU,
     Rescaling,
-    Scale,
     Softmax,
 )
-from ._layer import (
+from scenelearn.sizing._layers._layer import (
     Layer,
     Shape,
     Weight,
 )
-from ._merge import (
+from scenelearn.sizing._layers._merge import (
     Add,
     Average,
     Concatenate,
@@ -52,14 +52,14 @@ from ._merge import (
     Operation,
     Subtract,
 )
-from ._normalization import (
+from scenelearn.sizing._layers._normalization import (
     BatchNormalization,
     GroupNormalization,
     LayerNormalization,
     RMSNormalization,
     UnitNormalization,
 )
-from ._pooling import (
+from scenelearn.sizing._layers._pooling import (
     AveragePooling1D,
     AveragePooling2D,
     AveragePooling3D,
@@ -73,14 +73,14 @@ from ._pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from ._recurrent import (
+from scenelearn.sizing._layers._recurrent import (
     GRU,
     LSTM,
     Bidirectional,
     SimpleRNN,
     TimeDistributed,
 )
-from ._reshape import (
+from scenelearn.sizing._layers._reshape import (
     Cropping1D,
     Cropping2D,
     Cropping3D,
@@ -140,6 +140,7 @@ __all__ = [
     "Identity",
     "Layer",
     "LayerNormalization",
+    "LayerScale",
     "LeakyReLU",
     "MaxPooling1D",
     "MaxPooling2D",
@@ -158,7 +159,6 @@ __all__ = [
     "Rescaling",
     "Reshape",
     "Resizing",
-    "Scale",
     "SeparableConv1D",
     "SeparableConv2D",
     "Shape",

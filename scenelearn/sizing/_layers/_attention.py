@@ -1,4 +1,4 @@
-"""Attention: scores of queries against keys, and sums of values by them."""
+"""Attention layers, and dense layers written as einsum equations."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scenelearn._checks import check_choice, check_integer
 from scenelearn.errors import ArgumentError
-
-from ._checks import one_of, positive, rank
-from ._layer import Layer, Shape, Weight
+from scenelearn.sizing._layers._checks import check_positive, check_rank
+from scenelearn.sizing._layers._layer import Layer, Shape, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class MultiHeadAttention(Layer):
-    """Attention in several heads, with projections; see `keras.layers.MultiHeadAttention`.
+    """Multi-head attention with projections; see `keras.layers.MultiHeadAttention`.
 
-    Its inputs are query, value and, if it is not the value, key: (batch, time, features), or with
-    more axes of places, as (batch, height, width, features).
+    The inputs are query, value and, optionally, key, of shape (batch, time, features) or with more
+    position axes, such as (batch, height, width, features).
 
     Attributes:
-        num_heads: The heads.
-        key_dim: The size of a query and of a key in each head.
-        value_dim: The size of a value in each head; None for `key_dim`.
+        num_heads: The number of heads.
+        key_dim: The size of queries and keys per head.
+        value_dim: The size of values per head; None for `key_dim`.
         use_bias: Whether the projections have biases.
-        output_dim: What Keras calls output_shape: the last axis or axes of the output; None for
-            the query's features.
-        attention_axes: The axes over which places attend; None for all between batch and features.
-        use_gate: Whether the heads' results are multiplied by a projection of the query.
-        return_attention_scores: Whether the scores are a second output: (batch, heads, query
-            places, key places). Keras has this in the call.
+        output_dim: The last axis or axes of the output, Keras' `output_shape`; None for the
+            features of the query.
+        attention_axes: The axes to attend over; None for all axes between batch and features.
+        use_gate: Whether the heads' outputs are multiplied by a projection of the query.
+        return_attention_scores: Whether the scores are a second output, (batch, heads, query
+            positions, key positions). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: A size is not a positive integer, an axis is not one of places, or the
-            inputs do not fit together.
+        ArgumentError: A size is not a positive integer, an attention axis is the batch or feature
+            axis, or the input shapes do not match.
 
     Examples:
         >>> MultiHeadAttention(4, 32).n_parameters((8, 64, 128), (8, 64, 128))
@@ -53,25 +53,24 @@ class MultiHeadAttention(Layer):
     return_attention_scores: bool = False
 
     def __post_init__(self) -> None:
-        positive("num_heads", self.num_heads)
-        positive("key_dim", self.key_dim)
+        check_positive(self, "num_heads", "key_dim")
         if self.value_dim is not None:
-            positive("value_dim", self.value_dim)
-        for size in _listed(self.output_dim) or ():
-            positive("output_dim", size)
+            check_positive(self, "value_dim")
+        for size in _as_tuple(self.output_dim) or ():
+            check_integer("output_dim", size, low=1)
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        query, _, key = _three(self, inputs)
+        query, _, key = _query_value_key(self, inputs)
         axes = self._axes(query, key)
-        out = (*query[:-1], *self._out(query))
+        out = (*query[:-1], *self._output_features(query))
         if not self.return_attention_scores:
             return (out,)
         rest = tuple(query[at] for at in range(len(query) - 1) if at not in axes)
-        places, sources = (tuple(shape[at] for at in axes) for shape in (query, key))
-        return out, (*rest, self.num_heads, *places, *sources)
+        positions, sources = (tuple(shape[at] for at in axes) for shape in (query, key))
+        return out, (*rest, self.num_heads, *positions, *sources)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        query, value, key = _three(self, inputs)
+        query, value, key = _query_value_key(self, inputs)
         depth, value_depth = self.key_dim, self.value_dim or self.key_dim
         parts = [("query", query[-1], depth), ("key", key[-1], depth)]
         if self.use_gate:
@@ -79,63 +78,65 @@ class MultiHeadAttention(Layer):
         parts.append(("value", value[-1], value_depth))
         return (
             *_projections(parts, (self.num_heads,) * len(parts), self.use_bias),
-            *_to_output(self.num_heads, value_depth, self._out(query), self.use_bias),
+            *_output_projection(
+                self.num_heads, value_depth, self._output_features(query), self.use_bias
+            ),
         )
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        query, value, key = _three(self, inputs)
+        query, value, key = _query_value_key(self, inputs)
         heads, depth = self.num_heads, self.key_dim
         value_depth = self.value_dim or depth
-        places = math.prod(query[:-1])
+        positions = math.prod(query[:-1])
         sources = math.prod(key[at] for at in self._axes(query, key))
         projections = heads * (
             math.prod(query) * (depth + (value_depth if self.use_gate else 0))
             + math.prod(key) * depth
             + math.prod(value) * value_depth
-            + places * value_depth * math.prod(self._out(query))
+            + positions * value_depth * math.prod(self._output_features(query))
         )
-        return projections + places * sources * heads * (depth + value_depth)
+        return projections + positions * sources * heads * (depth + value_depth)
 
-    def _out(self, query: Shape) -> Shape:
-        return _listed(self.output_dim) or query[-1:]
+    def _output_features(self, query: Shape) -> Shape:
+        return _as_tuple(self.output_dim) or query[-1:]
 
     def _axes(self, query: Shape, key: Shape) -> tuple[int, ...]:
-        """The axes over which places attend, each counted from the front."""
+        """The axes to attend over, as non-negative numbers."""
         n = len(query)
-        given = _listed(self.attention_axes)
+        given = _as_tuple(self.attention_axes)
         axes = tuple(range(1, n - 1)) if given is None else tuple(at % n for at in given)
         if any(at in {0, n - 1} for at in axes) or any(not -n <= at < n for at in given or ()):
             raise ArgumentError(
-                "`attention_axes` must lie between the batch and the features. Received: "
-                f"attention_axes={self.attention_axes!r} for a query of {n} axes."
+                "`attention_axes` must lie between the batch and the feature axis. Received: "
+                f"attention_axes={self.attention_axes!r} for a query with {n} axes."
             )
-        apart = [at for at in range(n - 1) if at not in axes and query[at] != key[at]]
-        if apart:
+        unequal = [at for at in range(n - 1) if at not in axes and query[at] != key[at]]
+        if unequal:
             raise ArgumentError(
-                f"MultiHeadAttention needs a query and a key of one size on axis {apart[0]}, over "
-                f"which nothing attends. Received: query {query} and key {key}."
+                "MultiHeadAttention needs a query and a key of equal size along axes that are not "
+                f"attended over. Axis {unequal[0]} differs. Received: query {query}, key {key}."
             )
         return axes
 
 
 @dataclass(frozen=True, slots=True)
 class GroupQueryAttention(Layer):
-    """Heads of queries that share heads of keys and values; see `keras.layers.GroupQueryAttention`.
+    """Grouped-query attention; see `keras.layers.GroupQueryAttention`.
 
-    Its inputs are query, value and, if it is not the value, key: (batch, time, features).
+    The inputs are query, value and, optionally, key, of shape (batch, time, features).
 
     Attributes:
-        head_dim: The size of a query, key and value in each head.
-        num_query_heads: The heads of queries.
-        num_key_value_heads: The heads of keys and values; divides the heads of queries.
+        head_dim: The size of queries, keys and values per head.
+        num_query_heads: The number of query heads.
+        num_key_value_heads: The number of key and value heads; must divide `num_query_heads`.
         use_bias: Whether the projections have biases.
-        use_gate: Whether the heads' results are multiplied by a projection of the query.
-        return_attention_scores: Whether the scores are a second output: (batch, query heads,
-            query time, key time). Keras has this in the call.
+        use_gate: Whether the heads' outputs are multiplied by a projection of the query.
+        return_attention_scores: Whether the scores are a second output, (batch, query heads,
+            query time, key time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the heads do not divide, or the inputs do
-            not fit together.
+        ArgumentError: A size is not a positive integer, the numbers of heads do not divide, or the
+            input shapes do not match.
 
     Examples:
         >>> GroupQueryAttention(32, 4, 2).n_parameters((8, 64, 128), (8, 64, 128))
@@ -154,9 +155,7 @@ class GroupQueryAttention(Layer):
     return_attention_scores: bool = False
 
     def __post_init__(self) -> None:
-        positive("head_dim", self.head_dim)
-        positive("num_query_heads", self.num_query_heads)
-        positive("num_key_value_heads", self.num_key_value_heads)
+        check_positive(self, "head_dim", "num_query_heads", "num_key_value_heads")
         if self.num_query_heads % self.num_key_value_heads:
             raise ArgumentError(
                 "`num_query_heads` must be a multiple of `num_key_value_heads`. Received: "
@@ -165,18 +164,18 @@ class GroupQueryAttention(Layer):
             )
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        query, value, key = _three(self, inputs)
-        rank("GroupQueryAttention", query, 3)
+        query, value, key = _query_value_key(self, inputs)
+        check_rank("GroupQueryAttention", query, 3)
         if query[-1] != value[-1]:
             raise ArgumentError(
-                "GroupQueryAttention needs a query and a value of as many features. Received: "
-                f"query {query} and value {value}."
+                "GroupQueryAttention needs a query and a value with equally many features. "
+                f"Received: query {query} and value {value}."
             )
         scores = (query[0], self.num_query_heads, query[1], key[1])
         return (query, scores) if self.return_attention_scores else (query,)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        query, value, key = _three(self, inputs)
+        query, value, key = _query_value_key(self, inputs)
         depth, many, few = self.head_dim, self.num_query_heads, self.num_key_value_heads
         parts = [("query", query[-1], depth), ("key", key[-1], depth)]
         heads = [many, few]
@@ -186,11 +185,11 @@ class GroupQueryAttention(Layer):
         parts.append(("value", value[-1], depth))
         return (
             *_projections(parts, (*heads, few), self.use_bias),
-            *_to_output(many, depth, query[-1:], self.use_bias),
+            *_output_projection(many, depth, query[-1:], self.use_bias),
         )
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        query, value, key = _three(self, inputs)
+        query, value, key = _query_value_key(self, inputs)
         depth, many, few = self.head_dim, self.num_query_heads, self.num_key_value_heads
         wide = math.prod(query) * depth * many * (3 if self.use_gate else 2)
         narrow = (math.prod(key) + math.prod(value)) * depth * few
@@ -199,19 +198,19 @@ class GroupQueryAttention(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Attention(Layer):
-    """Softmax(query key^T) value, with no projection; see `keras.layers.Attention`.
+    """Softmax(query key^T) value, without projections; see `keras.layers.Attention`.
 
-    Its inputs are query, value and, if it is not the value, key: (batch, time, features).
+    The inputs are query, value and, optionally, key, of shape (batch, time, features).
 
     Attributes:
-        use_scale: Whether one learned number multiplies the scores.
-        score_mode: "dot" for a product of query and key, "concat" for a sum of tanh(query + key),
+        use_scale: Whether a learned factor multiplies the scores.
+        score_mode: "dot" for the product of query and key, "concat" for a sum of tanh(query + key),
             which is elementwise and counts no multiply-adds.
-        return_attention_scores: Whether the scores are a second output: (batch, query time, key
-            time). Keras has this in the call.
+        return_attention_scores: Whether the scores are a second output, (batch, query time, key
+            time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: The way of scoring is unknown, or the inputs do not fit together.
+        ArgumentError: The score mode is unknown, or the input shapes do not match.
 
     Examples:
         >>> Attention().output_shape((8, 10, 16), (8, 20, 16))
@@ -227,10 +226,10 @@ class Attention(Layer):
     return_attention_scores: bool = False
 
     def __post_init__(self) -> None:
-        one_of("score_mode", self.score_mode, ("dot", "concat"))
+        check_choice("score_mode", self.score_mode, ("dot", "concat"))
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return _plain(self, inputs, self.return_attention_scores)
+        return _output_shapes(self, inputs, self.return_attention_scores)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:  # noqa: ARG002
         return (
@@ -248,16 +247,16 @@ class Attention(Layer):
 class AdditiveAttention(Layer):
     """Attention with tanh(query + key) scores; see `keras.layers.AdditiveAttention`.
 
-    Its inputs are query, value and, if it is not the value, key: (batch, time, features). The
-    scores are elementwise work: only the weighted sum of the values counts multiply-adds.
+    The inputs are query, value and, optionally, key, of shape (batch, time, features). The scores
+    are elementwise; only the weighted sum of the values counts multiply-adds.
 
     Attributes:
-        use_scale: Whether a learned vector weighs the features of the scores.
-        return_attention_scores: Whether the scores are a second output: (batch, query time, key
-            time). Keras has this in the call.
+        use_scale: Whether a learned vector weights the features in the scores.
+        return_attention_scores: Whether the scores are a second output, (batch, query time, key
+            time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: The inputs do not fit together.
+        ArgumentError: The input shapes do not match.
 
     Examples:
         >>> AdditiveAttention().n_parameters((8, 10, 16), (8, 20, 16))
@@ -272,7 +271,7 @@ class AdditiveAttention(Layer):
     return_attention_scores: bool = False
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return _plain(self, inputs, self.return_attention_scores)
+        return _output_shapes(self, inputs, self.return_attention_scores)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         return (Weight("scale", (inputs[0][-1],)),) if self.use_scale else ()
@@ -283,15 +282,15 @@ class AdditiveAttention(Layer):
 
 @dataclass(frozen=True, slots=True)
 class EinsumDense(Layer):
-    """A product written as an einsum equation; see `keras.layers.EinsumDense`.
+    """A dense layer written as an einsum equation; see `keras.layers.EinsumDense`.
 
     Attributes:
-        equation: As Keras takes it, "abc,cd->abd".
-        kernel_shape: The kernel's shape, as Keras works it out.
+        equation: The equation in Keras' notation, such as "abc,cd->abd".
+        kernel_shape: The kernel's shape, which Keras infers.
         bias_shape: The bias's shape; None without a bias.
 
     Raises:
-        ArgumentError: The input's axes are not those of the equation.
+        ArgumentError: The input does not have the axes of the equation.
 
     Examples:
         >>> EinsumDense("ab,bc->ac", (16, 4), (4,)).n_multiply_adds((8, 16))
@@ -321,7 +320,7 @@ class EinsumDense(Layer):
         )
 
     def _letters(self, shape: Shape) -> tuple[str, str, str]:
-        """The equation's three parts, "..." written out as digits: input, kernel, output."""
+        """The axes of input, kernel and output, with "..." written out as digits."""
         both, _, out = self.equation.replace(" ", "").partition("->")
         left, _, right = both.partition(",")
         dots = "".join(str(at) for at in range(len(shape) - len(left.replace("...", ""))))
@@ -334,40 +333,39 @@ class EinsumDense(Layer):
         return left, right, out.replace("...", dots)
 
 
-def _listed(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def _as_tuple(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def _three(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Shape, Shape, Shape]:
-    """Query, value and key, the value where none is given; masks may follow and cost nothing."""
+def _query_value_key(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Shape, Shape, Shape]:
+    """The shapes of query, value and key (by default the value); masks may follow at no cost."""
     kind = type(layer).__name__
     if len(inputs) < 2:
         raise ArgumentError(
-            f"{kind} needs a query, a value and, if it is not the value, a key. "
-            f"Received: {len(inputs)} inputs."
+            f"{kind} needs a query, a value and, optionally, a key. Received: {len(inputs)} input."
         )
     query, value, key = (*inputs, inputs[1])[:3]
     if not len(query) == len(value) == len(key) or len(query) < 3:
         raise ArgumentError(
-            f"{kind} needs inputs of at least three axes, all of as many: (batch, time, features). "
+            f"{kind} needs inputs with equally many axes, at least (batch, time, features). "
             f"Received: query {query}, value {value}, key {key}."
         )
     if value[:-1] != key[:-1] or query[0] != value[0]:
         raise ArgumentError(
-            f"{kind} needs one batch size, and a value and a key of as many places. "
+            f"{kind} needs equal batch sizes, and a value and a key of equal length. "
             f"Received: query {query}, value {value}, key {key}."
         )
     return query, value, key
 
 
-def _plain(layer: Layer, inputs: tuple[Shape, ...], with_scores: bool) -> tuple[Shape, ...]:
-    """The outputs of attention without projections."""
-    query, value, key = _three(layer, inputs)
+def _output_shapes(layer: Layer, inputs: tuple[Shape, ...], with_scores: bool) -> tuple[Shape, ...]:
+    """The output shapes of attention without projections."""
+    query, value, key = _query_value_key(layer, inputs)
     if query[-1] != key[-1] or query[:-2] != key[:-2]:
         raise ArgumentError(
-            f"{type(layer).__name__} needs a query and a key that differ in time alone. "
+            f"{type(layer).__name__} needs a query and a key that differ in length only. "
             f"Received: query {query} and key {key}."
         )
     out = (*query[:-1], value[-1])
@@ -377,15 +375,15 @@ def _plain(layer: Layer, inputs: tuple[Shape, ...], with_scores: bool) -> tuple[
 def _projections(
     parts: Sequence[tuple[str, int, int]], heads: Sequence[int], use_bias: bool
 ) -> tuple[Weight, ...]:
-    """A kernel and a bias for each (name, features, size of a head), with that many heads."""
-    found = []
-    for (name, wide, size), n in zip(parts, heads, strict=True):
-        found.append(Weight(f"{name}_kernel", (wide, n, size)))
+    """A kernel and a bias for each (name, features, head size), with that many heads."""
+    weights = []
+    for (name, features, size), n in zip(parts, heads, strict=True):
+        weights.append(Weight(f"{name}_kernel", (features, n, size)))
         if use_bias:
-            found.append(Weight(f"{name}_bias", (n, size)))
-    return tuple(found)
+            weights.append(Weight(f"{name}_bias", (n, size)))
+    return tuple(weights)
 
 
-def _to_output(heads: int, size: int, out: Shape, use_bias: bool) -> tuple[Weight, ...]:
+def _output_projection(heads: int, size: int, out: Shape, use_bias: bool) -> tuple[Weight, ...]:
     kernel = Weight("attention_output_kernel", (heads, size, *out))
     return (kernel, Weight("attention_output_bias", out)) if use_bias else (kernel,)

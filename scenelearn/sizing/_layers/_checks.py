@@ -1,78 +1,84 @@
-"""Checks that every description makes of its arguments, and the errors that they raise."""
+"""Checks of layer arguments and input shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from scenelearn._checks import check_integer
 from scenelearn.errors import ArgumentError
 
 
-def positive(name: str, value: Any) -> int:
-    """A whole number of at least one; ArgumentError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ArgumentError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}. Give 1 or more."
-        )
-    return value
+def check_positive(layer: Any, *names: str) -> None:
+    """Check that these fields of a frozen description are positive integers."""
+    for name in names:
+        object.__setattr__(layer, name, check_integer(name, getattr(layer, name), low=1))
 
 
-def per_axis(name: str, value: Any, n: int) -> tuple[int, ...]:
-    """One positive whole number for each of n axes, from one for all or one each."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (positive(name, value),) * n
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != n:
-        raise ArgumentError(
-            f"`{name}` must be a positive integer or a tuple of {n}. Received: {name}={value!r}."
-        )
-    return tuple(positive(name, one) for one in value)
+def check_per_axis(name: str, value: Any, n: int) -> tuple[int, ...]:
+    """Return one positive integer per axis, from a single integer or a tuple of n.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != n:
+            raise ArgumentError(
+                f"`{name}` must be a positive integer or a tuple of {n}. "
+                f"Received: {name}={value!r}."
+            )
+        return tuple(check_integer(name, size, low=1) for size in value)
+    advice = f"Pass one integer for all axes, or a tuple of {n}."
+    return (check_integer(name, value, low=1, advice=advice),) * n
 
 
-def one_of(name: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """One of the allowed values; ArgumentError otherwise."""
-    if value not in allowed:
-        names = ", ".join(map(repr, allowed))
-        raise ArgumentError(f"`{name}` must be one of {names}. Received: {name}={value!r}.")
-    return value
+def check_pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
+    """Return (before, after) per axis, from one integer, one per axis, or one pair per axis.
 
-
-def pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
-    """(before, after) for each of n axes, from one number, one for each axis, or pairs."""
+    Raises:
+        ArgumentError: It is none of these, or a number is negative.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return ((value, value),) * n
     listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if n == 1 and len(listed) == 2 and all(isinstance(one, int) for one in listed):
+    if n == 1 and len(listed) == 2 and all(isinstance(size, int) for size in listed):
         listed = [tuple(listed)]
-    found = [(one, one) if isinstance(one, int) else tuple(one) for one in listed]
-    if len(found) != n or any(len(one) != 2 or min(one) < 0 for one in found):
+    pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in listed]
+    if len(pairs) != n or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ArgumentError(
-            f"`{name}` must be a number, {n} of them, or {n} pairs (before, after), none negative. "
-            f"Received: {name}={value!r}."
+            f"`{name}` must be an integer, {n} integers, or {n} pairs (before, after), none of "
+            f"them negative. Received: {name}={value!r}."
         )
-    return tuple((int(low), int(high)) for low, high in found)
+    return tuple((int(before), int(after)) for before, after in pairs)
 
 
-def rank(layer: str, shape: tuple[int, ...], n: int) -> tuple[int, ...]:
-    """A shape with n axes; ArgumentError otherwise."""
+def check_rank(layer: str, shape: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """Return a shape that must have n axes.
+
+    Raises:
+        ArgumentError: It has a different number of axes.
+    """
     if len(shape) != n:
         raise ArgumentError(
-            f"{layer} needs an input of {n} axes, the batch and the channels included. "
+            f"{layer} needs an input with {n} axes, including batch and channels. "
             f"Received: shape={shape}."
         )
     return shape
 
 
-def equal_shapes(layer: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """What shapes broadcast to, as NumPy does it; ArgumentError where they do not."""
-    width = max(map(len, shapes))
+def broadcast_shapes(layer: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape that these shapes broadcast to, by NumPy's rules.
+
+    Raises:
+        ArgumentError: They do not broadcast.
+    """
     out = []
-    for axis in range(-width, 0):
+    for axis in range(-max(map(len, shapes)), 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            listed = " and ".join(map(str, shapes))
             raise ArgumentError(
-                f"{layer} cannot merge inputs of shapes {listed}: axis {axis} differs. "
-                "Give inputs of one shape, or axes of size 1 to repeat."
+                f"{layer} cannot merge inputs of shapes {' and '.join(map(str, shapes))}: axis "
+                f"{axis} differs. Make the shapes equal; axes of size 1 are repeated."
             )
         out.append(sizes.pop() if sizes else 1)
     return tuple(out)

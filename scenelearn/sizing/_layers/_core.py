@@ -1,4 +1,4 @@
-"""Dense layers, embeddings, activations, and layers that change values but no shape."""
+"""Dense layers, embeddings, activations, and other layers that keep the shape."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from scenelearn.errors import ArgumentError
-
-from ._checks import positive
-from ._layer import Layer, Shape, Weight
+from scenelearn._checks import check_number
+from scenelearn.sizing._layers._checks import check_positive
+from scenelearn.sizing._layers._layer import Layer, SameShape, Shape, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class Dense(Layer):
-    """(..., inputs) times a matrix: (..., units); see `keras.layers.Dense`.
+    """Matrix product over the last axis, (..., features) to (..., units); `keras.layers.Dense`.
 
     Raises:
         ArgumentError: `units` is not a positive integer.
@@ -29,7 +28,7 @@ class Dense(Layer):
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        positive("units", self.units)
+        check_positive(self, "units")
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         return ((*inputs[0][:-1], self.units),)
@@ -44,7 +43,7 @@ class Dense(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Embedding(Layer):
-    """A row of a table for each token: (..., output_dim); see `keras.layers.Embedding`.
+    """A table row per token, (...) to (..., output_dim); see `keras.layers.Embedding`.
 
     Raises:
         ArgumentError: A size is not a positive integer.
@@ -58,8 +57,7 @@ class Embedding(Layer):
     output_dim: int
 
     def __post_init__(self) -> None:
-        positive("input_dim", self.input_dim)
-        positive("output_dim", self.output_dim)
+        check_positive(self, "input_dim", "output_dim")
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         return ((*inputs[0], self.output_dim),)
@@ -69,14 +67,8 @@ class Embedding(Layer):
 
 
 @dataclass(frozen=True, slots=True)
-class _SameShape(Layer):
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
-
-
-@dataclass(frozen=True, slots=True)
-class Activation(_SameShape):
-    """A function of each element, by Keras's name; see `keras.layers.Activation`.
+class Activation(SameShape):
+    """An elementwise function, by its Keras name; see `keras.layers.Activation`.
 
     Examples:
         >>> Activation("relu").output_shape((1, 8, 8, 4))
@@ -87,8 +79,8 @@ class Activation(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class ReLU(_SameShape):
-    """max(x, 0), up to a highest value; see `keras.layers.ReLU`.
+class ReLU(SameShape):
+    """max(x, 0), optionally capped; see `keras.layers.ReLU`.
 
     Examples:
         >>> ReLU(6.0).output_shape((1, 8, 8, 4))
@@ -101,8 +93,8 @@ class ReLU(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class LeakyReLU(_SameShape):
-    """x above 0, a fraction of it below; see `keras.layers.LeakyReLU`.
+class LeakyReLU(SameShape):
+    """x if x > 0, else x times a fixed slope; see `keras.layers.LeakyReLU`.
 
     Examples:
         >>> LeakyReLU().output_shape((1, 8))
@@ -113,8 +105,8 @@ class LeakyReLU(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class ELU(_SameShape):
-    """x above 0, alpha (e^x - 1) below; see `keras.layers.ELU`.
+class ELU(SameShape):
+    """x if x > 0, else alpha (e^x - 1); see `keras.layers.ELU`.
 
     Examples:
         >>> ELU().output_shape((1, 8))
@@ -125,8 +117,8 @@ class ELU(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class PReLU(Layer):
-    """x above 0, a learned fraction of it below; see `keras.layers.PReLU`.
+class PReLU(SameShape):
+    """x if x > 0, else x times a learned slope; see `keras.layers.PReLU`.
 
     Examples:
         >>> PReLU(shared_axes=(1, 2)).n_parameters((1, 8, 8, 4))
@@ -134,9 +126,6 @@ class PReLU(Layer):
     """
 
     shared_axes: tuple[int, ...] | None = None
-
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         shared = self.shared_axes or ()
@@ -147,8 +136,8 @@ class PReLU(Layer):
 
 
 @dataclass(frozen=True, slots=True)
-class Softmax(_SameShape):
-    """e^x over the sum of e^x along an axis; see `keras.layers.Softmax`.
+class Softmax(SameShape):
+    """e^x divided by its sum along an axis; see `keras.layers.Softmax`.
 
     Examples:
         >>> Softmax().output_shape((1, 10))
@@ -159,18 +148,18 @@ class Softmax(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class Dropout(_SameShape):
-    """Noise in training, nothing in prediction; see `keras.layers.Dropout`.
+class Dropout(SameShape):
+    """Random zeros in training, the identity in prediction; see `keras.layers.Dropout`.
 
-    The other layers of noise (GaussianNoise, SpatialDropout2D, ...) are read as this one.
+    Keras' other noise layers (GaussianNoise, SpatialDropout2D, ...) are read as this one.
 
     Attributes:
-        rate: The share of elements that are dropped, in [0, 1].
-        noise_shape: The shape of what is drawn, None for an axis as long as the input's; None for
-            one draw an element.
+        rate: The fraction of elements to drop, in [0, 1].
+        noise_shape: The shape of the random mask, with None for axes as long as the input's; None
+            for one random number per element.
 
     Raises:
-        ArgumentError: The rate is not in [0, 1].
+        ArgumentError: `rate` is not in [0, 1].
 
     Examples:
         >>> Dropout(0.2).output_shape((1, 10))
@@ -181,13 +170,12 @@ class Dropout(_SameShape):
     noise_shape: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ArgumentError(f"`rate` must lie between 0 and 1. Received: rate={self.rate!r}.")
+        check_number("rate", self.rate, low=0, high=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity(_SameShape):
-    """Its input; see `keras.layers.Identity`.
+class Identity(SameShape):
+    """The input, unchanged; see `keras.layers.Identity`.
 
     Examples:
         >>> Identity().output_shape((1, 10))
@@ -196,7 +184,7 @@ class Identity(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaling(_SameShape):
+class Rescaling(SameShape):
     """x times a scale plus an offset; see `keras.layers.Rescaling`.
 
     Examples:
@@ -209,10 +197,10 @@ class Rescaling(_SameShape):
 
 
 @dataclass(frozen=True, slots=True)
-class Normalization(Layer):
+class Normalization(SameShape):
     """(x - mean) / sqrt(variance); see `keras.layers.Normalization`.
 
-    Adapted to data it has three variables; with a given mean and variance none.
+    Without a given mean and variance, the layer has three non-trainable variables for them.
 
     Examples:
         >>> Normalization().n_parameters((1, 8, 8, 3))
@@ -222,9 +210,6 @@ class Normalization(Layer):
     axis: int | tuple[int, ...] | None = -1
     mean: Any = None
     variance: Any = None
-
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         if self.mean is not None:
@@ -240,16 +225,13 @@ class Normalization(Layer):
 
 
 @dataclass(frozen=True, slots=True)
-class Scale(Layer):
-    """x times one learned number for each channel, as the LayerScale of ConvNeXt.
+class LayerScale(SameShape):
+    """x times one learned factor per channel, as in ConvNeXt.
 
     Examples:
-        >>> Scale().n_parameters((1, 8, 8, 96))
+        >>> LayerScale().n_parameters((1, 8, 8, 96))
         96
     """
-
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         return (Weight("gamma", (inputs[0][-1],)),)

@@ -1,4 +1,4 @@
-"""What every description of a layer answers, and nothing else."""
+"""The base class of all layer descriptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
-"""The size of every axis of an array, the batch first: (batch, height, width, channels)."""
+"""The size of each axis of an array, the batch axis first: (batch, height, width, channels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,10 @@ class Weight:
     """One variable of a layer.
 
     Attributes:
-        name: As Keras names it in the layer: kernel, bias, gamma, moving_mean.
+        name: Keras' name for it within the layer: kernel, bias, gamma, moving_mean.
         shape: The size of each axis.
-        trainable: False for what training moves by other means than gradients, such as the
-            moving averages of batch normalization.
+        trainable: False for variables that gradients do not update, such as the moving averages of
+            batch normalization.
     """
 
     name: str
@@ -27,41 +27,49 @@ class Weight:
 
     @property
     def n_elements(self) -> int:
-        """The number of its values."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """The description of a layer: Keras's name, Keras's arguments, and no array.
+    """A layer's configuration: Keras' name and arguments, without any arrays.
 
     Attributes:
-        name: How results call it; empty for its kind and a number.
-        trainable: Whether training moves its trainable weights.
+        name: The layer's name in results; by default its class name in lower case, numbered.
+        trainable: Whether training updates its trainable weights.
     """
 
     name: str = ""
     trainable: bool = True
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        """The shape of each output, given those of the inputs; batch axes are included."""
+        """Return the shape of each output for these input shapes, batch axes included."""
         raise NotImplementedError
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:  # noqa: ARG002
-        """Its variables, in Keras's order of creation."""
+        """Return the layer's variables, in the order in which Keras creates them."""
         return ()
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of its output, the first where there are several."""
+        """Return the shape of the first output."""
         return self.output_shapes(*inputs)[0]
 
     def n_parameters(self, *inputs: Shape) -> int:
-        """How many numbers its variables hold, trainable or not."""
+        """Return the number of parameters, trainable or not."""
         return sum(weight.n_elements for weight in self.weights(*inputs))
 
     def n_multiply_adds(self, *inputs: Shape) -> int:  # noqa: ARG002
-        """Multiplications that are added up, over the whole batch, in one forward pass.
+        """Return the multiply-adds of one forward pass over the whole batch.
 
-        Only convolutions and matrix products count; elementwise work does not.
+        Only convolutions and matrix products count; elementwise operations do not.
         """
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class SameShape(Layer):
+    """A layer whose output has the shape of its first input."""
+
+    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
+        return (inputs[0],)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn.errors import ArgumentError
-
-from ._checks import equal_shapes
-from ._layer import Layer, Shape
+from scenelearn.sizing._layers._checks import broadcast_shapes
+from scenelearn.sizing._layers._layer import Layer, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +18,15 @@ class _Merge(Layer):
             raise ArgumentError(
                 f"{type(self).__name__} merges two or more inputs. Received: {len(inputs)}."
             )
-        return (equal_shapes(type(self).__name__, inputs),)
+        return (broadcast_shapes(type(self).__name__, inputs),)
 
 
 @dataclass(frozen=True, slots=True)
 class Add(_Merge):
-    """The sum of its inputs; see `keras.layers.Add`.
+    """The sum of the inputs; see `keras.layers.Add`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Add().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -37,10 +36,10 @@ class Add(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Average(_Merge):
-    """The mean of its inputs; see `keras.layers.Average`.
+    """The mean of the inputs; see `keras.layers.Average`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Average().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -50,10 +49,10 @@ class Average(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Maximum(_Merge):
-    """The largest of its inputs, element by element; see `keras.layers.Maximum`.
+    """The elementwise maximum of the inputs; see `keras.layers.Maximum`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Maximum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -63,10 +62,10 @@ class Maximum(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Minimum(_Merge):
-    """The smallest of its inputs, element by element; see `keras.layers.Minimum`.
+    """The elementwise minimum of the inputs; see `keras.layers.Minimum`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Minimum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -76,10 +75,10 @@ class Minimum(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Multiply(_Merge):
-    """The product of its inputs; see `keras.layers.Multiply`.
+    """The product of the inputs; see `keras.layers.Multiply`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Multiply().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -89,10 +88,10 @@ class Multiply(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Subtract(_Merge):
-    """The first input less the second; see `keras.layers.Subtract`.
+    """The first input minus the second; see `keras.layers.Subtract`.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Subtract().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -102,10 +101,10 @@ class Subtract(_Merge):
 
 @dataclass(frozen=True, slots=True)
 class Concatenate(Layer):
-    """Its inputs side by side along an axis; see `keras.layers.Concatenate`.
+    """The inputs joined along an axis; see `keras.layers.Concatenate`.
 
     Raises:
-        ArgumentError: The other axes differ.
+        ArgumentError: The inputs differ along another axis.
 
     Examples:
         >>> Concatenate().output_shape((1, 8, 8, 4), (1, 8, 8, 6))
@@ -118,10 +117,9 @@ class Concatenate(Layer):
         axis = self.axis % len(inputs[0])
         others = {(*shape[:axis], *shape[axis + 1 :]) for shape in inputs}
         if len(others) > 1:
-            listed = " and ".join(map(str, inputs))
             raise ArgumentError(
-                f"Concatenate along axis {self.axis} needs inputs that are alike in every other "
-                f"axis. Received: shapes {listed}."
+                f"Concatenate along axis {self.axis} needs inputs with the same size along every "
+                f"other axis. Received: shapes {' and '.join(map(str, inputs))}."
             )
         size = sum(shape[axis] for shape in inputs)
         return ((*inputs[0][:axis], size, *inputs[0][axis + 1 :]),)
@@ -129,10 +127,10 @@ class Concatenate(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Dot(Layer):
-    """Products of two inputs summed over an axis of each; see `keras.layers.Dot`.
+    """The products of two inputs, summed over one axis of each; see `keras.layers.Dot`.
 
     Raises:
-        ArgumentError: The axes have different sizes.
+        ArgumentError: The two axes differ in size.
 
     Examples:
         >>> Dot(axes=1).output_shape((8, 5), (8, 5))
@@ -159,7 +157,7 @@ class Dot(Layer):
         first, second = first % len(left), second % len(right)
         if left[first] != right[second]:
             raise ArgumentError(
-                f"Dot over axes {self.axes} needs equal sizes there. Received: shapes {left} and "
+                f"Dot over axes {self.axes} needs axes of equal size. Received: shapes {left} and "
                 f"{right}."
             )
         return first, second
@@ -167,26 +165,26 @@ class Dot(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Operation(Layer):
-    """An elementwise operation of `keras.ops` on its inputs, and perhaps a constant.
+    """A single operation of `keras.ops`, elementwise unless `shape` is given.
 
     Attributes:
-        kind: Its name in `keras.ops`, as "add" or "multiply".
-        constant: A number or array that it takes as well; None for none.
-        shape: The shape of its output where it is not that of its inputs; the batch axis first.
+        op: Its name in `keras.ops`, such as "add" or "multiply".
+        constant: A number or array operand; None if there is none.
+        shape: The output's shape where it differs from that of the inputs, batch axis included.
 
     Raises:
-        ArgumentError: The shapes do not match.
+        ArgumentError: The shapes do not broadcast.
 
     Examples:
         >>> Operation("add", constant=3.0).output_shape((1, 8, 8, 4))
         (1, 8, 8, 4)
     """
 
-    kind: str
+    op: str
     constant: Any = None
     shape: Shape | None = None
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         if self.shape is not None:
             return ((inputs[0][0], *self.shape[1:]),)
-        return (equal_shapes(f"The operation {self.kind}", inputs),)
+        return (broadcast_shapes(f"The operation {self.op}", inputs),)

@@ -1,19 +1,18 @@
-"""Normalization: over the batch, a sample's axes, groups of channels."""
+"""Normalization over the batch, over axes of each sample, and over groups of channels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from scenelearn.errors import ArgumentError
-
-from ._layer import Layer, Shape, Weight
+from scenelearn.sizing._layers._layer import SameShape, Shape, Weight
 
 
 @dataclass(frozen=True, slots=True)
-class BatchNormalization(Layer):
-    """Zero mean, unit variance of each channel over the batch; `keras.layers.BatchNormalization`.
+class BatchNormalization(SameShape):
+    """Normalization per channel over the batch; see `keras.layers.BatchNormalization`.
 
-    The moving mean and variance are variables that gradients do not train.
+    The moving mean and variance are variables that gradients do not update.
 
     Examples:
         >>> layer = BatchNormalization()
@@ -25,22 +24,18 @@ class BatchNormalization(Layer):
     center: bool = True
     scale: bool = True
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
-
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         shape = (inputs[0][self.axis],)
         return (
-            *((Weight("gamma", shape),) if self.scale else ()),
-            *((Weight("beta", shape),) if self.center else ()),
+            *_gamma_beta(shape, scale=self.scale, center=self.center),
             Weight("moving_mean", shape, trainable=False),
             Weight("moving_variance", shape, trainable=False),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class LayerNormalization(Layer):
-    """Zero mean and unit variance over axes of each sample; `keras.layers.LayerNormalization`.
+class LayerNormalization(SameShape):
+    """Normalization over axes of each sample; see `keras.layers.LayerNormalization`.
 
     Examples:
         >>> LayerNormalization().n_parameters((8, 64, 128))
@@ -52,23 +47,16 @@ class LayerNormalization(Layer):
     scale: bool = True
     rms_scaling: bool = False
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
-
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
-        shape = tuple(inputs[0][axis] for axis in axes)
+        shape = _sizes(inputs[0], self.axis)
         if self.rms_scaling:
             return (Weight("gamma", shape),)
-        return (
-            *((Weight("gamma", shape),) if self.scale else ()),
-            *((Weight("beta", shape),) if self.center else ()),
-        )
+        return _gamma_beta(shape, scale=self.scale, center=self.center)
 
 
 @dataclass(frozen=True, slots=True)
-class RMSNormalization(Layer):
-    """Unit mean square over an axis of each sample; see `keras.layers.RMSNormalization`.
+class RMSNormalization(SameShape):
+    """Division by the root mean square of each sample; see `keras.layers.RMSNormalization`.
 
     Examples:
         >>> RMSNormalization().n_parameters((8, 64, 128))
@@ -77,20 +65,16 @@ class RMSNormalization(Layer):
 
     axis: int | tuple[int, ...] = -1
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
-
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
-        return (Weight("scale", tuple(inputs[0][axis] for axis in axes)),)
+        return (Weight("scale", _sizes(inputs[0], self.axis)),)
 
 
 @dataclass(frozen=True, slots=True)
-class GroupNormalization(Layer):
-    """Zero mean and unit variance over groups of channels; `keras.layers.GroupNormalization`.
+class GroupNormalization(SameShape):
+    """Normalization over groups of channels; see `keras.layers.GroupNormalization`.
 
     Raises:
-        ArgumentError: The channels are not a multiple of the groups.
+        ArgumentError: The number of channels is not a multiple of the number of groups.
 
     Examples:
         >>> GroupNormalization(8).n_parameters((2, 16, 16, 32))
@@ -106,22 +90,18 @@ class GroupNormalization(Layer):
         channels = inputs[0][self.axis]
         if self.groups != -1 and channels % self.groups:
             raise ArgumentError(
-                f"The channels must be a multiple of `groups`. Received: {channels} channels, "
-                f"groups={self.groups}."
+                "The number of channels must be a multiple of `groups`. Received: "
+                f"{channels} channels, groups={self.groups}."
             )
         return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        shape = (inputs[0][self.axis],)
-        return (
-            *((Weight("gamma", shape),) if self.scale else ()),
-            *((Weight("beta", shape),) if self.center else ()),
-        )
+        return _gamma_beta((inputs[0][self.axis],), scale=self.scale, center=self.center)
 
 
 @dataclass(frozen=True, slots=True)
-class UnitNormalization(Layer):
-    """Unit length along an axis; see `keras.layers.UnitNormalization`.
+class UnitNormalization(SameShape):
+    """Division by the L2 norm along an axis; see `keras.layers.UnitNormalization`.
 
     Examples:
         >>> UnitNormalization().output_shape((2, 8))
@@ -130,5 +110,11 @@ class UnitNormalization(Layer):
 
     axis: int = -1
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        return (inputs[0],)
+
+def _gamma_beta(shape: Shape, *, scale: bool, center: bool) -> tuple[Weight, ...]:
+    gamma = (Weight("gamma", shape),) if scale else ()
+    return (*gamma, Weight("beta", shape)) if center else gamma
+
+
+def _sizes(shape: Shape, axis: int | tuple[int, ...]) -> Shape:
+    return tuple(shape[at] for at in ((axis,) if isinstance(axis, int) else axis))

@@ -1,21 +1,21 @@
-"""Recurrent layers, and layers that wrap another."""
+"""Recurrent layers and layer wrappers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from scenelearn._checks import check_choice
 from scenelearn.errors import ArgumentError
-
-from ._checks import one_of, positive, rank
-from ._layer import Layer, Shape, Weight
+from scenelearn.sizing._layers._checks import check_positive, check_rank
+from scenelearn.sizing._layers._layer import Layer, Shape, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class _Recurrent(Layer):
-    """(batch, time, features) to (batch, units), or (batch, time, units) with sequences.
+    """(batch, time, features) to (batch, units), or (batch, time, units) with `return_sequences`.
 
-    Inputs after the first, initial states and masks, cost no arithmetic.
+    Further inputs, such as initial states and masks, count no multiply-adds.
     """
 
     n_gates: ClassVar[int] = 1
@@ -30,19 +30,19 @@ class _Recurrent(Layer):
     unroll: bool = False
 
     def __post_init__(self) -> None:
-        positive("units", self.units)
+        check_positive(self, "units")
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        batch, time, _ = rank(type(self).__name__, inputs[0], 3)
+        batch, time, _ = check_rank(type(self).__name__, inputs[0], 3)
         out = (batch, time, self.units) if self.return_sequences else (batch, self.units)
         states = ((batch, self.units),) * self.n_states if self.return_state else ()
         return (out, *states)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        wide = self.units * self.n_gates
+        width = self.units * self.n_gates
         return (
-            Weight("kernel", (inputs[0][-1], wide)),
-            Weight("recurrent_kernel", (self.units, wide)),
+            Weight("kernel", (inputs[0][-1], width)),
+            Weight("recurrent_kernel", (self.units, width)),
             *((Weight("bias", self._bias_shape()),) if self.use_bias else ()),
         )
 
@@ -56,10 +56,10 @@ class _Recurrent(Layer):
 
 @dataclass(frozen=True, slots=True)
 class SimpleRNN(_Recurrent):
-    """h = tanh(x W + h U + b) at each step; see `keras.layers.SimpleRNN`.
+    """The simple recurrence h = tanh(x W + h U + b); see `keras.layers.SimpleRNN`.
 
     Raises:
-        ArgumentError: `units` is not positive or the input has not three axes.
+        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> SimpleRNN(32).output_shape((8, 50, 10)), SimpleRNN(32).n_parameters((8, 50, 10))
@@ -69,10 +69,10 @@ class SimpleRNN(_Recurrent):
 
 @dataclass(frozen=True, slots=True)
 class LSTM(_Recurrent):
-    """Four gates and two states, h and c; see `keras.layers.LSTM`.
+    """Long short-term memory, with four gates and the states h and c; see `keras.layers.LSTM`.
 
     Raises:
-        ArgumentError: `units` is not positive or the input has not three axes.
+        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> LSTM(32, return_state=True).output_shapes((8, 50, 10))
@@ -88,12 +88,13 @@ class LSTM(_Recurrent):
 
 @dataclass(frozen=True, slots=True)
 class GRU(_Recurrent):
-    """Three gates and one state; see `keras.layers.GRU`.
+    """A gated recurrent unit, with three gates and one state; see `keras.layers.GRU`.
 
-    With `reset_after` (Keras's default) input and state have a bias each: two rows.
+    With `reset_after`, Keras' default, the bias has two rows: one for the input and one for the
+    state.
 
     Raises:
-        ArgumentError: `units` is not positive or the input has not three axes.
+        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> GRU(32).n_parameters((8, 50, 10)), GRU(32, reset_after=False).n_parameters((8, 50, 10))
@@ -113,17 +114,16 @@ class GRU(_Recurrent):
 
 @dataclass(frozen=True, slots=True)
 class Bidirectional(Layer):
-    """A recurrent layer forwards and another backwards; see `keras.layers.Bidirectional`.
+    """One recurrent layer per direction; see `keras.layers.Bidirectional`.
 
     Attributes:
-        layer: The layer that reads the sequence forwards: `SimpleRNN`, `LSTM` or `GRU`.
-        merge_mode: "concat", "sum", "mul" or "ave"; None gives both outputs, one after the other.
-        backward_layer: The one that reads it backwards (`go_backwards=True`); None for one like
-            `layer`.
+        layer: The forward layer: `SimpleRNN`, `LSTM` or `GRU`.
+        merge_mode: "concat", "sum", "mul" or "ave"; None returns both outputs.
+        backward_layer: The backward layer, with `go_backwards=True`; None for a copy of `layer`.
 
     Raises:
-        ArgumentError: The way of merging is unknown, a layer is not recurrent, the two read in
-            the same direction or give different outputs, or their sizes cannot be merged.
+        ArgumentError: The merge mode is unknown, a layer is not recurrent, both have the same
+            direction, they return different outputs, or their sizes cannot be merged.
 
     Examples:
         >>> Bidirectional(LSTM(32)).output_shape((8, 50, 10))
@@ -139,32 +139,33 @@ class Bidirectional(Layer):
     backward_layer: Layer | None = None
 
     def __post_init__(self) -> None:
-        one_of("merge_mode", self.merge_mode, ("concat", "sum", "mul", "ave", None))
+        check_choice("merge_mode", self.merge_mode, ("concat", "sum", "mul", "ave", None))
         forward = _recurrent("layer", self.layer)
         if self.backward_layer is None:
             if forward.go_backwards:
                 raise ArgumentError(
-                    "`layer` must read forwards; its copy reads backwards. Received: "
-                    "go_backwards=True. Leave it out."
+                    "`layer` must be the forward layer, without go_backwards=True. Received: "
+                    "go_backwards=True. The backward layer is a reversed copy of it."
                 )
             return
         backward = _recurrent("backward_layer", self.backward_layer)
         if forward.go_backwards == backward.go_backwards:
             raise ArgumentError(
-                "`layer` and `backward_layer` must read in opposite directions. Received: "
-                f"go_backwards={forward.go_backwards} for both. Give one of them "
-                f"go_backwards={not forward.go_backwards}."
+                "`layer` and `backward_layer` must have opposite directions. Received: "
+                f"go_backwards={forward.go_backwards} for both. Set "
+                f"go_backwards={not forward.go_backwards} for one of them."
             )
         for name in ("return_sequences", "return_state"):
             if getattr(forward, name) != getattr(backward, name):
                 raise ArgumentError(
-                    f"`layer` and `backward_layer` must have the same {name}. Received: "
+                    f"`layer` and `backward_layer` must have the same `{name}`. Received: "
                     f"{getattr(forward, name)} and {getattr(backward, name)}."
                 )
         if self.merge_mode in {"sum", "mul", "ave"} and forward.units != backward.units:
             raise ArgumentError(
-                f"merge_mode={self.merge_mode!r} needs two layers of as many units. Received: "
-                f"units={forward.units} and units={backward.units}. Use merge_mode='concat'."
+                f"merge_mode={self.merge_mode!r} needs two layers with equally many units. "
+                f"Received: units={forward.units} and units={backward.units}. "
+                "Use merge_mode='concat'."
             )
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
@@ -179,10 +180,10 @@ class Bidirectional(Layer):
         return (*merged, *states, *back_states)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        named = (("forward", self.layer), ("backward", self._backward()))
+        layers = (("forward", self.layer), ("backward", self._backward()))
         return tuple(
-            replace(weight, name=f"{side}_{weight.name}")
-            for side, layer in named
+            replace(weight, name=f"{direction}_{weight.name}")
+            for direction, layer in layers
             for weight in layer.weights(*inputs)
         )
 
@@ -195,14 +196,13 @@ class Bidirectional(Layer):
 
 @dataclass(frozen=True, slots=True)
 class TimeDistributed(Layer):
-    """A layer at every time step, with the same weights; see `keras.layers.TimeDistributed`.
+    """A layer applied to every time step; see `keras.layers.TimeDistributed`.
 
     Attributes:
-        layer: The layer, which reads (batch, ...) at each step of a (batch, time, ...).
+        layer: The layer to apply: at each step of (batch, time, ...) it reads (batch, ...).
 
     Raises:
-        ArgumentError: `layer` is not the description of a layer, or the input has no axis beside
-            batch and time.
+        ArgumentError: `layer` is not a layer description, or the input has fewer than three axes.
 
     Examples:
         >>> from scenelearn.sizing import Dense
@@ -215,13 +215,13 @@ class TimeDistributed(Layer):
     def __post_init__(self) -> None:
         if not isinstance(self.layer, Layer):
             raise ArgumentError(
-                "`layer` must be the description of a layer, such as sizing.Dense(3). "
+                "`layer` must be a layer description such as sizing.Dense(3). "
                 f"Received: layer={self.layer!r}."
             )
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        found = self.layer.output_shapes(_step(inputs[0]))
-        return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in found)
+        shapes = self.layer.output_shapes(_step(inputs[0]))
+        return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in shapes)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         return self.layer.weights(_step(inputs[0]))
@@ -237,10 +237,10 @@ def _recurrent(name: str, layer: Any) -> _Recurrent:
 
 
 def _step(shape: Shape) -> Shape:
-    """What the inner layer reads at one time step: the shape without its second axis."""
+    """The shape of one time step: without the second axis."""
     if len(shape) < 3:
         raise ArgumentError(
-            "TimeDistributed needs an input of at least three axes, (batch, time, ...). "
+            "TimeDistributed needs an input with at least three axes, (batch, time, ...). "
             f"Received: shape={shape}."
         )
     return (shape[0], *shape[2:])

@@ -1,18 +1,20 @@
-"""The XLA rule: what XLA:CPU plans for a step, worked out without compiling it.
+"""The "xla" method: the memory that XLA:CPU plans for a step, without compiling it.
 
-The way is XLA's own, each stage from the source of the version that jaxlib 0.10.2 carries:
+It follows XLA's own passes, each from the source of the version in jaxlib 0.10.2:
 
-1. `_lower`, `_sequence`, `_convolution`: each layer as the operations that Keras's JAX backend asks
-   for, and `_trace` their gradients as JAX transposes them, after algebraic simplification.
-2. `_fusion`: which operations are computed inside others, and which get memory.
-3. `_buffers`: copies of donated weights, the order in which kernels run, and where arrays lie.
+1. `_lower`, `_sequence` and `_convolution` turn each layer into the operations that Keras' JAX
+   backend emits, and `_trace` into their gradients as JAX transposes them, after algebraic
+   simplification.
+2. `_library` and `_fusion` decide which operations are computed inside others, and which ones get
+   a buffer.
+3. `_buffers` inserts copies of donated weights, schedules the kernels and assigns the buffers.
 
-It holds for Keras 3.15 on JAX 0.10 on a CPU, in 32-bit floats. It says what XLA reserves for its
-arrays: a process takes more than that (see `Estimate`).
+It holds for Keras 3.15 on JAX 0.10 on a CPU, in float32. It counts what XLA reserves for arrays; a
+process needs more (see `Estimate`).
 """
 
 from __future__ import annotations
 
-from ._step import Plan, predict_plan, train_plan, xla_memory
+from scenelearn.sizing._xla._step import xla_memory
 
-__all__ = ["Plan", "predict_plan", "train_plan", "xla_memory"]
+__all__ = ["xla_memory"]

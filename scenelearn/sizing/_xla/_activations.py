@@ -1,15 +1,15 @@
-"""Activations: the operations that Keras's JAX backend asks for, and their gradients."""
+"""Activation functions as the operations that Keras' JAX backend emits, with their gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from ._trace import Trace
+from scenelearn.sizing._xla._trace import Trace
 
 
 def activate(trace: Trace, name: str | None, x: int) -> int:
-    """An activation by its Keras name."""
+    """Apply an activation function by its Keras name."""
     if name in {None, "linear"}:
         return x
     return ACTIVATIONS[name](trace, x)
@@ -47,10 +47,10 @@ def _gelu_tanh(trace: Trace, x: int) -> int:
 
 
 def _softplus(trace: Trace, x: int) -> int:
-    # log(e^x + e^0), with a choice for what is no number
+    # log(e^x + e^0), with a select for NaN
     out = trace.elementwise("log1p", trace.elementwise("exp", x))
-    missing = trace.elementwise("compare", x, x, attribute="!=", itemsize=1)
-    out = trace.elementwise("select", missing, x, out)
+    is_nan = trace.elementwise("compare", x, x, attribute="!=", itemsize=1)
+    out = trace.elementwise("select", is_nan, x, out)
 
     def back(g: int) -> list[tuple[int, int]]:
         return [
@@ -85,7 +85,7 @@ def _elu(trace: Trace, x: int) -> int:
 
 
 def softmax(trace: Trace, x: int, axis: int = -1) -> int:
-    """e^(x - max) over its sum."""
+    """Emit e^(x - max) divided by its sum."""
     shape = trace.shape(x)
     axis %= len(shape)
     others = tuple(at for at in range(len(shape)) if at != axis)

@@ -1,9 +1,9 @@
-"""Where the arrays lie: XLA's schedule, the life of every buffer, and how they are packed.
+"""Buffer assignment: XLA's schedule, the live range of each buffer, and its offset.
 
-The schedule is breadth first (BFScheduler). Copies of donated weights are made where a weight is
-still read when its new value is written (CopyInsertion). Then the buffers are given places,
-largest first, in an argument's memory that nobody needs any more (BufferAssigner), and the others
-are packed into one block (GlobalDecreasingSizeBestFitHeap, the better of two orders).
+The schedule is breadth first (BFScheduler). A donated weight is copied if it is still read when
+its new value is written (CopyInsertion). Then arrays are assigned, largest first, to the memory of
+arguments that are no longer needed (BufferAssigner). The others are packed into one block
+(GlobalDecreasingSizeBestFitHeap, the better of two orders).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ._fusion import Kernel
-from ._program import Program
+from scenelearn.sizing._xla._fusion import Kernel
+from scenelearn.sizing._xla._program import Program
 
 
 @dataclass(slots=True)
 class Buffer:
-    """A piece of memory and when it is needed, in steps of the schedule.
+    """A piece of memory and its live range, in steps of the schedule.
 
     Attributes:
-        n_bytes: Its size.
+        n_bytes: The size.
         start: The step that writes it.
         end: The last step that reads it.
-        values: The arrays that lie in it, one after the other.
+        values: The arrays that share it, in order.
     """
 
     n_bytes: int
@@ -38,13 +38,13 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the packing came to.
+    """The result of buffer assignment.
 
     Attributes:
-        temporary_bytes: The block for all that is neither argument nor result.
-        order: The kernels in the order in which they run.
-        buffers: What lies in the block.
-        peak_step: The step at which most of the block is in use.
+        temporary_bytes: The size of the block for everything but arguments and results.
+        order: The kernels in execution order.
+        buffers: The buffers in the block.
+        peak_step: The step with the most bytes in use.
     """
 
     temporary_bytes: int
@@ -53,18 +53,20 @@ class Layout:
     peak_step: int
 
 
-def copied(program: Program, kernels: list[Kernel], donated: Mapping[int, int]) -> list[Kernel]:
-    """Add a copy of each donated argument that is read by what may run after its update.
+def insert_copies(
+    program: Program, kernels: list[Kernel], donated: Mapping[int, int]
+) -> list[Kernel]:
+    """Add a copy of each donated argument that may be read after its update.
 
     Args:
         program: The operations; copies are added to it.
-        kernels: Its kernels, each after those that it reads from.
-        donated: For each donated argument the operation whose array takes its place.
+        kernels: Its kernels, in topological order.
+        donated: The operation whose array replaces each donated argument.
     """
     argument_of = {result: argument for argument, result in donated.items()}
     bit = {argument: 1 << place for place, argument in enumerate(donated)}
     at = {kernel.root: place for place, kernel in enumerate(kernels)}
-    before = [0] * len(kernels)  # the updates that need this kernel
+    before = [0] * len(kernels)  # the updates that depend on this kernel
     for place in range(len(kernels) - 1, -1, -1):
         kernel = kernels[place]
         if kernel.root in argument_of:
@@ -83,8 +85,8 @@ def copied(program: Program, kernels: list[Kernel], donated: Mapping[int, int]) 
         argument: program.emit("copy", program.shape[argument], (argument,), "donated")
         for argument in sorted(late)
     }
-    made = [Kernel(copy, (argument,), frozenset()) for argument, copy in copies.items()]
-    return made + [
+    copy_kernels = [Kernel(copy, (argument,), frozenset()) for argument, copy in copies.items()]
+    return copy_kernels + [
         Kernel(
             kernel.root,
             tuple(copies.get(read, read) for read in kernel.reads),
@@ -95,8 +97,8 @@ def copied(program: Program, kernels: list[Kernel], donated: Mapping[int, int]) 
     ]
 
 
-def scheduled(program: Program, kernels: list[Kernel], arguments: Sequence[int]) -> list[Kernel]:
-    """The kernels in breadth-first order: each joins the queue when its last input is there."""
+def schedule(program: Program, kernels: list[Kernel], arguments: Sequence[int]) -> list[Kernel]:
+    """Order the kernels breadth first: each is queued when its last input is available."""
     by_root = {kernel.root: kernel for kernel in kernels}
     readers: dict[int, list[Kernel]] = {}
     waiting: dict[int, int] = {}
@@ -108,8 +110,8 @@ def scheduled(program: Program, kernels: list[Kernel], arguments: Sequence[int])
         if not kernel.reads:
             queue.append(kernel.root)
     queue.extend(arguments)
-    for found in readers.values():  # the search for the winners of a window goes first
-        found.sort(key=lambda kernel: not _searches(program, kernel.root))
+    for users in readers.values():  # the search for the maxima of windows goes first
+        users.sort(key=lambda kernel: not _searches(program, kernel.root))
     order = []
     while queue:
         index = queue.popleft()
@@ -128,8 +130,8 @@ def _searches(program: Program, index: int) -> bool:
     return program.kind[index] == "reduce_window_tuple"
 
 
-def visited(kernels: Sequence[Kernel], outputs: Sequence[int]) -> dict[int, int]:
-    """Each array's place when one walks from the outputs to what they read, depth first."""
+def postorder(kernels: Sequence[Kernel], outputs: Sequence[int]) -> dict[int, int]:
+    """Number the arrays in depth-first postorder, starting from the outputs."""
     reads = {kernel.root: kernel.reads for kernel in kernels}
     place: dict[int, int] = {}
     for output in outputs:
@@ -146,7 +148,7 @@ def visited(kernels: Sequence[Kernel], outputs: Sequence[int]) -> dict[int, int]
     return place
 
 
-def lay_out(
+def assign_buffers(
     program: Program,
     order: Sequence[Kernel],
     *,
@@ -154,9 +156,9 @@ def lay_out(
     outputs: Sequence[int],
     donated: Mapping[int, int],
 ) -> Layout:
-    """Give every array a place; see the module's head for how."""
+    """Assign every array to memory; see the module's docstring."""
     n_bytes = program.n_bytes
-    place = visited(order, outputs)
+    place = postorder(order, outputs)
     last_read: dict[int, int] = {}
     views: dict[int, int] = {}
     for step, kernel in enumerate(order):
@@ -168,7 +170,7 @@ def lay_out(
     fixed = set(arguments) | results
     written = {kernel.root: step for step, kernel in enumerate(order)}
     gaps = [
-        _Gap(
+        _FreeInterval(
             n_bytes[argument],
             place.get(argument, 0),
             last_read.get(argument, -1),
@@ -183,9 +185,9 @@ def lay_out(
     loose = [
         kernel.root for kernel in order if kernel.root not in views and kernel.root not in fixed
     ]
-    rest = _not_into_arguments(
+    rest = _reuse_argument_memory(
         [
-            _Life(
+            _LiveRange(
                 n_bytes[root],
                 place.get(root, 0),
                 written[root],
@@ -207,9 +209,9 @@ def lay_out(
         shared = None
         for read in kernel.reads:
             if read in kernel.elementwise:
-                one = buffer_of.get(views.get(read, read))
-                if one is not None and one.end == step and one.n_bytes == n_bytes[root]:
-                    shared = one
+                buffer = buffer_of.get(views.get(read, read))
+                if buffer and buffer.end == step and buffer.n_bytes == n_bytes[root]:
+                    shared = buffer
                     break
         if shared is None:
             shared = Buffer(n_bytes[root], step, end)
@@ -217,7 +219,7 @@ def lay_out(
         shared.end = end
         shared.values.append(root)
         buffer_of[root] = shared
-    block = min((_packed(buffers, key) for key in (_by_size, _by_duration)), default=0)
+    block = min((_packed_bytes(buffers, key) for key in (_by_size, _by_duration)), default=0)
     changes = [0] * (len(order) + 1)
     for buffer in buffers:
         changes[buffer.start] += buffer.n_bytes
@@ -230,8 +232,8 @@ def lay_out(
     return Layout(block, tuple(order), tuple(buffers), peak_step)
 
 
-class _Gap(NamedTuple):
-    """When a donated argument's memory is free: between its last reader and its new value."""
+class _FreeInterval(NamedTuple):
+    """The time when a donated argument's memory is free: from its last read to its update."""
 
     n_bytes: int
     place: int
@@ -241,8 +243,8 @@ class _Gap(NamedTuple):
     after: int
 
 
-class _Life(NamedTuple):
-    """An array that needs a place: its size, its place in the walk, and when it is needed."""
+class _LiveRange(NamedTuple):
+    """An array's size, its number in postorder, and its live range."""
 
     n_bytes: int
     place: int
@@ -251,22 +253,22 @@ class _Life(NamedTuple):
     root: int
 
 
-def _not_into_arguments(
-    lives: Sequence[_Life], gaps: Sequence[_Gap], kernel_of: Mapping[int, Kernel]
+def _reuse_argument_memory(
+    lives: Sequence[_LiveRange], gaps: Sequence[_FreeInterval], kernel_of: Mapping[int, Kernel]
 ) -> set[int]:
-    """Put each array, largest first, into the smallest argument that is free all its life.
+    """Assign each array, largest first, to the smallest argument free over its live range.
 
-    Two arrays may meet in one step: a kernel may write over what it reads last.
+    Two arrays may share a step: a kernel may overwrite what it reads for the last time.
 
     Returns:
-        The arrays for which there is none.
+        The arrays that fit into no argument.
     """
     import numpy as np
 
     gaps = sorted(gaps, key=lambda gap: (-gap.n_bytes, gap.place))
     sizes = [-gap.n_bytes for gap in gaps]
     n = len(gaps)
-    # each array that is put into a gap makes two of it, of the same argument
+    # each array assigned to a free interval splits it in two
     opens, closes, argument = np.zeros((3, n + len(lives)), np.int64)
     opens[:n] = [gap.opens for gap in gaps]
     closes[:n] = [gap.closes for gap in gaps]
@@ -275,7 +277,7 @@ def _not_into_arguments(
     rest = set()
     for root, size, start, end in (
         (life.root, life.n_bytes, life.start, life.end)
-        for life in sorted(lives, key=lambda one: (-one.n_bytes, one.place))
+        for life in sorted(lives, key=lambda life: (-life.n_bytes, life.place))
     ):
         own = kernel_of[root].elementwise
         free = np.flatnonzero((opens[:n] <= start) & (closes[:n] >= end))
@@ -305,8 +307,8 @@ def _by_duration(buffer: Buffer) -> tuple[int, int]:
     return (buffer.start - buffer.end, -buffer.n_bytes)
 
 
-def _packed(buffers: Sequence[Buffer], key: Callable[[Buffer], tuple[int, int]]) -> int:
-    """The size of the block when buffers are placed in this order, each in its tightest gap."""
+def _packed_bytes(buffers: Sequence[Buffer], key: Callable[[Buffer], tuple[int, int]]) -> int:
+    """The size of the block if buffers are placed in this order, each in the tightest gap."""
     import numpy as np
 
     buffers = sorted(buffers, key=key)

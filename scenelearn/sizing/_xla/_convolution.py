@@ -1,4 +1,4 @@
-"""Convolutions and pooling: what XLA:CPU makes of them and of their gradients."""
+"""Convolutions and pooling with their gradients, as XLA:CPU lowers them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from scenelearn.sizing._layers import Shape
-
-from ._trace import Trace
+from scenelearn.sizing._xla._trace import Trace
 
 
 def convolve(
     trace: Trace, x: int, kernel: int, out: Shape, *, groups: int = 1, strided: Any = None
 ) -> int:
-    """A convolution of (batch, *space, channels) with (*space, channels / groups, filters).
+    """Emit a convolution of (batch, *space, channels) with (*space, channels / groups, filters).
 
-    Going back, JAX asks for two convolutions. The one for the input reads a reversed, transposed
-    copy of the kernel. The one for the kernel convolves the input with the gradient, batch and
-    channels having changed places: XLA:CPU copies both into that order first. With groups the
-    kernel's gradient is computed dense, for every pair of channels, and masked.
+    The backward pass has two convolutions. The one for the input reads a reversed, transposed copy
+    of the kernel. The one for the kernel convolves the input with the gradient, with batch and
+    channels swapped: XLA:CPU first copies both into that order. With groups, the kernel's gradient
+    is computed densely, for every pair of channels, and masked.
     """
     program = trace.program
     shape, kernel_shape = trace.shape(x), trace.shape(kernel)
@@ -54,10 +53,10 @@ def convolve(
     return trace.record(result, (x, kernel), back)
 
 
-def convolve_back(trace: Trace, x: int, kernel: int, out: Shape, *, strides: Any) -> int:
-    """A transposed convolution: what a convolution's gradient for its input is.
+def convolve_transpose(trace: Trace, x: int, kernel: int, out: Shape, *, strides: Any) -> int:
+    """Emit a transposed convolution: the input gradient of a convolution.
 
-    The kernel is (*space, filters, channels). JAX reads it reversed, with its last axes swapped.
+    The kernel is (*space, filters, channels). JAX reads it reversed, with the last axes swapped.
     """
     kernel_shape = trace.shape(kernel)
     turned = trace.emit(
@@ -75,7 +74,7 @@ def convolve_back(trace: Trace, x: int, kernel: int, out: Shape, *, strides: Any
 
 
 def _is_swapped(image: Shape, window: Shape, strided: Any, groups: int, *, padded: bool) -> bool:
-    """AlgebraicSimplifier::SwapConvOperands: is the kernel the larger of the two?"""
+    """AlgebraicSimplifier::SwapConvOperands: whether the kernel is larger than the image."""
     if groups > 1:
         return False
     strides, dilations, padding = strided or ((1,) * len(window), (1,) * len(window), "valid")
@@ -88,7 +87,7 @@ def _is_swapped(image: Shape, window: Shape, strided: Any, groups: int, *, padde
             and not padded
             and (padding == "valid" or width == 1)
         ):
-            continue  # the whole axis is summed up
+            continue  # the whole axis is summed
         kernel_size *= width
         image_size *= size
     return kernel_size > image_size
@@ -132,10 +131,10 @@ def pool(
     pads: Sequence[tuple[int, int]],
     maximum: bool,
 ) -> int:
-    """The maximum or mean of each window.
+    """Emit the maximum or mean of each window.
 
-    Going back through a maximum, XLA:CPU looks for the winner of each window again, with its four
-    coordinates (SelectAndScatterExpander), and adds up into a padded map.
+    For the gradient of a maximum, XLA:CPU searches each window for its maximum again, with its four
+    coordinates (SelectAndScatterExpander), and scatters into a padded feature map.
     """
     shape = trace.shape(x)
     every = ((0, 0), *pads, (0, 0))
@@ -157,14 +156,14 @@ def pool(
             )
             whole = trace.shape(padded)
             coordinates = tuple(trace.emit("iota", whole, (), axis) for axis in range(len(whole)))
-            found = trace.emit(
+            windows = trace.emit(
                 "reduce_window_tuple",
                 (1 + len(whole), *out),
                 (padded, *coordinates),
                 attribute,
             )
             n = math.prod(out)
-            table = trace.emit("concatenate_tuple", (n, len(whole)), (found,))
+            table = trace.emit("concatenate_tuple", (n, len(whole)), (windows,))
             column = trace.emit("copy", (n, 1), (g,), "column")
             zeros = trace.full(0.0, whole)
             scattered = trace.emit("scatter", whole, (zeros, table, column))
@@ -179,7 +178,7 @@ def pool(
     summed = trace.emit("reduce_window", out, (x,), attribute)
 
     def back_sum(g: int) -> Iterable[tuple[int, int]]:
-        # the gradient spread out with zeros between, then summed over the window again
+        # the gradient dilated with zeros, then summed over the window again
         spread = tuple(
             (size - 1) * stride + 1 + 2 * (width - 1)
             for size, stride, width in zip(out, (1, *strides, 1), (1, *window, 1), strict=True)

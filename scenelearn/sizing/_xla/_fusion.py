@@ -1,8 +1,8 @@
-"""Which operations get a buffer of their own, as XLA:CPU decides it.
+"""Fusion: which operations XLA:CPU computes inside others, and which ones get a buffer.
 
-First the library YNN gets what it can compute (`_library`). Then, from the outputs up, each
-operation takes its producers into itself where that is allowed (InstructionFusion, with
-CpuInstructionFusion::ShouldFuse). What is left over is computed into memory.
+First, the YNN library takes what it supports (`_library`). Then, from the outputs upward, each
+operation fuses its producers where that is allowed (InstructionFusion with
+CpuInstructionFusion::ShouldFuse). Only the remaining operations write to memory.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from ._library import calls
-from ._program import ELEMENTWISE, EXPENSIVE, FUSIBLE, Program, true_rank
+from scenelearn.sizing._xla._library import find_library_calls
+from scenelearn.sizing._xla._program import ELEMENTWISE, EXPENSIVE, FUSIBLE, Program, true_rank
 
-_MAPS = frozenset(("convolution", "dot", "reduce_window"))
-_REUSING = ("broadcast", "gather", "concatenate")
+_ACTIVATIONS = frozenset(("convolution", "dot", "reduce_window"))
+_REUSES_OPERANDS = ("broadcast", "gather", "concatenate")
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One piece of work that XLA runs: it reads buffers and writes one.
+    """A fused computation that reads buffers and writes one.
 
     Attributes:
         root: The operation whose array it writes.
-        reads: The operations whose arrays it reads, in order, each once.
-        elementwise: Those of them of which each element is needed only for the same element of
-            the output: the kernel may write over them.
-        n_bytes_inside: The maps that a call of the library keeps to itself.
+        reads: The operations whose arrays it reads, in order, without duplicates.
+        elementwise: The reads that the kernel may overwrite, because each output element needs only
+            the same element of them.
+        n_bytes_inside: The bytes of activations inside a library call.
     """
 
     root: int
@@ -37,13 +37,13 @@ class Kernel:
     n_bytes_inside: int = 0
 
 
-def kernels(program: Program, outputs: Sequence[int]) -> list[Kernel]:
-    """The kernels of a program, in the order in which its operations were written."""
+def fuse(program: Program, outputs: Sequence[int]) -> list[Kernel]:
+    """Fuse a program into kernels, in the order of its operations."""
     return _Fusion(program, outputs).run()
 
 
 class _Fusion:
-    """The state of one run: who reads whom, while operations move into their readers."""
+    """The state of fusion: the users of each operation, while operations move into their users."""
 
     def __init__(self, program: Program, outputs: Sequence[int]) -> None:
         self.program = program
@@ -56,32 +56,32 @@ class _Fusion:
             if alive[index]:
                 for read in program.inputs[index]:
                     self.users[read].add(index)
-        self.library: dict[int, set[int]] = {}  # a reduction -> the operations that YNN takes in
-        self.unique: set[int] = set()  # not to be computed twice
+        self.library: dict[int, set[int]] = {}  # the root of a library call -> its other operations
+        self.unfusible: set[int] = set()  # must not be computed twice
 
     def run(self) -> list[Kernel]:
         program, alive = self.program, self.alive
-        self._give_to_library()
-        self._find_unique()
-        found = []
+        self._assign_library_calls()
+        self._find_unfusible()
+        kernels = []
         for root in range(len(program.kind) - 1, -1, -1):
             if not alive[root] or program.kind[root] in {"parameter", "constant"}:
                 continue
             if not self.users[root] and root not in self.outputs:
                 self._remove(root)
                 continue
-            found.append(self._grow(root))
-        found.reverse()
-        return found
+            kernels.append(self._fuse_into(root))
+        kernels.reverse()
+        return kernels
 
     def _remove(self, index: int) -> None:
         self.alive[index] = False
         for read in self.program.inputs[index]:
             self.users[read].discard(index)
 
-    def _give_to_library(self) -> None:
-        """Let the library have its calls: one kernel each, whose root stands for all of it."""
-        for call in calls(self.program, self.users, self.outputs, self.alive):
+    def _assign_library_calls(self) -> None:
+        """Replace the operations of each library call by its root."""
+        for call in find_library_calls(self.program, self.users, self.outputs, self.alive):
             inside = call.members - {call.root}
             for index in inside:
                 self.alive[index] = False
@@ -89,8 +89,8 @@ class _Fusion:
                 self.users[read] = (self.users[read] - call.members) | {call.root}
             self.library[call.root] = inside
 
-    def _find_unique(self) -> None:
-        """Operations with several big inputs that not every reader can take in."""
+    def _find_unfusible(self) -> None:
+        """Find operations with several large inputs that not every user can fuse."""
         program = self.program
         kind, inputs, shape = program.kind, program.inputs, program.shape
         candidates = []
@@ -107,7 +107,7 @@ class _Fusion:
                     if size > math.prod(shape[index]):
                         candidates.append(index)
         bit = {index: 1 << place for place, index in enumerate(candidates)}
-        below = [0] * len(kind)  # which candidates an operation depends on
+        below = [0] * len(kind)  # the candidates that an operation depends on
         for index in range(len(kind)):
             mask = bit.get(index, 0)
             for read in inputs[index]:
@@ -122,7 +122,7 @@ class _Fusion:
                 )
                 or index in self.outputs
             ):
-                self.unique.add(index)
+                self.unfusible.add(index)
 
     def _fits_on_all_paths(
         self, producer: int, reader: int, bit: int, below: list[int], known: dict[int, bool]
@@ -134,7 +134,7 @@ class _Fusion:
         known[reader] = True
         for read in self.program.inputs[reader]:
             if below[read] & bit and (
-                read in self.unique
+                read in self.unfusible
                 or not self._may_fuse(read, reader)
                 or not self._fits_on_all_paths(producer, read, bit, below, known)
             ):
@@ -145,67 +145,71 @@ class _Fusion:
     def _may_fuse(
         self, producer: int, root: int, reused: frozenset[int] | set[int] = frozenset()
     ) -> bool:
-        """CpuInstructionFusion::ShouldFuse: may the reader compute this input by itself?"""
+        """CpuInstructionFusion::ShouldFuse: whether a user may compute this operand itself."""
         kind = self.program.kind
-        made = kind[producer]
+        producer_kind = kind[producer]
         if (
-            made not in FUSIBLE
+            producer_kind not in FUSIBLE
             or producer in self.library
             or root in self.library
             or kind[root] not in FUSIBLE
         ):
             return False
-        if made in EXPENSIVE and (
-            len(self.users[producer]) > 1 or producer in reused or kind[root] in _REUSING
+        if producer_kind in EXPENSIVE and (
+            len(self.users[producer]) > 1 or producer in reused or kind[root] in _REUSES_OPERANDS
         ):
             return False
         return not any(
-            kind[one] == "reduce" and not self._over_minor(one) for one in (producer, root)
+            kind[index] == "reduce" and not self._over_minor(index) for index in (producer, root)
         )
 
     def _over_minor(self, index: int) -> bool:
-        """Whether a reduction runs over the axis that lies together in memory."""
+        """Whether a reduction includes the axis that is contiguous in memory."""
         return (
             len(self.program.shape[self.program.inputs[index][0]]) - 1
             in self.program.attribute[index]
         )
 
-    def _grow(self, root: int) -> Kernel:
-        """Take into an operation what it may compute by itself, latest first."""
+    def _fuse_into(self, root: int) -> Kernel:
+        """Fuse the producers of an operation into it, latest first."""
         kind, inputs = self.program.kind, self.program.inputs
         if root in self.library:
             members = self.library[root] | {root}
             inner = [read for index in sorted(members, reverse=True) for read in inputs[index]]
-            maps = sum(self.program.n_bytes[i] for i in self.library[root] if kind[i] in _MAPS)
-            return Kernel(root, self._without_constants(inner, members), frozenset(), maps)
+            n_bytes = sum(
+                self.program.n_bytes[i] for i in self.library[root] if kind[i] in _ACTIVATIONS
+            )
+            return Kernel(root, self._without_constants(inner, members), frozenset(), n_bytes)
         members = {root}
         reads = dict.fromkeys(inputs[root])
-        reused = set(inputs[root]) if kind[root] in _REUSING else set()
-        # Latest first. One that may not join is asked again when it has lost a reader.
-        asked = [-read for read in reads] if kind[root] in FUSIBLE else []
-        heapify(asked)
-        while asked:
-            producer = -heappop(asked)
+        reused = set(inputs[root]) if kind[root] in _REUSES_OPERANDS else set()
+        # Latest first. A producer that may not be fused is tried again when it has lost a user.
+        queue = [-read for read in reads] if kind[root] in FUSIBLE else []
+        heapify(queue)
+        while queue:
+            producer = -heappop(queue)
             if (
                 producer not in reads
-                or producer in self.unique
+                or producer in self.unfusible
                 or not self._may_fuse(producer, root, reused)
             ):
                 continue
             members.add(producer)
             del reads[producer]
-            if producer in reused or kind[producer] in _REUSING:
+            if producer in reused or kind[producer] in _REUSES_OPERANDS:
                 reused.update(inputs[producer])
             for read in inputs[producer]:
                 self.users[read].add(root)
                 if read not in members:
                     reads.setdefault(read)
-                    heappush(asked, -read)
+                    heappush(queue, -read)
             self.users[producer].discard(root)
             if not self.users[producer] and producer not in self.outputs:
                 self._remove(producer)
         return Kernel(
-            root, self._without_constants(reads, members), self._same_place(root, members, reads)
+            root,
+            self._without_constants(reads, members),
+            self._in_place_inputs(root, members, reads),
         )
 
     def _without_constants(self, reads: Iterable[int], members: set[int]) -> tuple[int, ...]:
@@ -216,8 +220,10 @@ class _Fusion:
             )
         )
 
-    def _same_place(self, root: int, members: set[int], reads: Iterable[int]) -> frozenset[int]:
-        """The inputs of which every use on the way to the root is elementwise."""
+    def _in_place_inputs(
+        self, root: int, members: set[int], reads: Iterable[int]
+    ) -> frozenset[int]:
+        """The reads whose every use on the way to the root is elementwise."""
         kind, inputs, n_bytes = self.program.kind, self.program.inputs, self.program.n_bytes
         scattered: set[int] = set()
         for index in sorted(members, reverse=True):

@@ -1,4 +1,4 @@
-"""What each layer becomes: the operations that Keras's JAX backend asks for."""
+"""Layers as the operations that Keras' JAX backend emits."""
 
 from __future__ import annotations
 
@@ -7,90 +7,104 @@ from collections.abc import Callable
 
 from scenelearn.errors import UnknownLayerError
 from scenelearn.sizing._arithmetic import same_pads
-
-from ._activations import ACTIVATIONS, activate, softmax
-from ._convolution import convolve, convolve_back, pool
-from ._normalize import (
+from scenelearn.sizing._xla._activations import ACTIVATIONS, activate, softmax
+from scenelearn.sizing._xla._context import LoweringContext, add_bias_and_activation, broadcast_to
+from scenelearn.sizing._xla._convolution import convolve, convolve_transpose, pool
+from scenelearn.sizing._xla._normalization import (
     batch_normalization,
     group_normalization,
     layer_normalization,
     rms_normalization,
 )
-from ._sequence import attention, bidirectional, embed, recurrent
-from ._site import Site, finish, stretched
+from scenelearn.sizing._xla._sequence import attention, bidirectional, embed, recurrent
 
 
-def lower(site: Site) -> list[int]:
-    """Write a layer's operations; the arrays of its outputs."""
-    kind = type(site.layer).__name__
+def lower(context: LoweringContext) -> list[int]:
+    """Emit a layer's operations and return its output arrays.
+
+    Raises:
+        UnknownLayerError: There is no lowering for the layer.
+    """
+    kind = type(context.layer).__name__
     if kind not in LAYERS:
         raise UnknownLayerError(
-            f'The XLA rule does not know the layer "{site.name}" ({kind}). Use rule="textbook".'
+            f'method="xla" does not support the layer "{context.name}" ({kind}). '
+            'Use method="textbook".'
         )
-    return LAYERS[kind](site)
+    return LAYERS[kind](context)
 
 
-# Layers
-
-
-def _convolution(site: Site) -> list[int]:
-    layer, trace = site.layer, site.trace
-    x = site.inputs[0]
+def _convolution(context: LoweringContext) -> list[int]:
+    layer, trace = context.layer, context.trace
+    x = context.inputs[0]
     if layer.padding == "causal":
         reach = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x = trace.pad(x, ((0, 0), (reach, 0), (0, 0)))
     strided = (layer.strides, layer.dilation_rate, layer.padding)
-    out = convolve(trace, x, site.weights[0], site.shapes[0], groups=layer.groups, strided=strided)
-    return finish(site, out)
-
-
-def _transposed(site: Site) -> list[int]:
-    layer = site.layer
-    out = convolve_back(
-        site.trace, site.inputs[0], site.weights[0], site.shapes[0], strides=layer.strides
+    out = convolve(
+        trace, x, context.weights[0], context.shapes[0], groups=layer.groups, strided=strided
     )
-    return finish(site, out)
+    return add_bias_and_activation(context, out)
 
 
-def _depthwise(site: Site) -> list[int]:
-    return finish(site, _each_channel(site))
+def _transposed(context: LoweringContext) -> list[int]:
+    layer = context.layer
+    out = convolve_transpose(
+        context.trace,
+        context.inputs[0],
+        context.weights[0],
+        context.shapes[0],
+        strides=layer.strides,
+    )
+    return add_bias_and_activation(context, out)
 
 
-def _separable(site: Site) -> list[int]:
-    return finish(site, convolve(site.trace, _each_channel(site), site.weights[1], site.shapes[0]))
+def _depthwise(context: LoweringContext) -> list[int]:
+    return add_bias_and_activation(context, _depthwise_convolution(context))
 
 
-def _each_channel(site: Site) -> int:
-    """The maps that the depthwise kernel makes of each channel."""
-    layer, trace = site.layer, site.trace
-    x, kernel = site.inputs[0], site.weights[0]
+def _separable(context: LoweringContext) -> list[int]:
+    return add_bias_and_activation(
+        context,
+        convolve(
+            context.trace, _depthwise_convolution(context), context.weights[1], context.shapes[0]
+        ),
+    )
+
+
+def _depthwise_convolution(context: LoweringContext) -> int:
+    """The feature maps of a depthwise convolution."""
+    layer, trace = context.layer, context.trace
+    x, kernel = context.inputs[0], context.weights[0]
     channels = trace.shape(x)[-1]
-    made = channels * layer.depth_multiplier
+    out_channels = channels * layer.depth_multiplier
     return convolve(
         trace,
         x,
-        trace.view(kernel, (*trace.shape(kernel)[:-2], 1, made)),
-        (*site.shapes[0][:-1], made),
+        trace.view(kernel, (*trace.shape(kernel)[:-2], 1, out_channels)),
+        (*context.shapes[0][:-1], out_channels),
         groups=channels,
         strided=(layer.strides, layer.dilation_rate, layer.padding),
     )
 
 
-def _dense(site: Site) -> list[int]:
-    return finish(site, site.trace.dot(site.inputs[0], site.weights[0]))
+def _dense(context: LoweringContext) -> list[int]:
+    return add_bias_and_activation(
+        context, context.trace.dot(context.inputs[0], context.weights[0])
+    )
 
 
-def _gap(site: Site) -> list[int]:
-    trace, x = site.trace, site.inputs[0]
+def _global_average(context: LoweringContext) -> list[int]:
+    trace, x = context.trace, context.inputs[0]
     shape = trace.shape(x)
     axes = tuple(range(1, len(shape) - 1))
     total = trace.sum(x, axes)
     mean = trace.scale(total, 1 / math.prod(shape[axis] for axis in axes))
-    return [trace.view(mean, site.shapes[0])]
+    return [trace.view(mean, context.shapes[0])]
 
 
-def _global_maximum(site: Site) -> list[int]:
-    trace, x = site.trace, site.inputs[0]
+def _global_maximum(context: LoweringContext) -> list[int]:
+    trace, x = context.trace, context.inputs[0]
     shape = trace.shape(x)
     kept = (0, len(shape) - 1)
     axes = tuple(range(1, len(shape) - 1))
@@ -98,21 +112,21 @@ def _global_maximum(site: Site) -> list[int]:
     highest = trace.emit("reduce", small, (x,), (*axes, "max"))
 
     def back(g: int) -> list[tuple[int, int]]:
-        # the winners share the gradient, as in JAX
+        # equal maxima share the gradient, as in JAX
         spread = trace.emit("broadcast", shape, (highest,), kept)
-        wins = trace.elementwise("compare", x, spread, attribute="==", itemsize=1)
-        wins = trace.elementwise("convert", wins)
-        count = trace.emit("reduce", small, (wins,), axes)
-        share = trace.elementwise("divide", g, count)
-        part = trace.emit("broadcast", shape, (share,), kept)
-        return [(x, trace.elementwise("multiply", part, wins))]
+        is_max = trace.elementwise("compare", x, spread, attribute="==", itemsize=1)
+        is_max = trace.elementwise("convert", is_max)
+        count = trace.emit("reduce", small, (is_max,), axes)
+        each = trace.elementwise("divide", g, count)
+        part = trace.emit("broadcast", shape, (each,), kept)
+        return [(x, trace.elementwise("multiply", part, is_max))]
 
-    return [trace.view(trace.record(highest, (x,), back), site.shapes[0])]
+    return [trace.view(trace.record(highest, (x,), back), context.shapes[0])]
 
 
-def _upsampling(site: Site) -> list[int]:
-    trace, out = site.trace, site.inputs[0]
-    for axis, times in enumerate(site.layer.size, start=1):
+def _upsampling(context: LoweringContext) -> list[int]:
+    trace, out = context.trace, context.inputs[0]
+    for axis, times in enumerate(context.layer.size, start=1):
         shape = trace.shape(out)
         wide = (*shape[: axis + 1], times, *shape[axis + 1 :])
         others = tuple(at for at in range(len(wide)) if at != axis + 1)
@@ -121,18 +135,18 @@ def _upsampling(site: Site) -> list[int]:
     return [out]
 
 
-def _repeated(site: Site) -> list[int]:
-    return [site.trace.broadcast(site.inputs[0], site.shapes[0], (0, 2))]
+def _repeat_vector(context: LoweringContext) -> list[int]:
+    return [context.trace.broadcast(context.inputs[0], context.shapes[0], (0, 2))]
 
 
-def _dropout(site: Site) -> list[int]:
-    """Random words by a loop over two arrays, which are kept until the gradient has passed."""
-    trace, x, layer = site.trace, site.inputs[0], site.layer
-    if not site.training or not layer.rate:
+def _dropout(context: LoweringContext) -> list[int]:
+    """Random bits from a loop over two arrays, which are kept until the backward pass."""
+    trace, x, layer = context.trace, context.inputs[0], context.layer
+    if not context.training or not layer.rate:
         return [x]
     shape = trace.shape(x)
     kept = layer.noise_shape or (None,) * len(shape)
-    noise = tuple(n if one is None else one for n, one in zip(shape, kept, strict=True))
+    noise = tuple(n if size is None else size for n, size in zip(shape, kept, strict=True))
     words = trace.buffer(noise), trace.buffer(noise)
     loop = trace.emit("while", (), words, "random")
     done = [trace.emit("view", noise, (word, loop), "loop") for word in words]
@@ -150,19 +164,19 @@ def _dropout(site: Site) -> list[int]:
     ]
 
 
-def _prelu(site: Site) -> list[int]:
-    trace, x = site.trace, site.inputs[0]
+def _prelu(context: LoweringContext) -> list[int]:
+    trace, x = context.trace, context.inputs[0]
     shape = trace.shape(x)
     positive = trace.gate(x, 0.0, None)
     below = trace.gate(trace.negate(x), 0.0, None)
-    slope = stretched(trace, trace.negate(site.weights[0]), shape)
+    slope = broadcast_to(trace, trace.negate(context.weights[0]), shape)
     return [trace.add(positive, trace.multiply(slope, below))]
 
 
-def _pooling(maximum: bool) -> Callable[[Site], list[int]]:
-    def lowered(site: Site) -> list[int]:
-        layer, trace, x = site.layer, site.trace, site.inputs[0]
-        shape, out = trace.shape(x), site.shapes[0]
+def _pooling(maximum: bool) -> Callable[[LoweringContext], list[int]]:
+    def lowered(context: LoweringContext) -> list[int]:
+        layer, trace, x = context.layer, context.trace, context.inputs[0]
+        shape, out = trace.shape(x), context.shapes[0]
         space = len(shape) - 2
         window, strides = layer.pool_size, layer.strides
         pads: list[tuple[int, int]] = [(0, 0)] * space
@@ -178,75 +192,77 @@ def _pooling(maximum: bool) -> Callable[[Site], list[int]]:
     return lowered
 
 
-def _extreme(kind: str) -> Callable[[Site], list[int]]:
-    """The largest or the smallest of several arrays; equal ones share the gradient."""
+def _extreme(kind: str) -> Callable[[LoweringContext], list[int]]:
+    """The elementwise maximum or minimum; equal elements share the gradient."""
 
-    def lowered(site: Site) -> list[int]:
-        trace, shape = site.trace, site.shapes[0]
-        parts = [stretched(trace, part, shape) for part in site.inputs]
+    def lowered(context: LoweringContext) -> list[int]:
+        trace, shape = context.trace, context.shapes[0]
+        parts = [broadcast_to(trace, part, shape) for part in context.inputs]
         out = parts[0]
         for part in parts[1:]:
-            out = _two(site, kind, out, part)
+            out = _pairwise_extreme(context, kind, out, part)
         return [out]
 
     return lowered
 
 
-def _two(site: Site, kind: str, a: int, b: int) -> int:
-    trace = site.trace
+def _pairwise_extreme(context: LoweringContext, kind: str, a: int, b: int) -> int:
+    trace = context.trace
     shape = trace.shape(a)
     out = trace.elementwise(kind, a, b)
 
     def back(g: int) -> list[tuple[int, int]]:
         zero, half = trace.full(0.0, shape), trace.full(0.5, shape)
         equal = trace.elementwise("compare", a, b, attribute="==", itemsize=1)
-        found = []
-        for one, other in ((a, b), (b, a)):
-            wins = trace.elementwise("compare", one, other, attribute=kind, itemsize=1)
-            share = trace.elementwise("select", wins, trace.full(1.0, shape), zero)
-            share = trace.elementwise("select", equal, half, share)
-            found.append((one, trace.elementwise("multiply", g, share)))
-        return found
+        parts = []
+        for left, right in ((a, b), (b, a)):
+            wins = trace.elementwise("compare", left, right, attribute=kind, itemsize=1)
+            slope = trace.elementwise("select", wins, trace.full(1.0, shape), zero)
+            slope = trace.elementwise("select", equal, half, slope)
+            parts.append((left, trace.elementwise("multiply", g, slope)))
+        return parts
 
     return trace.record(out, (a, b), back)
 
 
-def _average(site: Site) -> list[int]:
-    (total,) = _fold("add")(site)
-    return [site.trace.scale(total, 1 / len(site.inputs))]
+def _average(context: LoweringContext) -> list[int]:
+    (total,) = _fold("add")(context)
+    return [context.trace.scale(total, 1 / len(context.inputs))]
 
 
-def _padding(site: Site) -> list[int]:
-    return [site.trace.pad(site.inputs[0], ((0, 0), *map(tuple, site.layer.padding), (0, 0)))]
+def _padding(context: LoweringContext) -> list[int]:
+    return [
+        context.trace.pad(context.inputs[0], ((0, 0), *map(tuple, context.layer.padding), (0, 0)))
+    ]
 
 
-def _cropping(site: Site) -> list[int]:
-    starts = (0, *(low for low, _ in site.layer.cropping), 0)
-    return [site.trace.slice(site.inputs[0], starts, site.shapes[0])]
+def _cropping(context: LoweringContext) -> list[int]:
+    starts = (0, *(low for low, _ in context.layer.cropping), 0)
+    return [context.trace.slice(context.inputs[0], starts, context.shapes[0])]
 
 
-def _einsum(site: Site) -> list[int]:
-    """An equation that sums over the last axis alone is a product of matrices."""
-    layer, trace, x = site.layer, site.trace, site.inputs[0]
+def _einsum(context: LoweringContext) -> list[int]:
+    """A matrix product; only equations that sum over the last axis are supported."""
+    layer, trace, x = context.layer, context.trace, context.inputs[0]
     left, _, rest = layer.equation.replace(" ", "").partition(",")
     right, _, out = rest.partition("->")
     if not (right[0] == left[-1] and out == left[:-1] + right[1:]):
         raise UnknownLayerError(
-            f'The XLA rule knows of EinsumDense only products with the last axis. "{site.name}" '
-            f'is {layer.equation!r}. Use rule="textbook".'
+            f'method="xla" supports EinsumDense only with sums over the last axis. Received: '
+            f'equation={layer.equation!r} in "{context.name}". Use method="textbook".'
         )
-    kernel = trace.view(site.weights[0], (trace.shape(x)[-1], math.prod(layer.kernel_shape[1:])))
-    made = trace.view(trace.dot(x, kernel), site.shapes[0])
+    kernel = trace.view(context.weights[0], (trace.shape(x)[-1], math.prod(layer.kernel_shape[1:])))
+    result = trace.view(trace.dot(x, kernel), context.shapes[0])
     if layer.bias_shape is not None:
-        made = trace.add(made, stretched(trace, site.weights[1], site.shapes[0]))
-    return [activate(trace, layer.activation, made)]
+        result = trace.add(result, broadcast_to(trace, context.weights[1], context.shapes[0]))
+    return [activate(trace, layer.activation, result)]
 
 
-def _fold(operation: str) -> Callable[[Site], list[int]]:
-    def lowered(site: Site) -> list[int]:
-        trace = site.trace
-        shape = site.shapes[0]
-        parts = [stretched(trace, part, shape) for part in site.inputs]
+def _fold(operation: str) -> Callable[[LoweringContext], list[int]]:
+    def lowered(context: LoweringContext) -> list[int]:
+        trace = context.trace
+        shape = context.shapes[0]
+        parts = [broadcast_to(trace, part, shape) for part in context.inputs]
         out = parts[0]
         for part in parts[1:]:
             out = getattr(trace, operation)(out, part)
@@ -255,11 +271,11 @@ def _fold(operation: str) -> Callable[[Site], list[int]]:
     return lowered
 
 
-def _operation(site: Site) -> list[int]:
-    trace, kind = site.trace, site.layer.kind
-    shape = site.shapes[0]
-    parts = [stretched(trace, part, shape) for part in site.inputs]
-    constant = site.layer.constant
+def _operation(context: LoweringContext) -> list[int]:
+    trace, kind = context.trace, context.layer.op
+    shape = context.shapes[0]
+    parts = [broadcast_to(trace, part, shape) for part in context.inputs]
+    constant = context.layer.constant
     if kind in {"add", "subtract"}:
         if len(parts) == 1:
             return [trace.shift(parts[0], constant)]
@@ -273,58 +289,66 @@ def _operation(site: Site) -> list[int]:
     if kind in ACTIVATIONS and len(parts) == 1:
         return [ACTIVATIONS[kind](trace, parts[0])]
     raise UnknownLayerError(
-        f'The XLA rule does not know the operation "{site.name}" ({kind}). Use rule="textbook".'
+        f'method="xla" does not support the operation "{context.name}" ({kind}). '
+        'Use method="textbook".'
     )
 
 
-def _same(site: Site) -> list[int]:
-    return list(site.inputs)
+def _identity(context: LoweringContext) -> list[int]:
+    return list(context.inputs)
 
 
-LAYERS: dict[str, Callable[[Site], list[int]]] = {
+LAYERS: dict[str, Callable[[LoweringContext], list[int]]] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
     "Dense": _dense,
     "BatchNormalization": batch_normalization,
     **dict.fromkeys(
-        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"), _gap
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
+        _global_average,
     ),
     **dict.fromkeys(("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"), _pooling(True)),
     **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), _pooling(False)),
     "Add": _fold("add"),
     "Multiply": _fold("multiply"),
     "Subtract": _fold("subtract"),
-    "Concatenate": lambda site: [
-        site.trace.concatenate(site.inputs, site.layer.axis % len(site.shapes[0]))
+    "Concatenate": lambda context: [
+        context.trace.concatenate(context.inputs, context.layer.axis % len(context.shapes[0]))
     ],
-    "Activation": lambda site: [activate(site.trace, site.layer.activation, site.inputs[0])],
-    "ReLU": lambda site: [
-        site.trace.gate(site.inputs[0], 0.0, site.layer.max_value, leak=site.layer.negative_slope)
+    "Activation": lambda context: [
+        activate(context.trace, context.layer.activation, context.inputs[0])
     ],
-    "LeakyReLU": lambda site: [
-        site.trace.gate(site.inputs[0], None, None, leak=site.layer.negative_slope)
+    "ReLU": lambda context: [
+        context.trace.gate(
+            context.inputs[0], 0.0, context.layer.max_value, leak=context.layer.negative_slope
+        )
     ],
-    "Softmax": lambda site: [softmax(site.trace, site.inputs[0], site.layer.axis)],
+    "LeakyReLU": lambda context: [
+        context.trace.gate(context.inputs[0], None, None, leak=context.layer.negative_slope)
+    ],
+    "Softmax": lambda context: [softmax(context.trace, context.inputs[0], context.layer.axis)],
+    "Identity": _identity,
+    "Rescaling": lambda context: [
+        context.trace.shift(context.trace.scale(context.inputs[0], 0.5), 0.1)
+    ],
+    "Normalization": lambda context: [
+        context.trace.scale(context.trace.shift(context.inputs[0], 0.1), 0.5)
+    ],
     **dict.fromkeys(
-        (
-            "Identity",
-            "InputLayer",
-            "ActivityRegularization",
-        ),
-        _same,
+        ("Flatten", "Reshape"),
+        lambda context: [context.trace.view(context.inputs[0], context.shapes[0])],
     ),
-    "Rescaling": lambda site: [site.trace.shift(site.trace.scale(site.inputs[0], 0.5), 0.1)],
-    "Normalization": lambda site: [site.trace.scale(site.trace.shift(site.inputs[0], 0.1), 0.5)],
-    **dict.fromkeys(
-        ("Flatten", "Reshape"), lambda site: [site.trace.view(site.inputs[0], site.shapes[0])]
-    ),
-    "Embedding": lambda site: [embed(site.trace, site.inputs[0], site.weights[0], site.shapes[0])],
+    "Embedding": lambda context: [
+        embed(context.trace, context.inputs[0], context.weights[0], context.shapes[0])
+    ],
     "MultiHeadAttention": attention,
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), recurrent),
     "LayerNormalization": layer_normalization,
-    "Scale": lambda site: [
-        site.trace.multiply(site.inputs[0], stretched(site.trace, site.weights[0], site.shapes[0]))
+    "LayerScale": lambda context: [
+        context.trace.multiply(
+            context.inputs[0], broadcast_to(context.trace, context.weights[0], context.shapes[0])
+        )
     ],
     "Operation": _operation,
     **dict.fromkeys(("Cropping1D", "Cropping2D", "Cropping3D"), _cropping),
@@ -334,12 +358,14 @@ LAYERS: dict[str, Callable[[Site], list[int]]] = {
     **dict.fromkeys(
         ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), _global_maximum
     ),
-    "Permute": lambda site: [site.trace.transpose(site.inputs[0], (0, *site.layer.dims))],
-    "RepeatVector": _repeated,
+    "Permute": lambda context: [
+        context.trace.transpose(context.inputs[0], (0, *context.layer.dims))
+    ],
+    "RepeatVector": _repeat_vector,
     "Maximum": _extreme("maximum"),
     "Minimum": _extreme("minimum"),
     "Average": _average,
-    "ELU": lambda site: [ACTIVATIONS["elu"](site.trace, site.inputs[0])],
+    "ELU": lambda context: [ACTIVATIONS["elu"](context.trace, context.inputs[0])],
     "PReLU": _prelu,
     "GroupNormalization": group_normalization,
     "RMSNormalization": rms_normalization,

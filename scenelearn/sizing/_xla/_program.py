@@ -1,8 +1,8 @@
-"""The step as XLA sees it: arrays and the operations that make them, with no values in them.
+"""A step as XLA sees it: operations and the shapes of their arrays, without values.
 
-Every operation is an index into parallel lists: a big network has tens of thousands, and lists are
+Each operation is an index into parallel lists: large networks have tens of thousands, and lists are
 several times faster than objects. Equal operations are one operation, as after XLA's common
-subexpression elimination; a change of shape that moves no bytes is a view, as XLA's bitcast.
+subexpression elimination. A change of shape that moves no bytes is a view, XLA's bitcast.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ELEMENTWISE = frozenset(
         "xor",
     )
 )
-"""Operations of which each output element needs one element of each input."""
+"""Operations whose output elements need one element of each input."""
 
 FUSIBLE = ELEMENTWISE | frozenset(
     (
@@ -64,7 +64,7 @@ FUSIBLE = ELEMENTWISE | frozenset(
         "view",
     )
 )
-"""What XLA:CPU may compute inside its reader (CanBeLoopFused in cpu_instruction_fusion.cc)."""
+"""Operations that XLA:CPU may fuse into a user (CanBeLoopFused in cpu_instruction_fusion.cc)."""
 
 EXPENSIVE = frozenset(
     (
@@ -84,13 +84,13 @@ EXPENSIVE = frozenset(
         "tanh",
     )
 )
-"""What XLA computes once rather than in each reader (InstructionFusion::IsExpensive)."""
+"""Operations that XLA does not duplicate into users (InstructionFusion::IsExpensive)."""
 
 
 class Program:
-    """A straight list of operations; the index of one is the name of the array it makes."""
+    """A list of operations; an operation's index also stands for its array."""
 
-    __slots__ = ("_known", "_users", "attribute", "call", "inputs", "kind", "n_bytes", "shape")
+    __slots__ = ("_known", "attribute", "call", "inputs", "kind", "n_bytes", "shape")
 
     def __init__(self) -> None:
         self.kind: list[str] = []
@@ -98,9 +98,8 @@ class Program:
         self.inputs: list[tuple[int, ...]] = []
         self.n_bytes: list[int] = []
         self.attribute: list[Any] = []
-        self.call: list[int] = []  # the layer call that it belongs to; backward calls are ~call
+        self.call: list[int] = []  # the index of the layer call; ~index in the backward pass
         self._known: dict[tuple[Any, ...], int] = {}
-        self._users = 0
 
     def emit(
         self,
@@ -112,11 +111,11 @@ class Program:
         call: int = 0,
         itemsize: int = 4,
     ) -> int:
-        """Add an operation, unless the same is there already; return its index."""
+        """Add an operation unless an equal one exists; return its index."""
         key = (kind, shape, inputs, attribute)
-        found = self._known.get(key)
-        if found is not None and kind != "parameter":
-            return found
+        existing = self._known.get(key)
+        if existing is not None and kind != "parameter":
+            return existing
         index = len(self.kind)
         self._known[key] = index
         self.kind.append(kind)
@@ -128,7 +127,7 @@ class Program:
         return index
 
     def needed(self, outputs: Sequence[int]) -> list[bool]:
-        """Which operations some output depends on."""
+        """Return for each operation whether an output depends on it."""
         alive = [False] * len(self.kind)
         for index in outputs:
             alive[index] = True
@@ -140,5 +139,5 @@ class Program:
 
 
 def true_rank(shape: Shape) -> int:
-    """The number of axes longer than one."""
+    """Return the number of axes longer than one."""
     return sum(size != 1 for size in shape)

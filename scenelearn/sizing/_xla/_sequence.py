@@ -1,4 +1,4 @@
-"""Embedding, attention and recurrence: what XLA:CPU makes of them and of their gradients."""
+"""Embedding, attention and recurrent layers with their gradients, as XLA:CPU lowers them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from scenelearn.sizing._layers import Shape
-
-from ._activations import softmax
-from ._site import Site
-from ._trace import Trace
+from scenelearn.sizing._xla._activations import softmax
+from scenelearn.sizing._xla._context import LoweringContext
+from scenelearn.sizing._xla._trace import Trace
 
 SAVED_PER_STEP = {"SimpleRNN": 4, "GRU": 9, "LSTM": 13}
-"""Arrays of (time, batch, units) that a training step keeps of each cell: its output and what the
-gradients of its gates and activations read. Each is a buffer for all time steps, made before the
-loop starts and written in place, a slice at a time."""
+"""The number of (time, batch, units) arrays that a training step keeps per cell: its output and
+what the gradients of its gates and activations read. Each is a buffer for all time steps that is
+created before the loop and written in place, one slice at a time."""
 
 
 def embed(trace: Trace, tokens: int, table: int, out: Shape) -> int:
-    """Rows of a table; its gradient is added up into a table of zeros."""
+    """Look up rows of a table; the gradient is scattered into a table of zeros."""
     rows = math.prod(out[:-1])
     wide = out[-1]
-    found = trace.emit("gather", (rows, 1, wide), (table, tokens))
-    flat = trace.view(found, (rows, wide))
+    gathered = trace.emit("gather", (rows, 1, wide), (table, tokens))
+    flat = trace.view(gathered, (rows, wide))
     missing = trace.emit("convert", (rows, wide), (tokens,), "is inside", itemsize=1)
     taken = trace.elementwise("select", missing, flat, trace.full(math.nan, (rows, wide)))
 
@@ -136,10 +135,10 @@ def recur(
     sequences: bool,
     reverse: bool,
 ) -> tuple[int, int]:
-    """A loop over time: every output and the last one.
+    """Emit a loop over time and return the outputs of all steps and of the last one.
 
-    Keras hands the loop its input with time first; a GRU's input is multiplied with its kernel
-    for all steps at once, before the loop.
+    Keras passes the input to the loop with the time axis first. For a GRU, the input of all steps
+    is multiplied by the kernel before the loop.
     """
     batch, time, _ = trace.shape(x)
     weights = list(weights)
@@ -147,14 +146,14 @@ def recur(
         flat = trace.dot(x, weights.pop(0))
         x = add_row(trace, flat, weights.pop()) if len(weights) > 1 else flat
     by_time = trace.transpose(x, (1, 0, 2))
-    if trace.program.kind[x] in {"parameter", "while"}:  # a stored array is read as it lies
+    if trace.program.kind[x] in {"parameter", "while"}:  # a stored array is read without a copy
         by_time = trace.emit("view", trace.shape(by_time), (x,), "by time")
         by_time = trace.record(by_time, (x,), lambda g: ((x, trace.transpose(g, (1, 0, 2))),))
     held = trace.emit("copy", trace.shape(by_time), (by_time,), ("loop", reverse))
     training = any(one in trace.differentiable for one in (x, *weights))
     n_saved = SAVED_PER_STEP[cell] if training else 1
     if cell == "GRU" and not training and not sequences:
-        n_saved = 0  # Keras's GRU then reads the state alone, and the outputs are never written
+        n_saved = 0  # Keras' GRU then reads only the state, and the outputs are never written
     saved = tuple(trace.buffer((time, batch, units)) for _ in range(n_saved))
     last = trace.emit("while", (batch, units), (held, *saved, *weights), (cell, reverse))
     every = _result(trace, last, saved[0]) if saved else last
@@ -184,7 +183,7 @@ def recur(
 
 
 def _result(trace: Trace, loop: int, buffer: int) -> int:
-    """What a loop leaves in a buffer that it was given: the same memory."""
+    """The contents of a buffer after a loop: the same memory."""
     return trace.emit("view", trace.shape(buffer), (buffer, loop), "loop")
 
 
@@ -197,17 +196,17 @@ def add_row(trace: Trace, x: int, bias: int) -> int:
     return trace.add(x, trace.broadcast(bias, shape, (len(shape) - 1,)))
 
 
-def attention(site: Site) -> list[int]:
-    """Multi-head attention, masks left out."""
-    layer = site.layer
-    query, value, *rest = site.inputs
+def attention(context: LoweringContext) -> list[int]:
+    """Multi-head attention, without masks."""
+    layer = context.layer
+    query, value, *rest = context.inputs
     return [
         attend(
-            site.trace,
+            context.trace,
             query,
             value,
             rest[0] if rest else value,
-            site.weights,
+            context.weights,
             heads=layer.num_heads,
             depth=layer.key_dim,
             value_depth=layer.value_dim or layer.key_dim,
@@ -216,34 +215,34 @@ def attention(site: Site) -> list[int]:
     ]
 
 
-def recurrent(site: Site) -> list[int]:
-    """One recurrent layer: its outputs or the last one, and the states."""
-    layer, trace = site.layer, site.trace
+def recurrent(context: LoweringContext) -> list[int]:
+    """One recurrent layer: all outputs or the last one, and the states."""
+    layer, trace = context.layer, context.trace
     every, last = recur(
         trace,
-        site.inputs[0],
-        site.weights,
+        context.inputs[0],
+        context.weights,
         cell=type(layer).__name__,
         units=layer.units,
         sequences=layer.return_sequences,
         reverse=layer.go_backwards,
     )
     out = every if layer.return_sequences else last
-    return [out, *([last] * (len(site.shapes) - 1))]
+    return [out, *([last] * (len(context.shapes) - 1))]
 
 
-def bidirectional(site: Site) -> list[int]:
-    """Two loops, one of them from the end; their outputs side by side."""
-    trace, layer, x = site.trace, site.layer, site.inputs[0]
+def bidirectional(context: LoweringContext) -> list[int]:
+    """Two loops, one of them in reverse, and their merged outputs."""
+    trace, layer, x = context.trace, context.layer, context.inputs[0]
     shape = trace.shape(x)
     backward = layer.backward_layer or replace(layer.layer, go_backwards=True)
-    weights = list(site.weights)
+    weights = list(context.weights)
     made = []
     for one in (layer.layer, backward):
         n = len(one.weights(shape))
         own, weights = weights[:n], weights[n:]
         shapes = one.output_shapes(shape)
-        out, *states = recurrent(replace(site, layer=one, weights=own, shapes=shapes))
+        out, *states = recurrent(replace(context, layer=one, weights=own, shapes=shapes))
         if one.go_backwards and one.return_sequences:
             out = trace.flip(out, "time")
         made.append((out, states))

@@ -1,4 +1,4 @@
-"""Keras's own steps, written down as XLA gets them, and the memory that XLA plans for each."""
+"""Keras' predict and train steps as XLA programs, and the memory that XLA plans for them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 
 from scenelearn.sizing._graph import Graph
 from scenelearn.sizing._layers import Shape, Softmax
-from scenelearn.sizing._memory import Memory, Moment, Situation, TrainingBytes
+from scenelearn.sizing._memory import MemoryEstimate, MemoryPoint, StepSettings, TrainingMemory
 from scenelearn.sizing._textbook import textbook_memory
+from scenelearn.sizing._xla._buffers import Layout, assign_buffers, insert_copies, schedule
+from scenelearn.sizing._xla._context import LoweringContext
+from scenelearn.sizing._xla._fusion import fuse
+from scenelearn.sizing._xla._lower import lower
+from scenelearn.sizing._xla._trace import Trace
 
-from ._buffers import Layout, copied, lay_out, scheduled
-from ._fusion import kernels
-from ._lower import lower
-from ._site import Site
-from ._trace import Trace
-
-# What a process takes beside its own start was at most so much, of 27 steps of nine networks on a
-# CPU: `python -m tests.bench.resident`, docs/results/resident.json.
+# Upper bound on the growth of a process's resident memory, over 27 steps of nine networks on a CPU:
+# `python -m tests.bench.resident_memory`, docs/results/resident_memory.json.
 _RESIDENT_BYTES, _RESIDENT_FACTOR = 100_000_000, 2.6
 
-_POINTER_BYTES = 8  # a step with several results returns a table of where they are
+_POINTER_BYTES = 8  # a step with several results returns a table of pointers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,11 @@ class Plan:
     """The memory of one compiled step, in the parts that XLA reports.
 
     Attributes:
-        argument_bytes: What is handed to it: variables, batch, targets.
-        output_bytes: What it hands back.
-        temporary_bytes: The block for everything between.
-        alias_bytes: Outputs that lie in the memory of arguments given away.
-        layout: The block, array by array.
+        argument_bytes: The arguments: variables, batch and targets.
+        output_bytes: The outputs.
+        temporary_bytes: The block for everything in between.
+        alias_bytes: Outputs that share the memory of donated arguments.
+        layout: The assignment of buffers.
         trace: The step's operations.
     """
 
@@ -47,42 +46,42 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        """Arguments, outputs and temporaries, what they share counted once."""
+        """Arguments, outputs and temporaries, with shared memory counted once."""
         return self.argument_bytes + self.output_bytes + self.temporary_bytes - self.alias_bytes
 
     @property
     def resident_bytes(self) -> int:
-        """The most that a process takes beside its own start, scratch of the kernels included."""
+        """Upper bound on the growth of a process's memory, including scratch memory of kernels."""
         inside = max((kernel.n_bytes_inside for kernel in self.layout.order), default=0)
         return _RESIDENT_BYTES + int(_RESIDENT_FACTOR * (self.total_bytes + inside))
 
 
-def xla_memory(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> Memory:
-    """Memory as XLA:CPU plans it for Keras's predict and train steps.
+def xla_memory(graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings) -> MemoryEstimate:
+    """Estimate the memory that XLA:CPU plans for Keras' predict and train steps.
 
     Args:
         graph: The network.
         shapes: The shape of each of its values, batch axes included.
-        situation: What is trained, with which optimizer.
+        settings: What is trained, and the optimizer's slots.
 
     Returns:
-        The bytes of a prediction and of a training step. `prediction_bytes_all_kept` is the
-        textbook's: XLA keeps nothing that it does not need.
+        The bytes of a prediction and of a training step. `prediction_bytes_without_reuse` is that
+        of the "textbook" method, because XLA keeps nothing that it does not need.
     """
-    paper = textbook_memory(graph, shapes, situation)
+    textbook = textbook_memory(graph, shapes, settings)
     with _no_collection():
-        predict = predict_plan(graph, shapes)
-        predict_moments = _moments(graph, predict)
-        train = train_plan(graph, shapes, situation)
-        train_moments = _moments(graph, train)
-    return Memory(
+        predict = plan_predict_step(graph, shapes)
+        predict_timeline = _timeline(graph, predict)
+        train = plan_train_step(graph, shapes, settings)
+        train_timeline = _timeline(graph, train)
+    return MemoryEstimate(
         prediction_bytes=predict.total_bytes,
-        prediction_bytes_all_kept=paper.prediction_bytes_all_kept,
-        prediction_peak_at=_at(predict_moments),
-        prediction_moments=predict_moments,
-        training=_parts(train, paper.training),
-        training_peak_at=_at(train_moments),
-        training_moments=train_moments,
+        prediction_bytes_without_reuse=textbook.prediction_bytes_without_reuse,
+        prediction_peak_layer=_peak_layer(predict_timeline),
+        prediction_timeline=predict_timeline,
+        training=_split_into_parts(train, textbook.training),
+        training_peak_layer=_peak_layer(train_timeline),
+        training_timeline=train_timeline,
         prediction_resident_bytes=predict.resident_bytes,
         training_resident_bytes=train.resident_bytes,
     )
@@ -90,10 +89,10 @@ def xla_memory(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) ->
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let Python's cycle collector rest: a plan makes many small objects and no cycles.
+    """Pause Python's garbage collector: planning creates many small objects but no cycles.
 
-    A collection walks over all that Keras and JAX have loaded; with it the largest networks take a
-    third longer.
+    A collection visits all objects of Keras and JAX; with it, the largest networks take a third
+    longer.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -104,8 +103,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def predict_plan(graph: Graph, shapes: tuple[Shape, ...]) -> Plan:
-    """The plan of `model.predict_step`: no dropout, moving averages handed through."""
+def plan_predict_step(graph: Graph, shapes: tuple[Shape, ...]) -> Plan:
+    """Plan `model.predict_step`: no dropout, moving averages passed through."""
     trace = Trace()
     variables, _, others = _variables(trace, graph, shapes, frozenset())
     values = {value: trace.parameter(shapes[value]) for value in graph.inputs}
@@ -113,17 +112,17 @@ def predict_plan(graph: Graph, shapes: tuple[Shape, ...]) -> Plan:
     results = [values[value] for value in graph.outputs]
     n = trace.program.n_bytes
     table = _POINTER_BYTES * (len(others) + len(results)) if others or len(results) > 1 else 0
-    handed_back = sum(n[index] for index in (*results, *others)) + table
-    return _planned(trace, results, {}, handed_back, 0)
+    returned_bytes = sum(n[index] for index in (*results, *others)) + table
+    return _compile(trace, results, {}, returned_bytes, 0)
 
 
-def train_plan(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) -> Plan:
-    """The plan of `model.train_step`: loss, gradients, update, everything donated."""
+def plan_train_step(graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings) -> Plan:
+    """Plan `model.train_step`: loss, gradients and updates, with all variables donated."""
     trace = Trace()
-    variables, trained, others = _variables(trace, graph, shapes, situation.trained)
-    slots = [trace.parameter(shape) for shape in situation.slots.of_weights]
-    # the optimizer's scalars, the loss tracker's total and count
-    scalars = [trace.parameter(()) for _ in range(situation.slots.n_scalars + 2)]
+    variables, trained, others = _variables(trace, graph, shapes, settings.trained_layers)
+    slots = [trace.parameter(shape) for shape in settings.slots.shapes]
+    # the optimizer's scalars, and the loss tracker's total and count
+    scalars = [trace.parameter(()) for _ in range(settings.slots.n_scalars + 2)]
     values = {value: trace.parameter(shapes[value]) for value in graph.inputs}
     targets = [trace.parameter(shapes[value]) for value in graph.outputs]
     updates = _forward(trace, graph, shapes, values, variables, training=True)
@@ -131,8 +130,8 @@ def train_plan(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) ->
     soft = _ends_in_softmax(graph)
     loss = None
     for value, target in zip(graph.outputs, targets, strict=True):
-        one = _loss(trace, values[value], target, crossentropy=soft)
-        loss = one if loss is None else trace.add(loss, one)
+        part = _loss(trace, values[value], target, crossentropy=soft)
+        loss = part if loss is None else trace.add(loss, part)
     assert loss is not None
     gradients = trace.gradients(loss, trace.full(1.0, ()))
     trace.call = ~len(graph.calls)
@@ -143,41 +142,41 @@ def train_plan(graph: Graph, shapes: tuple[Shape, ...], situation: Situation) ->
     alias = sum(n[index] for index in donated)
     order = [*trained, *others, *slots]
     results = [loss, *(donated[index] for index in order if index in donated)]
-    handed_back = alias + n[loss] + _POINTER_BYTES * (len(donated) + 1)
+    returned_bytes = alias + n[loss] + _POINTER_BYTES * (len(donated) + 1)
     moved = {argument: result for argument, result in donated.items() if result != argument}
-    return _planned(trace, results, moved, handed_back, alias)
+    return _compile(trace, results, moved, returned_bytes, alias)
 
 
-def _planned(
+def _compile(
     trace: Trace, results: list[int], donated: dict[int, int], output: int, alias: int
 ) -> Plan:
     program = trace.program
-    found = copied(program, kernels(program, results), donated)
+    fused = insert_copies(program, fuse(program, results), donated)
     arguments = [index for index, kind in enumerate(program.kind) if kind == "parameter"]
-    order = scheduled(program, found, arguments)
-    layout = lay_out(program, order, arguments=arguments, outputs=results, donated=donated)
-    given = sum(program.n_bytes[index] for index in arguments)
-    return Plan(given, output, layout.temporary_bytes, alias, layout, trace)
+    order = schedule(program, fused, arguments)
+    layout = assign_buffers(program, order, arguments=arguments, outputs=results, donated=donated)
+    argument_bytes = sum(program.n_bytes[index] for index in arguments)
+    return Plan(argument_bytes, output, layout.temporary_bytes, alias, layout, trace)
 
 
 def _variables(
     trace: Trace, graph: Graph, shapes: tuple[Shape, ...], trained: frozenset[int]
 ) -> tuple[dict[int, list[int]], list[int], list[int]]:
-    """Each owner's variables; those that are trained; those that no gradient ever moves."""
-    found: dict[int, list[int]] = {}
+    """The variables of each layer, the trained ones, and those that gradients never update."""
+    variables: dict[int, list[int]] = {}
     moved, others = [], []
-    for call in graph.owners():
+    for call in graph.unique_layers():
         own = []
-        for weight in call.layer.weights(*graph.reads(call, shapes)):
-            on = call.owner in trained and weight.trainable
+        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes)):
+            on = call.layer_id in trained and weight.trainable
             index = trace.parameter(weight.shape, trainable=on)
             own.append(index)
             if on:
                 moved.append(index)
             elif not (weight.trainable and call.layer.trainable) or trained:
                 others.append(index)
-        found[call.owner] = own
-    return found, moved, others
+        variables[call.layer_id] = own
+    return variables, moved, others
 
 
 def _forward(
@@ -192,11 +191,11 @@ def _forward(
     updates: dict[int, int] = {}
     for place, call in enumerate(graph.calls):
         trace.call = place
-        made = lower(
-            Site(
+        outputs = lower(
+            LoweringContext(
                 trace=trace,
                 layer=call.layer,
-                weights=variables[call.owner],
+                weights=variables[call.layer_id],
                 inputs=[values[value] for value in call.inputs],
                 shapes=[shapes[value] for value in call.outputs],
                 training=training,
@@ -204,7 +203,7 @@ def _forward(
                 name=call.name,
             )
         )
-        values.update(zip(call.outputs, made, strict=True))
+        values.update(zip(call.outputs, outputs, strict=True))
     return updates
 
 
@@ -214,18 +213,16 @@ def _ends_in_softmax(graph: Graph) -> bool:
 
 
 def _loss(trace: Trace, output: int, target: int, *, crossentropy: bool) -> int:
-    """Categorical crossentropy of probabilities, else the mean squared error; one number."""
+    """The categorical crossentropy of probabilities, otherwise the mean squared error; a scalar."""
     shape = trace.shape(output)
     last = len(shape) - 1
     rest = tuple(range(last))
     if crossentropy:
         total = trace.sum(output, (last,))
-        share = trace.divide(output, trace.broadcast(total, shape, rest))
-        share = trace.gate(share, 1e-7, 1 - 1e-7)
-        log = trace.elementwise("log", share)
-        log = trace.record(
-            log, (share,), lambda g: ((share, trace.elementwise("divide", g, share)),)
-        )
+        p = trace.divide(output, trace.broadcast(total, shape, rest))
+        p = trace.gate(p, 1e-7, 1 - 1e-7)
+        log = trace.elementwise("log", p)
+        log = trace.record(log, (p,), lambda g: ((p, trace.elementwise("divide", g, p)),))
         each = trace.negate(trace.sum(trace.multiply(target, log), (last,)))
     else:
         distance = trace.subtract(output, target)
@@ -237,14 +234,16 @@ def _loss(trace: Trace, output: int, target: int, *, crossentropy: bool) -> int:
 def _updates(
     trace: Trace, trained: list[int], slots: list[int], gradients: dict[int, int], rate: int
 ) -> list[tuple[int, int]]:
-    """The new value of each trained weight and of what the optimizer keeps for it."""
+    """The new values of the trained weights and of their slots."""
     moved = []
     kept: dict[int, list[int]] = {weight: [] for weight in trained}
     unused = list(slots)
-    for weight in trained:  # an optimizer makes its variables weight by weight, or kind by kind
+    for weight in trained:  # optimizers create slots weight by weight, or kind by kind
         n = len(slots) // max(1, len(trained))
         for _ in range(n):
-            match = next((one for one in unused if trace.shape(one) == trace.shape(weight)), None)
+            match = next(
+                (slot for slot in unused if trace.shape(slot) == trace.shape(weight)), None
+            )
             if match is not None:
                 unused.remove(match)
                 kept[weight].append(match)
@@ -272,16 +271,16 @@ def _updates(
 def _adaptive(
     trace: Trace, own: list[int], gradient: int, step: int, moved: list[tuple[int, int]]
 ) -> int:
-    """The step of Adam: the mean of the gradient over the root of the mean of its square."""
+    """The step of Adam: the mean gradient over the root of its mean square."""
     shape = trace.shape(gradient)
     means = []
     square = trace.elementwise("multiply", gradient, gradient)
-    for slot, value, share in zip(
+    for slot, value, rate in zip(
         own, (gradient, square, square), (0.1, 0.001, 0.002), strict=False
     ):
         distance = trace.elementwise("subtract", value, slot)
         mean = trace.elementwise(
-            "add", slot, trace.elementwise("multiply", distance, trace.full(share, shape))
+            "add", slot, trace.elementwise("multiply", distance, trace.full(rate, shape))
         )
         moved.append((slot, mean))
         means.append(mean)
@@ -289,11 +288,8 @@ def _adaptive(
     return trace.elementwise("divide", trace.elementwise("multiply", means[0], step), root)
 
 
-# What the plan says of each layer
-
-
-def _moments(graph: Graph, plan: Plan) -> tuple[Moment, ...]:
-    """The memory in use while each layer runs: the most of its kernels' steps."""
+def _timeline(graph: Graph, plan: Plan) -> tuple[MemoryPoint, ...]:
+    """The memory in use while each layer runs: the highest of its kernels' steps."""
     layout, program = plan.layout, plan.trace.program
     fixed = plan.argument_bytes + plan.output_bytes - plan.alias_bytes
     changes = [0] * (len(layout.order) + 1)
@@ -317,17 +313,17 @@ def _moments(graph: Graph, plan: Plan) -> tuple[Moment, ...]:
         highest, key=lambda key: (rank[key[1]], key[0] if key[1] == "forward" else -key[0])
     )
     return tuple(
-        Moment(graph.calls[place].name, phase, fixed + highest[place, phase])
+        MemoryPoint(graph.calls[place].name, phase, fixed + highest[place, phase])
         for place, phase in ordered
     )
 
 
-def _at(moments: tuple[Moment, ...]) -> str:
-    return max(moments, key=lambda moment: moment.n_bytes).name if moments else ""
+def _peak_layer(timeline: tuple[MemoryPoint, ...]) -> str:
+    return max(timeline, key=lambda point: point.n_bytes).layer if timeline else ""
 
 
-def _parts(plan: Plan, paper: TrainingBytes) -> TrainingBytes:
-    """The plan's total, split as the textbook splits its own."""
+def _split_into_parts(plan: Plan, textbook: TrainingMemory) -> TrainingMemory:
+    """Split the plan's total into the parts of a training step."""
     layout, program = plan.layout, plan.trace.program
     step = layout.peak_step
     activations = gradients = 0
@@ -342,12 +338,12 @@ def _parts(plan: Plan, paper: TrainingBytes) -> TrainingBytes:
                 gradients += buffer.n_bytes
             elif buffer.start <= forward_ends and program.attribute[value] != "donated":
                 activations += buffer.n_bytes
-    inputs = plan.argument_bytes - paper.parameters - paper.optimizer
-    rest = plan.total_bytes - paper.parameters - paper.optimizer - inputs
-    return TrainingBytes(
-        parameters=paper.parameters,
+    inputs = plan.argument_bytes - textbook.parameters - textbook.optimizer_slots
+    rest = plan.total_bytes - textbook.parameters - textbook.optimizer_slots - inputs
+    return TrainingMemory(
+        parameters=textbook.parameters,
         gradients=gradients,
-        optimizer=paper.optimizer,
+        optimizer_slots=textbook.optimizer_slots,
         inputs=inputs,
         activations=activations,
         temporaries=rest - activations - gradients,

@@ -1,8 +1,8 @@
-"""Write a program operation by operation, and remember how to go back through it.
+"""Emit a program operation by operation, with a tape for its gradients.
 
-Each method emits what JAX lowers the operation to after XLA's algebraic simplification, and puts
-on the tape what JAX's transposition of it emits. Only what leads to a trainable weight is put
-there, as in JAX's partial evaluation.
+Each method emits what JAX lowers the operation to after XLA's algebraic simplification, and records
+what JAX's transposition of it emits. Only operations that lead to a trainable weight are recorded,
+as in JAX's partial evaluation.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from scenelearn.sizing._layers import Shape
-
-from ._program import Program
+from scenelearn.sizing._xla._program import Program
 
 Back: TypeAlias = Callable[[int], Iterable[tuple[int, int]]]
-"""From the gradient of an output to (input, its gradient) for the inputs that have one."""
+"""Maps the gradient of an output to (input, its gradient) for the inputs that have one."""
 
 
 class Trace:
-    """A program being written, and the tape of its differentiable operations."""
+    """A program under construction, and the tape of its differentiable operations."""
 
     def __init__(self) -> None:
         self.program = Program()
@@ -28,10 +27,10 @@ class Trace:
         self.differentiable: set[int] = set()
         self._tape: list[tuple[int, Back, int]] = []
 
-    # What has no gradient of its own
+    # Without gradients
 
     def parameter(self, shape: Shape, *, trainable: bool = False, itemsize: int = 4) -> int:
-        """An array that is handed to the step."""
+        """Emit an argument of the step."""
         index = self.program.emit("parameter", shape, call=self.call, itemsize=itemsize)
         if trainable:
             self.differentiable.add(index)
@@ -46,54 +45,54 @@ class Trace:
         *,
         itemsize: int = 4,
     ) -> int:
-        """An operation through which no gradient goes."""
+        """Emit an operation without a gradient."""
         return self.program.emit(kind, shape, inputs, attribute, call=self.call, itemsize=itemsize)
 
     def full(self, value: float, shape: Shape) -> int:
-        """An array of one value: equal ones are one array."""
+        """Emit a constant array; equal ones are one array."""
         return self.emit("broadcast", shape, (), value)
 
     def buffer(self, shape: Shape) -> int:
-        """An array of its own that a loop writes into, however many others are alike."""
+        """Emit a new buffer for a loop to write into, distinct from all others."""
         return self.emit("zeros", shape, (), len(self.program.kind))
 
     def shape(self, index: int) -> Shape:
-        """The shape of an array."""
+        """Return the shape of an array."""
         return self.program.shape[index]
 
     # The tape
 
     def record(self, output: int, inputs: Sequence[int], back: Back) -> int:
-        """Put an operation on the tape if a gradient goes through any of its inputs."""
+        """Record an operation if any of its inputs has a gradient."""
         if any(index in self.differentiable for index in inputs):
             if output in self.differentiable:
-                return output  # an equal operation is there already
+                return output  # an equal operation is recorded already
             self.differentiable.add(output)
             self._tape.append((output, back, self.call))
         return output
 
     def gradients(self, output: int, gradient: int) -> dict[int, int]:
-        """Go back from one output; the gradient of every array that leads to it."""
-        found = {output: gradient}
+        """Backpropagate from an output; return the gradient of every array that leads to it."""
+        grads = {output: gradient}
         for index, back, call in reversed(self._tape):
-            if index in found:
+            if index in grads:
                 self.call = ~call
-                for read, part in back(found[index]):
+                for read, part in back(grads[index]):
                     if read in self.differentiable:
-                        found[read] = (
-                            self.elementwise("add", found[read], part) if read in found else part
+                        grads[read] = (
+                            self.elementwise("add", grads[read], part) if read in grads else part
                         )
-        return found
+        return grads
 
     # Elementwise
 
     def elementwise(self, kind: str, *inputs: int, attribute: Any = None, itemsize: int = 4) -> int:
-        """An elementwise operation, without a gradient."""
+        """Emit an elementwise operation without a gradient."""
         if kind == "divide":
             program = self.program
             divisor = inputs[1]
             if program.kind[divisor] == "broadcast" and program.inputs[divisor]:
-                # XLA divides once for each element that is repeated, then multiplies
+                # XLA inverts each repeated element once, then multiplies
                 (small,) = program.inputs[divisor]
                 shape = self.shape(small)
                 inverse = self.emit("divide", shape, (self.full(1, shape), small))
@@ -104,11 +103,11 @@ class Trace:
         return self.emit(kind, self.shape(inputs[0]), inputs, attribute, itemsize=itemsize)
 
     def add(self, a: int, b: int) -> int:
-        """The sum of two arrays of one shape."""
+        """Add two arrays of equal shape."""
         return self.record(self.elementwise("add", a, b), (a, b), lambda g: ((a, g), (b, g)))
 
     def subtract(self, a: int, b: int) -> int:
-        """The difference of two arrays of one shape."""
+        """Subtract two arrays of equal shape."""
         return self.record(
             self.elementwise("subtract", a, b),
             (a, b),
@@ -120,7 +119,7 @@ class Trace:
         )
 
     def multiply(self, a: int, b: int) -> int:
-        """The product of two arrays of one shape."""
+        """Multiply two arrays of equal shape."""
 
         def back(g: int) -> Iterable[tuple[int, int]]:
             if a in self.differentiable:
@@ -131,7 +130,7 @@ class Trace:
         return self.record(self.elementwise("multiply", a, b), (a, b), back)
 
     def divide(self, a: int, b: int) -> int:
-        """The quotient of two arrays of one shape."""
+        """Divide two arrays of equal shape."""
         out = self.elementwise("divide", a, b)
 
         def back(g: int) -> Iterable[tuple[int, int]]:
@@ -146,7 +145,7 @@ class Trace:
         return self.record(out, (a, b), back)
 
     def scale(self, a: int, factor: float) -> int:
-        """An array times a constant."""
+        """Multiply an array by a constant."""
         by = self.full(factor, self.shape(a))
         return self.record(
             self.elementwise("multiply", a, by),
@@ -155,19 +154,19 @@ class Trace:
         )
 
     def shift(self, a: int, term: float) -> int:
-        """An array plus a constant."""
+        """Add a constant to an array."""
         return self.record(
             self.elementwise("add", a, self.full(term, self.shape(a))), (a,), lambda g: ((a, g),)
         )
 
     def negate(self, a: int) -> int:
-        """Minus an array."""
+        """Negate an array."""
         return self.record(
             self.elementwise("negate", a), (a,), lambda g: ((a, self.elementwise("negate", g)),)
         )
 
     def function(self, kind: str, a: int, slope: Callable[[int, int], int]) -> int:
-        """A function of each element; `slope(a, output)` emits its derivative."""
+        """Apply an elementwise function; `slope(a, output)` emits its derivative."""
         out = self.elementwise(kind, a)
         if a not in self.differentiable:
             return out
@@ -181,11 +180,11 @@ class Trace:
         return self.record(out, (a,), back)
 
     def exp(self, a: int) -> int:
-        """E to each element."""
+        """Apply the exponential function."""
         return self.function("exp", a, lambda _, out: out)
 
     def tanh(self, a: int) -> int:
-        """The hyperbolic tangent of each element."""
+        """Apply the hyperbolic tangent."""
         out = self.elementwise("tanh", a)
 
         def back(g: int) -> Iterable[tuple[int, int]]:
@@ -197,19 +196,19 @@ class Trace:
         return self.record(out, (a,), back)
 
     def logistic(self, a: int) -> int:
-        """1 / (1 + e^-a), as XLA expands it."""
-        one = self.full(1, self.shape(a))
+        """Apply 1 / (1 + e^-a), as XLA expands it."""
+        ones = self.full(1, self.shape(a))
         power = self.elementwise("exp", self.elementwise("negate", a))
-        out = self.elementwise("divide", one, self.elementwise("add", power, one))
+        out = self.elementwise("divide", ones, self.elementwise("add", power, ones))
 
         def back(g: int) -> Iterable[tuple[int, int]]:
-            slope = self.elementwise("multiply", out, self.elementwise("subtract", one, out))
+            slope = self.elementwise("multiply", out, self.elementwise("subtract", ones, out))
             yield a, self.elementwise("multiply", g, slope)
 
         return self.record(out, (a,), back)
 
     def gate(self, a: int, low: float | None, high: float | None, leak: float = 0.0) -> int:
-        """The array held between two values (ReLU and its kin)."""
+        """Clip an array to a range, as ReLU and its variants do."""
         shape = self.shape(a)
         if leak:
             zero = self.full(0, shape)
@@ -243,7 +242,7 @@ class Trace:
     # Shapes
 
     def view(self, a: int, shape: Shape) -> int:
-        """The same bytes under another shape."""
+        """Reshape without moving bytes."""
         if self.shape(a) == shape:
             return a
         source = self.program.inputs[a][0] if self.program.kind[a] == "view" else a
@@ -255,7 +254,7 @@ class Trace:
         )
 
     def broadcast(self, a: int, shape: Shape, axes: Sequence[int]) -> int:
-        """Repeat an array: its axes become those of the new shape; axes of one are repeated."""
+        """Broadcast an array whose axes become `axes` of the new shape."""
         old = self.shape(a)
         kept = [axis for axis, size in zip(axes, old, strict=True) if size != 1 or shape[axis] == 1]
         source = self.view(a, tuple(shape[axis] for axis in kept))
@@ -270,7 +269,7 @@ class Trace:
         return self.record(out, (source,), back)
 
     def sum(self, a: int, axes: Sequence[int]) -> int:
-        """The sum over some axes, which go."""
+        """Sum over axes and drop them."""
         shape = self.shape(a)
         axes = tuple(axes)
         kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
@@ -281,7 +280,7 @@ class Trace:
         return self.record(out, (a,), lambda g: ((a, self.emit("broadcast", shape, (g,), kept)),))
 
     def transpose(self, a: int, order: Sequence[int]) -> int:
-        """Reorder the axes; where only axes of one move, no byte does."""
+        """Permute the axes; a view if only axes of size one move."""
         shape = self.shape(a)
         new = tuple(shape[axis] for axis in order)
         long = [axis for axis in order if shape[axis] != 1]
@@ -292,14 +291,14 @@ class Trace:
         return self.record(out, (a,), lambda g: ((a, self.transpose(g, back_order)),))
 
     def flip(self, a: int, axis: str) -> int:
-        """Reverse an axis, of which the name is enough: no size depends on it."""
+        """Reverse an axis; its name suffices, because no size depends on it."""
         out = self.emit("reverse", self.shape(a), (a,), axis)
         return self.record(
             out, (a,), lambda g: ((a, self.emit("reverse", self.shape(a), (g,), axis)),)
         )
 
     def pad(self, a: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
-        """Add elements at both ends of each axis."""
+        """Pad both ends of each axis."""
         shape = self.shape(a)
         if not any(low or high for low, high in pads):
             return a
@@ -313,7 +312,7 @@ class Trace:
         )
 
     def slice(self, a: int, starts: Sequence[int], sizes: Shape) -> int:
-        """A part of an array."""
+        """Slice an array."""
         shape = self.shape(a)
         if shape == sizes:
             return a
@@ -325,7 +324,7 @@ class Trace:
         return self.record(out, (a,), lambda g: ((a, self.emit("pad", shape, (g,), (pads, 0.0))),))
 
     def concatenate(self, parts: Sequence[int], axis: int) -> int:
-        """Arrays side by side along an axis."""
+        """Concatenate arrays along an axis."""
         shapes = [self.shape(part) for part in parts]
         whole = sum(shape[axis] for shape in shapes)
         new = (*shapes[0][:axis], whole, *shapes[0][axis + 1 :])
@@ -344,7 +343,7 @@ class Trace:
     # Products
 
     def dot(self, a: int, b: int) -> int:
-        """(..., k) times (k, n): rows of one matrix times another."""
+        """Multiply (..., k) by (k, n)."""
         shape_a, shape_b = self.shape(a), self.shape(b)
         rows = math.prod(shape_a[:-1])
         flat = self.view(a, (rows, shape_a[-1]))
@@ -353,13 +352,13 @@ class Trace:
         def back(g: int) -> Iterable[tuple[int, int]]:
             if flat in self.differentiable:
                 yield flat, self.emit("dot", (rows, shape_b[0]), (g, b), "nt")
-            if b in self.differentiable and rows == 1:  # a product of single elements each
+            if b in self.differentiable and rows == 1:  # an outer product
                 left = self.emit("broadcast", shape_b, (self.view(flat, shape_b[:1]),), (0,))
                 right = self.emit("broadcast", shape_b, (self.view(g, shape_b[1:]),), (1,))
                 yield b, self.elementwise("multiply", left, right)
             elif b in self.differentiable:
                 right = g
-                if len(shape_a) > 2:  # XLA's DotDecomposer copies the gradient into columns first
+                if len(shape_a) > 2:  # XLA's DotDecomposer first transposes the gradient
                     right = self.emit("transpose", (shape_b[1], rows), (g,), "product")
                 yield b, self.emit("dot", shape_b, (flat, right), "tn")
 

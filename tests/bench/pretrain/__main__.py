@@ -1,4 +1,4 @@
-"""The command: draw, train, write the weights and how they came about."""
+"""The command: render, train, write the weights and the history."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ import h5py
 import numpy as np
 
 from scenelearn._io import atomic_write, cache_folder
-from scenelearn.finetune._environment import environment
-from tests.bench.pretrain._store import Store
-from tests.bench.pretrain._train import Lesson, train
+from scenelearn.finetune._device import environment
+from tests.bench.pretrain._store import ImageStore
+from tests.bench.pretrain._train import PretrainConfig, train
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folder = Path(options.work) if options.work else cache_folder() / "pretrain"
-    store = Store(
+    store = ImageStore(
         folder=folder, seed=options.seed, n_classes=options.classes, per_class=options.per_class,
         px=108,
     )  # fmt: skip
-    lesson = Lesson(epochs=options.epochs, minutes=options.minutes, seed=options.seed)
+    config = PretrainConfig(epochs=options.epochs, minutes=options.minutes, seed=options.seed)
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    store.draw(say)
+    store.render(say)
     checkpoint = folder / "run.checkpoint"
-    network, found = train(store, lesson, checkpoint, say)
+    network, results = train(store, config, checkpoint, say)
     write_weights(network, Path(options.out))
-    found = {
+    results = {
         "command": "python -m tests.bench.pretrain",
         "parameters": network.count_params(),
         "weights_bytes": Path(options.out).stat().st_size,
-        **found,
+        **results,
         "environment": environment(),
     }
     with atomic_write(options.history) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
 
 
 def write_weights(network: Any, file: Path) -> None:
-    """As Keras does, but kernels in half precision."""
+    """Write weights as Keras does, but kernels in half precision."""
     with tempfile.TemporaryDirectory() as there, atomic_write(file) as partial:
-        whole = Path(there, "whole.weights.h5")
-        network.save_weights(whole)
-        with h5py.File(whole) as source, h5py.File(partial, "w", libver="latest") as target:
+        full = Path(there, "full.weights.h5")
+        network.save_weights(full)
+        with h5py.File(full) as source, h5py.File(partial, "w", libver="latest") as target:
 
             def copy(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset):
                     value = item[()]
                     kind = np.float16 if value.ndim > 1 else value.dtype
-                    made: Any = target.create_dataset(name, data=value.astype(kind))
+                    copied: Any = target.create_dataset(name, data=value.astype(kind))
                 else:
-                    made = target.require_group(name)
+                    copied = target.require_group(name)
                 for key, attribute in item.attrs.items():
-                    made.attrs[key] = attribute
+                    copied.attrs[key] = attribute
 
             source.visititems(copy)
             for key, attribute in source.attrs.items():

@@ -1,7 +1,7 @@
-"""Gray patterns: noise by its spectrum, waves, walls, cells, rings, spots.
+"""Gray patterns: spectral noise, waves, walls, cells, rings, spots.
 
-Each kind has a function that draws what a class is (a dict of numbers, by the class's generator)
-and one that draws an image of it (by the image's): (px, px) float32, 0 to 1.
+Each kind has a function that samples the parameters of a class (a dict), and one that renders an
+image of the class: (px, px) float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Rng = np.random.Generator
-About = dict[str, Any]
+Parameters = dict[str, Any]
 
 
 @cache
@@ -32,14 +32,14 @@ def _grid(px: int) -> tuple[Floats, Floats]:
 
 
 def unit(field: Floats) -> Floats:
-    """Spread from 0 to 1."""
+    """Rescale to [0, 1]."""
     low, high = field.min(), field.max()
     return (field - low) / (high - low + np.float32(1e-6))
 
 
 def noise(px: int, rng: Rng, power: float, at: float = 0, width: float = 0.0,
           turn: float = 0.0, ratio: float = 1.0) -> Floats:  # fmt: skip
-    """Random phases under a spectrum: a power law, or a band about `at` cycles; standard scores."""
+    """Sample noise with a power-law spectrum, or a band around `at` cycles, standardized."""
     y, x = _frequencies(px)
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     f = np.sqrt((c * x + s * y) ** 2 + (ratio * (c * y - s * x)) ** 2) + np.float32(0.5)
@@ -50,7 +50,7 @@ def noise(px: int, rng: Rng, power: float, at: float = 0, width: float = 0.0,
     return field / (field.std() + np.float32(1e-9))
 
 
-def _noise_class(rng: Rng) -> About:
+def _noise_class(rng: Rng) -> Parameters:
     band = rng.random() < 0.6
     return {
         "power": rng.uniform(0.8, 2.6),
@@ -58,33 +58,41 @@ def _noise_class(rng: Rng) -> About:
         "width": rng.uniform(0.8, 4),
         "turn": rng.uniform(0, np.pi),
         "ratio": float(rng.choice([1, 1, rng.uniform(1.5, 5)])),
-        "steep": float(rng.choice([0.7, 2, 8])),  # steep: spots and labyrinths, as of reactions
+        "steep": float(
+            rng.choice([0.7, 2, 8])
+        ),  # steep: spots and labyrinths, as in reaction-diffusion
         "middle": rng.uniform(-0.8, 0.8),
     }
 
 
-def _noise_image(px: int, rng: Rng, about: About) -> Floats:
-    turn = about["turn"] + rng.normal(0, 0.15)
+def _noise_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
+    turn = parameters["turn"] + rng.normal(0, 0.15)
     scale = np.exp(rng.normal(0, 0.12))
     field = noise(
-        px, rng, about["power"], about["at"] * scale, about["width"] * scale, turn, about["ratio"]
+        px,
+        rng,
+        parameters["power"],
+        parameters["at"] * scale,
+        parameters["width"] * scale,
+        turn,
+        parameters["ratio"],
     )
-    return (np.tanh(about["steep"] * (field - about["middle"])) + 1) / 2
+    return (np.tanh(parameters["steep"] * (field - parameters["middle"])) + 1) / 2
 
 
-def _warped(px: int, rng: Rng, about: About) -> tuple[Floats, Floats]:
-    """Coordinates turned, scaled, shifted, and bent by a slow noise."""
+def _warped(px: int, rng: Rng, parameters: Parameters) -> tuple[Floats, Floats]:
+    """Rotated, scaled and shifted coordinates, warped by low-frequency noise."""
     y, x = _grid(px)
-    turn, scale = about["turn"] + rng.normal(0, 0.15), np.exp(rng.normal(0, 0.12))
-    bend = np.float32(about["bend"]) * noise(px, rng, 2.2)
+    turn, scale = parameters["turn"] + rng.normal(0, 0.15), np.exp(rng.normal(0, 0.12))
+    bend = np.float32(parameters["bend"]) * noise(px, rng, 2.2)
     c, s = np.float32(scale * np.cos(turn)), np.float32(scale * np.sin(turn))
-    tilt = 1 + np.float32(about["tilt"]) * (y - np.float32(0.5))
+    tilt = 1 + np.float32(parameters["tilt"]) * (y - np.float32(0.5))
     u = (c * x + s * y) * tilt + bend + np.float32(rng.random())
     v = (c * y - s * x) * tilt + bend + np.float32(rng.random())
     return u, v
 
 
-def _warp_class(rng: Rng) -> About:
+def _warp_class(rng: Rng) -> Parameters:
     return {
         "turn": float(rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])),
         "bend": float(rng.choice([0, rng.uniform(0, 0.05)])),
@@ -92,47 +100,50 @@ def _warp_class(rng: Rng) -> About:
     }
 
 
-def _waves_class(rng: Rng) -> About:
+def _waves_class(rng: Rng) -> Parameters:
     return _warp_class(rng) | {
         "n": np.exp(rng.uniform(np.log(2), np.log(14))),
         "sharp": float(rng.choice([0.5, 2, 10])),
-        "share": rng.uniform(-0.7, 0.7),
+        "offset": rng.uniform(-0.7, 0.7),
         "second": float(rng.choice([0, 0, rng.uniform(0.3, 1)])),
     }
 
 
-def _waves_image(px: int, rng: Rng, about: About) -> Floats:
-    u, v = _warped(px, rng, about)
-    n = np.float32(2 * np.pi * about["n"])
-    wave = np.sin(n * u) + np.float32(about["second"]) * np.sin(n * v)
-    return (np.tanh(about["sharp"] * (wave - about["share"])) + 1) / 2
+def _waves_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
+    u, v = _warped(px, rng, parameters)
+    n = np.float32(2 * np.pi * parameters["n"])
+    wave = np.sin(n * u) + np.float32(parameters["second"]) * np.sin(n * v)
+    return (np.tanh(parameters["sharp"] * (wave - parameters["offset"])) + 1) / 2
 
 
-def _wall_class(rng: Rng) -> About:
+def _wall_class(rng: Rng) -> Parameters:
     return _warp_class(rng) | {
         "rows": rng.uniform(2, 12),
         "long": float(np.exp(rng.uniform(-0.7, 1.2))),
         "shift": float(rng.choice([0, 0.5, rng.random()])),
         "gap": rng.uniform(0.03, 0.3),
-        "varied": rng.uniform(0, 0.9),
+        "variation": rng.uniform(0, 0.9),
     }
 
 
-def _wall_image(px: int, rng: Rng, about: About) -> Floats:
-    u, v = _warped(px, rng, about)
-    v = v * np.float32(about["rows"])
+def _wall_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
+    u, v = _warped(px, rng, parameters)
+    v = v * np.float32(parameters["rows"])
     row = np.floor(v)
-    u = u * np.float32(about["rows"] / about["long"]) + np.float32(about["shift"]) * row
+    u = (
+        u * np.float32(parameters["rows"] / parameters["long"])
+        + np.float32(parameters["shift"]) * row
+    )
     column = np.floor(u)
     table = rng.random(257).astype(np.float32)
     stone = table[((row * 57 + column * 131) % 257).astype(np.int32)]
-    near = np.minimum(np.minimum(u - column, 1 - (u - column)) * about["long"],
+    near = np.minimum(np.minimum(u - column, 1 - (u - column)) * parameters["long"],
                       np.minimum(v - row, 1 - (v - row)))  # fmt: skip
-    inside = np.clip((near - about["gap"] / 2) * 12, 0, 1).astype(np.float32)
-    return inside * (1 - np.float32(about["varied"]) * stone)
+    inside = np.clip((near - parameters["gap"] / 2) * 12, 0, 1).astype(np.float32)
+    return inside * (1 - np.float32(parameters["variation"]) * stone)
 
 
-def _cells_class(rng: Rng) -> About:
+def _cells_class(rng: Rng) -> Parameters:
     return {
         "n": int(rng.integers(8, 45)),
         "what": int(rng.integers(4)),
@@ -141,24 +152,26 @@ def _cells_class(rng: Rng) -> About:
     }
 
 
-def _cells_image(px: int, rng: Rng, about: About) -> Floats:
+def _cells_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
     y, x = _grid(px)
-    n, side = about["n"], int(np.ceil(np.sqrt(about["n"])))
+    n, side = parameters["n"], int(np.ceil(np.sqrt(parameters["n"])))
     ordered = (np.stack([np.arange(n) // side, np.arange(n) % side], 1) + 0.5) / side
-    points = ordered + (1.1 - about["even"]) * rng.uniform(-0.5, 0.5, (n, 2)) * 2.4 / side
+    points = ordered + (1.1 - parameters["even"]) * rng.uniform(-0.5, 0.5, (n, 2)) * 2.4 / side
     points = points.astype(np.float32)
-    far = (y[..., None] - points[:, 0]) ** 2 + about["stretch"] * (x[..., None] - points[:, 1]) ** 2
+    far = (y[..., None] - points[:, 0]) ** 2 + parameters["stretch"] * (
+        x[..., None] - points[:, 1]
+    ) ** 2
     nearest = far.min(2)
-    if about["what"] == 0:
+    if parameters["what"] == 0:
         return unit(np.sqrt(nearest))
-    if about["what"] == 1:
+    if parameters["what"] == 1:
         return np.asarray(rng.random(n).astype(np.float32)[far.argmin(2)])
     two = np.sqrt(np.partition(far, 1, axis=2)[..., :2])
     edge = np.clip((two[..., 1] - two[..., 0]) * side * 1.5, 0, 1)
-    return edge if about["what"] == 2 else unit(edge * (1 - two[..., 0]))
+    return edge if parameters["what"] == 2 else unit(edge * (1 - two[..., 0]))
 
 
-def _rings_class(rng: Rng) -> About:
+def _rings_class(rng: Rng) -> Parameters:
     return {
         "n": rng.uniform(1.5, 10),
         "arms": int(rng.choice([0, 0, 1, 2, 3, 5, 8])),
@@ -168,16 +181,20 @@ def _rings_class(rng: Rng) -> About:
     }
 
 
-def _rings_image(px: int, rng: Rng, about: About) -> Floats:
+def _rings_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
     y, x = _grid(px)
     y, x = y - np.float32(rng.uniform(0.2, 0.8)), (x - np.float32(rng.uniform(0.2, 0.8)))
-    r = np.sqrt(y**2 + np.float32(about["stretch"]) * x**2) * np.float32(np.exp(rng.normal(0, 0.1)))
-    angle = about["arms"] * np.arctan2(y, x)
-    wave = np.sin(2 * np.pi * about["n"] * r ** about["power"] + angle + rng.uniform(0, 6.3))
-    return ((np.tanh(about["sharp"] * wave) + 1) / 2).astype(np.float32)
+    r = np.sqrt(y**2 + np.float32(parameters["stretch"]) * x**2) * np.float32(
+        np.exp(rng.normal(0, 0.1))
+    )
+    angle = parameters["arms"] * np.arctan2(y, x)
+    wave = np.sin(
+        2 * np.pi * parameters["n"] * r ** parameters["power"] + angle + rng.uniform(0, 6.3)
+    )
+    return ((np.tanh(parameters["sharp"] * wave) + 1) / 2).astype(np.float32)
 
 
-def _spots_class(rng: Rng) -> About:
+def _spots_class(rng: Rng) -> Parameters:
     return {
         "n": int(rng.integers(5, 40)),
         "size": rng.uniform(0.02, 0.12),
@@ -186,18 +203,18 @@ def _spots_class(rng: Rng) -> About:
     }
 
 
-def _spots_image(px: int, rng: Rng, about: About) -> Floats:
+def _spots_image(px: int, rng: Rng, parameters: Parameters) -> Floats:
     y, x = _grid(px)
-    n = about["n"]
+    n = parameters["n"]
     at = rng.random((2, n)).astype(np.float32)
-    size = (about["size"] * np.exp(rng.normal(0, 0.3, n))).astype(np.float32)
-    long = np.float32(np.sqrt(about["long"]))
+    size = (parameters["size"] * np.exp(rng.normal(0, 0.3, n))).astype(np.float32)
+    long = np.float32(np.sqrt(parameters["long"]))
     down = np.exp(-(((y - at[0]) / (size * long)) ** 2))
     right = np.exp(-(((x.T - at[1]) / (size / long)) ** 2))
-    return np.clip(((down @ right.T) - 0.3) * about["hard"] + 0.3, 0, 1)
+    return np.clip(((down @ right.T) - 0.3) * parameters["hard"] + 0.3, 0, 1)
 
 
-KINDS: dict[str, tuple[Callable[[Rng], About], Callable[[int, Rng, About], Floats]]] = {
+KINDS: dict[str, tuple[Callable[[Rng], Parameters], Callable[[int, Rng, Parameters], Floats]]] = {
     "noise": (_noise_class, _noise_image),
     "waves": (_waves_class, _waves_image),
     "wall": (_wall_class, _wall_image),
@@ -207,13 +224,13 @@ KINDS: dict[str, tuple[Callable[[Rng], About], Callable[[int, Rng, About], Float
 }
 
 
-def a_class(rng: Rng) -> tuple[str, About]:
-    """What a class of patterns is; noise twice as often as each of the others."""
+def sample_pattern(rng: Rng) -> tuple[str, Parameters]:
+    """Sample a class of patterns; noise is twice as likely as each other kind."""
     kind = str(rng.choice(["noise", *KINDS]))
     return kind, KINDS[kind][0](rng)
 
 
-def an_image(px: int, rng: Rng, drawn: tuple[str, About]) -> Floats:
-    """A pattern of the class: (px, px) float32, 0 to 1."""
-    kind, about = drawn
-    return KINDS[kind][1](px, rng, about).astype(np.float32)
+def render_pattern(px: int, rng: Rng, pattern: tuple[str, Parameters]) -> Floats:
+    """Render a pattern of a class: (px, px) float32 in [0, 1]."""
+    kind, parameters = pattern
+    return KINDS[kind][1](px, rng, parameters).astype(np.float32)

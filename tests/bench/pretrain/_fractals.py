@@ -7,19 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.bench.pretrain import _fields
-from tests.bench.pretrain._color import Floats, palette, ramp, shades
+from tests.bench.pretrain._color import Floats, palette, ramp, sample_colors
 
 _WALKERS, _STEPS, _KEPT = 500, 34, 16
 
 
 def attractor(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floats]:
-    """A class: the points that two to four contractions map onto themselves, by random walks.
+    """Create a class: attractors of two to four affine contractions, by random walks.
 
     References:
         H. Kataoka et al. (2020), Pre-training without natural images. ACCV.
     """
     points, last = _walk(rng)
-    colors, behind = palette(rng), _fields.a_class(rng)
+    colors, behind = palette(rng), _fields.sample_pattern(rng)
 
     def image(px: int, rng: np.random.Generator) -> Floats:
         turn, size = rng.uniform(-0.6, 0.6), rng.uniform(0.30, 0.5) * px
@@ -36,21 +36,22 @@ def attractor(rng: np.random.Generator) -> Callable[[int, np.random.Generator], 
         which = np.bincount(places, last[seen], px * px).astype(np.float32)
         which = (which / np.maximum(count, 1)).reshape(px, px)
         there = np.minimum(count.reshape(px, px) / 2, 1)[..., None]
-        known = shades(colors, rng)
-        ground = known[0] * (0.6 + 0.4 * _fields.an_image(px, rng, behind)[..., None])
+        known = sample_colors(colors, rng)
+        ground = known[0] * (0.6 + 0.4 * _fields.render_pattern(px, rng, behind)[..., None])
         return there * ramp(which, known[1:]) + (1 - there) * ground
 
     return image
 
 
 def _walk(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Points about (0, 0) of deviation about 1, and which map led there, 0 to 1."""
+    """Sample standardized points, and the map that led to each, in [0, 1]."""
     while True:
         n = int(rng.integers(2, 5))
         turns, back = rng.uniform(0, 2 * np.pi, (2, n))
         sizes = rng.uniform(0.25, 0.92, (2, n))
         maps = np.stack([
-            _turn(a) @ np.diag(s) @ _turn(b) for a, b, s in zip(turns, back, sizes.T, strict=True)
+            _rotation(a) @ np.diag(s) @ _rotation(b)
+            for a, b, s in zip(turns, back, sizes.T, strict=True)
         ])  # fmt: skip
         shift = rng.uniform(-1, 1, (n, 2))
         chance = np.abs(np.linalg.det(maps)) + 0.02
@@ -69,13 +70,13 @@ def _walk(rng: np.random.Generator) -> tuple[Floats, Floats]:
             return points.astype(np.float32), np.concatenate(by).astype(np.float32)
 
 
-def _turn(angle: float) -> Floats:
+def _rotation(angle: float) -> Floats:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s], [s, c]], np.float32)
 
 
 def julia(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floats]:
-    """A class: how fast z² + c leaves, for one c near the border of the Mandelbrot set."""
+    """Create a class: escape times of z² + c, with c near the border of the Mandelbrot set."""
     angle = rng.uniform(0, 2 * np.pi)
     c = (np.exp(1j * angle) / 2 - np.exp(2j * angle) / 4) * rng.uniform(1.02, 1.12)
     colors, wide = palette(rng), rng.uniform(0.8, 1.5)
@@ -91,6 +92,6 @@ def julia(rng: np.random.Generator) -> Callable[[int, np.random.Generator], Floa
             inside = (z.real**2 + z.imag**2) < 16
             left += inside
             z[~inside] = 4
-        return ramp(left / 18, shades(colors, rng))
+        return ramp(left / 18, sample_colors(colors, rng))
 
     return image

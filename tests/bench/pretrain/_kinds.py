@@ -1,4 +1,4 @@
-"""Which class is drawn by which kind of generator."""
+"""The assignment of classes to kinds of generators."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.bench.pretrain._color import Floats, lit
+from tests.bench.pretrain._color import Floats, apply_lighting
 from tests.bench.pretrain._fractals import attractor, julia
 from tests.bench.pretrain._layouts import layout
 from tests.bench.pretrain._textures import texture
 
-# In every ten classes: half of them layouts, which come closest to what a scene is.
-_TURN = (layout, texture, layout, attractor, layout, texture, layout, texture, layout, julia)
+# Ten classes in turn; half of them are layouts, which resemble scenes most.
+_CYCLE = (layout, texture, layout, attractor, layout, texture, layout, texture, layout, julia)
 
 
-def _turn(kinds: Sequence[str]) -> list[Callable[..., Any]]:
-    return [drawn for drawn in _TURN if not kinds or drawn.__name__ in kinds]
+def _cycle(kinds: Sequence[str]) -> list[Callable[..., Any]]:
+    return [generator for generator in _CYCLE if not kinds or generator.__name__ in kinds]
 
 
 def kind_of(label: int, kinds: Sequence[str] = ()) -> str:
-    """The name of a class's kind.
+    """Return the kind of a class.
 
     Args:
-        label: the number of the class.
-        kinds: names of those that take turns; all if empty.
+        label: the class.
+        kinds: names of the kinds that alternate; all if empty.
     """
-    turn = _turn(kinds)
+    turn = _cycle(kinds)
     return turn[label % len(turn)].__name__
 
 
-def a_class(
+def make_generator(
     seed: int, label: int, kinds: Sequence[str] = ()
 ) -> Callable[[int, np.random.Generator], Floats]:
-    """What draws images of a class: the same for the same seed, label and kinds."""
-    turn = _turn(kinds)
+    """Return the generator of a class, a function of seed, label and kinds."""
+    turn = _cycle(kinds)
     draws: Callable[[int, np.random.Generator], Floats] = turn[label % len(turn)](
         np.random.default_rng([seed, label])
     )
     return draws
 
 
-def images(
+def render_images(
     seed: int, label: int, indices: range, px: int, kinds: Sequence[str] = ()
 ) -> npt.NDArray[np.uint8]:
-    """Images of one class, each a function of (seed, label, index, kinds).
+    """Render images of one class, each a function of (seed, label, index, kinds).
 
     Returns:
         (len(indices), px, px, 3) uint8.
     """
-    drawn = a_class(seed, label, kinds)
+    drawn = make_generator(seed, label, kinds)
     out = np.empty((len(indices), px, px, 3), np.uint8)
     for k, index in enumerate(indices):
         rng = np.random.default_rng([seed, label, index])
-        out[k] = lit(drawn(px, rng), rng)
+        out[k] = apply_lighting(drawn(px, rng), rng)
     return out

@@ -1,4 +1,4 @@
-"""Classes of layouts: shapes in an order, before a ground and a sky that meet at a horizon."""
+"""Classes of layouts: shapes in front of a ground and a sky that meet at a horizon."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tests.bench.pretrain import _fields
-from tests.bench.pretrain._color import Floats, palette, shades
+from tests.bench.pretrain._color import Floats, palette, sample_colors
 
-_FINER = 2  # shapes are drawn at so many times the size
+_SUPERSAMPLING = 2
 
 Color = tuple[int, ...]
 Rng = np.random.Generator
 
 
 def layout(rng: Rng) -> Callable[[int, Rng], Floats]:
-    """A class: horizon, what covers ground and sky, and one to three groups of shapes."""
+    """Create a class: a horizon, patterns of ground and sky, and one to three groups of shapes."""
     horizon = float(rng.choice([rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), 1.1]))
-    colors, covers = palette(rng, 7), (_fields.a_class(rng), _fields.a_class(rng))
+    colors, covers = palette(rng, 7), (_fields.sample_pattern(rng), _fields.sample_pattern(rng))
     strong = rng.uniform(0.05, 0.6, 2)
-    glow = rng.uniform(-0.5, 0.5, 2)  # of sky and ground towards the horizon
+    glow = rng.uniform(-0.5, 0.5, 2)  # of sky and ground toward the horizon
     groups = [_group(rng) for _ in range(int(rng.integers(1, 4)))]
     clutter = int(rng.choice([0, 0, 4]))
 
     def image(px: int, rng: Rng) -> Floats:
-        known = shades(colors, rng)
+        known = sample_colors(colors, rng)
         line = horizon + rng.normal(0, 0.05)
         y = np.linspace(0, 1, px, dtype=np.float32)[:, None, None]
         tilt = rng.normal(0, 0.03) * np.linspace(-1, 1, px, dtype=np.float32)[None, :, None]
@@ -35,27 +35,27 @@ def layout(rng: Rng) -> Callable[[int, Rng], Floats]:
         far = np.abs(y - np.float32(line))
         sides = []
         for k in range(2):
-            cover = _fields.an_image(px, rng, covers[k])[..., None]
+            cover = _fields.render_pattern(px, rng, covers[k])[..., None]
             shade = known[k] * (1 + np.float32(glow[k]) * (1 - 2 * far))
             sides.append(shade * (1 - np.float32(strong[k]) * cover))
         base = np.where(sky, sides[0], sides[1])
         canvas = Image.fromarray((np.clip(base, 0, 1) * 255).astype(np.uint8))
-        canvas = canvas.resize((_FINER * px,) * 2, Image.Resampling.BILINEAR)
+        canvas = canvas.resize((_SUPERSAMPLING * px,) * 2, Image.Resampling.BILINEAR)
         pen = ImageDraw.Draw(canvas)
         sun = float(rng.choice([-1, 1]))
         for k, group in enumerate(groups):
-            _draw(pen, _FINER * px, rng, group, known[2 + k], line, sun)
+            _draw(pen, _SUPERSAMPLING * px, rng, group, known[2 + k], line, sun)
         for _ in range(rng.poisson(clutter)):
             x, top, size = rng.random(), rng.random(), rng.uniform(0.01, 0.05)
-            pen.ellipse([_FINER * px * v for v in (x, top, x + size, top + size)],
+            pen.ellipse([_SUPERSAMPLING * px * v for v in (x, top, x + size, top + size)],
                         fill=_byte(known[rng.integers(7)]))  # fmt: skip
-        return np.asarray(canvas.reduce(_FINER), np.float32) / 255
+        return np.asarray(canvas.reduce(_SUPERSAMPLING), np.float32) / 255
 
     return image
 
 
 def _group(rng: Rng) -> dict[str, Any]:
-    """What a group of shapes is."""
+    """Sample a group of shapes."""
     low = int(rng.integers(1, 9))
     return {
         "shape": str(rng.choice(list(_SHAPES))),
@@ -72,7 +72,7 @@ def _group(rng: Rng) -> dict[str, Any]:
 
 def _draw(pen: Any, px: int, rng: Rng, group: dict[str, Any], shade: Floats,
           line: float, sun: float) -> None:  # fmt: skip
-    """Draw a group: from far to near, what is nearer being larger and lower."""
+    """Draw a group from far to near; nearer shapes are larger and lower."""
     n = int(rng.integers(*group["n"]))
     at = (np.arange(n) + 0.5 + rng.normal(0, group["spread"], n)) / n if n else []
     base = min(line, 0.95)
@@ -104,7 +104,7 @@ def _byte(color: Floats) -> Color:
 
 
 def _block(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
-    """A box with a dark side, and a grid of openings."""
+    """A box with a dark side and a grid of openings."""
     x0, y0, x1, y1 = box
     cut = x0 + (x1 - x0) * (group["side"] if sun < 0 else 1 - group["side"])
     pen.rectangle([x0, y0, x1, y1], fill=_byte(light))
@@ -151,8 +151,8 @@ def _bar(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]
         pen.line([(x0, y), (x1, y)], fill=_byte(0.8 * light), width=max(1, int(thin / 2)))
 
 
-def _way(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
-    """A band that runs to a point on the horizon, with lines along it."""
+def _road(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
+    """A band that converges at the horizon, with lines along it."""
     x0, _, x1, y1 = box
     px = pen.im.size[0]
     far, wide, n = (x0 + x1) / 2, (x1 - x0) * 3 + 0.1 * px, group["detail"]
@@ -164,12 +164,12 @@ def _way(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]
 
 
 def _rays(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
-    """Planes that run from both sides to one point, as in a street or a corridor."""
+    """Planes that converge from both sides, as in a street or a corridor."""
     x0, y0, x1, y1 = box
     px, far = pen.im.size[0], (x0 + x1) / 2
-    for edge, share in ((0, 1.0), (px, 0.6)):
+    for edge, brightness in ((0, 1.0), (px, 0.6)):
         pen.polygon([(far, y0), (far, y1), (edge, y1 + 0.6 * px), (edge, y0 - 0.6 * px)],
-                    fill=_byte(share * light))  # fmt: skip
+                    fill=_byte(brightness * light))  # fmt: skip
         for k in range(1, group["detail"] + 1):
             x = far + (edge - far) * k / (group["detail"] + 1)
             part = 0.6 * px * k / (group["detail"] + 1)
@@ -177,7 +177,7 @@ def _rays(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any
 
 
 def _blob(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
-    """A many-sided body with a lit half."""
+    """A polygon with a lit half."""
     x0, y0, x1, y1 = box
     n = 2 * group["detail"] + 3
     turns = 2 * np.pi * np.arange(n) / n
@@ -192,7 +192,7 @@ def _blob(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any
 
 
 def _frame(pen: Any, box: Floats, light: Floats, sun: float, group: dict[str, Any]) -> None:
-    """Frames one in another."""
+    """Nested frames."""
     x0, y0, x1, y1 = box
     for k in range(group["detail"]):
         inner = k / group["detail"] / 2
@@ -209,5 +209,5 @@ _SHAPES: dict[str, Callable[[Any, Floats, Floats, float, dict[str, Any]], None]]
     "dome": _dome,
     "frame": _frame,
     "rays": _rays,
-    "way": _way,
+    "road": _road,
 }

@@ -1,4 +1,4 @@
-"""All images, drawn once into array files, one for each block of classes."""
+"""All images, rendered once into array files, one per block of classes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy.typing as npt
 from scenelearn._io import atomic_write
 from tests.bench.pretrain import _kinds
 
-_BLOCK = 20  # classes in a file
+_BLOCK = 20  # classes per file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
-    """Drawn images, by their classes.
+class ImageStore:
+    """Rendered images on disk.
 
     Attributes:
-        folder: where the files lie.
-        seed: of the classes and the images.
-        n_classes: a multiple of 20.
-        per_class: images of each.
+        folder: the folder of the files.
+        seed: seed of the classes and the images.
+        n_classes: number of classes, a multiple of 20.
+        per_class: images per class.
         px: width and height, in pixels.
-        kinds: names of the generators that take turns; all if empty.
+        kinds: names of the generators that alternate; all if empty.
     """
 
     folder: Path
@@ -35,8 +35,8 @@ class Store:
     px: int
     kinds: tuple[str, ...] = ()
 
-    def draw(self, say: Callable[[str], None]) -> None:
-        """Draw what is not there yet."""
+    def render(self, say: Callable[[str], None]) -> None:
+        """Render the missing files."""
         for block in range(self.n_classes // _BLOCK):
             file = self._file(block)
             if file.exists():
@@ -44,14 +44,15 @@ class Store:
             labels = range(block * _BLOCK, (block + 1) * _BLOCK)
             indices = range(self.per_class)
             parts = [
-                _kinds.images(self.seed, label, indices, self.px, self.kinds) for label in labels
+                _kinds.render_images(self.seed, label, indices, self.px, self.kinds)
+                for label in labels
             ]
             with atomic_write(file) as partial, partial.open("wb") as stream:
                 np.save(stream, np.concatenate(parts))
-            say(f"drawn: {(block + 1) * _BLOCK} of {self.n_classes} classes")
+            say(f"rendered: {(block + 1) * _BLOCK} of {self.n_classes} classes")
 
-    def opened(self) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]:
-        """A function from numbers, label · per_class + index, to images."""
+    def reader(self) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]:
+        """Return a function from image numbers, label · per_class + index, to images."""
         blocks = [np.load(self._file(k), mmap_mode="r") for k in range(self.n_classes // _BLOCK)]
         size = _BLOCK * self.per_class
 
@@ -61,5 +62,5 @@ class Store:
         return read
 
     def _file(self, block: int) -> Path:
-        of = "-".join(map(str, (*self.kinds, self.seed, self.per_class, self.px, _BLOCK)))
-        return self.folder / f"{of}-{block:04}.npy"
+        settings = "-".join(map(str, (*self.kinds, self.seed, self.per_class, self.px, _BLOCK)))
+        return self.folder / f"{settings}-{block:04}.npy"

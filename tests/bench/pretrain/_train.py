@@ -1,4 +1,4 @@
-"""Learning to tell the drawn classes apart: AdamW, a half cosine, a checkpoint to go on from."""
+"""Training a classifier of the synthetic classes: AdamW, cosine decay, resumable checkpoints."""
 
 from __future__ import annotations
 
@@ -15,148 +15,148 @@ import numpy.typing as npt
 import scenelearn as sl
 from scenelearn import augment
 from scenelearn._backend import keras
-from scenelearn.finetune._checkpoint import read, write
-from scenelearn.finetune._course import share_of_peak
+from scenelearn.finetune._checkpoint import read_checkpoint, write_checkpoint
+from scenelearn.finetune._schedule import lr_multiplier
+from tests.bench.pretrain._ghost_batches import use_ghost_batches
 from tests.bench.pretrain._kinds import kind_of
-from tests.bench.pretrain._sixteens import train_by_sixteens
-from tests.bench.pretrain._store import Store
+from tests.bench.pretrain._store import ImageStore
 
 POLICY = augment.Policy(
-    mirror=0.5, crop=0.6, stretch=0.33, rotate=10, brightness=0.6, contrast=0.4, saturation=0.5,
-    hue=20, temperature=0.3, gray=0.1, erase=0.1,
+    horizontal_flip=0.5, crop=0.6, aspect=0.33, rotate=10, brightness=0.6, contrast=0.4,
+    saturation=0.5, hue=20, temperature=0.3, gray=0.1, erase=0.1,
 )  # fmt: skip
-_EVERY_S = 60.0  # between two checkpoints
+_CHECKPOINT_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """How the network is trained.
+class PretrainConfig:
+    """Settings of the training.
 
     Attributes:
-        image_px: that it sees; drawn images are cropped to it.
-        batch_size: images a step.
+        image_px: input size; rendered images are cropped to it.
+        batch_size: images per step.
         epochs: passes over the images.
-        minutes: an end before that; 0 for none. The rate then falls to 0 by the time.
-        peak: learning rate.
-        weight_decay: of AdamW.
-        label_smoothing: share of a label that is spread over all classes.
-        held_out: images of each class that are not trained on.
-        policy: how an image is varied at each sight.
-        sixteens: whether each sixteen images of a batch have statistics of their own.
-        seed: of weights, order and variation.
+        minutes: time limit, by which the learning rate falls to 0; 0 for none.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of AdamW.
+        label_smoothing: fraction of a label that is spread over all classes.
+        held_out: images per class that are not trained on.
+        policy: augmentation.
+        ghost_batches: whether BatchNormalization uses groups of 16 images.
+        seed: seed of weights, order and augmentation.
     """
 
     image_px: int = 96
     batch_size: int = 128
     epochs: int = 24
     minutes: float = 0.0
-    peak: float = 2e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     held_out: int = 2
     policy: augment.Policy = POLICY
-    sixteens: bool = True
+    ghost_batches: bool = True
     seed: int = 0
 
 
 def train(
-    store: Store, lesson: Lesson, checkpoint: Path, say: Callable[[str], None]
+    store: ImageStore, config: PretrainConfig, checkpoint: Path, say: Callable[[str], None]
 ) -> tuple[Any, dict[str, Any]]:
-    """Train, from the checkpoint on if there is one of the same settings.
+    """Train, resuming from a checkpoint of the same settings if there is one.
 
     Args:
-        store: drawn.
-        lesson: how.
-        checkpoint: its file.
-        say: is told of each epoch.
+        store: the rendered images.
+        config: the settings.
+        checkpoint: the file of the checkpoint.
+        say: called with a line of text per epoch.
 
     Returns:
-        The network, without the layer that tells the classes apart, and what to report.
+        The network without its classification layer, and the results to publish.
     """
-    asked = {"lesson": _of_lesson(lesson), "store": _of_store(store)}
-    model, network = _models(store.n_classes, lesson)
-    about: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
+    settings = {"config": _config_json(config), "store": _store_json(store)}
+    model, network = _models(store.n_classes, config)
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
-        kept = read(checkpoint)
-        if kept.about["asked"] == json.loads(json.dumps(asked)):
-            about = kept.about
+        kept = read_checkpoint(checkpoint)
+        if kept.metadata["settings"] == json.loads(json.dumps(settings)):
+            state = kept.metadata
             for variable, value in zip(_state(model), kept.arrays.values(), strict=True):
                 variable.assign(value)
-            say(f"going on from step {about['step']}")
-    images, n_seen = store.opened(), store.per_class - lesson.held_out
-    per_epoch = store.n_classes * n_seen // lesson.batch_size
+            say(f"resuming from step {state['step']}")
+    images, n_seen = store.reader(), store.per_class - config.held_out
+    per_epoch = store.n_classes * n_seen // config.batch_size
     last, losses = time.monotonic(), []
-    start, written = last - about["seconds"], last
-    while (share := _share(about["step"], per_epoch, last - start, lesson)) < 1:
-        epoch, at = divmod(about["step"], per_epoch)
-        for numbers in _orders(store, lesson, epoch, at):
-            share = _share(about["step"], per_epoch, time.monotonic() - start, lesson)
-            if share >= 1:
+    start, written = last - state["seconds"], last
+    while (progress := _fraction_done(state["step"], per_epoch, last - start, config)) < 1:
+        epoch, at = divmod(state["step"], per_epoch)
+        for numbers in _batches(store, config, epoch, at):
+            progress = _fraction_done(state["step"], per_epoch, time.monotonic() - start, config)
+            if progress >= 1:
                 break
-            model.optimizer.learning_rate.assign(lesson.peak * share_of_peak(share))
-            draws = augment.draw(lesson.policy, lesson.seed, numbers, epoch=epoch)
-            x = augment.apply(images(numbers), draws, image_px=lesson.image_px)
+            model.optimizer.learning_rate.assign(config.learning_rate * lr_multiplier(progress))
+            parameters = augment.sample(config.policy, config.seed, numbers, epoch=epoch)
+            x = augment.apply(images(numbers), parameters, image_px=config.image_px)
             y = np.eye(store.n_classes, dtype=np.float32)[numbers // store.per_class]
             losses.append(float(np.asarray(model.train_on_batch(np.asarray(x), y))))
-            about["step"] += 1
+            state["step"] += 1
             last = time.monotonic()
-            if last - written > _EVERY_S:
-                about["seconds"], written = last - start, last
-                _keep(checkpoint, about | {"asked": asked}, model)
-        right = _held_out(model, images, store, lesson)
+            if last - written > _CHECKPOINT_INTERVAL_S:
+                state["seconds"], written = last - start, last
+                _write_checkpoint(checkpoint, state | {"settings": settings}, model)
+        correct = _evaluate_held_out(model, images, store, config)
         last = time.monotonic()
-        about["seconds"] = last - start
+        state["seconds"] = last - start
         row = {
-            "step": about["step"],
+            "step": state["step"],
             "seconds": round(last - start, 1),
             "loss": round(float(np.mean(losses)), 4) if losses else None,
-            "held_out_accuracy": round(float(right.mean()), 4),
+            "held_out_accuracy": round(float(correct.mean()), 4),
         }
         losses = []
-        about["history"].append(row)
+        state["history"].append(row)
         say(json.dumps(row))
     kinds = np.array([kind_of(k, store.kinds) for k in range(store.n_classes)]).repeat(
-        lesson.held_out
+        config.held_out
     )
-    by_kind = {kind: round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)}
-    return network, asked | {
-        "steps": about["step"],
-        "images_seen": about["step"] * lesson.batch_size,
-        "seconds": round(about["seconds"], 1),
-        "history": about["history"],
+    by_kind = {kind: round(float(correct[kinds == kind].mean()), 4) for kind in np.unique(kinds)}
+    return network, settings | {
+        "steps": state["step"],
+        "images_seen": state["step"] * config.batch_size,
+        "seconds": round(state["seconds"], 1),
+        "history": state["history"],
         "held_out_accuracy_by_kind": by_kind,
     }
 
 
-def _of_lesson(lesson: Lesson) -> dict[str, Any]:
-    return asdict(lesson) | {"policy": lesson.policy.to_json()}
+def _config_json(config: PretrainConfig) -> dict[str, Any]:
+    return asdict(config) | {"policy": config.policy.to_json()}
 
 
-def _of_store(store: Store) -> dict[str, Any]:
+def _store_json(store: ImageStore) -> dict[str, Any]:
     return {
         name: getattr(store, name) for name in ("seed", "n_classes", "per_class", "px", "kinds")
     }
 
 
-def _models(n_classes: int, lesson: Lesson) -> tuple[Any, Any]:
+def _models(n_classes: int, config: PretrainConfig) -> tuple[Any, Any]:
     k = keras()
     features = sl.backbones.build(
-        "scenelearn_tiny", weights=None, image_px=lesson.image_px, seed=lesson.seed
+        "scenelearn_tiny", weights=None, image_px=config.image_px, seed=config.seed
     )
 
     def make() -> Any:
         return k.Model(features.input, k.layers.Dense(n_classes)(features.output))
 
-    k.utils.set_random_seed(lesson.seed)
+    k.utils.set_random_seed(config.seed)
     model = make()
     sl.backbones.fast_on_cpu(model)
     loss = k.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=lesson.label_smoothing
+        from_logits=True, label_smoothing=config.label_smoothing
     )
-    model.compile(k.optimizers.AdamW(0.0, weight_decay=lesson.weight_decay), loss=loss)
+    model.compile(k.optimizers.AdamW(0.0, weight_decay=config.weight_decay), loss=loss)
     model.optimizer.build(model.trainable_variables)
-    if lesson.sixteens:
-        train_by_sixteens(model)
+    if config.ghost_batches:
+        use_ghost_batches(model)
     return model, features.get_layer("backbone")
 
 
@@ -164,36 +164,38 @@ def _state(model: Any) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _keep(file: Path, about: dict[str, Any], model: Any) -> None:
+def _write_checkpoint(file: Path, state: dict[str, Any], model: Any) -> None:
     values = [keras().ops.convert_to_numpy(variable) for variable in _state(model)]
-    write(file, about, {str(k): value for k, value in enumerate(values)})
+    write_checkpoint(file, state, {str(k): value for k, value in enumerate(values)})
 
 
-def _share(step: int, per_epoch: int, seconds: float, lesson: Lesson) -> float:
-    """How much of the course is done."""
-    by_time = seconds / (60 * lesson.minutes) if lesson.minutes else 0.0
-    return max(step / (lesson.epochs * per_epoch), by_time)
+def _fraction_done(step: int, per_epoch: int, seconds: float, config: PretrainConfig) -> float:
+    """The progress of the schedule, 0 to 1."""
+    by_time = seconds / (60 * config.minutes) if config.minutes else 0.0
+    return max(step / (config.epochs * per_epoch), by_time)
 
 
-def _orders(store: Store, lesson: Lesson, epoch: int, at: int) -> Iterator[npt.NDArray[np.int64]]:
-    """The rest of an epoch's batches, as numbers of images."""
+def _batches(
+    store: ImageStore, config: PretrainConfig, epoch: int, at: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """The remaining batches of an epoch, as image numbers."""
     numbers = np.arange(store.n_classes * store.per_class)
-    numbers = numbers[numbers % store.per_class < store.per_class - lesson.held_out]
-    order = np.random.default_rng([lesson.seed, epoch]).permutation(numbers)
-    n_whole = len(order) // lesson.batch_size
-    yield from order[: n_whole * lesson.batch_size].reshape(n_whole, -1)[at:]
+    numbers = numbers[numbers % store.per_class < store.per_class - config.held_out]
+    order = np.random.default_rng([config.seed, epoch]).permutation(numbers)
+    n_whole = len(order) // config.batch_size
+    yield from order[: n_whole * config.batch_size].reshape(n_whole, -1)[at:]
 
 
-def _held_out(
-    model: Any, images: Callable[..., Any], store: Store, lesson: Lesson
+def _evaluate_held_out(
+    model: Any, images: Callable[..., Any], store: ImageStore, config: PretrainConfig
 ) -> npt.NDArray[np.bool_]:
-    """Whether each image that was held out is told right; the middle of it is seen."""
+    """Whether each held-out image is classified correctly, from its center crop."""
     numbers = np.arange(store.n_classes * store.per_class)
-    numbers = numbers[numbers % store.per_class >= store.per_class - lesson.held_out]
-    edge, right = (store.px - lesson.image_px) // 2, []
-    inside = slice(edge, edge + lesson.image_px)
+    numbers = numbers[numbers % store.per_class >= store.per_class - config.held_out]
+    edge, correct = (store.px - config.image_px) // 2, []
+    inside = slice(edge, edge + config.image_px)
     for first in range(0, len(numbers), 100):
-        some = numbers[first : first + 100]
-        logits = np.asarray(model.predict_on_batch(images(some)[:, inside, inside]))
-        right.append(logits.argmax(1) == some // store.per_class)
-    return np.concatenate(right)
+        batch = numbers[first : first + 100]
+        logits = np.asarray(model.predict_on_batch(images(batch)[:, inside, inside]))
+        correct.append(logits.argmax(1) == batch // store.per_class)
+    return np.concatenate(correct)

@@ -1,0 +1,149 @@
+# %% [markdown]
+# # How fine-tuning works
+#
+# [`sl.fit`][scenelearn.finetune.fit] fits a linear probe and fine-tunes from there. This page
+# explains each step and the reason for it. [Ablations](../results/accuracy.py#ablations) shows what
+# each step contributes.
+#
+# ## 1. Extract features once
+#
+# The frozen backbone processes each photo once, and each training photo also mirrored. The
+# [features][scenelearn.finetune.extract_features] are cached on disk, keyed by the content of the
+# photo and the values of the weights. Later fits reuse them.
+#
+# ## 2. Fit a linear probe
+#
+# With fixed features, the best head for a given L2 penalty is the minimum of a convex function. A
+# solver finds it in seconds. The penalty is cross-validated on the training photos
+# ([`cross_validate_l2`][scenelearn.finetune.cross_validate_l2]). The linear probe is the baseline
+# that fine-tuning must improve on.
+#
+# It is also the better start. A random head would send large random gradients through the backbone
+# and destroy pretrained features before the head has learned anything. From a linear probe, the
+# first gradients are small and informative.
+#
+# ## 3. Unfreeze the upper layers
+#
+# Edges and textures transfer as they are, and the early layers with their large feature maps would
+# take most of the time. So training starts at the first layer from which all feature maps are at
+# least 16 times smaller than the image (`unfreeze="stride16"`). The layers below need no gradients.
+# `recipe={"unfreeze": "stride32"}` unfreezes fewer layers. The exception is `scenelearn_tiny`,
+# whose weights come from synthetic images: all of its layers are trained, with a higher learning
+# rate. At 160 pixels:
+
+# %% tags=["folded"]
+import scenelearn as sl
+from scenelearn import sizing
+from scenelearn.finetune._network import freeze_layers
+
+
+def fractions(name, image_px=160):
+    """The fraction of weights that are trained, and of multiply-adds in the frozen layers."""
+    features = sl.backbones.build(name, weights=None, image_px=image_px)
+    freeze_layers(features, image_px, "stride16")
+    trained = {layer.name for layer in features.get_layer("backbone").layers if layer.trainable}
+    layers = [layer for layer in sizing.estimate(features).layers if layer.n_parameters]
+    first = next(k for k, layer in enumerate(layers) if layer.name.split("/")[-1] in trained)
+    n_trained = sum(layer.n_trainable_parameters for layer in layers[first:])
+    n_frozen_adds = sum(layer.n_multiply_adds for layer in layers[:first])
+    return (
+        n_trained / sum(layer.n_parameters for layer in layers),
+        n_frozen_adds / sum(layer.n_multiply_adds for layer in layers),
+    )
+
+
+print(f"{'':<20} {'trained weights':>16} {'multiply-adds in frozen layers':>32}")
+for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficientnet_b0"):
+    weights, multiply_adds = fractions(name)
+    print(f"{name:<20} {weights:>16.0%} {multiply_adds:>32.0%}")
+
+# %% [markdown]
+# BatchNormalization keeps its pretrained mean and variance, because a batch of 32 photos estimates
+# them poorly. Its scale and offset are trained.
+#
+# ## 4. Scale the learning rate and schedule it to end in time
+#
+# A step of Adam changes each weight by about the learning rate, whatever the size of the weight and
+# the number of inputs. One rate is therefore too large for wide layers and for small weights. `fit`
+# scales the rate of each kernel channel by the size of its weights and the number of its inputs
+# ([`Recipe.scale_lr_by_weights`][scenelearn.finetune.Recipe]). With ImageNet weights, one peak rate
+# then suited all networks that we measured.
+#
+# The learning rate warms up over the first tenth of the steps and decays to 0 along a half cosine.
+# With a time budget, the schedule is recomputed after each epoch from the time that epochs take, so
+# the rate reaches 0 as the time runs out.
+#
+# ## 5. Interpolate the weights
+#
+# With few photos, fine-tuning overfits and forgets some of what the backbone knew. Weights on the
+# straight line between the linear probe and the fine-tuned network are often better than both
+# (WiSE-FT). `fit` uses a coefficient that depends on the number of photos per class, unless
+# validation data significantly favor another one. The linear probe itself is among the candidates.
+# Only then are the test photos used, once.
+#
+# ## 6. Average several runs: soups
+#
+# After some minutes, more epochs or more pixels bring little: a single run has converged. Another
+# run from the same linear probe, with other augmentation in another order, converges to a different
+# point nearby, and the average of such points is better. With
+# [`recipe={"soup": 4}`][scenelearn.finetune.Recipe], `fit` performs four runs one after the other
+# and averages their final weights. The result is one network, as fast as any other.
+#
+# The runs share the time budget. Each has its own warmup, decay and optimizer state. The
+# interpolation of step 5 is then between the linear probe and the soup.
+# [Backbones](../results/accuracy.py#backbones) shows the accuracy of a soup of four in 15 minutes.
+# Each run needs enough time: with 100 photos per class and ten epochs per run, one run of four
+# times as many epochs [was better](../results/accuracy.py#ablations).
+#
+# ## 7. Test-time augmentation
+#
+# With `recipe={"tta": "hflip"}`, the classifier averages the features, and so the logits, of a
+# photo and its mirror image. Training does not change. From calibration on, this combined network
+# is the one that is evaluated, saved, explained and exported, so its probabilities are calibrated.
+# Predictions take twice as long. Do not use it if mirroring changes the meaning of a photo, as with
+# text.
+#
+# ## 8. Cache the activations of frozen layers
+#
+# The frozen layers give the same activations for the same view of a photo. (With random layer
+# dropout, as in EfficientNet, cached activations only see the dropout of trained layers.) With
+# `augmentation="none"`, each photo has one view; with
+# [`Recipe.fixed_views`][scenelearn.finetune.Recipe], a fixed number, sampled once and used in turn.
+# `fit` then stores these activations in a temporary file of the cache, and later steps start from
+# there. The network is cut where the activations are smallest. Caching changes only the time: on a
+# CPU, results are the same bit for bit.
+#
+# This table compares a full training step, a step from cached activations, and the frozen forward
+# pass that computes them, as measured by `python -m tests.bench.frozen_layers`:
+
+# %% tags=["folded"]
+import json
+from pathlib import Path
+
+frozen = json.loads(Path("docs/results/frozen_layers.json").read_text())
+columns = ("unfreeze", "full step", "cached step", "speedup", "frozen pass", "cached")
+print(f"{'':<18} " + " ".join(f"{name:>12}" for name in columns))
+for row in frozen["rows"]:
+    print(
+        f"{row['backbone']:<18} {row['unfreeze']:>12} {row['full_step_ms']:>9.2f} ms "
+        f"{row['cached_step_ms']:>9.2f} ms {row['ratio']:>11.2f}× "
+        f"{row['frozen_forward_ms']:>9.2f} ms {row['cached_bytes'] / 1e3:>9.1f} kB"
+    )
+environment = frozen["environment"]
+print(f"\nper photo; {frozen['image_px']} px, batches of {frozen['batch_size']}")
+print(
+    f"{environment['cores']} CPU cores, Keras {environment['keras']} on JAX {environment['jax']}, "
+    f"{environment['date']}"
+)
+
+# %% [markdown]
+# By default every epoch has new views, so there is nothing to cache.
+# [Ablations](../results/accuracy.py#ablations) compares fixed views, and training only the layers
+# at stride 32, with the default.
+#
+# References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
+# out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,
+# CVPR. M. Wortsman et al. (2022), *Model soups: averaging weights of multiple fine-tuned models
+# improves accuracy without increasing inference time*, ICML. I. Loshchilov, F. Hutter (2017),
+# *SGDR: stochastic gradient descent with warm restarts*, ICLR. N. Shazeer, M. Stern (2018),
+# *Adafactor: adaptive learning rates with sublinear memory cost*, ICML.

@@ -1,0 +1,136 @@
+"""The process that writes an export, with Keras on TensorFlow, and runs it in its own runtime.
+
+`_export` starts it as ``python -m scenelearn.classify._export_worker FOLDER``. It reads job.json,
+scenes.keras and the photos from the folder, writes the export as "export", and that runtime's
+probabilities for the photos as probabilities.npy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn._backend import keras
+from scenelearn.classify._classifier import Classifier, load
+from scenelearn.classify._square_layer import square_layer
+
+Image = npt.NDArray[np.uint8]
+
+
+def main(work: Path) -> None:
+    """Run the job of a folder."""
+    job = json.loads((work / "job.json").read_text(encoding="utf-8"))
+    classifier = load(work / "scenes.keras")
+    images = [np.load(work / f"{k}.npy", allow_pickle=False) for k in range(job["n_images"])]
+    write = {"onnx": _onnx, "litert": _litert, "saved_model": _saved_model}[job["kind"]]
+    probabilities = np.asarray(write(classifier, work / "export", images), np.float32)
+    np.save(work / "probabilities.npy", probabilities, allow_pickle=False)
+
+
+def _export_model(classifier: Classifier, *, any_size: bool) -> Any:
+    """A model from uint8 to probabilities, with cropping and resizing if it takes any size."""
+    k, px = keras(), classifier.image_px
+    size = None if any_size else px
+    image = k.Input((size, size, 3), dtype="uint8", name="image")
+    square = square_layer(px)(image) if any_size else image
+    model = k.Model(image, classifier.model(square), name="scenes")
+    model(np.zeros((1, px, px, 3), np.uint8))  # Keras can only export a model that was called
+    return model
+
+
+def _description(classifier: Classifier, *, any_size: bool) -> dict[str, Any]:
+    """The metadata of an export."""
+    px = classifier.image_px
+    size = "height, width" if any_size else f"{px}, {px}"
+    return {
+        "class_names": list(classifier.class_names),
+        "input": f"(batch, {size}, 3) uint8: red, green, blue in sRGB, 0-255, upright",
+        "output": "(batch, n_classes) float32: calibrated probabilities",
+        "provenance": classifier.metadata,
+    }
+
+
+def _onnx(classifier: Classifier, path: Path, images: list[Image]) -> list[npt.NDArray[np.float32]]:
+    import onnx
+    import onnxruntime
+
+    file = str(path.with_suffix(".onnx"))
+    model = _export_model(classifier, any_size=True)
+    model.export(file, format="onnx", verbose=False)
+    exported = onnx.load(file)
+    (output,) = exported.graph.output
+    for node in exported.graph.node:
+        node.output[:] = ["probabilities" if n == output.name else n for n in node.output]
+        node.input[:] = ["probabilities" if n == output.name else n for n in node.input]
+    output.name = "probabilities"
+    for value, names in (
+        (exported.graph.input[0], ("batch", "height", "width")),
+        (output, ("batch",)),
+    ):
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    description = _description(classifier, any_size=True)
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in description.items()}
+    onnx.helper.set_model_props(exported, texts)
+    onnx.checker.check_model(exported)
+    onnx.save(exported, file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return [session.run(["probabilities"], {"image": image[None]})[0][0] for image in images]
+
+
+def _litert(
+    classifier: Classifier, path: Path, images: list[Image]
+) -> list[npt.NDArray[np.float32]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    file = str(path.with_suffix(".tflite"))
+    model = _export_model(classifier, any_size=False)
+    model.export(file, format="litert", verbose=False)
+    # The files that belong to a LiteRT model are a ZIP archive at its end. The runtime ignores it.
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in _metadata_files(_description(classifier, any_size=False)).items():
+            archive.writestr(name, text)
+    interpreter = Interpreter(model_path=file)
+    interpreter.allocate_tensors()
+    input_index = interpreter.get_input_details()[0]["index"]
+    output_index = interpreter.get_output_details()[0]["index"]
+    probabilities = []
+    for image in images:
+        interpreter.set_tensor(input_index, image[None])
+        interpreter.invoke()
+        probabilities.append(interpreter.get_tensor(output_index)[0])
+    return probabilities
+
+
+def _saved_model(
+    classifier: Classifier, path: Path, images: list[Image]
+) -> list[npt.NDArray[np.float32]]:
+    import tensorflow as tf
+
+    model = _export_model(classifier, any_size=True)
+    model.export(str(path), format="tf_saved_model", verbose=False)
+    extra = path / "assets.extra"  # TensorFlow's place for files that others add to a model
+    extra.mkdir()
+    for name, text in _metadata_files(_description(classifier, any_size=True)).items():
+        (extra / name).write_text(text, encoding="utf-8")
+    served = tf.saved_model.load(str(path))
+    return [served.serve(image[None]).numpy()[0] for image in images]
+
+
+def _metadata_files(description: dict[str, Any]) -> dict[str, str]:
+    """The class names, one per line, as other tools expect them; and the description as JSON."""
+    lines = [" ".join(name.split()) for name in description["class_names"]]
+    return {
+        "labels.txt": "\n".join(lines) + "\n",
+        "scenelearn.json": json.dumps(description, indent=1) + "\n",
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

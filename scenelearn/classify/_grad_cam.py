@@ -1,0 +1,126 @@
+"""Grad-CAM, and the gradient of a model with respect to its input, for each backend."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from scenelearn._backend import keras
+from scenelearn.classify._inference import feature_map_layers
+from scenelearn.classify._tta import backbone_input, has_hflip_tta
+
+
+class SplitModel(NamedTuple):
+    """A model, split at the backbone's last feature map.
+
+    Attributes:
+        to_feature_map: from images to the feature map (batch, h, w, channels).
+        to_logits: from the feature map to logits.
+        has_hflip_tta: whether the model averages over the mirror image.
+    """
+
+    to_feature_map: Any
+    to_logits: Any
+    has_hflip_tta: bool
+
+
+def split_model(model: Any) -> SplitModel:
+    """Split a classifier's model: preprocessing, "backbone", "logits", "probabilities"."""
+    k = keras()
+    x, backbone = backbone_input(model)
+    feature_map = feature_map_layers(backbone)[-1].output
+    to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
+    split = k.Input(feature_map.shape[1:])
+    logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
+    return SplitModel(to_feature_map, k.Model(split, logits), has_hflip_tta(model))
+
+
+def grad_cam(
+    split: SplitModel, image: npt.NDArray[np.uint8], label: int
+) -> npt.NDArray[np.float32]:
+    """Where the network found evidence for a class.
+
+    Each channel of the last feature map is weighted by the gradient of the class's logit, averaged
+    over all positions. The positive part of the weighted sum, enlarged to the image's size, is the
+    heatmap. With test-time augmentation, the heatmaps of both views are added.
+
+    Args:
+        split: from `split_model`.
+        image: (px, px, 3) uint8.
+        label: the index of the class.
+
+    Returns:
+        (px, px) float32 in [0, 1]; all 0 if there is no evidence for the class.
+
+    References:
+        R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
+        gradient-based localization. ICCV.
+    """
+    views = np.stack([image, image[:, ::-1]]) if split.has_hflip_tta else image[None]
+    feature_maps = np.asarray(split.to_feature_map.predict_on_batch(views), np.float32)
+    one_hot = np.zeros((len(views), split.to_logits.output.shape[1]), np.float32)
+    one_hot[:, label] = 1
+    gradient = input_gradient(split.to_logits, feature_maps, one_hot)
+    weights = gradient.mean(axis=(1, 2), keepdims=True)
+    heatmaps = np.maximum((feature_maps * weights).sum(axis=3), 0)
+    heatmap = heatmaps[0] + heatmaps[1, :, ::-1] if split.has_hflip_tta else heatmaps[0]
+    if heatmap.max() > 0:
+        heatmap = heatmap / heatmap.max()
+    size = image.shape[:2][::-1]
+    enlarged = Image.fromarray(heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return np.clip(np.asarray(enlarged, np.float32), 0, 1)
+
+
+def input_gradient(
+    model: Any, inputs: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The gradient of Σ (outputs · weights) with respect to the inputs.
+
+    Args:
+        model: a `keras.Model` with one output.
+        inputs: one batch.
+        weights: of the outputs, in their shape.
+
+    Returns:
+        In the shape of `inputs`.
+    """
+    backend = keras().backend.backend()
+    compute = {"jax": _jax_gradient, "tensorflow": _tensorflow_gradient, "torch": _torch_gradient}
+    return np.asarray(compute[backend](model, inputs, weights), np.float32)
+
+
+def _jax_gradient(model: Any, inputs: Any, weights: Any) -> Any:
+    import jax
+
+    trainable = [variable.value for variable in model.trainable_variables]
+    non_trainable = [variable.value for variable in model.non_trainable_variables]
+
+    def weighted_sum(x: Any) -> Any:
+        outputs, _ = model.stateless_call(trainable, non_trainable, x, training=False)
+        return (outputs * weights).sum()
+
+    return jax.grad(weighted_sum)(jax.numpy.asarray(inputs))
+
+
+def _tensorflow_gradient(model: Any, inputs: Any, weights: Any) -> Any:
+    import tensorflow  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    x = tensorflow.convert_to_tensor(inputs)
+    with tensorflow.GradientTape() as tape:
+        tape.watch(x)
+        weighted_sum = tensorflow.reduce_sum(model(x, training=False) * weights)
+    return tape.gradient(weighted_sum, x)
+
+
+def _torch_gradient(model: Any, inputs: Any, weights: Any) -> Any:
+    import torch
+
+    x = keras().ops.convert_to_tensor(inputs).clone().requires_grad_(True)
+    with torch.enable_grad():
+        outputs = model(x, training=False)
+        weighted_sum = (outputs * keras().ops.convert_to_tensor(weights)).sum()
+        (gradient,) = torch.autograd.grad(weighted_sum, x)
+    return gradient.detach().cpu().numpy()

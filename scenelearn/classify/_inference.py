@@ -1,0 +1,227 @@
+"""Inference: one forward pass gives logits, probabilities and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scenelearn._backend import keras
+from scenelearn._distributed import padded_batch_size, predict_on_devices
+from scenelearn.backbones import fast_on_cpu
+from scenelearn.classify._tta import backbone_input, call_on_both, has_hflip_tta, layer_names
+from scenelearn.data import Batches
+from scenelearn.errors import NoPhotosError
+
+Images = npt.NDArray[np.uint8]
+_OOD_STRIDE = 20  # OOD features come from the last feature map of at most this stride: usually 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outputs:
+    """The outputs of the inference model for n photos.
+
+    Attributes:
+        logits: (n, n_classes) float32.
+        probabilities: (n, n_classes) float32.
+        features: (n, n_features) float32, the input of the head.
+        ood_features: (n, n_ood_features) float32, the averaged feature maps of stride 16, which
+            separate photos of other things. (`features` do not: fine-tuning maps all photos of a
+            class close together, and photos of no class as well.)
+    """
+
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+    ood_features: npt.NDArray[np.float32]
+
+    @staticmethod
+    def concatenate(parts: list[Outputs]) -> Outputs:
+        """Join batches, at least one."""
+        return Outputs(
+            logits=np.concatenate([part.logits for part in parts]),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            features=np.concatenate([part.features for part in parts]),
+            ood_features=np.concatenate([part.ood_features for part in parts]),
+        )
+
+
+def inference_model(model: Any) -> Any:
+    """The same network with four outputs: logits, probabilities, features, OOD features.
+
+    With test-time augmentation, both kinds of features are averaged over the two views.
+
+    Args:
+        model: a classifier's model: preprocessing, "backbone", "logits", "probabilities".
+
+    Returns:
+        A `keras.Model` that shares all layers and weights with `model`, optimized for the CPU.
+    """
+    k = keras()
+    x, backbone = backbone_input(model)
+    pool = k.layers.GlobalAveragePooling2D(name="scenelearn_ood_features")
+    extractor = k.Model(backbone.input, [backbone.output, pool(_ood_layer(backbone).output)])
+    if has_hflip_tta(model):
+        pairs = zip(*call_on_both(extractor, x), strict=True)
+        features, ood_features = (k.layers.Average(dtype="float32")(pair) for pair in pairs)
+    else:
+        features, ood_features = extractor(x)
+    logits = model.get_layer("logits")(features)
+    probabilities = model.get_layer("probabilities")(logits)
+    return fast_on_cpu(k.Model(model.input, [logits, probabilities, features, ood_features]))
+
+
+def output_sizes(model: Any) -> tuple[int, int, int]:
+    """The numbers of classes, features and OOD features of a classifier's model.
+
+    Raises:
+        ValueError: if the model is not structured as `fit` builds it.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    try:
+        backbone, logits = layers["backbone"], layers["logits"]
+        n_ood_features = _ood_layer(backbone).output.shape[-1]
+        n_features, n_classes = logits.kernel.shape
+        expected = layer_names(model)
+        if [layer.name for layer in model.layers][-len(expected) :] != expected:
+            raise KeyError(expected)
+    except (AttributeError, IndexError, KeyError):
+        raise ValueError("a network that `fit` did not build") from None
+    return int(n_classes), int(n_features), int(n_ood_features)
+
+
+def _ood_layer(backbone: Any) -> Any:
+    """The last layer whose feature map is at least 1/20 of the image's size."""
+    smallest = backbone.input.shape[1] / _OOD_STRIDE
+    layers = feature_map_layers(backbone)
+    return [layer for layer in layers if layer.output.shape[1] >= smallest][-1]
+
+
+def feature_map_layers(backbone: Any) -> list[Any]:
+    """The backbone's layers that output feature maps (batch, height, width, channels), in order."""
+    return [layer for layer in backbone.layers if len(getattr(layer.output, "shape", ())) == 4]
+
+
+def stream_outputs(
+    model: Any,
+    batches: Iterable[Images],
+    batch_size: int,
+    *,
+    total: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> Iterator[Outputs]:
+    """Run an inference model over a stream of images, batch by batch.
+
+    Args:
+        model: from `inference_model`.
+        batches: (b, px, px, 3) uint8 each, b at most `batch_size`.
+        batch_size: images per batch.
+        total: the number of images, for `report`.
+        report: called with (images done, total) at the start and after each batch.
+
+    Yields:
+        The outputs for each batch.
+    """
+    for tables in _predict(model, batches, batch_size, total=total, report=report):
+        logits, probabilities, features, ood_features = tables
+        yield Outputs(
+            logits=logits,
+            probabilities=probabilities,
+            features=features,
+            ood_features=ood_features,
+        )
+
+
+def predict_images(
+    model: Any,
+    batches: Iterable[Images],
+    batch_size: int,
+    *,
+    total: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """The output of a model for a stream of images. One compiled program serves all batches.
+
+    Args:
+        model: a `keras.Model` with one output.
+        batches: (b, height, width, 3) each, b at most `batch_size`. A smaller batch is padded with
+            zeros, and its outputs are cut.
+        batch_size: images per batch.
+        total: the number of images, for `report`.
+        report: called with (images done, total) at the start and after each batch.
+
+    Returns:
+        (n, n_outputs) float32.
+    """
+    parts = _predict(model, batches, batch_size, total=total, report=report)
+    return np.concatenate([part[0] for part in parts])
+
+
+def _predict(
+    model: Any,
+    batches: Iterable[Images],
+    batch_size: int,
+    *,
+    total: int,
+    report: Callable[[int, int], None] | None,
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """All outputs of a model for each batch; see `predict_images`."""
+    done = 0
+    if report:
+        report(0, total)
+    for batch in batches:
+        n = len(batch)
+        padding = np.zeros((padded_batch_size(batch_size) - n, *batch.shape[1:]), batch.dtype)
+        padded = np.concatenate([batch, padding]) if len(padding) else batch
+        yield [table[:n] for table in predict_on_devices(model, padded)]
+        done += n
+        if report:
+            report(done, total)
+
+
+def predict_batches(
+    model: Any, batches: Batches, report: Callable[[int, int], None] | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The output of a model for a set of photos, in their order.
+
+    Args:
+        model: from what the batches hold, pixels or feature maps, to one output.
+        batches: the photos.
+        report: called with (photos done, total).
+
+    Returns:
+        (n, n_outputs) float32, and (n,) int64, the indices of the photos. Both lack photos that
+        can no longer be read.
+
+    Raises:
+        NoPhotosError: if no photo can be read anymore.
+    """
+    indices: list[npt.NDArray[np.int64]] = []
+    table = predict_images(
+        model,
+        readable_images(batches, indices),
+        batches.batch_size,
+        total=batches.n_photos,
+        report=report,
+    )
+    return table, np.concatenate(indices)
+
+
+def readable_images(batches: Batches, indices: list[npt.NDArray[np.int64]]) -> Iterator[Images]:
+    """The images of all batches. The indices of their photos are appended to `indices`.
+
+    Raises:
+        NoPhotosError: if no photo can be read anymore.
+    """
+    for images, _, batch_indices in batches.in_order():
+        indices.append(batch_indices)
+        yield images
+    if not indices:
+        raise NoPhotosError(
+            f"At least one of the {batches.n_photos:,} photos must still be readable. Received: "
+            f"none. The first one: {next(iter(batches.pixels.rejected), 'no photo')}. "
+            "Check the files."
+        )

@@ -1,0 +1,132 @@
+"""The commands on a saved classifier: predict, explain, evaluate, compare and export."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import scenelearn as sl
+from scenelearn._progress import ProgressBars
+from scenelearn.cli._options import Output, add_command
+from scenelearn.errors import ArgumentError
+
+
+def add_commands(commands: Any) -> None:
+    """Add `predict`, `explain`, `evaluate`, `compare` and `export`."""
+    add_command(
+        commands,
+        predict,
+        "Predict the classes of photos.",
+        {
+            "bundle": {},
+            "photos": {
+                "nargs": "+",
+                "metavar": "PHOTO",
+                "help": "photo, folder of photos, or pattern such as 'new/**/*.jpg'",
+            },
+        },
+        {"--coverage": {}, "--csv": {}},
+    )
+    add_command(
+        commands,
+        explain,
+        "Show which parts of a photo a prediction relies on, and similar training photos.",
+        {"bundle": {}, "photo": {"metavar": "PHOTO", "help": "photo to explain"}},
+        {"--label": {}, "--out": {"default": "explanation.png", "help": "picture to write"}},
+    )
+    add_command(
+        commands,
+        evaluate,
+        "Evaluate a classifier on labeled photos.",
+        {"bundle": {}, "folder": {}},
+        {
+            "--manifest": {
+                "help": "CSV or Parquet file that lists the photos and their labels; its other "
+                "columns become slices"
+            },
+            "--coverage": {},
+        },
+    )
+    add_command(
+        commands,
+        compare,
+        "Compare two classifiers on the same photos.",
+        {
+            "first": {"metavar": "BUNDLE_A", "help": "classifier that `scenelearn fit` saved"},
+            "second": {"metavar": "BUNDLE_B", "help": "another one with the same classes"},
+            "folder": {
+                "help": "photos that neither was trained on, in one subfolder per class, or a "
+                "ZIP file of them"
+            },
+        },
+        {},
+    )
+    add_command(
+        commands,
+        export,
+        "Export a classifier to ONNX, LiteRT or SavedModel, and verify it.",
+        {"bundle": {}},
+        {
+            "--check": {},
+            "--out": {
+                "required": True,
+                "help": "file that ends in .onnx or .tflite, or a folder for a SavedModel",
+            },
+        },
+    )
+
+
+def predict(options: argparse.Namespace) -> Output:
+    """Predict photos; one that cannot be read is named and left out."""
+    if options.json and options.csv:
+        raise ArgumentError(
+            "`--json` and `--csv` cannot be combined. Received: both. Pass one of them."
+        )
+    classifier = sl.load(options.bundle)
+    with ProgressBars() as bars:
+        predictions = classifier.predict(
+            options.photos,
+            coverage=options.coverage,
+            skip_broken=True,
+            progress=bars,
+        )
+    if not predictions:
+        raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
+    text = predictions.to_csv() if options.csv else "\n".join(map(str, predictions))
+    return Output(text, predictions.to_json())
+
+
+def explain(options: argparse.Namespace) -> Output:
+    """Explain a prediction; write its picture."""
+    explanation = sl.load(options.bundle).explain(options.photo, label=options.label)
+    picture = explanation.save(options.out)
+    return Output(
+        f"{explanation}\nPicture: {picture}", {"picture": str(picture), **explanation.to_json()}
+    )
+
+
+def evaluate(options: argparse.Namespace) -> Output:
+    """Evaluate a classifier, on slices too if a manifest has columns for them."""
+    classifier = sl.load(options.bundle)
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, options.manifest, progress=bars)
+        columns = sl.classify.manifest_columns(options.manifest, photos) if options.manifest else {}
+        evaluation = classifier.evaluate(
+            photos, coverage=options.coverage, columns=columns, progress=bars
+        )
+    return Output(f"{photos.summary}\n{evaluation}", evaluation.to_json())
+
+
+def compare(options: argparse.Namespace) -> Output:
+    """Compare two classifiers."""
+    first, second = sl.load(options.first), sl.load(options.second)
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, progress=bars)
+        comparison = sl.compare(first, second, photos, progress=bars)
+    return Output(f"{photos.summary}\n{comparison}", comparison.to_json())
+
+
+def export(options: argparse.Namespace) -> Output:
+    """Export a classifier."""
+    result = sl.load(options.bundle).export(options.out, check=options.check)
+    return Output(str(result), result.to_json())

@@ -1,0 +1,133 @@
+"""Every argument and option of the command line, so that each reads the same in all commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Output(NamedTuple):
+    """The result of a command: a page of text, and one JSON value for ``--json``."""
+
+    text: str
+    value: Any
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "bundle": {
+        "metavar": "BUNDLE",
+        "help": "classifier that `scenelearn fit` saved, such as scenes.keras",
+    },
+    "folder": {
+        "metavar": "FOLDER",
+        "help": "folder of photos with one subfolder per class, or a ZIP file of one",
+    },
+}
+"""The arguments that several commands have."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--manifest": {
+        "metavar": "FILE",
+        "help": "CSV or Parquet file that lists the photos and their labels",
+    },
+    "--quarantine": {
+        "metavar": "FILE",
+        "help": "quarantine.json of an audit; leave out the photos that it lists",
+    },
+    "--no-audit": {"action": "store_true", "help": "do not look for duplicates first"},
+    "--backbone": {"metavar": "NAME", "help": "network of keras.applications"},
+    "--weights": {
+        "metavar": "WEIGHTS",
+        "help": "pretrained weights: imagenet, scenelearn, a file, or none",
+    },
+    "--image-px": {
+        "metavar": "N", "type": int, "help": "height and width of the input image in pixels",
+    },
+    "--input-shape": {"metavar": "SHAPE", "help": "input shape of layers, such as 200,300,3"},
+    "--minutes": {"metavar": "MINUTES", "type": float, "help": "time budget in minutes"},
+    "--epochs": {
+        "metavar": "N", "type": int, "help": "number of fine-tuning epochs, however long they take",
+    },
+    "--batch-size": {"metavar": "N", "type": int, "default": 32, "help": "images per batch"},
+    "--learning-rate": {
+        "metavar": "RATE", "type": float, "help": "peak learning rate of fine-tuning",
+    },
+    "--augmentation": {
+        "metavar": "POLICY",
+        "default": "standard",
+        "help": "augmentation policy: none, light, standard, strong or trivial",
+    },
+    "--optimizer": {
+        "metavar": "NAME", "default": "adam", "help": "optimizer of keras.optimizers",
+    },
+    "--trainable": {"choices": ("all", "head"), "default": "all", "help": "layers that train"},
+    "--recipe": {
+        "metavar": "NAME=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "field of scenelearn.finetune.Recipe, such as soup=4; can be repeated",
+    },
+    "--devices": {
+        "choices": ("all",), "help": "spread each batch over all devices (default: one device)",
+    },
+    "--memory": {
+        "metavar": "SIZE", "help": 'also print the largest batch that fits, such as in "8 GiB"',
+    },
+    "--method": {
+        "choices": ("textbook", "xla"), "default": "textbook", "help": "how memory is estimated",
+    },
+    "--broken": {
+        "choices": ("skip", "raise"),
+        "default": "skip",
+        "help": "what to do with photos that cannot be decoded",
+    },
+    "--plan": {"action": "store_true", "help": "print what fit would do, and stop"},
+    "--resume": {"action": "store_true", "help": "resume an interrupted run"},
+    "--label": {"metavar": "CLASS", "help": "class to explain (default: the predicted class)"},
+    "--coverage": {
+        "metavar": "FRACTION",
+        "type": float,
+        "help": "how often prediction sets must contain the true class (default: 0.95)",
+    },
+    "--check": {
+        "metavar": "PHOTOS", "help": "photos to verify the export on (default: sample scenes)",
+    },
+    "--csv": {"action": "store_true", "help": "print a CSV table, one row per photo"},
+    "--per-class": {"metavar": "N", "type": int, "help": "images per class"},
+    "--seed": {"metavar": "N", "type": int, "default": 0, "help": "random seed"},
+    "--out": {"metavar": "PATH"},
+    "--json": {"action": "store_true", "help": "print one JSON value"},
+    "--debug": {"action": "store_true", "help": "show the traceback of an error"},
+}  # fmt: skip
+"""All options, in the order in which every help lists them."""
+
+
+def add_command(
+    commands: Any,
+    run: Callable[[argparse.Namespace], Output],
+    summary: str,
+    arguments: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Add a command.
+
+    Args:
+        commands: what `add_subparsers` returned.
+        run: called with the parsed options; the command has its name.
+        summary: one imperative sentence.
+        arguments: the positional arguments, each with what differs from `ARGUMENTS`.
+        options: likewise those of `OPTIONS` that the command has; ``--json`` and ``--debug``
+            come by themselves.
+    """
+    parser = commands.add_parser(run.__name__, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    for name, changes in arguments.items():
+        parser.add_argument(name, **ARGUMENTS.get(name, {}) | dict(changes))
+    wanted = {**options, "--json": {}, "--debug": {}}
+    for name, shared in OPTIONS.items():
+        if name in wanted:
+            settings = shared | dict(wanted[name])
+            if settings.get("default") not in (None, []) and "(default" not in settings["help"]:
+                settings["help"] += " (default: %(default)s)"
+            parser.add_argument(name, **settings)

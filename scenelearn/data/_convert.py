@@ -1,0 +1,179 @@
+"""Convert decoded images to small RGB arrays: resampled, without transparency, in sRGB."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+try:
+    import cykooz_resizer as fast
+except ImportError:  # no wheel for this machine: Pillow does the same, four times slower
+    fast = None
+
+RESAMPLER = "pillow" if fast is None else "cykooz"
+"""The resampler on this machine: "cykooz", or "pillow" if there is no wheel of cykooz_resizer."""
+
+REDUCING_GAP = 4  # photos are first reduced to this multiple of the target size, then resampled
+_BACKGROUND = (255, 255, 255)  # shows through transparent pixels
+_T = Image.Transpose
+_STRIP_PIXELS = 2_000_000
+_MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC color space -> Pillow's mode
+_N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
+
+Box = tuple[float, float, float, float]
+
+
+def to_srgb_square(
+    image: Image.Image,
+    box: Box,
+    image_px: int,
+    *,
+    filter_: Image.Resampling,
+    transpose: Image.Transpose | None,
+) -> npt.NDArray[np.uint8]:
+    """Resize part of an image to a square, upright and in sRGB.
+
+    Large images are converted in strips, so that little memory is needed besides the image's own
+    pixels, whatever their type.
+
+    Args:
+        image: loaded, in a mode that `check_mode` accepts.
+        box: left, top, right and bottom of the part, in pixels.
+        image_px: width and height of the result, in pixels.
+        filter_: BOX or BICUBIC.
+        transpose: what makes the image upright. It is applied before resampling, since the
+            resampler rounds between its horizontal and its vertical pass.
+
+    Returns:
+        (image_px, image_px, 3) uint8: red, green, blue.
+    """
+    profile = image.info.get("icc_profile")
+    convert_last = image.mode in ("L", "CMYK") and not image.has_transparency_data
+    mode = image.mode if convert_last else "RGB"
+    transform = _build_transform(profile, mode) if isinstance(profile, bytes) else None
+    mode = mode if transform else "RGB"
+    outer = (math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3]))
+    factor = max(1, int(min(box[2] - box[0], box[3] - box[1])) // (REDUCING_GAP * image_px))
+    part = _crop_and_reduce(image, outer, factor, mode)
+    left, top, right, bottom = ((edge - outer[k % 2]) / factor for k, edge in enumerate(box))
+    inner = (left, top, right, bottom)
+    if transpose is not None:
+        inner = _transpose_box(inner, part.size, transpose)
+        part = part.transpose(transpose)
+    small = resample(part, inner, image_px, filter_)
+    if transform is None:
+        return small
+    pixels = small[:, :, 0] if mode == "L" else small
+    result = ImageCms.applyTransform(Image.fromarray(pixels, mode), transform)
+    assert result is not None
+    return np.asarray(result)
+
+
+def _transpose_box(box: Box, size: tuple[int, int], transpose: Image.Transpose) -> Box:
+    """The box in the transposed image; `size` is that of the image before."""
+    left, top, right, bottom = box
+    width, height = size
+    if transpose in (_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.ROTATE_90, _T.TRANSVERSE):
+        left, right = width - right, width - left
+    if transpose in (_T.FLIP_TOP_BOTTOM, _T.ROTATE_180, _T.ROTATE_270, _T.TRANSVERSE):
+        top, bottom = height - bottom, height - top
+    if transpose in (_T.TRANSPOSE, _T.ROTATE_90, _T.ROTATE_270, _T.TRANSVERSE):
+        left, top, right, bottom = top, left, bottom, right
+    return left, top, right, bottom
+
+
+def _crop_and_reduce(
+    image: Image.Image, box: tuple[int, int, int, int], factor: int, mode: str
+) -> Image.Image:
+    """Part of an image in the given mode, averaged over squares of `factor` pixels."""
+    left, top, right, bottom = box
+    if image.width * image.height <= _STRIP_PIXELS:
+        is_whole = box == (0, 0, *image.size)
+        part = _convert_mode(image if is_whole else image.crop(box), mode)
+        return part.reduce(factor) if factor > 1 else part
+    result = Image.new(
+        mode, (math.ceil((right - left) / factor), math.ceil((bottom - top) / factor))
+    )
+    rows = max(1, _STRIP_PIXELS // ((right - left) * factor)) * factor
+    for start in range(top, bottom, rows):
+        strip = _convert_mode(image.crop((left, start, right, min(start + rows, bottom))), mode)
+        result.paste(strip.reduce(factor) if factor > 1 else strip, (0, (start - top) // factor))
+    return result
+
+
+def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits per pixel: scale, do not clip
+        wide = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(wide / 257.0 + 0.5, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        background = Image.new("RGBA", with_alpha.size, (*_BACKGROUND, 255))
+        image = Image.alpha_composite(background, with_alpha)
+    return image if image.mode == mode else image.convert(mode)
+
+
+@functools.lru_cache(maxsize=64)
+def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform from a color profile to sRGB; None for sRGB itself and unusable profiles."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = _MODE_OF_SPACE.get(source.profile.xcolor_space.strip(), "")
+        if space != mode or "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        return ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            space,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, UnicodeError):
+        return None  # a damaged profile is ignored; the pixels are intact
+
+
+def resample(
+    image: Image.Image, box: Box, image_px: int, filter_: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    """Resize part of an image to a square, antialiased.
+
+    Cykooz's resizer computes the same as Pillow's, with vector instructions and other intermediate
+    rounding: pixels differ by a quarter of a level on average, and by more only at hard edges.
+    Averages (BOX) are always Pillow's.
+
+    Args:
+        image: in mode "L", "RGB" or "CMYK".
+        box: left, top, right and bottom of the part, in pixels.
+        image_px: width and height of the result, in pixels.
+        filter_: BOX or BICUBIC.
+
+    Returns:
+        (image_px, image_px, n_channels) uint8.
+    """
+    n_channels = _N_CHANNELS[image.mode]
+    if fast is None or filter_ is not Image.Resampling.BICUBIC:
+        pixels = image.resize((image_px, image_px), filter_, box).tobytes()
+    else:
+        pixels = _resample_bicubic(image, box, image_px)
+    return np.frombuffer(pixels, np.uint8).reshape(image_px, image_px, n_channels)
+
+
+def _resample_bicubic(image: Image.Image, box: Box, image_px: int) -> bytes:
+    types = {1: fast.PixelType.U8, 3: fast.PixelType.U8x3, 4: fast.PixelType.U8x4}
+    pixel_type = types[_N_CHANNELS[image.mode]]
+    left, top, right, bottom = box
+    options = fast.ResizeOptions(
+        fast.ResizeAlg.convolution(fast.FilterType.catmull_rom),  # Pillow's, with a = -1/2
+        use_alpha=False,
+        crop_box=fast.CropBox(left, top, right - left, bottom - top),
+    )
+    source = fast.ImageData(image.width, image.height, pixel_type, image.tobytes())
+    result = fast.ImageData(image_px, image_px, pixel_type)
+    fast.Resizer().resize(source, result, options)
+    pixels: bytes = result.get_buffer()
+    return pixels

@@ -1,0 +1,99 @@
+"""The files of photos: in a folder, or in a ZIP archive that is read in place."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_FILE_BYTES = 512 * 2**20  # larger than any photo; keeps a stray video out of memory
+
+
+def content_hash(content: bytes) -> bytes:
+    """The 16-byte BLAKE2b hash of a file's content."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a ZIP archive, by its content."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def read_file(root: Path, path: str) -> bytes:
+    """Read a file from a folder or an archive.
+
+    Args:
+        root: the folder or archive.
+        path: relative to it, with forward slashes.
+
+    Raises:
+        OSError: if the file is missing, not regular, too large, or unreadable.
+    """
+    if not os.path.isfile(root):  # noqa: PTH113  # here and below: pathlib's objects take longer
+        with open(os.path.join(root, path), "rb") as file:  # noqa: PTH118, PTH123
+            _check_size(os.fstat(file.fileno()).st_size)
+            return file.read()
+    archive = _open_archive(root)
+    try:
+        info = archive.getinfo(path)
+        _check_size(info.file_size)
+        with archive.open(info) as member:
+            content = member.read(MAX_FILE_BYTES + 1)  # the header may state a smaller size
+        _check_size(len(content))
+    except KeyError:
+        raise FileNotFoundError(errno.ENOENT, "no longer in the archive", path) from None
+    except RuntimeError as error:  # encrypted
+        raise OSError(errno.EACCES, str(error), path) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise OSError(errno.EIO, f"damaged in the archive: {error}", path) from None
+    return content
+
+
+def list_archive(root: Path) -> Iterator[tuple[str, str]]:
+    """List the files of an archive.
+
+    Args:
+        root: the archive.
+
+    Yields:
+        Each file's path, and why it cannot be a photo; empty if it can.
+
+    Raises:
+        OSError: if the archive cannot be read.
+    """
+    archive = _open_archive(root)
+    for info in archive.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if info.is_dir():
+            continue
+        if archive.getinfo(info.filename) is not info:
+            yield info.filename, "a later file in the archive has the same name"
+        elif kind and not stat.S_ISREG(kind):
+            yield info.filename, "link or special file in an archive"
+        else:
+            yield info.filename, ""
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"a file of {n_bytes / 2**20:,.0f} MiB")
+
+
+def _open_archive(root: Path) -> zipfile.ZipFile:
+    info = root.stat()
+    try:
+        return _open_version(root, info.st_mtime_ns, info.st_size)
+    except zipfile.BadZipFile as error:
+        raise OSError(errno.EIO, f"not a complete ZIP archive: {error}", str(root)) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _open_version(root: Path, *_: int) -> zipfile.ZipFile:
+    """Open an archive; its directory is read once per version. Threads may share the result."""
+    return zipfile.ZipFile(root)

@@ -1,0 +1,314 @@
+"""The machine: versions and device, memory, and the precisions that it supports."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import math
+import os
+import platform
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from scenelearn import backbones, sizing
+from scenelearn._backend import keras
+from scenelearn._distributed import broadcast, n_devices, padded_batch_size
+from scenelearn._keras_internals import forget_programs, nested_layers
+from scenelearn.data import Photos
+from scenelearn.errors import ArgumentError, UnknownLayerError
+
+# CPU instructions for 16-bit products, as named in /proc/cpuinfo.
+_INSTRUCTIONS = {
+    "mixed_bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},  # the last is Arm's
+    "mixed_float16": {"avx512_fp16", "amx_fp16"},
+}
+PRECISIONS = tuple(_INSTRUCTIONS)
+_CPU_INFO = Path("/proc/cpuinfo")
+
+# If only the textbook estimate is known: a training process took up to 2.2 times as much, as
+# measured (a CNN with three convolutions, batch size 50).
+_TEXTBOOK_FACTOR = 2.2
+
+_log = logging.getLogger(__name__)
+
+
+# Environment
+
+
+def environment() -> dict[str, str]:
+    """Versions, backend, device, cores and date of this run."""
+    backend = keras().backend.backend()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "python": platform.python_version(),
+        **versions(),
+        "device": _device_name(backend) + (f" × {n_devices()}" if n_devices() > 1 else ""),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that affect the result, and the backend's name."""
+    backend = keras().backend.backend()
+    packages = ["scenelearn", "keras", backend, "numpy", "pillow"]
+    return {**{package: _version(package) for package in packages}, "backend": backend}
+
+
+def fingerprint(photos: Photos) -> str:
+    """A short hash of the photos' contents and classes, independent of file names and order."""
+    names = photos.class_names
+    pairs = zip(photos.hashes, photos.labels, strict=True)
+    lines = sorted(content.hex() + names[label] for content, label in pairs)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the distribution may have another name, as tensorflow-cpu does
+        return str(getattr(sys.modules.get(package), "__version__", "not installed as a package"))
+
+
+def _device_name(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    devices = keras().distribution.list_devices()
+    return devices[0] if devices else "cpu"
+
+
+# Memory
+
+
+def choose_batch_size(model: Any, batch_size: int, *, updates_batchnorm: bool) -> int:
+    """The largest batch size for which training fits into free memory, and that devices can share.
+
+    A batch that the devices do not divide is padded with photos of weight 0. BatchNormalization
+    that normalizes by the batch would count them.
+
+    Args:
+        model: as for `reduce_batch_size`.
+        batch_size: photos per step, as requested.
+        updates_batchnorm: whether BatchNormalization normalizes by the batch.
+
+    Returns:
+        The requested size where possible; the same in all processes.
+
+    Raises:
+        ArgumentError: if BatchNormalization does, and the number of devices does not divide the
+            batch size.
+    """
+    n = n_devices()
+    reduced = broadcast(reduce_batch_size(model, batch_size))
+    by_batch = updates_batchnorm and any(
+        isinstance(layer, keras().layers.BatchNormalization)
+        for layer in nested_layers(model, include_self=True)
+    )
+    if by_batch and reduced < batch_size:
+        reduced = max(n, reduced // n * n)
+    if by_batch and reduced % n:
+        raise ArgumentError(
+            f"`batch_size` must be a multiple of the {n} devices if BatchNormalization normalizes "
+            f"by the batch, as with random weights. Received: batch_size={reduced}. "
+            f"Pass batch_size={padded_batch_size(reduced)}."
+        )
+    return int(reduced)
+
+
+def reduce_batch_size(model: Any, batch_size: int) -> int:
+    """Halve a batch size until training the whole model fits into free memory.
+
+    Args:
+        model: a Keras model in the form in which it will be trained; all of it is assumed to be
+            trained, with AdamW.
+        batch_size: photos per step, as requested.
+
+    Returns:
+        The same size if it fits or if the free memory is unknown. Otherwise the first of its half,
+        its quarter and so on that fits, at least 1, and a warning is logged.
+    """
+    free = available_bytes()
+    if free is None:
+        return batch_size
+    reduced, requested_bytes = batch_size, training_bytes(model, batch_size)
+    needed = requested_bytes
+    while needed > free and reduced > 1:
+        reduced //= 2
+        needed = training_bytes(model, reduced)
+    if reduced < batch_size:
+        _log.warning(
+            "Training with a batch size of %d takes up to %s, but only %s are free. Reducing the "
+            "batch size to %d. A smaller image_px allows larger batches.",
+            batch_size,
+            sizing.format_bytes(requested_bytes),
+            sizing.format_bytes(free),
+            reduced,
+        )
+    return reduced
+
+
+def training_bytes(model: Any, batch_size: int) -> int:
+    """The peak increase of the process' memory while all of a model is trained with AdamW.
+
+    A model that processes a batch in microbatches holds the activations of one microbatch, the
+    whole batch of images, and gradients: those of the microbatch and their sum.
+    """
+    n = backbones.microbatch_size(model, batch_size)
+    try:
+        estimate = sizing.estimate(model, batch_size=n, optimizer="adamw", method="xla")
+    except UnknownLayerError:
+        estimate = sizing.estimate(model, batch_size=n, optimizer="adamw")
+    peak = estimate.training_resident_bytes
+    if peak is None:
+        peak = int(_TEXTBOOK_FACTOR * estimate.training_bytes)
+    if n == batch_size:
+        return peak
+    photo_bytes = 4 * math.prod(model.inputs[0].shape[1:])
+    gradient_bytes = 4 * sum(math.prod(weight.shape) for weight in model.weights)
+    return int(peak + (batch_size - n) * photo_bytes + 3 * gradient_bytes)
+
+
+def available_bytes() -> int | None:
+    """The memory that the system could give to this process now; None if unknown."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def memory_summary(model: Any, trained: Any, batch_size: int) -> dict[str, str]:
+    """The memory that a fit was predicted to take, and what its process took, as text.
+
+    The prediction is the peak increase of the process' memory during a step. The measurement is the
+    peak of the whole process, including Python, Keras and the photos. Unknown values are omitted.
+
+    Args:
+        model: the network.
+        trained: the network or the part that was trained; None if it was only used to predict.
+        batch_size: photos per step.
+    """
+    summary = {}
+    increases = [] if trained is None else [training_bytes(trained, batch_size)]
+    if trained is not model and (predicting := _prediction_bytes(model, batch_size)) is not None:
+        increases.append(predicting)
+    if increases:
+        summary["memory predicted"] = sizing.format_bytes(max(increases))
+    peak = peak_bytes()
+    if peak is not None:
+        summary["memory measured"] = sizing.format_bytes(peak)
+    return summary
+
+
+def _prediction_bytes(model: Any, batch_size: int) -> int | None:
+    try:
+        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="sgd", method="xla")
+    except UnknownLayerError:
+        return None
+    return estimate.prediction_resident_bytes
+
+
+def peak_bytes() -> int | None:
+    """The peak memory of this process so far; None if the system does not report it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Precision
+
+
+def supported_precision(precision: str | None) -> str | None:
+    """The requested precision if the device supports it; otherwise None, with a warning.
+
+    All accelerators are assumed to support it. A CPU supports it if it has instructions for it and
+    the backend uses them, as TensorFlow and Torch do through oneDNN. XLA's programs for CPUs, and
+    CPUs without these instructions, convert to float32 and back: slower, and not more accurate.
+    """
+    if precision is None or (reason := _unsupported_reason(precision)) is None:
+        return precision
+    _log.warning("Ignoring precision=%r: %s. This fit uses float32.", precision, reason)
+    return None
+
+
+def with_loss_scaling(optimizer: Any, precision: str | None) -> Any:
+    """The optimizer, wrapped with dynamic loss scaling if gradients are float16.
+
+    Gradients below 6e-8 would underflow to 0. Keras multiplies the loss by a scale, which it
+    reduces whenever a gradient is infinite, and skips that step. bfloat16 has the range of float32
+    and needs no loss scaling.
+
+    References:
+        P. Micikevicius et al. (2018), Mixed precision training. ICLR.
+    """
+    if precision != "mixed_float16":
+        return optimizer
+    return keras().optimizers.LossScaleOptimizer(optimizer)
+
+
+def convert_to_float32(model: Any) -> Any:
+    """Switch a model to float32 computation, as it is after saving and loading.
+
+    Args:
+        model: any `keras.Model`; its weights are float32 already and stay as they are.
+
+    Returns:
+        The same model, its layers changed; its compiled programs are discarded.
+    """
+    for layer in nested_layers(model, include_self=True):
+        layer.dtype_policy = "float32"
+        forget_programs(layer)
+    return model
+
+
+def _unsupported_reason(precision: str) -> str | None:
+    """Why this device does not support a precision; None if it does."""
+    backend = keras().backend.backend()
+    if not _on_cpu(backend):
+        return None
+    if backend == "jax":
+        return "JAX has no 16-bit matrix products on CPUs; TensorFlow and Torch do"
+    instructions = _INSTRUCTIONS[precision]
+    if instructions & _cpu_instructions():
+        return None
+    return f"this CPU has none of these instructions: {', '.join(sorted(instructions))}"
+
+
+def _cpu_instructions() -> set[str]:
+    """The instruction set extensions of the first CPU; unknown on systems other than Linux."""
+    try:
+        text = _CPU_INFO.read_text()
+    except OSError:
+        return set()
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(line[1].split()) if line else set()
+
+
+def _on_cpu(backend: str) -> bool:
+    if backend == "torch":
+        import torch
+
+        return not torch.cuda.is_available()
+    if backend == "jax":
+        import jax
+
+        return bool(jax.default_backend() == "cpu")
+    return all(name.startswith("cpu") for name in keras().distribution.list_devices())

@@ -1,0 +1,209 @@
+"""What the metrics of a fit imply: the facts that the reports put into words. No HTML here."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scenelearn.metrics import ClassMetrics, Evaluation, wilson
+
+if TYPE_CHECKING:
+    from scenelearn.data import Photos, Rejected
+    from scenelearn.finetune import FitResult
+
+MAX_WIDTH = 0.05  # a wider interval of the accuracy asks for more test photos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misclassification:
+    """A misclassified test photo, with the probabilities of both classes."""
+
+    index: int
+    label: str
+    predicted: str
+    probability: float
+    true_probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedGroup:
+    """The files rejected for one reason: their number, and the ones to list."""
+
+    reason: str
+    n: int
+    listed: tuple[Rejected, ...]
+
+
+def majority_class(evaluation: Evaluation) -> ClassMetrics:
+    """The largest class; always predicting it is the baseline."""
+    return max(evaluation.per_class, key=lambda metrics: metrics.n_photos)
+
+
+def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:
+    """The classes with misclassified photos, the lowest recall first."""
+    classes = [metrics for metrics in evaluation.per_class if metrics.recall < 1]
+    return sorted(classes, key=lambda metrics: metrics.recall)
+
+
+def mean_confidence(evaluation: Evaluation) -> float:
+    """Mean probability of the predicted class, in [0, 1]."""
+    total = sum(bin_.accuracy.n * bin_.confidence for bin_ in evaluation.reliability)
+    return total / evaluation.n_photos
+
+
+def calibration_limit(evaluation: Evaluation) -> float:
+    """The calibration error above which predictions are significantly miscalibrated.
+
+    The error of perfectly calibrated predictions is approximately a sum of absolute values of
+    centered normal variables. Its mean is `calibration_noise_floor` and its variance is
+    (1 − 2/π) Σ n c (1 − c) / N², summed over bins with n photos and mean confidence c. The limit is
+    its 95th percentile.
+    """
+    variance = sum(
+        bin_.accuracy.n * bin_.confidence * (1 - bin_.confidence) for bin_ in evaluation.reliability
+    )
+    deviation = math.sqrt((1 - 2 / math.pi) * variance) / evaluation.n_photos
+    return evaluation.calibration_noise_floor + 1.645 * deviation
+
+
+def coverage_limit(target: float, n_validation: int, n_test: int) -> float:
+    """The coverage below which prediction sets significantly miss their target.
+
+    The coverage of sets calibrated on n validation photos varies around the target p with a
+    variance of p (1 − p) / (n + 2). Measuring it on m test photos adds p (1 − p) / m. The limit is
+    1.96 standard deviations below p.
+
+    Example:
+        >>> round(coverage_limit(0.95, 27, 68), 3)
+        0.855
+
+    References:
+        V. Vovk (2012), Conditional validity of inductive conformal predictors. ACML.
+    """
+    variance = target * (1 - target) * (1 / (n_validation + 2) + 1 / n_test)
+    return target - 1.96 * math.sqrt(variance)
+
+
+def photos_needed(accuracy: float) -> int:
+    """The number of test photos that narrows the interval to `MAX_WIDTH`.
+
+    The smallest n whose Wilson interval around the same accuracy is narrow enough, rounded up to
+    two digits.
+
+    Example:
+        >>> photos_needed(0.9)
+        560
+    """
+    low, high = 1, 4096  # the widest case, an accuracy of one half, needs 1,533
+    while low < high:
+        n = (low + high) // 2
+        interval = wilson(round(accuracy * n), n)
+        low, high = (low, n) if interval.high - interval.low <= MAX_WIDTH else (n + 1, high)
+    unit = 1 if low < 100 else 10 if low < 1000 else 100
+    return unit * math.ceil(low / unit)
+
+
+def misclassifications(fit: FitResult) -> list[Misclassification]:
+    """All misclassified test photos, the most confident first."""
+    photos = fit.splits.photos
+    y_prob = np.asarray(fit.test_probabilities)
+    y_true = photos.labels[fit.test_indices]
+    predicted = y_prob.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != y_true)
+    order = wrong[np.argsort(-y_prob[wrong, predicted[wrong]], kind="stable")]
+    return [
+        Misclassification(
+            index=int(fit.test_indices[row]),
+            label=photos.class_names[y_true[row]],
+            predicted=photos.class_names[predicted[row]],
+            probability=float(y_prob[row, predicted[row]]),
+            true_probability=float(y_prob[row, y_true[row]]),
+        )
+        for row in order
+    ]
+
+
+def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[int]]:
+    """The test photos in each cell of the confusion matrix.
+
+    Returns:
+        (true class, predicted class) to rows of `test_indices`. Errors are sorted by decreasing
+        confidence, correct predictions by increasing confidence: what is odd comes first.
+    """
+    y_prob = np.asarray(fit.test_probabilities)
+    y_true = fit.splits.photos.labels[fit.test_indices]
+    predicted = y_prob.argmax(axis=1)
+    confidence = y_prob.max(axis=1)
+    order = np.argsort(np.where(predicted == y_true, confidence, -confidence), kind="stable")
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in order.tolist():
+        cells[int(y_true[row]), int(predicted[row])].append(row)
+    return dict(cells)
+
+
+def limit_cells(
+    cells: dict[tuple[int, int], list[int]], limit: int, cell_limit: int
+) -> dict[tuple[int, int], list[int]]:
+    """Keep at most `cell_limit` photos per cell and at most `limit` in total.
+
+    Cells off the diagonal come first, and those with more photos before those with fewer.
+
+    Example:
+        >>> limit_cells({(0, 0): [5, 6], (0, 1): [3], (1, 0): [7, 8, 9]}, limit=4, cell_limit=2)
+        {(1, 0): [7, 8], (0, 1): [3], (0, 0): [5]}
+    """
+
+    def order(cell: tuple[int, int]) -> tuple[bool, int, tuple[int, int]]:
+        return (cell[0] == cell[1], -len(cells[cell]), cell)
+
+    kept = {}
+    for cell in sorted(cells, key=order):
+        if limit > 0:
+            kept[cell] = cells[cell][: min(cell_limit, limit)]
+            limit -= len(kept[cell])
+    return kept
+
+
+def group_rejected(rejected: Sequence[Rejected], limit: int) -> list[RejectedGroup]:
+    """Group rejected files by reason, the most frequent first, and list at most `limit` of them.
+
+    Rare reasons are listed first, so that thousands of system files do not hide one damaged photo.
+    """
+    by_reason: dict[str, list[Rejected]] = defaultdict(list)
+    for rejection in rejected:
+        by_reason[rejection.reason.value].append(rejection)
+    groups = []
+    left = limit
+    rarest_first = sorted(by_reason.items(), key=lambda item: (len(item[1]), item[0]))
+    for done, (reason, files) in enumerate(rarest_first):
+        listed = files[: left // (len(rarest_first) - done)]
+        left -= len(listed)
+        groups.append(RejectedGroup(reason=reason, n=len(files), listed=tuple(listed)))
+    return groups[::-1]
+
+
+def exact_duplicates(photos: Photos) -> list[list[int]]:
+    """Groups of identical files, those with conflicting labels first."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, content in enumerate(photos.hashes):
+        groups[content].append(index)
+    duplicates = [group for group in groups.values() if len(group) > 1]
+    return sorted(duplicates, key=lambda group: len(set(photos.labels[group].tolist())) < 2)
+
+
+def reproduction_code(fit: FitResult) -> str:
+    """Python code that runs the fit again. Strings from the disk are written by ``repr``."""
+    settings = "".join(f"    {key}={value!r},\n" for key, value in fit.settings.to_json().items())
+    fractions = f"validation={fit.splits.validation_fraction}, test={fit.splits.test_fraction}"
+    return (
+        "import scenelearn as sl\n\n"
+        f"photos = sl.scan({str(fit.splits.photos.folder)!r}, 'report/split.csv')\n"
+        f"splits = sl.split(photos, {fractions}, seed={fit.splits.seed})\n"
+        f"fit = sl.fit(\n    splits,\n{settings})\n"
+        'sl.report(fit, "report/")\n'
+    )

@@ -1,0 +1,153 @@
+"""`report`: writes the page of a fit, of an audit, or of several fits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scenelearn._io import atomic_write, ensure_folder
+from scenelearn.data import Audit
+from scenelearn.errors import ArgumentError
+from scenelearn.reporting import _photos as photos_
+from scenelearn.reporting import _results as results
+from scenelearn.reporting import _run_info as run_info
+from scenelearn.reporting._audit import audit_page
+from scenelearn.reporting._calibration import calibration
+from scenelearn.reporting._comparison import comparison_json, comparison_page
+from scenelearn.reporting._confusion_matrix import confusion_matrix
+from scenelearn.reporting._html import count, document, escape, name, percent
+from scenelearn.reporting._model_card import model_card
+from scenelearn.reporting._runs import compare_pairs, load_runs
+from scenelearn.reporting._summary import summary
+
+if TYPE_CHECKING:
+    from scenelearn.finetune import FitResult
+
+
+def report(
+    result: FitResult | Audit | Sequence[Any] | Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    *,
+    audit: Audit | None = None,
+) -> Path:
+    """Write a fit, an audit or a comparison of fits as a self-contained web page.
+
+    The page includes its style, figures and thumbnails. Its content security policy forbids all
+    requests. The numbers are saved next to it as JSON. Each file is written atomically and
+    replaces the one of an earlier report.
+
+    For a fit: ``index.html``, ``model-card.md``, ``result.json`` and ``split.csv``. The page shows
+    the accuracy, main errors, uncertainty and next steps; training curves, the confusion matrix
+    with its photos, per-class metrics, slices, calibration and the most confident mistakes; and
+    the code that reproduces the fit. The network is run only for the heat maps of the mistakes.
+
+    For an audit: ``index.html``, ``audit.json`` and ``quarantine.json``. The page shows all
+    findings with their photos, filters them, and saves the quarantine that you select.
+
+    For several fits: ``index.html`` and ``comparison.json``. The page compares each two fits on
+    the test photos that they share, and says which differences are significant.
+
+    Args:
+        result: the result of `scenelearn.fit` or `scenelearn.audit`; or a list or mapping of
+            several fits, each a result or the path of its report.
+        folder: the folder to write to. It is created if it does not exist.
+        audit: an audit of the photos of the fit. The page then also shows near-duplicates and
+            leaks between splits.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        ArgumentError: if `result` is something else, contains a path without a result, or fewer
+            than two fits; if `audit` is not of the same photos; or if `folder` or one of its
+            parents is a file.
+        OSError: if the folder is not writable or the disk is full.
+    """
+    target = ensure_folder(folder)
+    if audit is not None and not _has_same_photos(audit, result):
+        raise ArgumentError(
+            "`audit` must be an audit of the photos of the fit. Received: an audit of other "
+            "photos, or a result that is not a fit. Pass sl.audit(photos) of the photos that were "
+            "split."
+        )
+    if isinstance(result, Audit):
+        files = {
+            "audit.json": _dump(result.to_json()),
+            "quarantine.json": _dump(list(result.quarantine)),
+            "index.html": audit_page(result),
+        }
+    elif isinstance(result, Sequence | Mapping):
+        runs = load_runs(result)
+        pairs = compare_pairs(runs)
+        files = {
+            "comparison.json": _dump(comparison_json(runs, pairs)),
+            "index.html": comparison_page(runs, pairs),
+        }
+    elif hasattr(result, "evaluation"):  # a FitResult, without importing Keras
+        files = {
+            "result.json": _dump(result.to_json()),
+            "model-card.md": model_card(result),
+            "index.html": _fit_page(result, audit),
+        }
+        result.splits.save(target / "split.csv")
+    else:
+        raise ArgumentError(
+            "`result` must come from `fit` or `audit`, or contain several fits. Received: "
+            f"{type(result).__name__}. Pass e.g. sl.audit(photos)."
+        )
+    for file_name, content in files.items():
+        with atomic_write(target / file_name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return target / "index.html"
+
+
+def _dump(value: Any) -> str:
+    """JSON in ASCII, so that paths that are not valid UTF-8 survive a round trip."""
+    return json.dumps(value, indent=1, allow_nan=False)
+
+
+def _has_same_photos(audit: Audit, result: Any) -> bool:
+    """Whether an audit is of the photos of a fit."""
+    if not isinstance(audit, Audit) or not hasattr(result, "evaluation"):
+        return False
+    photos = result.splits.photos
+    return bool(audit.photos.paths == photos.paths and audit.photos.hashes == photos.hashes)
+
+
+def _sections(audit: Audit | None) -> tuple[tuple[str, str, Callable[[FitResult], str]], ...]:
+    """Anchor, title in the navigation, and function of each section, in order."""
+    return (
+        ("training", "Training", results.training),
+        ("confusion-matrix", "Confusion matrix", confusion_matrix),
+        ("per-class-metrics", "Per-class metrics", results.per_class_metrics),
+        ("slices", "Slices", results.slices),
+        ("calibration", "Calibration", calibration),
+        ("mistakes", "Mistakes", photos_.mistakes),
+        ("rejected-files", "Rejected files", partial(photos_.rejected_and_duplicates, audit=audit)),
+        ("cost", "Time and memory", run_info.cost),
+        ("reproduction", "Reproduce", run_info.reproduction),
+    )
+
+
+def _fit_page(fit: FitResult, audit: Audit | None) -> str:
+    photos = fit.splits.photos
+    sections = _sections(audit)
+    accuracy = percent(fit.evaluation.accuracy.value)
+    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in sections)
+    date = fit.environment.get("date", "")
+    body = (
+        "<main>\n<header>\n"
+        f'<p class="eyebrow">scenelearn report{f" · {escape(date)}" if date else ""}</p>\n'
+        f"<h1>{name(photos.folder.name)}: {count(len(photos.class_names), 'class', 'classes')}, "
+        f"{count(len(photos), 'photo')}</h1>\n{summary(fit)}\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n'
+        + "".join(render(fit) for _, _, render in sections)
+        + "</main>\n<footer><p>All numbers on this page, and the probabilities of each test photo, "
+        "are in <code>result.json</code>. <code>model-card.md</code> is the model card of the "
+        "classifier.</p></footer>\n"
+    )
+    return document(f"{escape(photos.folder.name)}: accuracy {accuracy} · scenelearn", body)

@@ -1,0 +1,176 @@
+"""Networks from text: names of keras.applications, saved models, and lists of layers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scenelearn import _backend
+from scenelearn._keras_internals import deferred_initialization
+from scenelearn._network_names import normalize_name, split_width
+from scenelearn.errors import (
+    ArgumentError,
+    BundleError,
+    PathMissingError,
+    UnknownBackboneError,
+    UnknownLayerError,
+)
+from scenelearn.sizing import _layers
+from scenelearn.sizing._layers import Layer
+
+_MAX_CONFIG_BYTES = 20 * 2**20
+
+
+def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | None = None) -> Any:
+    """Load the network that a text or path refers to, without its weights.
+
+    Args:
+        source: A name of `keras.applications`; the path of a `.keras` file; or layers as written
+            in Python, separated by commas: "Conv2D(32, 3), Flatten(), Dense(10)".
+        input_shape: (height, width, channels) of a named network; None for its default.
+
+    Returns:
+        A Keras model or a list of layer descriptions.
+
+    Raises:
+        ArgumentError: The layers cannot be parsed, or the network does not accept the input shape.
+        BundleError: The file is not a complete `.keras` file.
+        PathMissingError: The file does not exist.
+        UnknownBackboneError: The name is not in `keras.applications`.
+        UnknownLayerError: A layer's name is unknown.
+
+    Examples:
+        >>> [layer.units for layer in load_network("Dense(32), Dense(10)")]
+        [32, 10]
+    """
+    text = os.fspath(source)
+    if "(" in text and not os.path.lexists(text):
+        return parse_layers(text)
+    if text.endswith(".keras"):
+        return _load_saved(Path(text))
+    return build_application(text, input_shape)
+
+
+def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> Any:
+    """Build a model of `keras.applications` with its 1,000-class head, without weights.
+
+    Args:
+        name: The model's name in upper or lower case, with or without underscores: "mobilenet_v2",
+            "ResNet50"; MobileNets also with a width, "mobilenet_v2_0.35".
+        input_shape: (height, width, channels) of its images; None for its default.
+
+    Returns:
+        A Keras model whose variables have shapes but no values.
+
+    Raises:
+        UnknownBackboneError: There is no model of that name, or not of that width.
+        ArgumentError: The model does not accept the input shape.
+    """
+    keras = _backend.keras()
+    builders = {
+        normalize_name(key): value
+        for key, value in vars(keras.applications).items()
+        if callable(value) and key[0].isupper()
+    }
+    base, alpha = split_width(name)
+    key = normalize_name(base)
+    if key not in builders:
+        raise UnknownBackboneError(
+            f"keras.applications has no network {name!r}. Pass one of "
+            f"{', '.join(sorted({value.__name__ for value in builders.values()}))}; the path of a "
+            ".keras file; or layers such as 'Conv2D(32, 3), Dense(10)'."
+        )
+    build = builders[key]
+    width = {} if alpha is None else {"alpha": alpha}
+    if alpha is not None and ("alpha" not in inspect.signature(build).parameters or not alpha):
+        raise UnknownBackboneError(
+            f"{build.__name__} has no width {alpha:g}. Received: {name!r}. Leave the number "
+            "out, or use a MobileNet with a width, such as 'mobilenet_v2_0.35'."
+        )
+    try:
+        with deferred_initialization():
+            return build(weights=None, input_shape=input_shape, **width)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{build.__name__} does not accept images of this size. Received: "
+            f"input_shape={input_shape}. Keras says: {error}"
+        ) from error
+
+
+def parse_layers(text: str) -> list[Layer]:
+    """Parse layer descriptions from text.
+
+    Args:
+        text: Layer calls separated by commas, with literals as arguments.
+
+    Returns:
+        One description per call.
+
+    Raises:
+        ArgumentError: The text cannot be parsed, or an argument is out of range.
+        UnknownLayerError: A layer's name is unknown.
+    """
+    try:
+        tree = ast.parse(f"[{text}]", mode="eval").body
+        assert isinstance(tree, ast.List)
+        return [_parse_layer(node) for node in tree.elts]
+    except (SyntaxError, TypeError) as error:
+        raise ArgumentError(
+            f"The layers could not be read: {error}. Write them as in Python, separated by "
+            "commas: \"Conv2D(32, 3, padding='same'), Flatten(), Dense(10)\"."
+        ) from error
+
+
+def _parse_layer(node: ast.expr) -> Layer:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ArgumentError(
+            f"Each layer must be a call such as Dense(10). Received: {ast.unparse(node)}."
+        )
+    name = node.func.id
+    kind: Callable[..., Layer] | None = getattr(_layers, name, None)
+    if kind is Layer or not (isinstance(kind, type) and issubclass(kind, Layer)):
+        raise UnknownLayerError(f"There is no layer {name!r}. The names are those of keras.layers.")
+    layer: Layer = kind(
+        *(_parse_value(argument) for argument in node.args),
+        **{str(argument.arg): _parse_value(argument.value) for argument in node.keywords},
+    )
+    return layer
+
+
+def _parse_value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):  # the layer inside a Bidirectional or TimeDistributed
+        return _parse_layer(node)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise ArgumentError(
+            f"Arguments must be numbers, strings, tuples or layers. Received: {ast.unparse(node)}."
+        ) from error
+
+
+def _load_saved(path: Path) -> Any:
+    if not path.is_file():
+        raise PathMissingError(f"There is no file {str(path)!r}.")
+    keras = _backend.keras()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+                raise BundleError(
+                    f"{str(path)!r} must have a config.json of at most {_MAX_CONFIG_BYTES:,} bytes."
+                )
+            config = json.loads(archive.read("config.json"))
+        with deferred_initialization():
+            return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(
+            f"{str(path)!r} must be a complete .keras file with layers that Keras knows. Keras "
+            f"says: {error}"
+        ) from error

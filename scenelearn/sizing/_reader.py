@@ -1,0 +1,350 @@
+"""Read networks into graphs, from Keras models and from lists of layer descriptions.
+
+Only what Keras recorded is read: shapes, arguments and flags, never the values of variables. So
+models built without values can be read, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from scenelearn import _backend
+from scenelearn._keras_internals import deferred_initialization, output_of
+from scenelearn.errors import ArgumentError, UnknownLayerError
+from scenelearn.sizing import _layers
+from scenelearn.sizing._graph import Call, Graph
+from scenelearn.sizing._layers import Dropout, Layer, Operation
+
+_AS_DROPOUT = frozenset(
+    (
+        "AlphaDropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+        "StochasticDepth",
+    )
+)
+_KINDS = {
+    name: getattr(_layers, name) for name in _layers.__all__ if name not in {"Shape", "Weight"}
+} | {"GroupedQueryAttention": _layers.GroupQueryAttention}  # the class that Keras exports so
+
+
+def read_graph(network: Any) -> Graph:
+    """Read a network into a graph.
+
+    Args:
+        network: A functional or Sequential model; a custom model or layer whose `call` runs on
+            symbolic tensors; or a list of layer descriptions, applied one after the other.
+
+    Returns:
+        The graph in topological order, with nested models expanded.
+
+    Raises:
+        ArgumentError: It is none of these, or a model without an input shape.
+        UnknownLayerError: A layer has no description and its call cannot be traced.
+    """
+    if isinstance(network, Layer):
+        return _chain([network])
+    if isinstance(network, list | tuple):
+        return _chain(network)
+    keras = _backend.keras()
+    if isinstance(network, keras.Model):
+        return _Reader(keras).read(network)
+    raise ArgumentError(
+        "`network` must be a Keras model, a name of keras.applications, the path of a .keras file "
+        "or a list of layer descriptions such as sizing.Conv2D(32, 3). Received: "
+        f"{type(network).__name__}."
+    )
+
+
+def _chain(layers: Sequence[Any]) -> Graph:
+    if not layers:
+        raise ArgumentError("The list of layers must not be empty. Pass at least one layer.")
+    calls = []
+    names: dict[str, int] = {}
+    for at, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ArgumentError(
+                "A list of layers must hold layer descriptions such as sizing.Conv2D(32, 3). "
+                f"Received: {type(layer).__name__} at index {at}. Pass Keras layers as a model: "
+                "keras.Sequential([keras.Input(shape), ...])."
+            )
+        name = layer.name or type(layer).__name__.lower()
+        names[name] = names.get(name, 0) + 1
+        if names[name] > 1:
+            name = f"{name}_{names[name] - 1}"
+        calls.append(Call(layer, (at,), (at + 1,), at, name))
+    return Graph("layers", tuple(calls), (0,), (len(layers),), len(layers) + 1, ((),))
+
+
+class _Reader:
+    """Reads one Keras model: maps its tensors to values of the graph."""
+
+    def __init__(self, keras: Any) -> None:
+        self.keras = keras
+        self.values: dict[int, int] = {}
+        self.alive: list[Any] = []  # keeps tensors whose id is a key above
+        self.calls: list[Call] = []
+        self.layer_ids: dict[int, int] = {}
+        self.names: dict[str, int] = {}
+        self.n_values = 0
+
+    def read(self, model: Any) -> Graph:
+        function = self._functional(model)
+        inputs = tuple(self._value(tensor) for tensor in function.inputs)
+        self._walk(function, "")
+        outputs = tuple(self._value(tensor) for tensor in function.outputs)
+        shapes = tuple(tuple(tensor.shape[1:]) for tensor in function.inputs)
+        return Graph(model.name, tuple(self.calls), inputs, outputs, self.n_values, shapes)
+
+    def _functional(self, model: Any) -> Any:
+        """The functional graph of a model; a custom model is traced."""
+        functional = getattr(model, "_functional", None) or model
+        if getattr(functional, "_operations_by_depth", None):
+            return functional
+        if isinstance(model, self.keras.Sequential):
+            raise ArgumentError(
+                f'The model "{model.name}" has no input shape yet. Begin it with '
+                "keras.Input, or call it once."
+            )
+        config = getattr(model, "_build_shapes_dict", None) or {}
+        shape = config.get("input_shape") or (
+            next(iter(config.values())) if len(config) == 1 else None
+        )
+        if not shape or not isinstance(shape[-1], int):
+            raise ArgumentError(
+                f'The model "{model.name}" has no input shape yet. Call it once on a keras.Input.'
+            )
+        return self._trace(model, [self.keras.KerasTensor((None, *shape[1:]))])
+
+    def _trace(self, layer: Any, like: Sequence[Any], arguments: Any = None) -> Any:
+        """Trace a layer's `call` on symbolic inputs."""
+        keras = self.keras
+        inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in like]
+        args, kwargs = tuple(inputs), {}
+        try:
+            if arguments is not None:
+                replaced = {id(old): new for old, new in zip(like, inputs, strict=True)}
+                args, kwargs = arguments.fill_in(replaced)
+            with deferred_initialization():
+                outputs = layer.call(*args, **kwargs)
+            return keras.Function(inputs, outputs)
+        except Exception as error:
+            raise UnknownLayerError(
+                f'The layer "{layer.name}" ({type(layer).__name__}) has no description in sizing, '
+                f"and its call could not be traced: {error}. Write it with Keras layers and "
+                "keras.ops, or describe the network as a list of sizing layers."
+            ) from error
+
+    def _walk(self, function: Any, prefix: str) -> None:
+        for operation, node in _nodes(function):
+            arguments = node.arguments
+            tensors = list(arguments.keras_tensors)
+            kind = type(operation).__name__
+            if kind == "InputLayer":
+                continue
+            name = f"{prefix}{operation.name}"
+            if _is_network(self.keras, operation):
+                self._inline(self._functional(operation), node, tensors, name)
+                continue
+            layer = self._describe(operation, arguments)
+            if layer is None:
+                self._inline(self._trace(operation, tensors, arguments), node, tensors, name)
+                continue
+            self._add(layer, operation, tensors, list(node.outputs), name)
+
+    def _inline(self, function: Any, node: Any, tensors: list[Any], name: str) -> None:
+        """Replace the call of a nested network by the calls inside it."""
+        saved = dict(self.values)
+        for inner, outer in zip(function.inputs, tensors, strict=True):
+            self.values[id(inner)] = self._value(outer)
+        self.alive.append(function)
+        for operation, inner_node in _nodes(function):
+            for tensor in inner_node.outputs:
+                if type(operation).__name__ != "InputLayer":
+                    self.values.pop(id(tensor), None)  # a second call has its own values
+        self._walk(function, f"{name}/")
+        results = [self._value(tensor) for tensor in function.outputs]
+        self.values = {**self.values, **saved}
+        for outer, value in zip(node.outputs, results, strict=True):
+            self.values[id(outer)] = value
+
+    def _add(
+        self, layer: Layer, operation: Any, inputs: list[Any], outputs: list[Any], name: str
+    ) -> None:
+        self.names[name] = self.names.get(name, 0) + 1
+        if self.names[name] > 1:
+            name = f"{name}_{self.names[name] - 1}"
+        layer_id = self.layer_ids.setdefault(id(operation), len(self.layer_ids))
+        self.calls.append(
+            Call(
+                layer,
+                tuple(self._value(tensor) for tensor in inputs),
+                tuple(self._value(tensor) for tensor in outputs),
+                layer_id,
+                name,
+            )
+        )
+
+    def _value(self, tensor: Any) -> int:
+        if id(tensor) not in self.values:
+            self.values[id(tensor)] = self.n_values
+            self.alive.append(tensor)
+            self.n_values += 1
+        return self.values[id(tensor)]
+
+    def _describe(self, operation: Any, arguments: Any) -> Layer | None:
+        """The description of a Keras layer or operation; None if its call has to be traced."""
+        if not isinstance(operation, self.keras.layers.Layer):
+            return _operation(operation, arguments)
+        kind = type(operation).__name__
+        if getattr(operation, "data_format", "channels_last") == "channels_first":
+            raise UnknownLayerError(
+                f'The layer "{operation.name}" has data_format="channels_first". Sizing supports '
+                'channels_last only: build the model with data_format="channels_last".'
+            )
+        if kind in _AS_DROPOUT:
+            mask = (None, *(1,) * int(kind[-2]), None) if kind.startswith("Spatial") else None
+            return Dropout(
+                0.5, noise_shape=mask, name=operation.name, trainable=operation.trainable
+            )
+        if kind == "LayerScale":
+            return _layers.LayerScale(name=operation.name, trainable=operation.trainable)
+        if kind == "EinsumDense":
+            return _einsum(operation)
+        described = _KINDS.get(kind)
+        module = type(operation).__module__
+        if described is None or not module.startswith(("keras.src.layers", "keras.layers")):
+            return None
+        layer: Layer = described(**_arguments(described, operation))
+        return layer
+
+
+def _is_network(keras: Any, operation: Any) -> bool:
+    return isinstance(operation, keras.Model)
+
+
+def _nodes(function: Any) -> Iterator[tuple[Any, Any]]:
+    """The calls of a functional graph, in topological order."""
+    depths = function._nodes_by_depth
+    for depth in sorted(depths, reverse=True):
+        for node in depths[depth]:
+            yield node.operation, node
+
+
+def _arguments(described: Any, operation: Any) -> dict[str, Any]:
+    """The arguments of a description, from the attributes of a Keras layer."""
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(described):
+        name = field.name
+        if name in {"layer", "backward_layer"}:
+            inner = getattr(operation, "forward_layer" if name == "layer" else name, None)
+            inner = inner or getattr(operation, name, None)
+            if inner is not None:
+                kind = _KINDS.get(type(inner).__name__)
+                if kind is None:
+                    raise UnknownLayerError(
+                        f'The layer "{inner.name}" inside "{operation.name}" has no description '
+                        f"in sizing: {type(inner).__name__}."
+                    )
+                arguments[name] = kind(**_arguments(kind, inner))
+            continue
+        value = getattr(operation, name, getattr(operation, f"_{name}", _MISSING))
+        if name == "output_dim" and type(operation).__name__ == "MultiHeadAttention":
+            shape = getattr(operation, "_output_shape", None)
+            value = tuple(shape) if shape else None
+        if name == "max_value" or name == "negative_slope":
+            value = None if value in {None, _MISSING} else float(str(value))
+        if value is _MISSING:
+            continue
+        if name == "activation":
+            value = _activation_name(value)
+        elif name == "padding" and isinstance(value, str):
+            pass
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    if described is _layers.PReLU:
+        arguments["shared_axes"] = tuple(operation.shared_axes or ())
+    if described is _layers.Normalization:
+        arguments["mean"] = operation.input_mean
+        arguments["variance"] = operation.input_variance
+        axis = operation.axis
+        arguments["axis"] = axis if axis is None or isinstance(axis, int) else tuple(axis)
+    return arguments
+
+
+_MISSING = object()
+
+
+def _activation_name(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    name = getattr(value, "__name__", None) or getattr(value, "name", None)
+    return str(name) if name else type(value).__name__
+
+
+def _einsum(layer: Any) -> Layer:
+    return _layers.EinsumDense(
+        layer.equation,
+        tuple(layer._kernel.shape),
+        None if layer.bias is None else tuple(layer.bias.shape),
+        activation=_activation_name(layer.activation),
+        name=layer.name,
+        trainable=layer.trainable,
+    )
+
+
+def _operation(operation: Any, arguments: Any) -> Layer:
+    """The description of an operation of keras.ops."""
+    kind = type(operation).__name__.lower()
+    constants = [
+        value
+        for value in (*arguments.args, *arguments.kwargs.values())
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    shape = None
+    inputs = arguments.keras_tensors
+    out = output_of(operation)
+    if kind not in _ELEMENTWISE or any(len(tensor.shape) > len(out.shape) for tensor in inputs):
+        shape = tuple(out.shape)
+        if any(size is None for size in shape[1:]):
+            raise UnknownLayerError(
+                f"The operation {kind} has an output of unknown size: shape={shape}. Build the "
+                "model with a fixed input shape."
+            )
+    return Operation(kind, constants[0] if constants else None, shape, name=operation.name)
+
+
+_ELEMENTWISE = frozenset(
+    (
+        "absolute",
+        "add",
+        "divide",
+        "exp",
+        "log",
+        "maximum",
+        "minimum",
+        "multiply",
+        "negative",
+        "power",
+        "relu",
+        "relu6",
+        "rsqrt",
+        "sigmoid",
+        "silu",
+        "sqrt",
+        "square",
+        "subtract",
+        "tanh",
+        "truedivide",
+        "softplus",
+        "gelu",
+        "hardsigmoid",
+        "hardsilu",
+    )
+)

@@ -1,0 +1,97 @@
+"""What several benches share: options, files of results, and subsets of a split."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scenelearn._io import atomic_write
+from scenelearn.data import Splits
+
+_Z95 = 1.959963984540054
+RESULTS = Path("docs", "results")
+
+
+def bench_parser(name: str, document: str | None) -> argparse.ArgumentParser:
+    """A parser whose help has the first line of the bench's docstring."""
+    summary = (document or "").partition("\n")[0]
+    return argparse.ArgumentParser(prog=f"python -m tests.bench.{name}", description=summary)
+
+
+def add_network_options(parser: argparse.ArgumentParser, *, px: int = 160) -> None:
+    """Add --photos, --backbone, --weights and --image-px."""
+    parser.add_argument(
+        "--photos", metavar="FOLDER", required=True, help="photos, one subfolder per class"
+    )
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="network (default: the one of --weights)"
+    )
+    parser.add_argument(
+        "--weights", metavar="WEIGHTS", default="imagenet",
+        help="a weights file, or imagenet, scenelearn (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image-px", metavar="N", type=int, default=px,
+        help="height and width of the input image in pixels (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add --out, whose default is a file in docs/results."""
+    default = str(RESULTS / f"{name}.json")
+    parser.add_argument(
+        "--out", metavar="FILE", default=default, help="JSON file to write (default: %(default)s)"
+    )
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write results; an interruption leaves the older file."""
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def require_complete(fit: Any) -> None:
+    """End the bench if a signal stopped the fit.
+
+    `fit` then returns the best classifier so far, which is right for a user and wrong in a table
+    of results.
+    """
+    if fit.stopped.startswith("SIG"):
+        raise SystemExit(f"The fit was stopped ({fit.stopped}): its result is not written.")
+
+
+def take_per_class(splits: Splits, per_class: int, seed: int) -> Splits:
+    """The same split with this many training photos per class; smaller subsets are nested."""
+    shuffled = np.random.default_rng([seed, 0]).permutation(splits.train)
+    labels = splits.photos.labels[shuffled]
+    chosen = [shuffled[labels == label][:per_class] for label in np.unique(labels)]
+    fewest = min(map(len, chosen))
+    if fewest < per_class:
+        raise SystemExit(f"A class has only {fewest} training photos, not {per_class}.")
+    return dataclasses.replace(splits, train=np.sort(np.concatenate(chosen)))
+
+
+def gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    """The gain in accuracy of the first of each pair of runs, on the same test photos.
+
+    The mean of (first is correct) - (second is correct), with its 95 % interval from the spread
+    of these differences over photos, all seeds pooled.
+    """
+    correct = [[np.array(list(run["test_correct"])) == "1" for run in pair] for pair in pairs]
+    difference = np.concatenate([a.astype(float) - b for a, b in correct])
+    mean = float(difference.mean())
+    half = _Z95 * float(difference.std()) / math.sqrt(len(difference))
+    return {"test_gain": mean, "low": mean - half, "high": mean + half, "n": len(difference)}
+
+
+def correct_digits(fit: Any) -> str:
+    """For each test photo of a fit "1" if its prediction is correct, otherwise "0"."""
+    labels = fit.splits.photos.labels[fit.test_indices]
+    correct = fit.test_probabilities.argmax(axis=1) == labels
+    return "".join("01"[int(value)] for value in correct)
