@@ -343,7 +343,7 @@ def settings(fit_settings: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fit_with_cache_matches_the_whole_network(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +356,7 @@ def test_fit_with_cache_matches_the_whole_network(
     np.testing.assert_allclose(kept.test_probabilities, plain.test_probabilities, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resumed_fit_with_cache_is_identical(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +370,7 @@ def test_resumed_fit_with_cache_is_identical(
     assert same(sl.fit(fitted.splits, **settings, resume=True), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_plan_mentions_the_cache(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,7 +391,7 @@ def test_plan_mentions_the_cache(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_time_limited_fit_with_cache(fitted: FitResult, settings: dict[str, Any]) -> None:
     fit = sl.fit(fitted.splits, **settings | {"epochs": None, "minutes": 0.4})
     assert len(fit.history) > 2

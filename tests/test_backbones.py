@@ -148,6 +148,7 @@ def test_preprocessing_layers_equal_preprocess_input(
     np.testing.assert_allclose(np.asarray(x), expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_keras(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     k = keras()
     k.utils.set_random_seed(3)
@@ -202,6 +203,7 @@ def test_models_built_afterwards_are_initialized_as_usual() -> None:
     assert tuple(dense(np.ones((1, 3), np.float32)).shape) == (1, 2)
 
 
+@pytest.mark.slow
 def test_statistics_stay_and_scales_train_with_stored_weights(
     tmp_path: Path, pixels: npt.NDArray[np.uint8]
 ) -> None:
@@ -266,6 +268,7 @@ def test_failed_download_explains_how_to_pass_a_file(
         backbones.build(SMALL, weights="imagenet", image_px=128)
 
 
+@pytest.mark.slow
 def test_efficientnet_from_a_file_equals_the_download(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pixels: npt.NDArray[np.uint8]
 ) -> None:

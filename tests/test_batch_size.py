@@ -72,7 +72,7 @@ def test_fast_form_processes_microbatches(network: Any) -> None:
 
 
 @on_jax
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_predicted_bytes_of_microbatches_exceed_xlas_plan(network: Any) -> None:
     from tests.bench.memory import lower_step, plan_of
 

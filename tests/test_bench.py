@@ -19,7 +19,7 @@ def test_fit_that_a_signal_stopped_is_not_a_measurement(fitted: FitResult) -> No
             require_complete(replace(fitted, stopped=stopped))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_steps_from_cached_activations_are_compared_with_full_steps() -> None:
     row = measure("mobilenet_0.25", 64, "coarse", 1)
     assert row["cached_bytes"] == 8 * 8 * 64 * 4  # see test_maps

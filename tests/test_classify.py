@@ -188,6 +188,7 @@ def test_predict_proba_takes_what_predict_takes(
     assert reports == [("predicting", 4, 4)]
 
 
+@pytest.mark.slow
 def test_saved_bundle_gives_the_same_probabilities_in_a_fresh_process(
     fitted: FitResult, photo: Path, tmp_path: Path
 ) -> None:
@@ -832,6 +833,7 @@ def test_generator_is_read_one_batch_ahead(classifier: Classifier, photo: Path) 
     assert len({answer.source for answer in first}) == 33
 
 
+@pytest.mark.slow
 def test_thousands_of_photos_need_the_memory_of_a_batch(classifier: Classifier) -> None:
     import tracemalloc
 
@@ -873,6 +875,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_batch_size_order_and_file_names_change_no_metric(
     classifier: Classifier, many: Path, tmp_path: Path
 ) -> None:

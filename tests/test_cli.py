@@ -64,6 +64,7 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     assert Path(value["report"]).is_file()
 
 
+@pytest.mark.slow
 def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_recipe_fields(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ def test_evaluate_shows_calibration_prediction_sets_and_slices(
     assert value["selective"]["coverage"]["n"] == 72
 
 
+@pytest.mark.slow
 def test_compare_prints_whether_one_is_better(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
 ) -> None:
@@ -418,6 +420,7 @@ def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
     assert len({split_of[path] for path in same}) == 1
 
 
+@pytest.mark.slow
 def test_fit_follows_a_manifest_and_can_stop_at_broken_photos(
     capsys: pytest.CaptureFixture[str], with_duplicates: Path, tmp_path: Path
 ) -> None:
@@ -449,6 +452,7 @@ def test_quarantine_that_is_not_a_list_of_paths(
     assert "`--quarantine` must name a JSON list of paths" in err
 
 
+@pytest.mark.slow
 def test_audit_finds_label_issues_from_the_features_of_a_backbone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scenes: Path
 ) -> None:

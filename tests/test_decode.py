@@ -662,7 +662,7 @@ def test_thousands_of_damaged_files_are_decoded_or_rejected() -> None:
     assert {"decoded", "truncated image", "damaged image"} <= set(found["outcomes"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "kind", ["JPEG of 192 MP", "PNG with alpha", "PNG of 16 bits", "GIF", "TIFF"]
 )

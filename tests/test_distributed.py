@@ -274,7 +274,7 @@ def user_sets_a_distribution(folder: str) -> None:
     say(plan.step_s > 0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_user_distribution_with_a_batch_size_that_it_does_not_divide(scenes: Path) -> None:
     code = f"import tests.test_distributed as t; t.user_sets_a_distribution({str(scenes)!r})"
     (said,) = run(code, TWO_DEVICES)
@@ -391,7 +391,7 @@ def fit_together(folder: str, weights: str, out: str) -> None:
     say(timed.settings.epochs, timed.evaluation.accuracy)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fit_in_two_processes_equals_fit_in_one_also_when_resumed(
     scenes: Path, tmp_path: Path
 ) -> None:

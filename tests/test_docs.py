@@ -129,7 +129,7 @@ def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: 
             pytest.skip(f"{page.name}: {error}")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_first_example_runs(tmp_path: Path) -> None:
     code = "\n".join(fences(REPOSITORY / "docs" / "index.md", "python"))
     run = subprocess.run(

@@ -143,6 +143,7 @@ def test_exports_agree_on_100_photos(
     assert exported.max_difference <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resampler", ["cykooz", "pillow"])
 def test_square_layer_agrees_with_to_square(
     resampler: str, monkeypatch: pytest.MonkeyPatch

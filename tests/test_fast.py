@@ -1,4 +1,4 @@
-"""The forms that are fast on a CPU, against the layers of Keras, forward and backward."""
+"""The fast forms of layers, compared with the layers of Keras, forward and backward."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def pixels() -> npt.NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
 
 
-def pulled(model: Any, x: npt.NDArray[Any], training: bool = True) -> list[npt.NDArray[Any]]:
-    """Outputs and all gradients, by inputs and weights, of a compiled pass there and back."""
+def run_backward(model: Any, x: npt.NDArray[Any], training: bool = True) -> list[npt.NDArray[Any]]:
+    """Outputs and all gradients, by inputs and weights, of a compiled forward and backward pass."""
     import jax
 
     k = keras()
@@ -44,8 +44,8 @@ def pulled(model: Any, x: npt.NDArray[Any], training: bool = True) -> list[npt.N
 
     def loss(weights: Any, x: Any) -> Any:
         outputs, _ = model.stateless_call(weights, states, x, training=training)
-        towards = np.random.default_rng(7).standard_normal(outputs.shape)
-        return (outputs.astype("float32") * towards.astype(np.float32)).sum(), outputs
+        cotangents = np.random.default_rng(7).standard_normal(outputs.shape)
+        return (outputs.astype("float32") * cotangents.astype(np.float32)).sum(), outputs
 
     weights = [v.value for v in model.trainable_variables]
     gradients, outputs = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weights, x)
@@ -66,8 +66,8 @@ def randomize(model: Any) -> Any:
 
 def check(model: Any, x: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
     """The model gives the same outputs and gradients in plain and in fast form."""
-    plain = pulled(model, x)
-    fast = pulled(backbones.fast_on_cpu(model), x)
+    plain = run_backward(model, x)
+    fast = run_backward(backbones.fast_on_cpu(model), x)
     backbones.undo_fast(model)
     for a, b in zip(fast, plain, strict=True):
         scale = np.abs(b).max() + 1e-6
@@ -141,6 +141,7 @@ def test_other_layers(make: Callable[[Any], Any]) -> None:
     check(of_layers((9, 10, 4), make(keras().layers)), 4 * images(2, 9, 10, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
     [
@@ -152,7 +153,7 @@ def test_other_layers(make: Callable[[Any], Any]) -> None:
         (4, 3, "valid", (51, 53)),  # the last columns are seen by no output
     ],
 )
-def test_large_maps_have_their_gradients_by_the_turned_kernel(
+def test_large_feature_maps_use_the_flipped_kernel(
     kernel: Any, stride: int, padding: str, size: tuple[int, int]
 ) -> None:
     layer = keras().layers.Conv2D(5, kernel, stride, padding)
@@ -161,7 +162,8 @@ def test_large_maps_have_their_gradients_by_the_turned_kernel(
     check(model, images(2, *size, 8), tolerance=5e-5)
 
 
-def test_convolution_whose_windows_do_not_overlap_is_one_product() -> None:
+@pytest.mark.slow
+def test_convolution_with_disjoint_windows_is_one_product() -> None:
     import jax
 
     model = backbones.fast_on_cpu(of_layers((32, 32, 3), keras().layers.Conv2D(6, 8, 8)))
@@ -182,7 +184,7 @@ def test_batch_of_unknown_size() -> None:
     assert found.shape == (batch, 1, 2, 60)
 
 
-def test_images_that_are_no_floats() -> None:
+def test_images_that_are_not_floats() -> None:
     import jax
 
     k = keras()
@@ -201,7 +203,7 @@ def test_images_that_are_no_floats() -> None:
         np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-3)
 
 
-def test_photo_smaller_than_the_kernel_is_told_by_keras() -> None:
+def test_keras_rejects_a_photo_smaller_than_the_kernel() -> None:
     k = keras()
     layers = [k.layers.Conv2D(6, 5), k.layers.GlobalAveragePooling2D()]
     model = backbones.fast_on_cpu(of_layers((None, None, 4), *layers))
@@ -213,21 +215,21 @@ def test_photo_smaller_than_the_kernel_is_told_by_keras() -> None:
     ("window", "stride", "padding"),
     [(3, 2, "same"), (2, 2, "valid"), ((2, 3), 1, "same"), (3, 2, "valid"), (2, 3, "valid")],
 )
-def test_largest_of_windows(window: Any, stride: int, padding: str) -> None:
+def test_max_pooling(window: Any, stride: int, padding: str) -> None:
     layer = keras().layers.MaxPooling2D(window, stride, padding)
     # Whole numbers: many windows have several largest values, of which one has the gradient.
     check(of_layers((9, 10, 4), layer), np.round(2 * images(2, 9, 10, 4)))
     check(of_layers((9, 10, 4), layer), -5 - images(2, 9, 10, 4) ** 2)  # padding is not the largest
 
 
-def test_largest_of_windows_of_unlike_strides_stays_plain() -> None:
+def test_max_pooling_with_different_strides_is_unchanged() -> None:
     layer = keras().layers.MaxPooling2D(2, (2, 1))
     before = layer.call
     backbones.fast_on_cpu(of_layers((9, 10, 4), layer))
     assert layer.call == before
 
 
-def test_images_that_come_first_in_channels_stay_plain() -> None:
+def test_channels_first_is_unchanged() -> None:
     layer = keras().layers.DepthwiseConv2D(3, data_format="channels_first")
     before = layer.call
     keras().Sequential([keras().Input((4, 9, 10)), layer])
@@ -251,21 +253,21 @@ def test_images_that_come_first_in_channels_stay_plain() -> None:
         (lambda k: k.Conv2D(7, 1), "predicting"),
     ],
 )  # fmt: skip
-def test_normalization_by_stored_statistics(make: Callable[[Any], Any], stored: str) -> None:
+def test_batchnorm_with_moving_statistics(make: Callable[[Any], Any], stored: str) -> None:
     k = keras()
     norm = k.layers.BatchNormalization(scale=stored != "frozen")
     model = of_layers((9, 10, 4), make(k.layers), norm)
     if stored == "statistics kept":
         backbones.freeze_batchnorm(model)
     norm.trainable = stored != "frozen"
-    plain = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
+    plain = run_backward(model, images(2, 9, 10, 4), training=stored != "predicting")
     backbones.fast_on_cpu(model)
-    fast = pulled(model, images(2, 9, 10, 4), training=stored != "predicting")
+    fast = run_backward(model, images(2, 9, 10, 4), training=stored != "predicting")
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=3e-5 * np.abs(b).max())
 
 
-def test_normalization_goes_into_the_convolution() -> None:
+def test_batchnorm_is_folded_into_the_convolution() -> None:
     import jax
 
     k = keras()
@@ -285,7 +287,7 @@ def test_normalization_goes_into_the_convolution() -> None:
 
 
 @pytest.mark.slow
-def test_statistics_of_the_batch_are_still_learned() -> None:
+def test_batch_statistics_are_still_learned() -> None:
     k = keras()
     x = images(8, 8, 8, 4)
 
@@ -308,7 +310,7 @@ def test_statistics_of_the_batch_are_still_learned() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_half_precision() -> None:
     k, policy = keras(), "mixed_bfloat16"
     layers = [
@@ -343,7 +345,7 @@ def network(dropout: float = 0.0) -> Any:
 
 
 @pytest.mark.parametrize("n_photos", [16, pytest.param(11, marks=pytest.mark.slow)])
-def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
+def test_microbatches_equal_the_whole_batch(n_photos: int) -> None:
     model, x = network(), images(n_photos, 12, 12, 3)
     check(model, x)
     expected = model.predict_on_batch(x)
@@ -351,7 +353,7 @@ def test_some_photos_at_a_time_are_as_all_at_once(n_photos: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_several_outputs_come_some_photos_at_a_time_as_well() -> None:
+def test_microbatches_with_several_outputs() -> None:
     import jax
 
     k = keras()
@@ -379,7 +381,7 @@ def test_several_outputs_come_some_photos_at_a_time_as_well() -> None:
     ],
     ids=["by name", "mean", "weighted", "sum"],
 )
-def test_training_steps_are_those_of_keras(loss: Any, weighted: bool) -> None:
+def test_training_steps_equal_those_of_keras(loss: Any, weighted: bool) -> None:
     k = keras()
     x, y = images(16, 12, 12, 3), np.arange(16) % 3
     weights = np.linspace(0, 2, 16, dtype=np.float32) if weighted else None
@@ -399,7 +401,8 @@ def test_training_steps_are_those_of_keras(loss: Any, weighted: bool) -> None:
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_dropout_goes_on_through_the_photos() -> None:
+@pytest.mark.slow
+def test_dropout_differs_between_microbatches() -> None:
     model = network(dropout=0.5)
     seed = next(v for v in model.variables if "seed" in v.path)
     before = np.asarray(seed.value)
@@ -415,7 +418,7 @@ def test_dropout_goes_on_through_the_photos() -> None:
     assert not (np.asarray(seed.value) == before).all()
 
 
-def test_layers_of_others_see_the_whole_batch() -> None:
+def test_custom_layers_see_the_whole_batch() -> None:
     k = keras()
 
     class Centered(k.layers.Layer):  # type: ignore[name-defined, misc]
@@ -427,7 +430,7 @@ def test_layers_of_others_see_the_whole_batch() -> None:
 
 
 @pytest.mark.slow
-def test_partly_frozen_networks_learn_the_rest() -> None:
+def test_partly_frozen_networks_train_the_other_layers() -> None:
     x = images(16, 12, 12, 3)
     model = network()
     for layer in model.layers[:4]:
@@ -438,19 +441,20 @@ def test_partly_frozen_networks_learn_the_rest() -> None:
 @pytest.mark.parametrize(
     "name", [SMALL, pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)]
 )
-def test_backbones_give_the_same(name: str, pixels: npt.NDArray[np.uint8]) -> None:
+def test_backbones_equal_those_of_keras(name: str, pixels: npt.NDArray[np.uint8]) -> None:
     model = backbones.build(name, weights=None, image_px=32)
     expected = model.predict_on_batch(pixels)
     found = backbones.fast_on_cpu(model).predict_on_batch(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "NASNetMobile",
      "Xception", "ConvNeXtTiny"],
 )  # fmt: skip
-def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
+def test_no_depthwise_convolution_is_left_to_xla(name: str) -> None:
     from tests.bench.memory import lower_step
 
     with deferred_initialization():
@@ -460,15 +464,16 @@ def test_no_convolution_by_channel_is_left_to_xla(name: str) -> None:
     assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0", "Xception"])
-def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> None:
+def test_no_convolution_or_pooling_gradient_is_left_to_xla(name: str) -> None:
     from tests.bench.memory import lower_step
 
     with deferred_initialization():
         model = build_application(name, (96, 96, 3))
         backbones.fast_on_cpu(backbones.freeze_batchnorm(model))
     text = lower_step(model, 8, "train")[0].as_text()
-    # XLA is slow where the batch or the channels of the outputs take another's place.
+    # XLA is slow if the batch or the output channels swap places with another axis.
     assert set(re.findall(r"dim_numbers = (\S.*?), window", text)) == {
         "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
     }
@@ -476,7 +481,7 @@ def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> 
     assert "select_and_scatter" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "image_px"),
     [
@@ -490,20 +495,20 @@ def test_no_gradient_of_a_convolution_or_a_pooling_is_left_to_xla(name: str) -> 
         ("densenet121", 64),
     ],
 )
-def test_larger_backbones_give_the_same_there_and_back(name: str, image_px: int) -> None:
+def test_larger_backbones_equal_keras_forward_and_backward(name: str, image_px: int) -> None:
     model = backbones.freeze_batchnorm(backbones.build(name, weights=None, image_px=image_px))
     for layer in model._flatten_layers():
         if isinstance(layer, keras().layers.Dropout):
             layer.rate = 0.0
     x = np.random.default_rng(0).uniform(0, 255, (8, image_px, image_px, 3)).astype(np.float32)
-    plain, fast = pulled(model, x), pulled(backbones.fast_on_cpu(model), x)
+    plain, fast = run_backward(model, x), run_backward(backbones.fast_on_cpu(model), x)
     np.testing.assert_allclose(fast[0], plain[0], rtol=1e-4, atol=1e-5 * np.abs(plain[0]).max())
     # Of Xception's millions of ReLU inputs, a few are so near 0 that rounding turns them over.
     for a, b in zip(fast, plain, strict=True):
         assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b) + 1e-9
 
 
-def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def test_fast_forms_are_not_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     model = backbones.fast_on_cpu(backbones.build(SMALL, weights=None, image_px=32))
     model.save(tmp_path / "m.keras")
     plain = keras().saving.load_model(tmp_path / "m.keras", compile=False)
@@ -512,7 +517,7 @@ def test_fast_forms_are_not_in_what_is_saved(tmp_path: Path, pixels: npt.NDArray
     )
 
 
-def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> None:
+def test_undo_fast_restores_compiled_programs(pixels: npt.NDArray[np.uint8]) -> None:
     model = backbones.build(SMALL, weights=None, image_px=32)
     before = model.predict_on_batch(pixels)
     backbones.fast_on_cpu(backbones.fast_on_cpu(model))  # twice is as once
@@ -520,7 +525,7 @@ def test_plain_brings_back_what_was_compiled(pixels: npt.NDArray[np.uint8]) -> N
     np.testing.assert_array_equal(backbones.undo_fast(model).predict_on_batch(pixels), before)
 
 
-def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
+def test_on_an_accelerator_only_programs_are_kept(
     pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[bool] = []
@@ -535,7 +540,7 @@ def test_on_an_accelerator_layers_stay_as_keras_has_them_and_programs_are_kept(
     assert model.predict_on_batch(pixels).shape == (8, 256)
 
 
-# Compiled programs on disk
+# The compilation cache
 
 
 def program_of(cache: Path, setup: str = "") -> str:
@@ -553,7 +558,8 @@ def program_of(cache: Path, setup: str = "") -> str:
     return run.stdout.strip()
 
 
-def test_programs_are_kept_and_found_again(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_programs_are_kept_and_reused(tmp_path: Path) -> None:
     assert program_of(tmp_path).startswith("5.0 " + str(tmp_path / "programs"))
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("jit_*")}
     assert files
@@ -573,13 +579,13 @@ def test_programs_are_kept_and_found_again(tmp_path: Path) -> None:
         "jax.default_backend, jax.process_count = lambda: 'gpu', lambda: 2",
     ],
 )
-def test_programs_are_not_kept_where_that_is_not_wanted(tmp_path: Path, setup: str) -> None:
+def test_programs_are_not_kept_if_disabled(tmp_path: Path, setup: str) -> None:
     said = program_of(tmp_path, setup)
     assert said == "5.0 None" or said == f"5.0 {tmp_path / 'mine'}"
     assert not list(tmp_path.glob("programs/*"))
 
 
-def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_programs_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     (tmp_path / "tuned").mkdir()  # what XLA has found out for a GPU lies in a folder of its own
@@ -593,7 +599,7 @@ def test_the_oldest_programs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def faults_of(setup: dict[str, str]) -> int:
-    """Pages that the system had to clear for the best of some steps, in a process of its own."""
+    """The smallest number of page faults of a training step, in a new process."""
     code = """
 import resource
 
@@ -601,10 +607,9 @@ import numpy as np
 
 from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
 
 k = keras()
-model = backbones.keep_statistics(backbones.build("mobilenet_0.25", weights=None, image_px=96))
+model = backbones.freeze_batchnorm(backbones.build("mobilenet_0.25", weights=None, image_px=96))
 model = k.Sequential([backbones.fast_on_cpu(model), k.layers.Dense(2)])
 backbones.fast_on_cpu(model).compile("sgd", "mse")
 x, y = np.zeros((16, 96, 96, 3), np.uint8), np.zeros((16, 2), np.float32)
@@ -623,8 +628,8 @@ print(min(found))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
-@pytest.mark.slow
-def test_memory_that_a_step_gives_back_is_kept_unless_the_user_says_otherwise() -> None:
+@pytest.mark.nightly
+def test_freed_memory_is_kept_unless_the_user_has_configured_malloc() -> None:
     kept, not_kept = faults_of({}), faults_of({"MALLOC_TRIM_THRESHOLD_": "131072"})
     assert not_kept > 1000  # 4 KB each
     assert kept < not_kept / 10
@@ -639,7 +644,7 @@ def trained(model: Any, x: Any, y: Any, times: int = 3) -> list[npt.NDArray[Any]
     return [np.asarray(a) for a in model.get_weights()]
 
 
-def test_halves_run_beside_each_other_and_add_up_to_the_same(
+def test_halves_run_in_parallel_and_equal_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = images(16, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
@@ -664,7 +669,7 @@ def test_halves_run_beside_each_other_and_add_up_to_the_same(
 
 
 @pytest.mark.parametrize("n_photos", [16, 24, 20, 12, 7])
-def test_keras_own_fit_goes_by_halves_where_it_can(n_photos: int) -> None:
+def test_keras_fit_runs_halves_where_possible(n_photos: int) -> None:
     x, y = images(n_photos + 3, 12, 12, 3), np.arange(n_photos + 3) % 3
 
     def fitted(fast: bool) -> tuple[list[npt.NDArray[Any]], Any]:
@@ -683,7 +688,8 @@ def test_keras_own_fit_goes_by_halves_where_it_can(n_photos: int) -> None:
         np.testing.assert_allclose(fast_history[name], values, rtol=1e-4)
 
 
-def test_the_halves_drop_out_different_values() -> None:
+@pytest.mark.slow
+def test_dropout_differs_between_the_halves() -> None:
     model = backbones.fast_on_cpu(network(dropout=0.5))
     model.compile("sgd", "mse")
     x, y = np.repeat(images(1, 12, 12, 3), 8, axis=0), np.zeros((8, 3), np.float32)
@@ -703,7 +709,8 @@ def test_the_halves_drop_out_different_values() -> None:
     assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
 
 
-def test_plain_takes_the_whole_batch_again() -> None:
+@pytest.mark.slow
+def test_undo_fast_runs_the_whole_batch_again() -> None:
     model = backbones.fast_on_cpu(network())
     model.compile("sgd", "mse")
     x, y = images(16, 12, 12, 3), np.zeros((16, 3), np.float32)
@@ -715,7 +722,7 @@ def test_plain_takes_the_whole_batch_again() -> None:
 
 
 @pytest.mark.parametrize("n_photos", [16, 19])
-def test_predictions_come_by_halves_and_change_no_variable(n_photos: int) -> None:
+def test_prediction_runs_halves_and_changes_no_variable(n_photos: int) -> None:
     x = images(n_photos, 12, 12, 3)
     model = network(dropout=0.5)
     expected = model.predict(x, batch_size=16, verbose=0)

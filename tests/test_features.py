@@ -173,7 +173,7 @@ sl.finetune.extract_features(
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_runs_lose_at_most_one_part(
     scenes: Path,
     photos: Photos,

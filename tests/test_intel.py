@@ -40,6 +40,7 @@ def run(
     return json.loads(ended.stdout), folder / "out", time.monotonic() - start
 
 
+@pytest.mark.nightly
 def test_cold_start_to_bundle_and_report_keeps_the_time_budget(run: Any) -> None:
     _, out, seconds = run
     assert seconds <= 330  # 300 on two cores that are otherwise idle
@@ -83,6 +84,7 @@ def test_scan_accounts_for_every_photo(intel: Path) -> None:
     assert photos.class_names == ("buildings", "forest", "glacier", "mountain", "sea", "street")
 
 
+@pytest.mark.nightly
 def test_folded_batchnorm_can_be_fine_tuned(intel: Path, weights: Path) -> None:
     """With one learning rate for all kernels, accuracy fell from 86 % to 16 %."""
     fit = sl.fit(

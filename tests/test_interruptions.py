@@ -176,6 +176,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     assert runs() == []
 
 
+@pytest.mark.slow
 def test_signal_during_validation(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_signal_during_validation(
     assert (state["step"], len(state["losses"]), len(state["history"])) == (4, 4, 1)
 
 
+@pytest.mark.slow
 def test_signal_during_timing_keeps_the_linear_probe(
     fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +204,7 @@ def test_signal_during_timing_keeps_the_linear_probe(
     assert runs() == []  # a checkpoint would save no work
 
 
+@pytest.mark.slow
 def test_second_signal_or_one_before_the_linear_probe_raises(
     fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
 ) -> None:
@@ -518,6 +521,7 @@ def test_non_finite_weights_are_never_kept() -> None:
 # Repeating from the JSON
 
 
+@pytest.mark.slow
 def test_fit_is_repeated_from_its_json(
     fitted: FitResult, scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -580,7 +584,7 @@ def test_interrupted_command_saves_the_best_so_far(scenes: Path, tmp_path: Path)
     assert sl.load(tmp_path / "out" / "scenes.keras").predict(photo)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_bench_runs(tmp_path: Path) -> None:
     from tests.bench import interruptions
 
@@ -607,6 +611,7 @@ def test_published_results_have_no_lost_run() -> None:
     assert found["checkpoint_overhead"]["fraction"] <= 1.5 * _checkpoint.MAX_TIME_FRACTION
 
 
+@pytest.mark.slow
 def test_repeat_with_moved_weights(
     scenes: Path, weights_file: Path, tmp_path: Path, fit_settings: dict[str, Any]
 ) -> None:

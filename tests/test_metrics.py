@@ -573,7 +573,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("per_class", "recalls"), CASES)
 def test_intervals_cover_the_true_values_in_2000_simulations(
     per_class: list[int], recalls: list[float]
@@ -581,7 +581,7 @@ def test_intervals_cover_the_true_values_in_2000_simulations(
     assert min(simulated(per_class, recalls, 2000)) >= 0.93
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_f1_covers_the_true_value_in_2000_simulations() -> None:
     random = np.random.default_rng(0)
     joint = np.array([[0.28, 0.04, 0.01], [0.02, 0.3, 0.02], [0.01, 0.02, 0.3]])
@@ -681,7 +681,7 @@ def test_comparison_of_mismatched_shapes() -> None:
         compare([0, 1], np.eye(2), np.eye(3), ["a", "b"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("per_class", [25, 150])
 def test_difference_covers_the_true_value_in_2000_simulations(per_class: int) -> None:
     random = np.random.default_rng(0)

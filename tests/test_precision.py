@@ -159,7 +159,7 @@ def test_loss_scaling_skips_steps_with_infinite_gradients() -> None:
     assert np.allclose(trained("mixed_float16", with_infinite), exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_fit_gives_a_float32_classifier(
     fitted: sl.FitResult,
@@ -195,6 +195,7 @@ def test_mixed_precision_fit_gives_a_float32_classifier(
     assert np.allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.intel
 def test_mixed_precision_accuracy_matches_float32(
     intel: Path, weights: Path, monkeypatch: pytest.MonkeyPatch

@@ -83,7 +83,7 @@ def test_batches_of_an_epoch_contain_every_image_once_except_those_held_out() ->
     assert not np.array_equal(list(_train._batches(store, config, 1, 0)), batches)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="pretraining is on JAX")
 def test_ghost_batches_have_their_own_statistics() -> None:
     import jax
@@ -122,7 +122,7 @@ def test_ghost_batches_have_their_own_statistics() -> None:
     assert not np.allclose(model.trainable_variables[0], weights[0] - 0.5 * together, rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_interrupted_run_resumes_as_if_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

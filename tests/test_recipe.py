@@ -138,6 +138,7 @@ def test_invalid_schedule_raises(value: Any) -> None:
         FitSettings(epochs=value)
 
 
+@pytest.mark.slow
 def test_time_limited_fit_is_repeated_from_its_schedule(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +270,7 @@ def test_relative_step_size_is_invariant_to_folding() -> None:
     np.testing.assert_array_equal(kernel_lr_multiplier(kernel * 0), np.float32(0.01))
 
 
+@pytest.mark.slow
 def test_multipliers_apply_to_pretrained_weights_only(
     monkeypatch: pytest.MonkeyPatch, fitted: FitResult
 ) -> None:
@@ -366,6 +368,7 @@ def test_plan_matches_the_fit(fitted: FitResult, fit_settings: dict[str, Any]) -
     assert json.loads(json.dumps(plan.to_json()))["settings"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_plan_without_time_or_without_fine_tuning(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
@@ -377,6 +380,7 @@ def test_plan_without_time_or_without_fine_tuning(
     assert "linear probe only" in str(none)
 
 
+@pytest.mark.slow
 def test_auto_chooses_larger_networks_for_larger_budgets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -530,7 +534,7 @@ def test_interpolated_weights_are_kept(fitted: FitResult, tmp_path: Any) -> None
     assert [e.train_loss for e in alone.history[1:]] == [e.train_loss for e in fit.history[1:]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ema_over_several_epochs(fitted: sl.FitResult, fit_settings: dict[str, Any]) -> None:
     """JAX deletes arrays passed to a prediction: the average must not be among them."""
     fit = sl.fit(fitted.splits, **fit_settings, recipe={"ema_momentum": 0.5})

@@ -144,7 +144,7 @@ def between(name: str) -> Any:
     return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", BEYOND)
 def test_layers_beyond_the_known_networks(name: str) -> None:
     for step in ("predict", "train sgd_momentum"):

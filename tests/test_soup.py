@@ -89,7 +89,7 @@ def test_result_interpolates_between_initial_weights_and_mean(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_soup_replaces_an_epoch_only_if_it_is_better(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +106,7 @@ def test_soup_replaces_an_epoch_only_if_it_is_better(
     assert not kept or kept[-1] <= min(epoch.calibrated_loss for epoch in fit.history)
 
 
+@pytest.mark.slow
 def test_each_run_starts_from_the_linear_probe(
     soup: tuple[FitResult, list[Any], list[Any]], settings: dict[str, Any]
 ) -> None:
@@ -121,6 +122,7 @@ def test_each_run_starts_from_the_linear_probe(
         np.testing.assert_array_equal(value, first)
 
 
+@pytest.mark.slow
 def test_resumed_soup_is_identical_bit_for_bit(
     soup: tuple[FitResult, list[Any], list[Any]],
     settings: dict[str, Any],
@@ -149,7 +151,7 @@ def test_resumed_soup_is_identical_bit_for_bit(
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_share_the_time_budget(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def test_training_is_the_same_and_calibration_uses_both_views(
     np.testing.assert_allclose(flipped.test_probabilities, tested, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_saved_bundle_predicts_the_same_here_and_in_plain_keras(
     flipped: FitResult, tmp_path: Path
 ) -> None:
