@@ -57,7 +57,7 @@ def cost(fit: FitResult) -> str:
 
 
 def _split_table(fit: FitResult) -> str:
-    rows = fit.splits.to_rows()
+    rows = fit.splits.class_counts()
     label, *splits = rows[0]
     totals = [sum(row[split] for row in rows) for split in splits]
     return table(
