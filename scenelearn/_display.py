@@ -10,7 +10,7 @@ from scenelearn.errors import MissingExtraError
 
 
 def printable(name: str) -> str:
-    """Replace control characters, so that a file name cannot steer a terminal.
+    r"""Replace control characters, so that a file name cannot steer a terminal.
 
     Args:
         name: a file or class name, as it came from the disk.
@@ -19,8 +19,8 @@ def printable(name: str) -> str:
         The name, with each unprintable character as its Python escape.
 
     Example:
-        >>> printable("sea\\x1b[2J")
-        'sea\\\\x1b[2J'
+        >>> printable("sea\x1b[2J")
+        'sea\\x1b[2J'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 

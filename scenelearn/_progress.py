@@ -35,9 +35,7 @@ class ProgressBars:
         """Move the bar of this work to `done`; a new kind of work gets a new bar."""
         if sys.stderr is None:
             return
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # a closed or full stream
+        with contextlib.suppress(OSError, ValueError):  # a closed or full stream
             if self._bar is None or what != self._what:
                 from tqdm import tqdm
 

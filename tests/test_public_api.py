@@ -78,7 +78,7 @@ def test_tables_become_data_frames(photos: sl.data.Photos, fitted: FitResult) ->
 
 def test_results_survive_pickle_and_copy(photos: sl.data.Photos, fitted: FitResult) -> None:
     for result in (photos, sl.audit(photos), fitted.splits, fitted.evaluation, fitted.settings):
-        again = pickle.loads(pickle.dumps(result))
+        again = pickle.loads(pickle.dumps(result))  # noqa: S301 - our own bytes
         assert str(again) == str(result)
         assert str(copy.deepcopy(result)) == str(result)
 
@@ -200,7 +200,7 @@ def test_progress_has_one_signature(scenes: Path, bundle: Path) -> None:
     )
     for what, done, total in seen:
         assert what
-        assert 0 <= done
+        assert done >= 0
         assert done <= total or total == 0
     assert len({what for what, _, _ in seen}) >= 6
 
