@@ -32,6 +32,7 @@ def deferred_initialization() -> Iterator[Any]:
         A `keras.StatelessScope`, which holds the values that were assigned inside, for example by
         loading weights.
     """
+    keras()  # selects the backend before Keras is imported
     from keras.src.backend.common import global_state
 
     key = "uninitialized_variables"
@@ -143,6 +144,7 @@ def set_keras_home(folder: Path) -> None:
 @contextmanager
 def replace_download(file: str) -> Iterator[None]:
     """Let Keras find `file` wherever it would download one."""
+    keras()  # selects the backend before Keras is imported
     from keras.src.utils import file_utils
 
     download = file_utils.get_file
@@ -160,6 +162,7 @@ def report_downloads(report: Callable[[int, int], None]) -> Iterator[None]:
     Args:
         report: called with the number of bytes received, and of all bytes, 0 if unknown.
     """
+    keras()  # selects the backend before Keras is imported
     from keras.src.utils import file_utils
 
     class Reporter:
