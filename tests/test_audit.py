@@ -192,7 +192,7 @@ def test_planted_among_real_photos(intel: Path, tmp_path: Path) -> None:
     found = sl.audit(photos)
     group = dict(zip(photos.paths, found.groups.tolist(), strict=True))
     hit = sum(group[new] == group[old] for new, old in planted.items())
-    assert hit >= 57  # 95 %
+    assert hit >= 57  # 95%
     real = [g for g in found.near_duplicates if not any(photos.paths[i] in planted for i in g)]
     assert sum(map(len, real)) <= 30, [[photos.paths[i] for i in g] for g in real]
 

@@ -512,7 +512,7 @@ def test_pillow_image_of_a_truncated_file_is_rejected_like_the_file(
 
 @pytest.fixture(scope="session")
 def sure(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
-    """A fit with enough validation photos for a coverage of 90 % and for flags."""
+    """A fit with enough validation photos for a coverage of 90% and for flags."""
     splits = sl.split(sl.scan(scenes), validation=0.5, test=0.2, seed=1)
     return sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 48})
 

@@ -42,7 +42,7 @@ def test_fit_prints_accuracy_duration_and_paths(
     code, out, err = run(capsys, "fit", str(scenes), *QUICK, "--out", str(tmp_path / "out"))
     assert code == 0
     assert "72 photos in 6 classes" in out
-    for word in ("Accuracy", "95 % interval", "Time", "scenes.keras", "index.html"):
+    for word in ("Accuracy", "95% interval", "Time", "scenes.keras", "index.html"):
         assert word in out
     for name in ("scenes.keras", "report/index.html", "report/result.json"):
         assert (tmp_path / "out" / name).stat().st_size > 1000

@@ -86,7 +86,7 @@ def test_scan_accounts_for_every_photo(intel: Path) -> None:
 
 @pytest.mark.nightly
 def test_folded_batchnorm_can_be_fine_tuned(intel: Path, weights: Path) -> None:
-    """With one learning rate for all kernels, accuracy fell from 86 % to 16 %."""
+    """With one learning rate for all kernels, accuracy fell from 86% to 16%."""
     fit = sl.fit(
         sl.split(sl.scan(intel), seed=5),
         backbone="mobilenet_v3_small",

@@ -364,7 +364,7 @@ def test_each_photo_is_tested_in_one_fold_and_every_class_in_each() -> None:
     for part in parts:
         splits_of(part)
         for name, n in photos.counts().items():
-            row = next(row for row in part.to_rows() if row["label"] == name)
+            row = next(row for row in part.class_counts() if row["label"] == name)
             assert row["test"] in (n // 5, n // 5 + 1)
             assert row["train"] > 0
             assert row["validation"] > 0

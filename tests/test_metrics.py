@@ -121,7 +121,7 @@ def test_wilson_without_trials_is_the_whole_range() -> None:
 
 
 def test_interval_prints_as_a_percentage() -> None:
-    assert str(Interval(value=0.9, low=0.8256, high=0.9448, n=100)) == "90.0 % (82.6 to 94.5)"
+    assert str(Interval(value=0.9, low=0.8256, high=0.9448, n=100)) == "90.0% (82.6 to 94.5)"
 
 
 def test_interval_of_numpy_numbers_converts_to_json() -> None:
@@ -151,7 +151,7 @@ def test_interval_acts_as_its_value() -> None:
     assert np.float32(0.95) >= interval
     assert wilson(7, 10) < interval < wilson(10, 10)
     assert interval == wilson(9, 10)
-    assert interval != "90 %"
+    assert interval != "90%"
     assert sorted([interval, wilson(1, 2)], reverse=True)[0] is interval
     np.testing.assert_array_equal(np.asarray([interval, interval], float), [0.9, 0.9])
     with pytest.raises(TypeError):
@@ -350,7 +350,7 @@ def test_representations_are_one_line() -> None:
         "<ClassMetrics 'b': recall 0.500, precision 1.000, F1 0.667, 2 photos>"
     )
     assert repr(result.selective) == (
-        "<SelectiveMetrics: coverage 100.0 %, answer rate 75.0 %, selective accuracy 100.0 %>"
+        "<SelectiveMetrics: coverage 100.0%, answer rate 75.0%, selective accuracy 100.0%>"
     )
     assert repr(result.reliability[0]) == (
         "<ReliabilityBin: confidence 0.600, accuracy 0.000, 1 photos>"
@@ -757,7 +757,7 @@ def test_evaluation_shows_its_slices() -> None:
         labels, np.eye(2)[predicted], "ab", columns={"<b>": np.repeat(["x", "y"], [80, 20])}
     )
     assert fields(result.slices[0].accuracy) == fields(wilson(0, 20))
-    assert "&lt;b&gt; y: 0.0 %" in result._repr_html_()
+    assert "&lt;b&gt; y: 0.0%" in result._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_cpu_support_depends_on_instructions_and_backend(
         supported = backend != "jax" and precision.removeprefix("mixed_") in expected.split()
         caplog.clear()
         assert _device.supported_precision(precision) == (precision if supported else None)
-        why = "JAX" if backend == "jax" else "this CPU expected none of these instructions"
+        why = "JAX" if backend == "jax" else "this CPU has none of these instructions"
         assert supported or why in caplog.text
     assert _device.supported_precision(None) is None
 

@@ -257,7 +257,7 @@ def test_without_a_download_the_bundled_weights_are_suggested(
 
     monkeypatch.setattr(keras().src.utils.file_utils, "get_file", refuse)
     message = (
-        r"weights='scenelearn'.*image_px=96.*61\.5 % instead of 90\.1 %"
+        r"weights='scenelearn'.*image_px=96.*61\.5% instead of 90\.1%"
         if there
         else "random weights"
     )

@@ -68,7 +68,7 @@ def test_runs_are_compared_on_the_same_photos(fit: FitResult, tmp_path: Path) ->
         3 * comparison["p_value"]
     )  # Holm, of three pairs
     assert pair["same_photos"]
-    assert "large has the highest accuracy: 100.0 % on 12 test photos" in page.text
+    assert "large has the highest accuracy: 100.0% on 12 test photos" in page.text
     for words in ("to small is significant.", "to third is not significant."):
         assert f"The difference {words}" in page.text
     assert "small minus large significant -66.7 points" in page.text

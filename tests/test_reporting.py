@@ -212,35 +212,35 @@ def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
     evaluation = fit.evaluation
 
     assert (
-        f"The fine-tuned network has an accuracy of {100 * evaluation.accuracy.value:.1f} %"
+        f"The fine-tuned network has an accuracy of {100 * evaluation.accuracy.value:.1f}%"
         in page.text
     )
     low, high = evaluation.accuracy.low, evaluation.accuracy.high
     assert (
-        f"on 12 test photos (95 % confidence interval {100 * low:.1f} to {100 * high:.1f} %)"
+        f"on 12 test photos (95% confidence interval {100 * low:.1f} to {100 * high:.1f}%)"
         in page.text
     )
     assert "The fit took 8.2 s." in page.text
-    assert f"Balanced accuracy {100 * evaluation.balanced_accuracy.value:.1f} %" in page.text
-    assert "Validation accuracy 100.0 %" in page.text
-    assert "Baseline accuracy 33.3 %" in page.text
+    assert f"Balanced accuracy {100 * evaluation.balanced_accuracy.value:.1f}%" in page.text
+    assert "Validation accuracy 100.0%" in page.text
+    assert "Baseline accuracy 33.3%" in page.text
     assert "Misclassified photos 3 of 12" in page.text
     for metrics in evaluation.per_class:
         recall = metrics.recall
         assert (
-            f"{metrics.label} {metrics.n_photos} {100 * recall.value:.1f} % "
-            f"{100 * recall.low:.1f} to {100 * recall.high:.1f} % "
-            f"{100 * metrics.precision.value:.1f} % {metrics.f1.value:.3f}"
+            f"{metrics.label} {metrics.n_photos} {100 * recall.value:.1f}% "
+            f"{100 * recall.low:.1f} to {100 * recall.high:.1f}% "
+            f"{100 * metrics.precision.value:.1f}% {metrics.f1.value:.3f}"
         ) in page.text
     for metrics, row in zip(evaluation.per_class, evaluation.confusion_matrix, strict=True):
-        cells = [f"{n} {100 * n / metrics.n_photos:.1f} %" if n else "0" for n in row]
+        cells = [f"{n} {100 * n / metrics.n_photos:.1f}%" if n else "0" for n in row]
         assert " ".join([metrics.label, *cells, str(metrics.n_photos)]) in page.text
     for row in fit.splits.class_counts():
         assert " ".join(str(cell) for cell in row.values()) in page.text
     for epoch in fit.history[1:]:
         losses = f"{epoch.train_loss:.4f} {epoch.validation_loss:.4f}"
-        assert f"{epoch.number} {losses} {100 * epoch.validation_accuracy:.1f} %" in page.text
-    assert "photos 1.0 s 12.1 %" in page.text
+        assert f"{epoch.number} {losses} {100 * epoch.validation_accuracy:.1f}%" in page.text
+    assert "photos 1.0 s 12.1%" in page.text
     assert "other 1.2 s" in page.text
 
 
@@ -248,17 +248,17 @@ def test_summary_comes_first(fit: FitResult, tmp_path: Path) -> None:
     page = write_page(with_slices_and_sets(fit), tmp_path / "report")
     top = page.text[: page.text.index("Training")]
 
-    assert "forest predicted as sea : 1 of 4 test photos (25.0 %)." in top
-    assert "forest : recall 75.0 % (30.1 to 95.4 %) on 4 test photos." in top  # Wilson
-    assert "light dark : accuracy 0.0 % (0.0 to 56.1 %) on 3 photos, 100.0 % on the rest." in top
+    assert "forest predicted as sea : 1 of 4 test photos (25.0%)." in top
+    assert "forest : recall 75.0% (30.1 to 95.4%) on 4 test photos." in top  # Wilson
+    assert "light dark : accuracy 0.0% (0.0 to 56.1%) on 3 photos, 100.0% on the rest." in top
     assert "1 of 2 slices is significantly worse than the rest." in top
-    assert "coverage of 95 % contain the true class for 100.0 % (75.8 to 100.0 %)" in top
+    assert "coverage of 95% contain the true class for 100.0% (75.8 to 100.0%)" in top
     assert "The mean set size is 1.50." in top  # nine of one class, three of three
     # one of the nine with one class is flagged
-    answers = "answers on 66.7 % (39.1 to 86.2 %) of the photos, with an accuracy of 100.0 %"
+    answers = "answers on 66.7% (39.1 to 86.2%) of the photos, with an accuracy of 100.0%"
     assert answers in top
-    assert "8.3 % (1.5 to 35.4 %) of the test photos are flagged as out of distribution." in top
-    assert "Have a person review the 33.3 % of photos on which the classifier abstains." in top
+    assert "8.3% (1.5 to 35.4%) of the test photos are flagged as out of distribution." in top
+    assert "Have a person review the 33.3% of photos on which the classifier abstains." in top
     assert "Add training photos with light dark , where the accuracy is significantly worse." in top
 
 
@@ -266,8 +266,8 @@ def test_slices_are_listed_with_their_p_values(fit: FitResult, tmp_path: Path) -
     page = write_page(with_slices_and_sets(fit), tmp_path / "report")
 
     # 3 of 12 photos are dark and they are the three mistakes: 1 / (12 over 3) = 1/220, twice
-    assert "light dark significantly worse 3 0.0 % 0.0 to 56.1 % 100.0 % 0.0091 light" in page.text
-    assert "light bright 9 100.0 % 70.1 to 100.0 % 0.0 % 1 " in page.text
+    assert "light dark significantly worse 3 0.0% 0.0 to 56.1% 100.0% 0.0091 light" in page.text
+    assert "light bright 9 100.0% 70.1 to 100.0% 0.0% 1 " in page.text
     none = write_page(fit, tmp_path / "none")
     assert "No slices were evaluated." in none.text
 
@@ -288,7 +288,7 @@ def test_accuracy_at_the_baseline_is_reported_as_such(fit: FitResult, tmp_path: 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])
 def test_calibration_limit_has_few_false_alarms(shift: float) -> None:
-    """Calibrated predictions exceed the limit in about 5 % of cases, overconfident ones always."""
+    """Calibrated predictions exceed the limit in about 5% of cases, overconfident ones always."""
     random, n = np.random.default_rng(0), 400
     n_alarms = 0
     for _ in range(100):
@@ -304,26 +304,26 @@ def test_calibration_is_shown_as_figure_table_and_text(fit: FitResult, tmp_path:
     page = write_page(fit, tmp_path / "report")
     evaluation = fit.evaluation
 
-    # confidences of 60 to 71 %, 65.5 % on average; bins of 1/15: 60 to 66 % and 67 to 71 %
-    assert "The mean confidence is 65.5 %, the accuracy 75.0 %." in page.text
-    assert "60.0 % to 66.7 % 7 63.0 % 85.7 % 48.7 to 97.4 %" in page.text
-    assert "66.7 % to 73.3 % 5 69.0 % 60.0 % 23.1 to 88.2 %" in page.text
+    # confidences of 60 to 71%, 65.5% on average; bins of 1/15: 60 to 66% and 67 to 71%
+    assert "The mean confidence is 65.5%, the accuracy 75.0%." in page.text
+    assert "60.0% to 66.7% 7 63.0% 85.7% 48.7 to 97.4%" in page.text
+    assert "66.7% to 73.3% 5 69.0% 60.0% 23.1 to 88.2%" in page.text
     error = (7 * abs(6 / 7 - 0.63) + 5 * abs(0.6 - 0.69)) / 12
-    assert f"Expected calibration error {100 * error:.1f} % (expected by chance:" in page.text
+    assert f"Expected calibration error {100 * error:.1f}% (expected by chance:" in page.text
     assert "so the probabilities are not significantly miscalibrated." in page.text
     # ln 3
     assert f"Log loss {evaluation.log_loss:.3f} nats (uniform probabilities: 1.099)" in page.text
     # 1 − 1/3
     brier = f"Brier score {evaluation.brier_score:.3f} (uniform probabilities: 0.667)"
     assert brier in page.text
-    assert f"Top-2 accuracy {100 * evaluation.top_k_accuracy[1].value:.1f} %" in page.text
+    assert f"Top-2 accuracy {100 * evaluation.top_k_accuracy[1].value:.1f}%" in page.text
     assert "Top-3" not in page.text  # there are three classes
     (label,) = (
         svg["aria-label"] or ""
         for svg in page.all("svg")
         if (svg.get("aria-label") or "").startswith("Reliability diagram")
     )
-    assert "confidence 63.0 %, accuracy 85.7 % on 7 photos" in label
+    assert "confidence 63.0%, accuracy 85.7% on 7 photos" in label
 
 
 def test_coverage_limit_has_few_false_alarms() -> None:
@@ -350,10 +350,9 @@ def test_next_steps_mention_low_coverage_and_ood_photos(fit: FitResult, tmp_path
     page = write_page(dataclasses.replace(fit, evaluation=evaluation), tmp_path / "report")
 
     assert (
-        "The coverage of the prediction sets is significantly below its target of 95 %."
-        in page.text
+        "The coverage of the prediction sets is significantly below its target of 95%." in page.text
     )
-    assert "50.0 % of the test photos are flagged as out of distribution. Add" in page.text
+    assert "50.0% of the test photos are flagged as out of distribution. Add" in page.text
 
 
 def test_page_shows_how_to_reproduce_the_fit(fit: FitResult, tmp_path: Path) -> None:
@@ -492,7 +491,7 @@ def test_page_without_fine_tuning(fit: FitResult, tmp_path: Path, why: str) -> N
     page = write_page(fit, tmp_path / "report")
 
     assert f"No fine-tuning: {why}." in page.text
-    assert "The linear probe has a validation accuracy of 70.0 %" in page.text
+    assert "The linear probe has a validation accuracy of 70.0%" in page.text
     assert not [svg for svg in page.all("svg") if "by epoch" in (svg.get("aria-label") or "")]
 
 
@@ -518,7 +517,7 @@ def test_mistakes_come_with_their_photos_most_confident_first(
         "Test photo of class sea, misclassified as street",
         "Test photo of class forest, misclassified as sea",
     ]
-    caption = "predicted forest 71.0 % true street 14.5 % class 2/ photo '6'.jpg"
+    caption = "predicted forest 71.0% true street 14.5% class 2/ photo '6'.jpg"
     assert f"{caption} nearest training photo: forest like/ forest.jpg" in page.text
     heats = [image for image in page.all("img") if "Grad-CAM" in (image["alt"] or "")]
     assert heats[0]["alt"] == "Grad-CAM heat map for forest"
@@ -560,12 +559,12 @@ def test_cells_of_the_confusion_matrix_link_to_their_photos(fit: FitResult, tmp_
         if "aria-label" in link
     }
     assert cells == {
-        "#cell-0-0": "3 75.0 %: forest, predicted correctly",
-        "#cell-0-1": "1 25.0 %: forest, predicted as sea",
-        "#cell-1-1": "3 75.0 %: sea, predicted correctly",
-        "#cell-1-2": "1 25.0 %: sea, predicted as street",
-        "#cell-2-2": "3 75.0 %: street, predicted correctly",
-        "#cell-2-0": "1 25.0 %: street, predicted as forest",
+        "#cell-0-0": "3 75.0%: forest, predicted correctly",
+        "#cell-0-1": "1 25.0%: forest, predicted as sea",
+        "#cell-1-1": "3 75.0%: sea, predicted correctly",
+        "#cell-1-2": "1 25.0%: sea, predicted as street",
+        "#cell-2-2": "3 75.0%: street, predicted correctly",
+        "#cell-2-0": "1 25.0%: street, predicted as forest",
     }
 
     def text_of(place: str) -> str:
@@ -573,11 +572,11 @@ def test_cells_of_the_confusion_matrix_link_to_their_photos(fit: FitResult, tmp_
         return Page(source[start : source.index("</section>", start) + 10]).text
 
     assert text_of("cell-2-0") == (
-        "street , predicted as forest 1 of 4 test photos of class street (25.0 %), and of 4 "
-        "predicted as forest (25.0 %). All are shown. Back to the matrix confidence 71.0 % "
+        "street , predicted as forest 1 of 4 test photos of class street (25.0%), and of 4 "
+        "predicted as forest (25.0%). All are shown. Back to the matrix confidence 71.0% "
         "class 2/ photo '6'.jpg"
     )
-    assert re.findall(r"confidence (\d+\.\d) %", text_of("cell-2-2")) == [
+    assert re.findall(r"confidence (\d+\.\d)%", text_of("cell-2-2")) == [
         "68.0",
         "69.0",
         "70.0",
@@ -600,7 +599,7 @@ def test_number_of_photos_in_cells_is_limited(
     assert links == [f"#{place}" for place in places]
     alts = [image["alt"] or "" for image in page.all("img")]
     assert len([alt for alt in alts if "predicted as" in alt]) == 4
-    assert "(75.0 %). The 1 least confident is shown." in page.text
+    assert "(75.0%). The 1 least confident is shown." in page.text
 
 
 def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(
@@ -613,7 +612,7 @@ def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(
     page = write_page(fit, tmp_path / "report")
 
     assert "3 pairs of 3 classes were confused. The 2 most frequent are listed here" in page.text
-    assert "forest predicted as sea 1 4 25.0 %" in page.text
+    assert "forest predicted as sea 1 4 25.0%" in page.text
     assert not [element for element in page.all("table") if "heat" in (element.get("class") or "")]
     assert {"#cell-0-1", "#cell-1-2"} <= {link["href"] for link in page.all("a")}
 
@@ -647,7 +646,7 @@ def test_class_without_test_photos(fit: FitResult, tmp_path: Path) -> None:
         tmp_path / "report",
     )
 
-    assert "street 0 – – 0.0 % 0.000" in page.text
+    assert "street 0 – – 0.0% 0.000" in page.text
 
 
 def test_rejected_files_are_counted_and_rare_reasons_listed_first(
@@ -691,7 +690,7 @@ def test_next_steps_follow_from_the_metrics(fit: FitResult, tmp_path: Path) -> N
     page = write_page(fit, tmp_path / "report")
 
     needed = analysis.photos_needed(fit.evaluation.accuracy.value)
-    assert "which has the lowest recall (75.0 %) and 2 training photos" in page.text
+    assert "which has the lowest recall (75.0%) and 2 training photos" in page.text
     assert f"About {needed:,} test photos instead of 12 would narrow it to 5." in page.text
 
 
@@ -762,13 +761,13 @@ def test_model_card_is_complete(fit: FitResult, tmp_path: Path) -> None:
         "## Limitations",
         "## Reproduction",
     ]
-    assert "The fine-tuned network has an accuracy of **75.0 %** on 12 test photos" in card
+    assert "The fine-tuned network has an accuracy of **75.0%** on 12 test photos" in card
     assert "The fingerprint of the photos is ab12cd;" in card
     assert "Rejected files: 1 not an image." in card
     assert "| forest | 2 | 2 | 4 |" in card  # train, validation, test
-    assert "| accuracy | 75.0 % (46.8 to 91.1 %) |" in card  # Wilson's, 9 of 12
-    assert "- forest predicted as sea: 1 of 4 test photos (25.0 %)." in card
-    assert "- light dark: accuracy 0.0 % (0.0 to 56.1 %) on 3 photos" in card
+    assert "| accuracy | 75.0% (46.8 to 91.1%) |" in card  # Wilson's, 9 of 12
+    assert "- forest predicted as sea: 1 of 4 test photos (25.0%)." in card
+    assert "- light dark: accuracy 0.0% (0.0 to 56.1%) on 3 photos" in card
     assert "3 classes have fewer than 30 test photos" in card
     assert "```python\nimport scenelearn as sl\n" in card
     assert "fit = sl.fit(\n    splits,\n    backbone=" in card

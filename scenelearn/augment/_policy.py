@@ -183,7 +183,7 @@ _BASE: dict[str, Any] = {"horizontal_flip": 0.5, "crop": 0.4, "aspect": 0.2}
 
 POLICIES: dict[str, Policy] = {
     "none": Policy(),
-    # Crops down to 60 % of the area, aspect ratios up to 1.2, brightness times 0.8 to 1.2: as in
+    # Crops down to 60% of the area, aspect ratios up to 1.2, brightness times 0.8 to 1.2: as in
     # the first measurements of fine-tuning.
     "light": Policy(**_BASE, brightness=0.3),
     "standard": Policy(**_BASE, rotate=5, brightness=0.3, contrast=0.2, saturation=0.2),

@@ -286,8 +286,8 @@ def _offline_alternative() -> str:
         "Or use the bundled backbone: weights='scenelearn' (on the command line "
         "--weights scenelearn), preferably without `backbone` and with "
         f"image_px={results['image_px']['pretrained']}. Expect lower accuracy: with linear probes "
-        f"on photos of six kinds of scenes, {results['test_percent']['pretrained']:g} % instead of "
-        f"{results['test_percent']['imagenet']:g} % with the default backbone."
+        f"on photos of six kinds of scenes, {results['test_percent']['pretrained']:g}% instead of "
+        f"{results['test_percent']['imagenet']:g}% with the default backbone."
     )
 
 

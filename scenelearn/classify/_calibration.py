@@ -139,7 +139,7 @@ def check_coverage(coverage: object) -> float:
         high=1,
         open_low=True,
         open_high=True,
-        advice="With 0.95, prediction sets contain the true class 95 % of the time.",
+        advice="With 0.95, prediction sets contain the true class 95% of the time.",
     )
 
 

@@ -11,8 +11,8 @@ from scenelearn.errors import ArgumentError
 
 _SHRINKAGE = 0.1  # 0.01 to 0.3 made no difference on the Intel photos
 OOD_P_VALUE = 0.03
-"""The p-value at and below which a photo is flagged: on average 3 % of photos like the training
-photos. With 900 validation photos, chance raises that above 5 % once in 200 times."""
+"""The p-value at and below which a photo is flagged: on average 3% of photos like the training
+photos. With 900 validation photos, chance raises that above 5% once in 200 times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

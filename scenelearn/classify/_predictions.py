@@ -41,7 +41,7 @@ class Prediction:
         source: the photo's path; for arrays, images and bytes, their kind and position.
         label: the name of the most probable class.
         probability: of that class, in [0, 1], calibrated: of the predictions with probability 0.8,
-            about 80 % are correct.
+            about 80% are correct.
         probabilities: of every class, by name; they sum to 1.
         prediction_set: the classes that the photo may have, most probable first. It contains the
             true class for a fraction `coverage` of photos like the validation photos.

@@ -202,7 +202,7 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
         [
             f"Photos    {fit.splits.photos.summary}",
             f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
-            "95 % interval",
+            "95% interval",
             f"Weakest   {printable(weakest.label)}: recall {weakest.recall}",
             f"Network   {fit.settings.backbone}, {fit.kept}, {fit.settings.image_px} px",
             f"Time      {_duration(fit.seconds)}",

@@ -25,7 +25,7 @@ CANDIDATES = {
     "efficientnet_v2_s": 83.9,
 }
 _EPOCHS = 4
-# Duration of a fit, in forward passes over all photos, 70 % of which are training photos: features,
+# Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
 # including mirrored training photos; for each epoch, training at three passes per photo while the
 # upper layers are trained, and validation; finally weight interpolation and the test.
 _PASSES = 1.55 + _EPOCHS * (3 * 0.7 + 0.15) + 1.5

@@ -17,8 +17,8 @@ COEFFICIENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # 0: the linear probe, 1: the fine-t
 _MIN_STANDARD_ERRORS = 2.0  # of a significant difference
 # The usually best coefficient from so many training photos per class, as found on independent Intel
 # photos for 8, 25, 100 and 500 per class. With 8, none was better than the linear probe in the mean
-# of two splits; with 25, a coefficient of 1/2 reached 86.3 %, the linear probe 84.6 %, and the
-# fine-tuned weights 84.1 %; with 100 and 500, 3/4 reached 88.7 % (87.9, 88.4) and 91.4 % (89.7,
+# of two splits; with 25, a coefficient of 1/2 reached 86.3%, the linear probe 84.6%, and the
+# fine-tuned weights 84.1%; with 100 and 500, 3/4 reached 88.7% (87.9, 88.4) and 91.4% (89.7,
 # 91.2).
 _DEFAULTS = {0: 0.0, 15: 0.5, 50: 0.75}
 

@@ -12,7 +12,7 @@ weight decay uses the unscaled rate.
 On Intel photos, by the validation loss of one split after two minutes, always with a peak of 0.001:
 MobileNetV2 reached 0.178, compared with 0.216 with one rate for all kernels. MobileNetV3Small with
 folded BatchNormalization reached 0.213; with one rate for all kernels it diverged so far that its
-accuracy fell to 50 %. For MobileNetV3Small without folding, with 100 photos per class and ten
+accuracy fell to 50%. For MobileNetV3Small without folding, with 100 photos per class and ten
 epochs, the differences were not significant (`nox -s ablations`).
 
 References:

@@ -21,8 +21,8 @@ from scenelearn.finetune._schedule import Schedule, parse_schedule
 # Pretrained weights: the best of 3e-5 … 2e-3 on the validation photos of three splits of the Intel
 # photos, for MobileNetV2-0.35 with one learning rate for all kernels. Random weights need a higher
 # rate, and so do weights learned from rendered images, in all layers: with 500 photos per class,
-# their fits reached 83.2 % of the validation photos of one split, where the upper layers alone
-# reached 81.3 %; with 25 photos, the higher rate reached 73.1 % and the lower one 71.4 %.
+# their fits reached 83.2% of the validation photos of one split, where the upper layers alone
+# reached 81.3%; with 25 photos, the higher rate reached 73.1% and the lower one 71.4%.
 _LR_PRETRAINED, _LR_HIGH = 1e-3, 3e-3
 
 # Random weights need more epochs.

@@ -30,7 +30,7 @@ from scenelearn.finetune._state import (
     to_arrays,
 )
 
-# Progress from which on a run counts as complete: the rest of its learning rate, at most 2 % of the
+# Progress from which on a run counts as complete: the rest of its learning rate, at most 2% of the
 # peak, changes little.
 _NEARLY_COMPLETE = 0.9
 

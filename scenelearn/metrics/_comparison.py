@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def winner(self) -> str | None:
-        """The significantly better classifier, "a" or "b"; None if the p-value is at least 5 %."""
+        """The significantly better classifier, "a" or "b"; None if the p-value is at least 5%."""
         if self.p_value >= _LEVEL:
             return None
         return "b" if self.n_only_b_correct > self.n_only_a_correct else "a"
@@ -109,8 +109,8 @@ def compare(
     Example:
         >>> print(compare([0, 0, 1], [[1, 0], [0, 1], [0, 1]], [[1, 0], [1, 0], [0, 1]], "xy"))
         no significant difference (p = 1)
-        accuracy of a: 66.7 % (20.8 to 93.9)
-        accuracy of b: 100.0 % (43.9 to 100.0)
+        accuracy of a: 66.7% (20.8 to 93.9)
+        accuracy of b: 100.0% (43.9 to 100.0)
         b minus a: +33.3 points (-33.3 to +66.7)
         of 3 photos, only a is correct on 0, only b on 1
 

@@ -302,7 +302,7 @@ def evaluate(
     Example:
         >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "street"])
         >>> result
-        <Evaluation: accuracy 66.7 % (20.8 to 93.9) on 3 photos, 2 classes>
+        <Evaluation: accuracy 66.7% (20.8 to 93.9) on 3 photos, 2 classes>
         >>> result.confusion_matrix
         ((1, 0), (1, 1))
 

@@ -20,7 +20,7 @@ _Z95 = 1.959963984540054  # the 97.5th percentile of the standard normal distrib
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Interval:
-    """A measured proportion, or a difference of two, with its 95 % confidence interval.
+    """A measured proportion, or a difference of two, with its 95% confidence interval.
 
     An interval acts as its `value` in ``float()``, ``format()``, comparisons and hashing. So
     intervals with the same value are equal, whatever their ends.
@@ -34,7 +34,7 @@ class Interval:
     Example:
         >>> accuracy = wilson(90, 100)
         >>> accuracy
-        <Interval: 90.0 % (82.6 to 94.5), n=100>
+        <Interval: 90.0% (82.6 to 94.5), n=100>
         >>> float(accuracy), f"{accuracy:.1%}", accuracy > 0.85, accuracy > wilson(7, 10)
         (0.9, '90.0%', True, True)
     """
@@ -77,10 +77,10 @@ class Interval:
         return hash(self.value)
 
     def __str__(self) -> str:
-        """As a percentage, e.g. ``90.0 % (87.9 to 91.8)``."""
+        """As a percentage, e.g. ``90.0% (87.9 to 91.8)``."""
         if self.n == 0:
             return "no photos"
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"{100 * self.value:.1f}% ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
     def __repr__(self) -> str:
         return f"<Interval: {self}, n={self.n}>"
@@ -91,9 +91,9 @@ class Interval:
 
 
 def wilson(n_successes: int, n: int) -> Interval:
-    """Wilson's 95 % score interval for a proportion.
+    """Wilson's 95% score interval for a proportion.
 
-    The interval contains every proportion p that a two-sided score test at 5 % does not reject:
+    The interval contains every proportion p that a two-sided score test at 5% does not reject:
     |p̂ − p| ≤ z √(p (1 − p) / n). Unlike p̂ ± z √(p̂ (1 − p̂) / n), it never leaves [0, 1] and keeps
     its coverage near 0 and 1 and for small n.
 
@@ -109,7 +109,7 @@ def wilson(n_successes: int, n: int) -> Interval:
 
     Example:
         >>> print(wilson(90, 100))
-        90.0 % (82.6 to 94.5)
+        90.0% (82.6 to 94.5)
 
     References:
         E. B. Wilson (1927), Probable inference, the law of succession, and statistical
@@ -132,7 +132,7 @@ def wilson(n_successes: int, n: int) -> Interval:
 
 
 def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
-    """F1 score of one class with its 95 % interval.
+    """F1 score of one class with its 95% interval.
 
     Let p be the fraction of true positives among the m photos that belong to the class or were
     predicted as it. F1 = 2p/(1 + p) increases with p, so Wilson's interval for p in m trials
@@ -152,7 +152,7 @@ def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
 
     Example:
         >>> print(f1_interval(80, 100, 90))
-        84.2 % (77.9 to 89.0)
+        84.2% (77.9 to 89.0)
     """
     if not 0 <= n_correct <= min(n_photos, n_predicted):
         raise ArgumentError(
@@ -174,7 +174,7 @@ def bootstrap(
     n_resamples: int = 4000,
     seed: int = 0,
 ) -> Interval:
-    """Stratified percentile bootstrap: a 95 % interval for any statistic of counts.
+    """Stratified percentile bootstrap: a 95% interval for any statistic of counts.
 
     Row k of `counts` holds how many photos of class k had each outcome. Each resample draws as
     many photos per class as there are, with replacement, so class sizes stay fixed. The interval
@@ -183,7 +183,7 @@ def bootstrap(
 
     Before resampling, `pseudocounts` are added, spread evenly over the classes with photos.
     Without them, a class with no errors would have none in any resample: with 10 photos per
-    class, intervals for an accuracy of 98 % would cover the true value in only 88 % of cases.
+    class, intervals for an accuracy of 98% would cover the true value in only 88% of cases.
 
     Args:
         counts: (n_classes, n_outcomes) non-negative integers.
@@ -203,7 +203,7 @@ def bootstrap(
         >>> correct_and_wrong = [[45, 5], [48, 2]]
         >>> accuracy = lambda c: c[..., 0].sum(-1) / c.sum((-2, -1))
         >>> print(bootstrap(correct_and_wrong, accuracy, [2, 2]))
-        93.0 % (86.0 to 96.0)
+        93.0% (86.0 to 96.0)
 
     References:
         B. Efron, R. Tibshirani (1993), An introduction to the bootstrap. Chapman & Hall.

@@ -74,7 +74,7 @@ def selective_metrics(
 
     Example:
         >>> selective_metrics(np.array([0, 1]), np.array([0, 0]), [[1, 0], [1, 1]], [0, 0])
-        <SelectiveMetrics: coverage 100.0 %, answer rate 50.0 %, selective accuracy 100.0 %>
+        <SelectiveMetrics: coverage 100.0%, answer rate 50.0%, selective accuracy 100.0%>
     """
     sets, flagged = np.asarray(prediction_sets, bool), np.asarray(is_ood, bool)
     n = len(labels)
@@ -97,4 +97,4 @@ def selective_metrics(
 
 
 def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.1f} %" if interval.n else "–"
+    return f"{100 * interval.value:.1f}%" if interval.n else "–"

@@ -88,8 +88,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for multiple testing by Holm's method.
 
     The k-th smallest of m p-values is multiplied by m − k + 1; the results are made monotone and
-    capped at 1. Rejecting where the adjusted p-value is below 5 % keeps the family-wise error rate
-    at 5 %, whatever the dependence between the tests.
+    capped at 1. Rejecting where the adjusted p-value is below 5% keeps the family-wise error rate
+    at 5%, whatever the dependence between the tests.
 
     Args:
         p_values: in [0, 1].

@@ -30,7 +30,7 @@ class Slice:
         rest_accuracy: accuracy on all other photos.
         p_value: probability of an accuracy this low or lower by chance; Fisher's exact test.
         adjusted_p_value: the p-value adjusted for the number of slices (Holm's method).
-        is_worse: whether the adjusted p-value is below 5 %.
+        is_worse: whether the adjusted p-value is below 5%.
     """
 
     column: str
@@ -81,7 +81,7 @@ def find_slices(
         >>> correct = [True] * 90 + [False] * 8 + [True] * 2
         >>> light = ["day"] * 90 + ["night"] * 10
         >>> print(find_slices(correct, {"light": light})[0])
-        light night: 20.0 % (5.7 to 51.0) on 10 photos, 100.0 % (95.9 to 100.0) on the rest
+        light night: 20.0% (5.7 to 51.0) on 10 photos, 100.0% (95.9 to 100.0) on the rest
         (p = 4.8e-10)
     """
     check_integer("n_bins", n_bins, low=2, advice="The default is 4.")

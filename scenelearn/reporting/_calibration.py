@@ -31,7 +31,7 @@ def calibration(fit: FitResult) -> str:
     evaluation = fit.evaluation
     caption = (
         "Left: reliability diagram, the accuracy of predictions with similar confidence, with its "
-        "95\N{NO-BREAK SPACE}% confidence interval. On the dashed line, confidence equals "
+        "95% confidence interval. On the dashed line, confidence equals "
         "accuracy; below it, predictions are overconfident. Right: the number of test photos by "
         "confidence."
     )
@@ -48,7 +48,7 @@ def calibration(fit: FitResult) -> str:
     ]
     numbers = table(
         "Accuracy by confidence",
-        ("confidence", "test photos", "mean confidence", "accuracy", "95 % interval"),
+        ("confidence", "test photos", "mean confidence", "accuracy", "95% interval"),
         rows,
         "lnnnn",
     )
@@ -147,7 +147,7 @@ def _x_axis() -> list[str]:
 
 
 def _y_axis(marks: tuple[int, ...]) -> list[str]:
-    return [_grid_line(_y(mark / 100), f"{mark}\N{NO-BREAK SPACE}%") for mark in marks]
+    return [_grid_line(_y(mark / 100), f"{mark}%") for mark in marks]
 
 
 def _grid_line(y: float, label: str) -> str:

@@ -96,7 +96,7 @@ def _summary(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
     lead = (
         f"{name(runs[best].name)} has the highest accuracy: "
         f"<strong>{percent(evaluation.accuracy.value)}</strong> on "
-        f"{count(evaluation.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% confidence interval "
+        f"{count(evaluation.n_photos, 'test photo')} (95% confidence interval "
         f"{percent_range(evaluation.accuracy.low, evaluation.accuracy.high)})."
     )
     sentences = []
@@ -133,7 +133,7 @@ def _runs(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     columns = (
-        "run", "accuracy", "95 % interval", "balanced accuracy", "calibration error", "photos",
+        "run", "accuracy", "95% interval", "balanced accuracy", "calibration error", "photos",
     )  # fmt: skip
     intro = (
         "<p>Each run is evaluated on its own test photos. Overlapping intervals do not mean that "
@@ -166,7 +166,7 @@ def _differences(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
             )
         )
     columns = (
-        "runs", "difference", "95 % interval", "p-value", "only first correct",
+        "runs", "difference", "95% interval", "p-value", "only first correct",
         "only second correct", "photos",
     )  # fmt: skip
     intro = (

@@ -26,16 +26,16 @@ class Line:
 
 
 def accuracy_scale(accuracy: Interval, baseline: float) -> str:
-    """The accuracy with its interval and the baseline, on a scale from 0 to 100 %."""
+    """The accuracy with its interval and the baseline, on a scale from 0 to 100%."""
     marks = "".join(
         f'<line class="grid" x1="{x}%" x2="{x}%" y1="44" y2="60"/>'
-        f'<text x="{x}%" y="79" text-anchor="{_anchor(x)}">{x}\N{NO-BREAK SPACE}%</text>'
+        f'<text x="{x}%" y="79" text-anchor="{_anchor(x)}">{x}%</text>'
         for x in (0, 25, 50, 75, 100)
     )
     at, at_baseline = 100 * accuracy.value, 100 * baseline
     top = 22 if abs(at - at_baseline) > _MIN_DISTANCE else 40  # keep clear of the label
     label = (
-        f"Accuracy {percent(accuracy.value)}, 95 % confidence interval "
+        f"Accuracy {percent(accuracy.value)}, 95% confidence interval "
         f"{percent_range(accuracy.low, accuracy.high)}; baseline {percent(baseline)}."
     )
     return (
@@ -53,7 +53,7 @@ def accuracy_scale(accuracy: Interval, baseline: float) -> str:
 
 
 def interval_bar(interval: Interval) -> str:
-    """A small bar from 0 to 100 % with an interval and its value."""
+    """A small bar from 0 to 100% with an interval and its value."""
     if not interval.n:
         return ""
     low, high, at = (100 * x for x in (interval.low, interval.high, interval.value))

@@ -44,13 +44,13 @@ def path(value: object) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as ``90.3 %``; a dash if it is not finite."""
-    return f"{100 * fraction:.1f}{_NBSP}%" if math.isfinite(fraction) else NONE
+    """A fraction as ``90.3%``; a dash if it is not finite."""
+    return f"{100 * fraction:.1f}%" if math.isfinite(fraction) else NONE
 
 
 def percent_range(low: float, high: float) -> str:
-    """The ends of an interval as ``86.4 to 93.2 %``."""
-    return f"{100 * low:.1f} to {100 * high:.1f}{_NBSP}%"
+    """The ends of an interval as ``86.4 to 93.2%``."""
+    return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def number(value: float, digits: int = 3) -> str:

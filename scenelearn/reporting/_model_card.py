@@ -115,7 +115,7 @@ def _evaluation(fit: FitResult) -> str:
         len(evaluation.top_k_accuracy) > 2
     )
     overall = _table(
-        (f"on {count(evaluation.n_photos, 'test photo')}", "value (95 % interval)"),
+        (f"on {count(evaluation.n_photos, 'test photo')}", "value (95% interval)"),
         [
             ("accuracy", with_interval(evaluation.accuracy)),
             ("balanced accuracy", with_interval(evaluation.balanced_accuracy)),

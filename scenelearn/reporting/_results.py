@@ -59,7 +59,7 @@ def training(fit: FitResult) -> str:
             figures.curves(
                 "Validation accuracy",
                 accuracy,
-                lambda v: f"{100 * v:.3g}\N{NO-BREAK SPACE}%",
+                lambda v: f"{100 * v:.3g}%",
                 from_zero=False,
                 step=0.005,
             )
@@ -124,11 +124,11 @@ def per_class_metrics(fit: FitResult) -> str:
         )
         for metrics in fit.evaluation.per_class
     ]
-    columns = ("class", "test photos", "recall", "95 % interval", "precision", "F1")
+    columns = ("class", "test photos", "recall", "95% interval", "precision", "F1")
     intro = (
         "<p>Recall: the fraction of a class's photos that are predicted correctly. Precision: the "
         "fraction of photos predicted as a class that belong to it. Bars run from 0 to "
-        "100\N{NO-BREAK SPACE}%.</p>"
+        "100%.</p>"
     )
     body = intro + table("Per-class metrics", columns, rows, "lnnnnn")
     return section("per-class-metrics", "Per-class metrics", body)
@@ -159,5 +159,5 @@ def slices(fit: FitResult) -> str:
         "exact test), adjusted for the number of slices (Holm). Below 0.05, a slice counts as "
         f"significantly worse.{more}</p>"
     )
-    columns = ("slice", "test photos", "accuracy", "95 % interval", "rest", "p-value")
+    columns = ("slice", "test photos", "accuracy", "95% interval", "rest", "p-value")
     return section("slices", "Slices", intro + table("Slices", columns, rows, "lnnnnn"))

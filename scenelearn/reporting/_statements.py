@@ -23,8 +23,8 @@ _SUBJECT = {
     "fine-tuned": "The fine-tuned network",
     "linear probe": "The linear probe on the frozen backbone",
 }
-_TARGET_COVERAGE = f"{100 * DEFAULT_COVERAGE:.0f}\N{NO-BREAK SPACE}%"
-_OOD_LEVEL = "3\N{NO-BREAK SPACE}%"  # the OOD p-value at which a photo is flagged
+_TARGET_COVERAGE = f"{100 * DEFAULT_COVERAGE:.0f}%"
+_OOD_LEVEL = "3%"  # the OOD p-value at which a photo is flagged
 _MAX_SLICES = 2  # in the next steps; the table has all
 _MAX_OOD_RATE = 0.05
 
@@ -42,7 +42,7 @@ def headline(fit: FitResult, name: Name, strong: str = "{}") -> str:
     subject = _SUBJECT.get(fit.kept, f"The {name(fit.kept)}")
     return (
         f"{subject} has an accuracy of {strong.format(percent(accuracy.value))} on "
-        f"{count(fit.evaluation.n_photos, 'test photo')} (95\N{NO-BREAK SPACE}% confidence "
+        f"{count(fit.evaluation.n_photos, 'test photo')} (95% confidence "
         f"interval {percent_range(accuracy.low, accuracy.high)}). The fit took "
         f"{duration(fit.seconds)}."
     )
@@ -132,7 +132,7 @@ def uncertainty(fit: FitResult) -> list[str]:
 
 
 def with_interval(interval: Interval) -> str:
-    """A fraction with its interval, as ``90.3 % (86.4 to 93.2 %)``."""
+    """A fraction with its interval, as ``90.3% (86.4 to 93.2%)``."""
     if not interval.n:
         return "none"
     return f"{percent(interval.value)} ({percent_range(interval.low, interval.high)})"

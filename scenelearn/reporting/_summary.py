@@ -25,7 +25,7 @@ def summary(fit: FitResult) -> str:
     baseline = majority.n_photos / evaluation.n_photos
     scale = figure(
         figures.accuracy_scale(evaluation.accuracy, baseline),
-        "The band is the 95\N{NO-BREAK SPACE}% confidence interval of the accuracy. The baseline "
+        "The band is the 95% confidence interval of the accuracy. The baseline "
         f"is the accuracy of always predicting {name(majority.label)}, the most frequent class of "
         "the test photos.",
     )

@@ -80,7 +80,7 @@ def take_per_class(splits: Splits, per_class: int, seed: int) -> Splits:
 def gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
     """The gain in accuracy of the first of each pair of runs, on the same test photos.
 
-    The mean of (first is correct) - (second is correct), with its 95 % interval from the spread
+    The mean of (first is correct) - (second is correct), with its 95% interval from the spread
     of these differences over photos, all seeds pooled.
     """
     correct = [[np.array(list(run["test_correct"])) == "1" for run in pair] for pair in pairs]

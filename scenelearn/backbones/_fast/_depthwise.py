@@ -10,7 +10,7 @@ gradient 0.9 ms.
   zeros. Padding once and slicing is five times faster than summing k² padded copies, since a padded
   copy tests at each value whether it is inside. With a stride, inputs that are a stride apart see
   the same weights; each such group is computed as one sum, and the groups are interleaved. (With
-  separate padding for each sum, as in `_convolution`, a step of MobileNetV3Small took 4 % longer.)
+  separate padding for each sum, as in `_convolution`, a step of MobileNetV3Small took 4% longer.)
 - *Kernel gradient.* k² sums over whole arrays, each far larger than the cache, become sums over one
   image at a time. An image and its output gradient are padded to one width and flattened, so that a
   shift by (i, j) is a shift by i · width + j, and each product runs over contiguous memory. A sum

@@ -2,7 +2,7 @@
 
 The usual derivative depends on the input, which must then be kept or computed a second time, and
 ReLU6's is one half at the corners, which takes several comparisons. With this form, a training step
-of MobileNetV2-0.35 took 20 % less time. At the corners, where ReLU has no derivative, this one is
+of MobileNetV2-0.35 took 20% less time. At the corners, where ReLU has no derivative, this one is
 0, as in TensorFlow.
 """
 
