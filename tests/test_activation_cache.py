@@ -63,6 +63,7 @@ def learner(recipe: Recipe, **others: Any) -> Learner:
 # Splitting the network
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
     [
@@ -101,6 +102,7 @@ def test_split_is_at_the_last_small_tensor() -> None:
     assert frozen.output.shape == (None, 8, 8, 64)
 
 
+@pytest.mark.nightly
 def test_network_with_parallel_branches_is_not_split() -> None:
     features, to_logits = network("nasnet_mobile", 64)
     _network.freeze_layers(features, 64, "stride16")
@@ -185,6 +187,7 @@ def test_views_repeat() -> None:
     assert not np.array_equal(one, two)
 
 
+@pytest.mark.nightly
 def test_cached_batches_are_the_activations_of_augmented_photos(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

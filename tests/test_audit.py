@@ -266,6 +266,7 @@ def test_features_that_do_not_fit(features: np.ndarray, message: str) -> None:
         find_label_issues(features, np.zeros(6, np.int32), np.arange(6))
 
 
+@pytest.mark.slow
 def test_an_audit_with_features_finds_label_issues(scenes: Path) -> None:
     street = sorted((scenes / "street").iterdir())[0]
     street.rename(scenes / "sea" / "in truth a street.jpg")

@@ -209,6 +209,7 @@ def test_saved_bundle_gives_the_same_probabilities_in_a_fresh_process(
         np.testing.assert_allclose(list(probabilities.values()), np.asarray(expected), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_keras_opens_the_bundle(fitted: FitResult, photo: Path, tmp_path: Path) -> None:
     import keras
 
@@ -903,6 +904,7 @@ def flat(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+@pytest.mark.slow
 def test_evaluation_equals_a_numpy_computation(classifier: Classifier, many: Path) -> None:
     photos = sl.scan(many)
     found = classifier.evaluate(photos)

@@ -391,6 +391,7 @@ def with_duplicates(scenes: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
     capsys: pytest.CaptureFixture[str], with_duplicates: Path, tmp_path: Path
 ) -> None:
@@ -581,6 +582,7 @@ def test_stdout_with_a_narrow_encoding(
     assert (out / "scenes.keras").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stderr", [None, FullStream()], ids=["closed", "full"])
 def test_stderr_that_cannot_be_written(
     capsys: pytest.CaptureFixture[str],
@@ -627,6 +629,7 @@ def test_exit_code_of_a_process_whose_streams_fail(redirections: str, code: int)
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_control_codes_of_names_never_reach_the_terminal(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, scenes: Path
 ) -> None:

@@ -403,6 +403,7 @@ def test_ycck_jpeg() -> None:
     assert np.abs(to_square(bytes(content), 16) - right).max() <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [

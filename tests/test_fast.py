@@ -106,6 +106,7 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
     check(of_layers((*size, 3), layer), images(2, *size, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -508,6 +509,7 @@ def test_larger_backbones_equal_keras_forward_and_backward(name: str, image_px: 
         assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b) + 1e-9
 
 
+@pytest.mark.slow
 def test_fast_forms_are_not_saved(tmp_path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     model = backbones.fast_on_cpu(backbones.build(SMALL, weights=None, image_px=32))
     model.save(tmp_path / "m.keras")
@@ -668,6 +670,7 @@ def test_halves_run_in_parallel_and_equal_the_whole(
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_photos", [16, 24, 20, 12, 7])
 def test_keras_fit_runs_halves_where_possible(n_photos: int) -> None:
     x, y = images(n_photos + 3, 12, 12, 3), np.arange(n_photos + 3) % 3
@@ -721,6 +724,7 @@ def test_undo_fast_runs_the_whole_batch_again() -> None:
     assert not isinstance(model.train_function, _parallel_halves.TrainStep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_photos", [16, 19])
 def test_prediction_runs_halves_and_changes_no_variable(n_photos: int) -> None:
     x = images(n_photos, 12, 12, 3)

@@ -196,6 +196,7 @@ def flipped(content: bytes) -> bytes:
     return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [flipped, lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"\x93NUMPY"],

@@ -127,6 +127,7 @@ def test_layers_that_large_feature_maps_depend_on_are_frozen(name: str, first: s
     assert all(layer.trainable for layer in layers[at:])
 
 
+@pytest.mark.slow
 def test_requested_epochs_ignore_the_time_budget(
     fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
@@ -187,6 +188,7 @@ def test_too_little_time_keeps_the_linear_probe(
     assert "not even a tenth of an epoch fits" in fit.phases[4].note
 
 
+@pytest.mark.slow
 def test_photo_removed_after_the_scan_is_rejected(
     scenes: Path, tmp_path: Path, fit_settings: dict[str, Any]
 ) -> None:
@@ -272,6 +274,7 @@ def test_photos_removed_during_a_run_are_rejected(
     assert len(fit.test_probabilities) == len(splits.test) - 1
 
 
+@pytest.mark.slow
 def test_result_without_a_cache_is_the_same(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +350,7 @@ def test_top_losses_of_a_missing_photo(fitted: FitResult, tmp_path: Path) -> Non
     assert all(caption.endswith("can no longer be read") for caption in captions)
 
 
+@pytest.mark.slow
 def test_result_survives_pickle_and_copy(fitted: FitResult) -> None:
     for again in (
         pickle.loads(pickle.dumps(fitted)),  # noqa: S301

@@ -475,6 +475,7 @@ def test_slow_validation_ends_fine_tuning(
 # Losses that are not finite
 
 
+@pytest.mark.slow
 def test_nan_loss_restores_the_best_weights(
     fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

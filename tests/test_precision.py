@@ -91,6 +91,7 @@ def test_cpu_instructions_match_lscpu() -> None:
     assert _device._cpu_instructions() == set(flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_network_has_float32_weights_and_similar_features(precision: str) -> None:
     exact, mixed = (

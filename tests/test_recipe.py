@@ -231,6 +231,7 @@ def layers_of_all_kinds() -> Any:
     return k.Model(inputs, k.layers.Dense(3, name="logits")(k.layers.Dense(7, name="dense")(x)))
 
 
+@pytest.mark.slow
 def test_kernel_multipliers_by_weight_size_and_inputs() -> None:
     model, rng = layers_of_all_kinds(), np.random.default_rng(0)
     n_inputs = {

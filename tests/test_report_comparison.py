@@ -223,6 +223,7 @@ def test_audit_of_other_photos(fit: FitResult, tmp_path: Path) -> None:
         report([fit, fit], tmp_path / "r", audit=make_audit(fit))
 
 
+@pytest.mark.slow
 def test_bundle_and_card_name_the_license_of_the_weights(fitted: FitResult, tmp_path: Path) -> None:
     license_ = "none: random weights, trained on your photos only"
     loaded = sl.load(fitted.save(tmp_path / "scenes.keras"))

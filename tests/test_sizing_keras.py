@@ -49,6 +49,7 @@ def agrees(shape: tuple[int, ...], tensor: Any) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_every_application_equals_keras(name: str) -> None:
     compare_to_keras(build_application(name))
@@ -123,6 +124,7 @@ def test_a_width_that_the_network_does_not_have_is_rejected(name: str) -> None:
         build_application(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny"])
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="counts what XLA counts")
 def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
@@ -279,6 +281,7 @@ def test_random_sequence_networks_equal_keras(data: st.DataObject) -> None:
     compare_to_keras(sequence_network(data.draw))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "n_inputs"),
     [
