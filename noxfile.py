@@ -198,13 +198,11 @@ def few_photos(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time networks on this CPU, in TensorFlow and Torch too; half an hour.
 
-    Writes speed.json, cold_start.json and frozen_layers.json in docs/results. Arguments go to
-    tests.bench.speed.
+    Writes speed.json and cold_start.json in docs/results. Arguments go to tests.bench.speed.
     """
     session.install("-e", ".[tensorflow,torch]", *group("test"))
     measure(session, "speed", *out("speed"), *session.posargs)
     measure(session, "cold_start", *out("cold_start"))
-    measure(session, "frozen_layers", *out("frozen_layers"))
 
 
 @nox.session

@@ -8,7 +8,6 @@ import pytest
 
 from scenelearn.finetune import FitResult
 from tests.bench._common import require_complete
-from tests.bench.frozen_layers import measure
 
 
 def test_fit_that_a_signal_stopped_is_not_a_measurement(fitted: FitResult) -> None:
@@ -17,11 +16,3 @@ def test_fit_that_a_signal_stopped_is_not_a_measurement(fitted: FitResult) -> No
     for stopped in ("SIGINT", "SIGTERM"):
         with pytest.raises(SystemExit, match=rf"stopped \({stopped}\)"):
             require_complete(replace(fitted, stopped=stopped))
-
-
-@pytest.mark.nightly
-def test_steps_from_cached_activations_are_compared_with_full_steps() -> None:
-    row = measure("mobilenet_0.25", 64, "coarse", 1)
-    assert row["cached_bytes"] == 8 * 8 * 64 * 4  # see test_maps
-    assert row["full_step_ms"] > 0
-    assert row["ratio"] == pytest.approx(row["full_step_ms"] / row["cached_step_ms"], rel=1e-2)

@@ -1020,7 +1020,7 @@ def test_comparison_of_other_classes(classifier: Classifier, scenes: Path) -> No
 def test_gradient_agrees_with_finite_differences(classifier: Classifier) -> None:
     from scenelearn.classify._grad_cam import input_gradient, split_model
 
-    to_maps, to_logits, _ = split_model(classifier.model)
+    to_maps, to_logits = split_model(classifier.model)
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
     logits = np.asarray(to_logits.predict_on_batch(maps))

@@ -74,14 +74,14 @@ def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_rec
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
-        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "tta=hflip",
+        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "cutmix_alpha=1",
         "--recipe", "unfreeze=stride32",
     )  # fmt: skip
     assert code == 0
     settings = json.loads(out)["settings"]
     assert settings["backbone"] == "mobilenet_0.25"
     recipe = settings["recipe"]
-    assert (recipe["soup"], recipe["tta"], recipe["unfreeze"]) == (2, "hflip", "stride32")
+    assert (recipe["soup"], recipe["cutmix_alpha"], recipe["unfreeze"]) == (2, 1, "stride32")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,10 @@ def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_rec
         ("soup", "`--recipe` must have the form NAME=VALUE. Received: 'soup'"),
         ("soup=0", "`soup` must be an integer of at least 1. Received: soup=0"),
         ("soap=4", "Received: soap"),
-        ("tta=yes", "`tta` must be one of 'hflip', None. Received: tta='yes'"),
+        (
+            "train_batchnorm=yes",
+            "`train_batchnorm` must be True or False. Received: train_batchnorm='yes'",
+        ),
     ],
 )
 def test_recipe_field_that_is_invalid(

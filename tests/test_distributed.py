@@ -284,9 +284,7 @@ def test_user_distribution_with_a_batch_size_that_it_does_not_divide(scenes: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "recipe", [{"unfreeze": "all"}, {"unfreeze": "stride16", r"fixed_views": 2}]
-)
+@pytest.mark.parametrize("recipe", [{"unfreeze": "all"}, {"unfreeze": "stride16"}])
 def test_fit_on_two_devices_equals_fit_on_one(
     scenes: Path, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:

@@ -109,24 +109,6 @@ def test_export_predicts_like_the_classifier(
     assert again.n_photos == len(images)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
-def test_export_of_a_classifier_with_test_time_augmentation(
-    fitted: FitResult, fit_settings: dict[str, Any], tmp_path: Path, format_: str
-) -> None:
-    need(format_)
-    settings = fit_settings | {"epochs": 0, "recipe": {"tta": "hflip"}}
-    classifier = sl.fit(fitted.splits, **settings).classifier
-    path, random = tmp_path / ENDING[format_], np.random.default_rng(0)
-    images = [random.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
-    classifier.export(path)
-    found = of_runtime(path, format_, images)
-    turned = [np.ascontiguousarray(image[:, ::-1]) for image in images]
-    np.testing.assert_allclose(found, of_runtime(path, format_, turned), atol=TOLERANCE)
-    expected = [list(one.probabilities.values()) for one in classifier.predict(images)]
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-
-
 @pytest.mark.intel
 @pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
 def test_exports_agree_on_100_photos(

@@ -478,7 +478,7 @@ def test_verbose_shows_a_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "scanning photos" in capsys.readouterr().err
     sl.audit(photos, verbose=True)
     assert "auditing photos" in capsys.readouterr().err
-    decode(photos, 8, verbose=True)
+    decode(photos, 11, verbose=True)  # a size that no other test has cached
     assert "decoding photos" in capsys.readouterr().err
     scan(tmp_path, verbose=False)
     assert capsys.readouterr().err == ""

@@ -70,7 +70,7 @@ def test_small_networks_are_within_five_percent(make: Any, batch: int, step: str
     assert found == pytest.approx(real, rel=0.05)
 
 
-def test_a_network_with_horizontal_flip_test_time_augmentation() -> None:
+def test_a_network_that_averages_over_mirror_images() -> None:
     layers = keras().layers
     with deferred_initialization():
         network = mobile()

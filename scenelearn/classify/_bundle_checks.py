@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scenelearn._backend import keras
-from scenelearn.classify._tta import WIDTH_AXIS
 
 ENTRY = "scenelearn.json"
 ARRAYS = "scenelearn/"  # one entry per array: its bytes, little-endian, and nothing else
@@ -35,7 +34,7 @@ _MAX_GROUPS = 50_000  # in a weights file
 _ALLOWED: dict[tuple[object, object], frozenset[str]] = {
     ("keras.layers", None): frozenset(
         [
-            "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate",
+            "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate",
             "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "GlobalAveragePooling2D",
             "InputLayer", "LayerNormalization", "MaxPooling2D", "Multiply", "Normalization", "ReLU",
             "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "ZeroPadding2D",
@@ -52,7 +51,6 @@ _ALLOWED: dict[tuple[object, object], frozenset[str]] = {
     (None, None): frozenset(["__keras_tensor__"]),
     ("keras.src.models.functional", "Functional"): frozenset(["Functional"]),
     ("keras.src.ops.numpy", "Add"): frozenset(["Add"]),
-    ("keras.src.ops.numpy", "Flip"): frozenset(["Flip"]),
     ("keras.src.ops.numpy", "Multiply"): frozenset(["Multiply"]),
     ("keras.src.applications.convnext", "LayerScale"): frozenset(["LayerScale"]),
     ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): frozenset(
@@ -153,8 +151,6 @@ def _check_object(item: dict[str, Any]) -> None:
     are_names = all(isinstance(name, str | None) for name in (kind, *where))
     if not are_names or kind not in _ALLOWED.get(where, ()):
         raise InvalidBundleError(f"a network with {str(where[0])[:80]!r}, {str(kind)[:80]!r} in it")
-    if kind == "Flip" and item["config"].get("axis") != WIDTH_AXIS:
-        raise InvalidBundleError("a network that flips images other than horizontally")
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:

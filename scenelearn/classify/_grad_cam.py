@@ -9,8 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._backend import keras
-from scenelearn.classify._inference import feature_map_layers
-from scenelearn.classify._tta import backbone_input, has_hflip_tta
+from scenelearn.classify._inference import backbone_input, feature_map_layers
 
 
 class SplitModel(NamedTuple):
@@ -19,12 +18,10 @@ class SplitModel(NamedTuple):
     Attributes:
         to_feature_map: from images to the feature map (batch, h, w, channels).
         to_logits: from the feature map to logits.
-        has_hflip_tta: whether the model averages over the mirror image.
     """
 
     to_feature_map: Any
     to_logits: Any
-    has_hflip_tta: bool
 
 
 def split_model(model: Any) -> SplitModel:
@@ -35,7 +32,7 @@ def split_model(model: Any) -> SplitModel:
     to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
     split = k.Input(feature_map.shape[1:])
     logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
-    return SplitModel(to_feature_map, k.Model(split, logits), has_hflip_tta(model))
+    return SplitModel(to_feature_map, k.Model(split, logits))
 
 
 def grad_cam(
@@ -45,7 +42,7 @@ def grad_cam(
 
     Each channel of the last feature map is weighted by the gradient of the class's logit, averaged
     over all positions. The positive part of the weighted sum, enlarged to the image's size, is the
-    heatmap. With test-time augmentation, the heatmaps of both views are added.
+    heatmap.
 
     Args:
         split: from `split_model`.
@@ -59,14 +56,12 @@ def grad_cam(
         R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
         gradient-based localization. ICCV.
     """
-    views = np.stack([image, image[:, ::-1]]) if split.has_hflip_tta else image[None]
-    feature_maps = np.asarray(split.to_feature_map.predict_on_batch(views), np.float32)
-    one_hot = np.zeros((len(views), split.to_logits.output.shape[1]), np.float32)
+    feature_maps = np.asarray(split.to_feature_map.predict_on_batch(image[None]), np.float32)
+    one_hot = np.zeros((1, split.to_logits.output.shape[1]), np.float32)
     one_hot[:, label] = 1
     gradient = input_gradient(split.to_logits, feature_maps, one_hot)
     weights = gradient.mean(axis=(1, 2), keepdims=True)
-    heatmaps = np.maximum((feature_maps * weights).sum(axis=3), 0)
-    heatmap = heatmaps[0] + heatmaps[1, :, ::-1] if split.has_hflip_tta else heatmaps[0]
+    heatmap = np.maximum((feature_maps * weights).sum(axis=3), 0)[0]
     if heatmap.max() > 0:
         heatmap = heatmap / heatmap.max()
     size = image.shape[:2][::-1]

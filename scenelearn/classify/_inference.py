@@ -12,7 +12,6 @@ import numpy.typing as npt
 from scenelearn._backend import keras
 from scenelearn._distributed import padded_batch_size, predict_on_devices
 from scenelearn.backbones import fast_on_cpu
-from scenelearn.classify._tta import backbone_input, call_on_both, has_hflip_tta, layer_names
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -52,8 +51,6 @@ class Outputs:
 def inference_model(model: Any) -> Any:
     """The same network with four outputs: logits, probabilities, features, OOD features.
 
-    With test-time augmentation, both kinds of features are averaged over the two views.
-
     Args:
         model: a classifier's model: preprocessing, "backbone", "logits", "probabilities".
 
@@ -64,14 +61,20 @@ def inference_model(model: Any) -> Any:
     x, backbone = backbone_input(model)
     pool = k.layers.GlobalAveragePooling2D(name="scenelearn_ood_features")
     extractor = k.Model(backbone.input, [backbone.output, pool(_ood_layer(backbone).output)])
-    if has_hflip_tta(model):
-        pairs = zip(*call_on_both(extractor, x), strict=True)
-        features, ood_features = (k.layers.Average(dtype="float32")(pair) for pair in pairs)
-    else:
-        features, ood_features = extractor(x)
+    features, ood_features = extractor(x)
     logits = model.get_layer("logits")(features)
     probabilities = model.get_layer("probabilities")(logits)
     return fast_on_cpu(k.Model(model.input, [logits, probabilities, features, ood_features]))
+
+
+def backbone_input(model: Any) -> tuple[Any, Any]:
+    """The symbolic input of a classifier's backbone, and the backbone itself."""
+    x = model.input
+    for layer in model.layers[1:]:
+        if layer.name == "backbone":
+            break
+        x = layer(x)
+    return x, layer
 
 
 def output_sizes(model: Any) -> tuple[int, int, int]:
@@ -85,8 +88,8 @@ def output_sizes(model: Any) -> tuple[int, int, int]:
         backbone, logits = layers["backbone"], layers["logits"]
         n_ood_features = _ood_layer(backbone).output.shape[-1]
         n_features, n_classes = logits.kernel.shape
-        expected = layer_names(model)
-        if [layer.name for layer in model.layers][-len(expected) :] != expected:
+        expected = ["backbone", "logits", "probabilities"]
+        if [layer.name for layer in model.layers][-3:] != expected:
             raise KeyError(expected)
     except (AttributeError, IndexError, KeyError):
         raise ValueError("a network that `fit` did not build") from None

@@ -105,8 +105,6 @@ def fit(
     With pretrained weights, the layers with small feature maps are fine-tuned, or all layers of
     "scenelearn_tiny", whose weights were learned from rendered images. BatchNormalization keeps its
     pretrained statistics. With random weights, all layers are trained, starting with a zero head.
-    If the views of a training photo repeat (`augmentation="none"` or `Recipe.fixed_views`), the
-    activations of the frozen layers are cached.
 
     The complete state is saved to a checkpoint after each epoch and every half minute. The same
     call with `resume=True` continues from there after the process was killed, and ends with the
@@ -138,7 +136,7 @@ def fit(
             and for "scenelearn_tiny".
         augmentation: how training photos are augmented during fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" disables augmentation.
-        recipe: advanced settings, such as the layers to train, label smoothing and MixUp: a
+        recipe: advanced settings, such as the layers to train, CutMix and soups: a
             `Recipe`, or some of its values by name. Other values have the defaults of `Recipe`,
             except that all layers of "scenelearn_tiny" are trained.
         seed: random seed.
@@ -235,7 +233,7 @@ class _Run:
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
         to_logits: `features` with a head, to logits.
-        model: the same to probabilities, with test-time augmentation if requested.
+        model: the same to probabilities.
         network: `model` with all outputs that `predict_photos` needs.
         learner: what is trained, with its data.
         state: the progress of fine-tuning.
@@ -300,7 +298,7 @@ class _Run:
         self.state = unpack(saved.metadata["state"], saved.arrays)
         self._make_datasets(self.state.plan.batch_size)
         self.to_logits, self.model = _network.add_zero_head(
-            self.features, self.splits.photos.n_classes, tta=self.settings.recipe.tta
+            self.features, self.splits.photos.n_classes
         )
         self.learner = restore_learner(
             self.features, self.to_logits, self.datasets, self.settings, saved.arrays
@@ -342,9 +340,7 @@ class _Run:
                 bias=broadcast_array(probe.bias),
                 l2=broadcast(probe.l2),
             )
-            self.to_logits, self.model = _network.add_head(
-                self.features, probe, tta=settings.recipe.tta
-            )
+            self.to_logits, self.model = _network.add_head(self.features, probe)
             logits = probe.logits(data.validation_features)
             self._probe_epoch = epoch = _epoch_0(logits, data.validation_labels)
             n = len(logits)
@@ -431,7 +427,6 @@ class _Run:
             facts: versions and device, from `environment`.
         """
         settings, state, photos = self.settings, self.state, self.splits.photos
-        tta = settings.recipe.tta
         trained = self.learner.model if len(state.history) > 1 else None
         metadata = {
             **facts,
@@ -440,8 +435,7 @@ class _Run:
             "weights": "random" if settings.weights is None else Path(settings.weights).name,
             "weights' license": backbones.weights_license(settings.backbone, settings.weights),
             "test accuracy": str(self.evaluation.accuracy),
-            **({"test-time augmentation": "horizontal flip"} if tta else {}),
-            **memory_summary(self.model if tta else self.to_logits, trained, settings.batch_size),
+            **memory_summary(self.to_logits, trained, settings.batch_size),
         }
         return FitResult(
             classifier=Classifier(

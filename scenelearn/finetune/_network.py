@@ -9,7 +9,6 @@ import numpy as np
 
 from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn.classify._tta import with_hflip_tta
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._settings import FitSettings
 
@@ -36,13 +35,12 @@ def build_features(settings: FitSettings) -> Any:
     return backbones.fast_on_cpu(features)
 
 
-def add_head(features: Any, probe: LinearProbe, *, tta: str | None = None) -> tuple[Any, Any]:
+def add_head(features: Any, probe: LinearProbe) -> tuple[Any, Any]:
     """Add a head to a model of features.
 
     Args:
         features: from raw pixels to (batch, n_features).
         probe: initial weights of the head.
-        tta: "hflip" if the second model is to average over each photo and its mirror image.
 
     Returns:
         Two models that share all layers: to logits, for training, and to probabilities.
@@ -59,19 +57,18 @@ def add_head(features: Any, probe: LinearProbe, *, tta: str | None = None) -> tu
     logits = dense(features.output)
     probabilities = k.layers.Softmax(dtype="float32", name="probabilities")(logits)
     model = k.Model(features.input, probabilities, name="scenes")
-    return k.Model(features.input, logits), with_hflip_tta(model) if tta else model
+    return k.Model(features.input, logits), model
 
 
-def add_zero_head(features: Any, n_classes: int, *, tta: str | None = None) -> tuple[Any, Any]:
+def add_zero_head(features: Any, n_classes: int) -> tuple[Any, Any]:
     """As `add_head`, with all weights of the head 0.
 
     Args:
         features: from `backbones.build`.
         n_classes: number of classes.
-        tta: as in `add_head`.
     """
     kernel = np.zeros((int(features.output.shape[-1]), n_classes), np.float32)
-    return add_head(features, LinearProbe(kernel=kernel, bias=kernel[0].copy(), l2=1), tta=tta)
+    return add_head(features, LinearProbe(kernel=kernel, bias=kernel[0].copy(), l2=1))
 
 
 def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
@@ -96,61 +93,6 @@ def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
             "requires.",
             unfreeze,
         )
-
-
-def split_at_frozen(features: Any, to_logits: Any) -> tuple[Any, Any] | None:
-    """Split the network into a frozen part and a trainable part.
-
-    The cut is below the first trainable layer, at the last place where a single tensor passes and
-    its size is at most twice the smallest; if only the head is trained, it is below the head. In
-    training, the frozen part runs in inference mode, without dropout.
-
-    Args:
-        features: from `backbones.build`, its layers frozen or not.
-        to_logits: the same network with its head.
-
-    Returns:
-        Two models, fast on a CPU, that share layers and weights with the network: from raw pixels
-        to activations, and from activations to logits. None if less than half of the frozen layers
-        with weights would be in the frozen part.
-    """
-    k, network = keras(), features.get_layer("backbone")
-    operations, cut = network.operations, network.output
-    trainable = [bool(getattr(one, "trainable_variables", ())) for one in operations]
-    if any(trainable):
-        frozen = [bool(getattr(one, "weights", ())) and not one.trainable for one in operations]
-        candidates = [
-            passed[0]
-            for n in range(1, trainable.index(True) + 1)
-            if 2 * sum(frozen[:n]) >= sum(frozen) > 0
-            and len(passed := _tensors_passed_on(network, n)) == 1
-        ]
-        if not candidates:
-            return None
-        sizes = [int(np.prod(tensor.shape[1:])) for tensor in candidates]
-        small = [t for t, size in zip(candidates, sizes, strict=True) if size <= 2 * min(sizes)]
-        cut = small[-1]
-    x = features.input
-    for layer in features.layers[1:-1]:  # the preprocessing
-        x = layer(x)
-    lower = k.Model(features.input, k.Model(network.input, cut)(x))
-    start = end = k.Input(cut.shape[1:])
-    if cut is not network.output:
-        upper = k.Model(cut, network.output)
-        start, end = upper.input, upper.output
-    trained = k.Model(start, to_logits.get_layer("logits")(end))
-    return backbones.fast_on_cpu(lower), backbones.fast_on_cpu(trained)
-
-
-def _tensors_passed_on(network: Any, n: int) -> list[Any]:
-    """The outputs of the first n operations that later operations, or the user, receive."""
-    later, ends = {id(one) for one in network.operations[n:]}, {id(one) for one in network.outputs}
-
-    def is_used(operation: Any) -> bool:
-        by_later = any(id(node.operation) in later for node in operation._outbound_nodes)
-        return by_later or id(operation.output) in ends
-
-    return [operation.output for operation in network.operations[:n] if is_used(operation)]
 
 
 def _feature_map_px(operation: Any) -> float:

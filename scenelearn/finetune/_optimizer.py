@@ -1,4 +1,4 @@
-"""The optimizer: AdamW with a learning rate multiplier per variable, and weight averaging.
+"""The optimizer: AdamW with a learning rate multiplier per variable.
 
 Adam moves each weight by about the learning rate per step, however large the weight is. The output
 of a layer, a sum over n inputs, then changes by up to n times the rate, while the output itself
@@ -25,7 +25,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ from scenelearn._backend import keras
 from scenelearn._keras_internals import nested_layers, own_trainable_variables
 from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._settings import Recipe
-from scenelearn.finetune._state import assign_values, to_arrays
 
 _SCALE = 100.0  # kernels with fewer inputs and weights of the usual size get the full rate
 _MIN_MULTIPLIER = 0.01  # so that weights of 0 are trained, too
@@ -48,16 +46,14 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
 
     Args:
         model: to logits; its layers are already frozen or not.
-        recipe: its `weight_decay`, `ema_momentum`, `layer_decay` and `scale_lr_by_weights` apply.
+        recipe: its `weight_decay` and `scale_lr_by_weights` apply.
         precision: of the network, see `FitSettings`.
 
     Returns:
         A Keras optimizer, not built yet.
     """
     adamw = keras().optimizers.AdamW
-    multipliers = lr_multipliers(
-        model, layer_decay=recipe.layer_decay, by_weights=recipe.scale_lr_by_weights
-    )
+    multipliers = lr_multipliers(model) if recipe.scale_lr_by_weights else []
 
     class ScaledAdamW(adamw):  # type: ignore[misc, valid-type]
         """AdamW with a learning rate multiplier for each variable."""
@@ -69,80 +65,38 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
             super().update_step(gradient, variable, learning_rate * multiplier)
 
     optimizer = (ScaledAdamW if multipliers else adamw)(
-        learning_rate=0.0,
-        weight_decay=recipe.weight_decay,
-        use_ema=recipe.ema_momentum > 0,
-        ema_momentum=recipe.ema_momentum or 0.99,
+        learning_rate=0.0, weight_decay=recipe.weight_decay
     )
     return with_loss_scaling(optimizer, precision)
 
 
 def reset_optimizer(model: Any) -> None:
     """Reset a model's optimizer to its state before the first step; a loss scale is kept."""
-    optimizer = _inner_optimizer(model)
+    # A wrapper that scales the loss keeps the optimizer itself inside.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     for variable in optimizer.variables:
         variable.assign(keras().ops.zeros(variable.shape, variable.dtype))
 
 
-@contextmanager
-def averaged_weights(model: Any) -> Iterator[None]:
-    """Inside this context the model has its moving average weights, if the optimizer keeps any."""
-    optimizer = _inner_optimizer(model)
-    if not optimizer.use_ema:
-        yield
-        return
-    variables = model.trainable_variables
-    weights = to_arrays(variables)
-    optimizer.finalize_variable_values(variables)
-    # Assign copies: JAX deletes arrays that are passed to a prediction.
-    assign_values(variables, to_arrays(variables))
-    try:
-        yield
-    finally:
-        assign_values(variables, weights)
-
-
-def _inner_optimizer(model: Any) -> Any:
-    """The optimizer itself, inside a wrapper that scales the loss."""
-    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
-
-
-def lr_multipliers(model: Any, *, layer_decay: float, by_weights: bool) -> list[Multiplier]:
-    """The learning rate multiplier of each trainable variable.
+def lr_multipliers(model: Any) -> list[Multiplier]:
+    """The learning rate multiplier of each trainable variable: `kernel_lr_multiplier`, or 1.
 
     Args:
-        model: its layers are already frozen or not.
-        layer_decay: the multiplier of the first trained layer. The last layer has 1, and those
-            between them form a geometric sequence.
-        by_weights: whether to multiply those of kernels below the layer "logits" by
-            `kernel_lr_multiplier`.
+        model: its layers are already frozen or not. The layer "logits" is not scaled.
 
     Returns:
         For each of `model.trainable_variables` an array in (0, 1] that broadcasts to its shape;
         an empty list if all multipliers are 1.
     """
-    if layer_decay == 1 and not by_weights:
-        return []
-    index = {variable.path: n for n, variable in enumerate(model.trainable_variables)}
-    layers = sorted(  # Keras lists nested models from their end
-        (
-            layer
-            for layer in nested_layers(model)
-            if layer.trainable and own_trainable_variables(layer)
-        ),
-        key=lambda layer: min(index[variable.path] for variable in own_trainable_variables(layer)),
-    )
-    last, by_path = max(1, len(layers) - 1), dict[str, Multiplier]()
-    for k, layer in enumerate(layers):
-        of_layer = np.float32(layer_decay ** ((last - k) / last))
-        for variable in own_trainable_variables(layer):
-            by_path[variable.path] = np.asarray(of_layer)
-        if by_weights and layer.name != "logits":
-            for kernel, n_output_axes in _kernels(layer):
-                values = keras().ops.convert_to_numpy(kernel)
-                by_path[kernel.path] = of_layer * kernel_lr_multiplier(values, n_output_axes)
-    multipliers = [by_path[variable.path] for variable in model.trainable_variables]
-    return [] if all((one == 1).all() for one in multipliers) else multipliers
+    by_path = {
+        kernel.path: kernel_lr_multiplier(keras().ops.convert_to_numpy(kernel), n_output_axes)
+        for layer in nested_layers(model)
+        if layer.trainable and layer.name != "logits" and own_trainable_variables(layer)
+        for kernel, n_output_axes in _kernels(layer)
+    }
+    one = np.asarray(1, np.float32)
+    multipliers = [by_path.get(variable.path, one) for variable in model.trainable_variables]
+    return [] if all((multiplier == 1).all() for multiplier in multipliers) else multipliers
 
 
 def kernel_lr_multiplier(kernel: npt.NDArray[np.float32], n_output_axes: int = 1) -> Multiplier:

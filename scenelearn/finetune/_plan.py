@@ -31,7 +31,6 @@ from scenelearn.finetune._learner import (
     compile_learner,
     estimate_validation_seconds,
     initial_schedule,
-    measure_overheads,
     measure_step_time,
 )
 from scenelearn.finetune._runtime import StopSignal
@@ -175,19 +174,17 @@ def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
     settings = replace(settings, batch_size=batch_size)
     network_s = time.monotonic() - start
     n_classes = splits.photos.n_classes
-    to_logits, model = _network.add_zero_head(features, n_classes, tta=settings.recipe.tta)
+    to_logits, model = _network.add_zero_head(features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
-    step_s, validate_s, caching_s, n_caching, learner = 0.0, 0.0, 0.0, 0, None
+    step_s, learner = 0.0, None
     if settings.epochs != 0:
         learner = _noise_learner(features, to_logits, splits, settings)
         step_s = measure_step_time(learner, StopSignal(), partial(progress, "compiling and timing"))
-        validate_s, caching_s = measure_overheads(learner, predict_s)
-        n_caching = learner.n_new_views
     n_photos = len(splits.train), len(splits.validation), len(splits.test)
     n_train, n_validation, _ = n_photos
     validation_s, interpolation_s, test_s = estimate_validation_seconds(
-        validate_s, predict_s, settings, n_photos
+        predict_s, settings, n_photos
     )
     n_features = int(features.output.shape[-1])
     seconds = {
@@ -206,12 +203,9 @@ def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
         n_steps=n_steps,
         step_s=step_s,
         validation_s=validation_s,
-        n_caching=n_caching,
-        caching_s=caching_s,
     )
     if schedule:
         steps_s = sum(size * step_s + validation_s for size, _ in schedule)
-        steps_s += caching_s * sum(size for size, _ in schedule[:n_caching]) / n_steps
         seconds["fine-tuning"] = steps_s + interpolation_s
     result = Plan(
         settings=settings,
@@ -281,13 +275,6 @@ def _explain(
         f"unfreeze={unfreeze!r}: {n_trained:,} parameters are trained, "
         f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
-    if learner.cache is not None:
-        n = learner.cache.n_views
-        n_bytes = learner.cache.row_bytes * n * learner.datasets.train.n_photos
-        lines.append(
-            f"{n} {'views' if n > 1 else 'view'} per training photo: the activations of the frozen "
-            f"layers are {'' if learner.cache.has_space else 'not '}cached, {size(n_bytes)} on disk"
-        )
     n_steps = sum(steps for steps, _ in schedule)
     runs = f" in {math.ceil(schedule[-1][1])} runs" if schedule and settings.n_runs > 1 else ""
     if settings.epochs is not None:

@@ -27,7 +27,6 @@ class TrainingPlan:
         min_warmup_steps: minimum number of steps during which the learning rate rises.
         step_s: seconds per step, as measured.
         validation_s: seconds per validation.
-        caching_s: additional seconds of an epoch that computes and caches activations.
         reserve_s: seconds of the budget reserved for what comes after training.
         batch_size: photos per step.
     """
@@ -39,7 +38,6 @@ class TrainingPlan:
     min_warmup_steps: int
     step_s: float
     validation_s: float
-    caching_s: float
     reserve_s: float
     batch_size: int
 
@@ -95,8 +93,6 @@ def schedule_for_time(
     max_epochs: int,
     n_runs: int = 1,
     done: Schedule = (),
-    n_caching: int = 0,
-    caching_s: float = 0.0,
 ) -> Schedule:
     """A schedule that ends when the time does, as a continuation of the epochs already done.
 
@@ -112,8 +108,6 @@ def schedule_for_time(
         max_epochs: maximum number of epochs per run, including those done.
         n_runs: number of runs.
         done: the epochs already done.
-        n_caching: number of next epochs that also compute and cache activations.
-        caching_s: additional seconds that each of them takes if it is a full epoch.
 
     Returns:
         `done`, followed by the epochs that fit. Only `done` if none fits, or if the last run has
@@ -140,8 +134,6 @@ def schedule_for_time(
                 step_s=step_s,
                 validation_s=validation_s,
                 max_epochs=max_epochs - sum(after > run for _, after in schedule),
-                n_caching=n_caching - (len(schedule) - len(done)),
-                caching_s=caching_s,
             )
             if sizes:
                 break
@@ -165,18 +157,15 @@ def _epoch_sizes(
     step_s: float,
     validation_s: float,
     max_epochs: int,
-    n_caching: int,
-    caching_s: float,
 ) -> tuple[list[int], float]:
     """The steps of each epoch of a run that fits into the time, and the seconds they take."""
     left_s, sizes = time_s, list[int]()
     while len(sizes) < max_epochs and (not sizes or sizes[-1] == n_steps):
-        seconds = step_s + (caching_s / n_steps if len(sizes) < n_caching else 0.0)
-        size = min(n_steps, int((left_s - validation_s) / seconds))
+        size = min(n_steps, int((left_s - validation_s) / step_s))
         if size < max(1, _MIN_EPOCH * n_steps):
             break
         sizes.append(size)
-        left_s -= size * seconds + validation_s
+        left_s -= size * step_s + validation_s
     return sizes, time_s - left_s
 
 

@@ -41,35 +41,22 @@ class Recipe:
             edges and textures, which transfer unchanged, and their gradients would take most of the
             time. "stride32": those at least 32 times smaller, if there are any. "all": all layers.
             "none": only the head. With random weights, all layers are trained.
-        layer_decay: learning rate of the first trained layer, as a fraction of the last layer's,
-            in (0, 1]. The rates of the layers between them form a geometric sequence.
         scale_lr_by_weights: whether to scale the learning rate of each channel of a kernel below
             the head by the size of its weights: 100 × root mean square / √(number of inputs),
             clipped to [0.01, 1]. The same peak rate then suits narrow and wide networks, and
             networks whose BatchNormalization is folded into the kernels. Applies to pretrained
             weights only.
-        label_smoothing: fraction of each label that is spread over all classes, in [0, 1).
         mixup_alpha: both parameters of MixUp's Beta distribution; 0 disables MixUp.
         cutmix_alpha: both parameters of CutMix's Beta distribution; 0 disables CutMix. With both,
             each photo gets one or the other.
-        ema_momentum: momentum of the exponential moving average of the weights, which then
-            replaces the weights in validation and in the result, in [0, 1); 0 disables it.
         interpolate_weights: whether to interpolate between the linear probe and the fine-tuned
             weights. The coefficient (0, 1/2 or 3/4) depends on the number of photos per class,
             unless another is significantly better on the validation photos. Applies to pretrained
             weights only.
-        fixed_views: number of augmented views per training photo, which are drawn once and used in
-            turn; 0 draws a new view in each epoch. With fixed views, or `augmentation="none"`, the
-            activations of the frozen layers are cached on disk during the fit instead of computed
-            at each step. They are not cached with MixUp, CutMix, several processes, or a network
-            whose frozen part has several outputs (NASNet).
         soup: number of fine-tuning runs whose final weights are averaged into a "model soup", which
             predicts as fast as a single network. Each run starts from the linear probe and sees
             other views in another order. The runs share the time budget, or train for `epochs`
             each. Applies to pretrained weights without `train_batchnorm`.
-        tta: test-time augmentation, from calibration on and wherever the classifier is used.
-            "hflip" averages the logits of each photo and its mirror image, which doubles the
-            prediction time. None disables it.
         weight_decay: weight decay of AdamW, at least 0.
         train_batchnorm: whether BatchNormalization normalizes by the batch and updates its moving
             statistics, as in training from scratch. Applies to pretrained weights; with random
@@ -79,16 +66,13 @@ class Recipe:
         ArgumentError: if a value is out of range.
 
     Example:
-        >>> Recipe(mixup_alpha=0.2, label_smoothing=0.1).to_json()["mixup_alpha"]
-        0.2
+        >>> Recipe(cutmix_alpha=1).to_json()["cutmix_alpha"]
+        1.0
 
     References:
         Learning rates by weight size: N. Shazeer, M. Stern (2018), Adafactor: adaptive learning
         rates with sublinear memory cost. ICML. By number of inputs: G. Yang et al. (2021), Tensor
         programs V: tuning large neural networks via zero-shot hyperparameter transfer. NeurIPS.
-        Layer-wise rates: J. Howard, S. Ruder (2018), Universal language model fine-tuning for text
-        classification. ACL.
-        Label smoothing: C. Szegedy et al. (2016), Rethinking the Inception architecture. CVPR.
         Weight averaging: B. Polyak, A. Juditsky (1992), Acceleration of stochastic approximation by
         averaging. SIAM J. Control Optim. 30.
         Soups: M. Wortsman et al. (2022), Model soups: averaging weights of multiple fine-tuned
@@ -98,40 +82,27 @@ class Recipe:
     """
 
     unfreeze: str = "stride16"
-    layer_decay: float = 1.0
     scale_lr_by_weights: bool = True
-    label_smoothing: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
-    ema_momentum: float = 0.0
     interpolate_weights: bool = True
-    fixed_views: int = 0
     soup: int = 1
-    tta: str | None = None
     weight_decay: float = 0.01
     train_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         check_choice("unfreeze", self.unfreeze, UNFREEZE, advice="The default is 'stride16'.")
-        check_choice("tta", self.tta, ("hflip", None), advice="The default is None.")
         for name in ("scale_lr_by_weights", "interpolate_weights", "train_batchnorm"):
             check_bool(name, getattr(self, name))
         for name, low, high, advice in (
-            ("layer_decay", 1e-6, 1.0, "1 gives all layers the same rate."),
-            ("label_smoothing", 0.0, 0.999, "A typical value is 0.1."),
-            ("ema_momentum", 0.0, 0.99999, "A typical value is 0.99."),
             ("mixup_alpha", 0.0, 100.0, "A typical value is 0.2."),
             ("cutmix_alpha", 0.0, 100.0, "A typical value is 1."),
             ("weight_decay", 0.0, 10.0, "A typical value is 0.01."),
         ):
             value = check_number(name, getattr(self, name), low=low, high=high, advice=advice)
             object.__setattr__(self, name, value)
-        for name, least, advice in (
-            ("fixed_views", 0, "0 draws a new view in each epoch."),
-            ("soup", 1, "1 is a single run; 4 is a typical soup."),
-        ):
-            value = check_integer(name, getattr(self, name), low=least, advice=advice)
-            object.__setattr__(self, name, value)
+        soup = check_integer("soup", self.soup, low=1, advice="1 is a single run; 4 is typical.")
+        object.__setattr__(self, "soup", soup)
 
     def to_json(self) -> dict[str, Any]:
         """Return the values by name."""
@@ -193,7 +164,7 @@ class FitSettings:
         elif not isinstance(self.recipe, Recipe):
             raise ArgumentError(
                 f"`recipe` must be a Recipe. Received: recipe={self.recipe!r}. "
-                "Pass e.g. sl.finetune.Recipe(label_smoothing=0.1)."
+                "Pass e.g. sl.finetune.Recipe(cutmix_alpha=1)."
             )
         for name, low, advice in (
             ("image_px", 32, "Typical values are 160 and 224."),

@@ -17,7 +17,7 @@ from scenelearn.data import Batches
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._interpolation import COEFFICIENTS, choose_coefficient
 from scenelearn.finetune._learner import Learner
-from scenelearn.finetune._optimizer import averaged_weights, reset_optimizer
+from scenelearn.finetune._optimizer import reset_optimizer
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._runtime import StopRequest
 from scenelearn.finetune._schedule import TrainingPlan, schedule_for_time, schedule_progress
@@ -140,7 +140,7 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
 def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> str:
     """Train for the rest of the current epoch, and validate; return why it stopped, if it did."""
     model, plan, epoch, stopped = learner.model, state.plan, state.epoch, ""
-    n_new_views, n_steps = learner.n_new_views, plan.schedule[epoch - 1][0]
+    n_steps = plan.schedule[epoch - 1][0]
     before = sum(size for size, _ in plan.schedule[: epoch - 1])
     start = time.monotonic() - state.epoch_s
     for step, batch in learner.batches(epoch=epoch, steps=range(state.step, n_steps)):
@@ -160,26 +160,23 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
             control.save(state, model)
     steps_s = time.monotonic() - start
     n_done = state.step if stopped else n_steps
-    with averaged_weights(model):
-        scores = _validate(model, learner.datasets.validation, control.stop)
-        if scores is None:
-            return control.stop.requested
-        result = Epoch(
-            number=epoch,
-            train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
-            validation_loss=scores.loss,
-            validation_accuracy=scores.accuracy,
-            calibrated_loss=scores.calibrated_loss,
-            learning_rate=plan.learning_rate(epoch, max(0.0, n_done - 0.5)),
-            seconds=time.monotonic() - start,
-        )
-        state.end_epoch(result, model)
-        run_ended = plan.n_runs > 1 and n_done == n_steps and plan.ends_run(epoch)
-        if run_ended:
-            state.end_run(model)
+    scores = _validate(model, learner.datasets.validation, control.stop)
+    if scores is None:
+        return control.stop.requested
+    result = Epoch(
+        number=epoch,
+        train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
+        validation_loss=scores.loss,
+        validation_accuracy=scores.accuracy,
+        calibrated_loss=scores.calibrated_loss,
+        learning_rate=plan.learning_rate(epoch, max(0.0, n_done - 0.5)),
+        seconds=time.monotonic() - start,
+    )
+    state.end_epoch(result, model)
+    run_ended = plan.n_runs > 1 and n_done == n_steps and plan.ends_run(epoch)
+    if run_ended:
+        state.end_run(model)
     if plan.time_limited and n_done:
-        if learner.n_new_views < n_new_views:
-            steps_s = max(0.1 * steps_s, steps_s - plan.caching_s)
         state.plan = _update_plan(state, n_done, learner, steps_s, control)
     _log.info("epoch %d of %d: %s", epoch, plan.n_epochs, result)
     if run_ended and state.epoch <= state.plan.n_epochs:
@@ -213,8 +210,6 @@ def _update_plan(
         max_epochs=control.max_epochs,
         done=(*plan.schedule[: epoch - 1], ended),
         n_runs=plan.n_runs,
-        n_caching=learner.n_new_views,
-        caching_s=plan.caching_s,
     )
     return replace(plan, schedule=schedule)
 
@@ -228,10 +223,9 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
     if not state.initial_weights or len(state.history) == 1:
         return
     run_progress = state.plan.schedule[state.epoch - 2][1] - state.n_in_soup
-    with averaged_weights(model):
-        if state.plan.n_runs > 1 and run_progress >= _NEARLY_COMPLETE:
-            state.end_run(model)
-        last = state.soup or to_arrays(variables)
+    if state.plan.n_runs > 1 and run_progress >= _NEARLY_COMPLETE:
+        state.end_run(model)
+    last = state.soup or to_arrays(variables)
 
     def assign(coefficient: float) -> None:
         pairs = zip(state.initial_weights, last, strict=True)

@@ -1,39 +1,19 @@
-"""Training batches: augmented images with soft labels, or the cached activations of frozen layers.
-
-If the views of a photo repeat, so do the activations of the frozen layers, and a training step can
-start from those. The activations of ten thousand photos are gigabytes. They are appended to a
-temporary file, which the system keeps in memory as far as possible, and which disappears with the
-process, however that ends. Cached activations are bit for bit what would be computed again.
-"""
+"""Training batches: augmented images with soft labels."""
 
 from __future__ import annotations
 
-import logging
-import math
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from scenelearn._distributed import padded_batch_size, process_count, process_index
-from scenelearn._io import cache_folder, has_free_space
 from scenelearn._threads import map_ahead
-from scenelearn.augment import Policy, apply, apply_mix, policy, sample, sample_mix
-from scenelearn.classify._inference import predict_images
-from scenelearn.data import Batches, Pixels
-from scenelearn.errors import ArgumentError, DeviceError
+from scenelearn.augment import Policy, apply, apply_mix, sample, sample_mix
+from scenelearn.data import Batches
+from scenelearn.errors import DeviceError
 from scenelearn.finetune._settings import Recipe
-
-UNAUGMENTED = -1  # the view of a photo without augmentation, for validation
-
-Table = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +22,7 @@ class Augmentation:
 
     Attributes:
         policy: how each photo is augmented.
-        recipe: whether photos are mixed, and how many views there are.
+        recipe: whether photos are mixed.
         n_classes: number of classes.
     """
 
@@ -50,16 +30,7 @@ class Augmentation:
     recipe: Recipe
     n_classes: int
 
-    @property
-    def n_views(self) -> int:
-        """Number of views per photo; 0 if each epoch has new ones."""
-        return 1 if self.policy == policy("none") else self.recipe.fixed_views
-
-    def view(self, epoch: int) -> int:
-        """The number of the view in an epoch."""
-        return epoch % self.n_views if self.n_views else epoch
-
-    def augment(self, images: Any, indices: Any, n: int, *, seed: int, view: int) -> Any:
+    def augment(self, images: Any, indices: Any, n: int, *, seed: int, epoch: int) -> Any:
         """Augment photos; always n of them, since each other number is a program to compile.
 
         Args:
@@ -67,9 +38,9 @@ class Augmentation:
             indices: (b,) positions of the photos.
             n: number of images in the output.
             seed: random seed.
-            view: number of the view.
+            epoch: number of the epoch; each has its own augmentation.
         """
-        parameters = sample(self.policy, seed, np.resize(indices, n), epoch=view)
+        parameters = sample(self.policy, seed, np.resize(indices, n), epoch=epoch)
         return apply(np.resize(images, (n, *images.shape[1:])), parameters)
 
 
@@ -97,7 +68,7 @@ def augmented_batches(
     Raises:
         DeviceError: by the iterator, if one of several processes can no longer read a photo.
     """
-    order, view, recipe = train.order(epoch), augmentation.view(epoch), augmentation.recipe
+    order, recipe = train.order(epoch), augmentation.recipe
     one_hot = np.eye(augmentation.n_classes, dtype=np.float32)
     n, n_padded = train.batch_size, padded_batch_size(train.batch_size)
     k, n_processes = process_index(), process_count()
@@ -119,7 +90,7 @@ def augmented_batches(
             )
         if not len(indices):
             return images, labels
-        images = augmentation.augment(images, indices, n_rows, seed=train.seed, view=view)
+        images = augmentation.augment(images, indices, n_rows, seed=train.seed, epoch=epoch)
         targets = one_hot[np.resize(labels, n_rows)]
         if is_mixed:
             mix = sample_mix(
@@ -146,7 +117,7 @@ def batch_sharder(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:
         n: photos per batch.
 
     Returns:
-        A function of images or activations, and labels, of the whole batch or of this process'
+        A function of images and labels, of the whole batch or of this process'
         part. With one device it returns them unchanged.
     """
     n_padded, k, n_processes = padded_batch_size(n), process_index(), process_count()
@@ -162,156 +133,3 @@ def batch_sharder(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:
         return images, targets, np.where(rows < n, n_padded / n, 0).astype(np.float32)
 
     return shard
-
-
-class ActivationCache:
-    """The activations of the frozen layers for some views of photos. For one thread.
-
-    Args:
-        frozen: from raw pixels to activations.
-        n_views: number of augmented views per photo.
-        n_photos: number of all photos.
-        n_rows: number of rows that will be needed; without space for all, nothing is cached.
-        batch_size: photos per batch.
-    """
-
-    def __init__(
-        self, frozen: Any, *, n_views: int, n_photos: int, n_rows: int, batch_size: int
-    ) -> None:
-        self.frozen, self.n_views, self.batch_size = frozen, n_views, batch_size
-        self.shape = tuple(int(n) for n in frozen.output.shape[1:])
-        self.row_bytes = 4 * math.prod(self.shape)
-        self.has_space = self._open_file(n_rows)
-        self._row = np.full((n_views + 1, n_photos), -1, np.int64)
-        self._n_rows = 0
-
-    def contains(self, view: int, indices: Indices) -> npt.NDArray[np.bool_]:
-        """(b,) whether the activations of this view are cached, for each of (b,) photos."""
-        return np.asarray(self._row[view, indices] >= 0)
-
-    def count_new_views(self, indices: Indices) -> int:
-        """Number of views that are not cached yet for most of these photos; 0 without caching."""
-        if not self.has_space:
-            return 0
-        return sum(bool(self.contains(k, indices).mean() < 0.5) for k in range(self.n_views))
-
-    def get(
-        self, view: int, indices: Indices, images: npt.NDArray[np.uint8], found: Indices
-    ) -> tuple[Table, Indices]:
-        """The activations of a batch, computed for those that are not cached.
-
-        Args:
-            view: the view, below `n_views`, or `UNAUGMENTED`.
-            indices: (b,) the photos, each once.
-            images: (s, px, px, 3) this view of the photos that are not cached.
-            found: (s,) which photos these are; photos that can no longer be read are missing.
-
-        Returns:
-            (m, height, width, channels) float32 and (m,): the photos, in the order of `indices`,
-            without those that are missing.
-        """
-        new: dict[int, Table] = {}
-        if len(found):
-            computed = predict_images(self.frozen, [images], self.batch_size)
-            new = dict(zip(found.tolist(), computed, strict=True))
-        cached = self.contains(view, indices)
-        available = [k for k, index in enumerate(indices.tolist()) if cached[k] or index in new]
-        table = np.empty((len(available), *self.shape), np.float32)
-        for row, k in zip(table, available, strict=True):
-            index = int(indices[k])
-            row[...] = new[index] if index in new else self._read(view, index)
-        self._write(view, new)
-        return table, indices[available]
-
-    def _open_file(self, n_rows: int) -> bool:
-        """Open the file if there is space for so many rows; otherwise log a warning."""
-        what = "The activations of frozen layers are not cached, but computed at each step"
-        try:
-            folder = cache_folder()
-            if not has_free_space(folder, 0, n_rows * self.row_bytes, what=what):
-                return False
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see below
-        except (OSError, ArgumentError) as error:
-            _log.warning("%s: %s", what, error)
-            return False
-        weakref.finalize(self, self._file.close)
-        return True
-
-    def _read(self, view: int, index: int) -> Table:
-        self._file.seek(int(self._row[view, index]) * self.row_bytes)
-        return np.frombuffer(self._file.read(self.row_bytes), np.float32).reshape(self.shape)
-
-    def _write(self, view: int, new: Mapping[int, Table]) -> None:
-        """Append activations to the file; if that fails, cache no more."""
-        for index, activations in new.items():
-            if not self.has_space or self._row[view, index] >= 0:
-                continue
-            try:
-                self._file.seek(self._n_rows * self.row_bytes)
-                if self._file.write(activations.tobytes()) != self.row_bytes:
-                    raise OSError("the disk is full")
-            except OSError as error:
-                _log.warning("No more activations are cached: %s: %s", cache_folder(), error)
-                self.has_space = False
-                return
-            self._row[view, index] = self._n_rows
-            self._n_rows += 1
-
-
-def activations_as_pixels(cache: ActivationCache, pixels: Pixels) -> Pixels:
-    """`Pixels` that load activations (b, height, width, channels) float32 instead of images.
-
-    Args:
-        cache: of the activations.
-        pixels: of the photos.
-    """
-
-    def load(indices: Indices) -> tuple[Any, Indices]:
-        images, found = pixels.load(indices[~cache.contains(UNAUGMENTED, indices)])
-        return cache.get(UNAUGMENTED, indices, images, found)
-
-    return replace(pixels, load=load)
-
-
-def cached_batches(
-    train: Batches,
-    cache: ActivationCache,
-    augmentation: Augmentation,
-    *,
-    epoch: int,
-    steps: range,
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """As `augmented_batches`, with the activations of the epoch's views instead of images.
-
-    Args:
-        train: the training photos.
-        cache: of the activations.
-        augmentation: how the views differ; photos are not mixed.
-        epoch: number of the epoch, at least 0.
-        steps: the steps.
-
-    Returns:
-        The number of each step, and its batch: activations (batch, height, width, channels) float32
-        and labels (batch, n_classes) float32. A smaller last batch is filled by repeating its
-        photos. If the batch is padded, sample weights (batch,) come third.
-    """
-    order, view, n = train.order(epoch), augmentation.view(epoch), train.batch_size
-    shard = batch_sharder(n)
-    one_hot = np.eye(augmentation.n_classes, dtype=np.float32)
-
-    def load(step: int) -> tuple[Indices, Any, Indices]:
-        """The photos of a step, and this view of those that are not cached."""
-        indices = order[step * n : (step + 1) * n]
-        images, _, found = train.take(indices[~cache.contains(view, indices)], 0)
-        if len(found):
-            augmented = augmentation.augment(images, found, n, seed=train.seed, view=view)
-            images = np.asarray(augmented)[: len(found)]
-        return indices, images, found
-
-    for step, loaded in zip(steps, map_ahead(load, steps, workers=1), strict=True):
-        rows, indices = cache.get(view, *loaded)
-        if len(indices):
-            targets = one_hot[train.labels[indices]]
-            if len(indices) < n:
-                rows, targets = (np.resize(one, (n, *one.shape[1:])) for one in (rows, targets))
-            yield step, shard(rows, targets)

@@ -40,20 +40,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no interpolation of weights": {"recipe": {"interpolate_weights": False}},
     "no augmentation": {"augmentation": "none"},
     "all layers train": {"recipe": {"unfreeze": "all"}},
-    "all layers, layer decay 0.1": {"recipe": {"unfreeze": "all", "layer_decay": 0.1}},
     "stride 32 layers train": {"recipe": {"unfreeze": "stride32"}},
-    "four fixed views": {"recipe": {"fixed_views": 4}},
-    "four fixed views, stride 32 layers": {"recipe": {"unfreeze": "stride32", "fixed_views": 4}},
     "learning rates not scaled by weights": {"recipe": {"scale_lr_by_weights": False}},
     "learning rate 0.003": {"learning_rate": 0.003},
     "learning rate 0.0003": {"learning_rate": 0.0003},
-    "label smoothing 0.1": {"recipe": {"label_smoothing": 0.1}},
     "MixUp 0.2": {"recipe": {"mixup_alpha": 0.2}},
     "CutMix 1": {"recipe": {"cutmix_alpha": 1.0}},
-    "EMA of weights 0.99": {"recipe": {"ema_momentum": 0.99}},
     "four times as many epochs": {"epochs": 40},
     "soup of four, each as long": {"recipe": {"soup": 4}},
-    "test-time flips": {"recipe": {"tta": "hflip"}},
 }
 
 
