@@ -40,7 +40,7 @@ def data_parallel(devices: str | None) -> Iterator[None]:
             distribution that is set in Keras, or for one device if none is set.
 
     Raises:
-        ArgumentError: if `devices` is something else.
+        ArgumentError: if `devices` is not a supported value.
         DeviceError: if these devices cannot be used together.
     """
     check_choice(

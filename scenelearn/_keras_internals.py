@@ -127,7 +127,7 @@ def has_device_layout(variable: Any) -> bool:
 
 
 def clear_device_layout(variable: Any) -> None:
-    """Detach a variable from its distribution, so that the next assignment places it anew."""
+    """Detach a variable from its distribution, so that the next assignment places it again."""
     variable._layout = None
 
 

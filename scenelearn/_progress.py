@@ -80,7 +80,7 @@ def show_progress(progress: Progress | None, verbose: bool | str = "auto") -> It
         A callback (what, done, total).
 
     Raises:
-        ArgumentError: if `verbose` is something else.
+        ArgumentError: if `verbose` is not a supported value.
     """
     check_choice("verbose", verbose, (True, False, "auto"), advice="'auto' is the default.")
     if progress is not None:

@@ -92,7 +92,7 @@ excerpt("calibration")
 
 # %% [markdown]
 # Each prediction has a `prediction_set`, which contains the true class 95% of the time. The
-# classifier abstains when the set has more than one member.
+# classifier abstains unless the set has exactly one member and the photo is not flagged.
 
 # %%
 for prediction in fit.predict([photos.file(int(i)) for i in fit.splits.test[:4]]):

@@ -132,7 +132,7 @@ class Classifier:
             ``.to_csv()``.
 
         Raises:
-            ArgumentError: if `photos` is something else, `coverage` or `verbose` is out of range,
+            ArgumentError: if `photos` has the wrong type, `coverage` or `verbose` is out of range,
                 or `coverage` is given and the classifier has no calibration.
             PathMissingError: if a path does not exist.
             PhotoError: if a photo cannot be read or decoded; the message names it.

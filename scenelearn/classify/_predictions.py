@@ -51,8 +51,8 @@ class Prediction:
             (0, 1]; None without a calibration.
         is_ood: whether the photo is out of distribution, unlike the training photos: its p-value is
             at most 0.03. Then no class may be correct.
-        abstains: whether the classifier abstains, because `prediction_set` has more than one class
-            or the photo is out of distribution.
+        abstains: whether the classifier abstains, because `prediction_set` does not have exactly
+            one class or the photo is out of distribution.
     """
 
     source: str

@@ -64,7 +64,7 @@ def add_commands(commands: Any) -> None:
             "--batch-size": {},
             "--learning-rate": {
                 "help": "peak learning rate of fine-tuning "
-                "(default: 0.001; without ImageNet weights 0.003)"
+                "(default: 0.001; 0.003 for random weights and scenelearn_tiny)"
             },
             "--augmentation": {},
             "--recipe": {},

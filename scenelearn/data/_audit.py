@@ -61,7 +61,7 @@ class Audit:
         conflicting_labels: groups whose photos have different labels.
         leaks: groups whose photos are in different splits, as the folders or manifest assign them.
         blank: photos of a single shade.
-        tiny: photos narrower or lower than 32 pixels.
+        tiny: photos less than 32 pixels wide or high.
         animated: files with several images or pages, of which the first is used.
         label_issues: photos whose label is probably wrong, the most certain first; empty if `audit`
             was given no features.

@@ -93,7 +93,7 @@ class Photos:
 
         Raises:
             IndexError: if a position is out of range.
-            ArgumentError: if `index` is something else.
+            ArgumentError: if `index` has the wrong type.
         """
         positions = np.arange(len(self))
         if isinstance(index, slice):

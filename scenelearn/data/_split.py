@@ -271,7 +271,7 @@ def _upper_bound(u: npt.NDArray[np.float64], lower: float, fraction: float) -> f
     if fraction >= len(candidates):
         raise TooFewPhotosError(
             f"The split must leave photos to train on. Received: {fraction:,} requested of the "
-            f"{len(candidates):,} photos that are available. Request fewer."
+            f"{len(candidates):,} photos that are available. Pass a smaller number."
         )
     return float(np.nextafter(candidates[fraction - 1], 1))
 

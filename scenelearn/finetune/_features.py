@@ -187,8 +187,8 @@ def extract_features(
         (n, n_features) float32; NaN in the rows of photos that cannot be decoded.
 
     Raises:
-        ArgumentError: if `photos` is something else, the network does not support this image size,
-            no backbone is named and the weights file does not reveal it, or `verbose` is something
+        ArgumentError: if `photos` has the wrong type, the network does not support this image size,
+            no backbone is named and it cannot be inferred from the weights, or `verbose` is something
             else.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.

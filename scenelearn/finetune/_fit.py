@@ -93,7 +93,7 @@ def fit(
     """Train a classifier on split photos, and test it.
 
     1. Prepare: decode every photo once. 2. Linear probe: compute the features of each photo with
-    the frozen backbone, once ever (see `extract_features`), and fit the best linear layer on them,
+    the frozen backbone, only once (see `extract_features`), and fit the best linear layer on them,
     with an L2 penalty chosen by cross-validation on the training photos. 3. Fine-tune from there,
     for as many epochs as fit into the time budget. Keep weights interpolated between the linear
     probe and the fine-tuned weights: the coefficient depends on the number of photos per class,
@@ -129,7 +129,8 @@ def fit(
         epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
             many as fit into the time budget, at most 40 with pretrained weights and 120 with random
             ones, where the last one may be shorter. Or the schedule from the settings of a result.
-            In a soup, see `Recipe.soup`, each run has so many.
+            In a soup (see `Recipe.soup`), each run
+            trains for this many epochs.
         batch_size: photos per training step.
         learning_rate: peak learning rate of fine-tuning; kernels may have a lower one, see
             `Recipe.scale_lr_by_weights`. None for the default: 0.001, or 0.003 with random weights
@@ -164,9 +165,9 @@ def fit(
         machine.
 
     Raises:
-        ArgumentError: if `splits` is something else or has no validation photos, a setting is out
-            of range, the network does not support this image size, or no backbone is named and the
-            weights file does not reveal it.
+        ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
+            of range, the network does not support this image size, or no backbone is named and it
+            cannot be inferred from the weights file.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.

@@ -136,9 +136,9 @@ def plan(
         The plan, with its reasons.
 
     Raises:
-        ArgumentError: if `splits` is something else or has no validation photos, a setting is out
+        ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
             of range, the network does not support this image size, or no backbone is named and the
-            weights file does not reveal it.
+            weights file does not tell which.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.

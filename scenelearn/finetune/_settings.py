@@ -55,8 +55,8 @@ class Recipe:
             weights only.
         soup: number of fine-tuning runs whose final weights are averaged into a "model soup", which
             predicts as fast as a single network. Each run starts from the linear probe and sees
-            other views in another order. The runs share the time budget, or train for `epochs`
-            each. Applies to pretrained weights without `train_batchnorm`.
+            different augmented views in a different order. The runs share the time budget, or train
+            for `epochs` each. Applies to pretrained weights without `train_batchnorm`.
         weight_decay: weight decay of AdamW, at least 0.
         train_batchnorm: whether BatchNormalization normalizes by the batch and updates its moving
             statistics, as in training from scratch. Applies to pretrained weights; with random
@@ -221,8 +221,8 @@ def resolve_settings(
     """The settings from the arguments of `fit` and `plan`, with defaults filled in.
 
     Raises:
-        ArgumentError: if `splits` is something else or has no validation photos, a value is out of
-            range, or no backbone is named and the name of the weights file does not reveal it.
+        ArgumentError: if `splits` has the wrong type or has no validation photos, a value is out of
+            range, or no backbone is named and it cannot be inferred from the weights file.
         UnknownBackboneError: if keras.applications has no such network.
     """
     if not isinstance(splits, Splits):

@@ -62,7 +62,7 @@ def report(
         The path of ``index.html``.
 
     Raises:
-        ArgumentError: if `result` is something else, contains a path without a result, or fewer
+        ArgumentError: if `result` has the wrong type, contains a path without a result, or fewer
             than two fits; if `audit` is not of the same photos; or if `folder` or one of its
             parents is a file.
         OSError: if the folder is not writable or the disk is full.
