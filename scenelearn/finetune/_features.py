@@ -188,8 +188,8 @@ def extract_features(
 
     Raises:
         ArgumentError: if `photos` has the wrong type, the network does not support this image size,
-            no backbone is named and it cannot be inferred from the weights, or `verbose` is something
-            else.
+            no backbone is named and it cannot be inferred from the weights, or `verbose` is not a
+            supported value.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
