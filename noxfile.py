@@ -67,7 +67,7 @@ def nightly(session: nox.Session) -> None:
 def exports(session: nox.Session) -> None:
     """Test each export in the runtime that it is for."""
     session.install("-e", ".[onnx,litert,saved-model]", *group("test"))
-    arguments = ["tests/test_export.py", "-m", "not intel", *session.posargs]
+    arguments = ["tests/classify/test_export.py", "-m", "not intel", *session.posargs]
     session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax"})
 
 

@@ -21,8 +21,8 @@ import pytest
 import scenelearn as sl
 from scenelearn import cli, errors
 from scenelearn.data._rejections import RejectedPhotoError
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 EXECUTED = sorted((REPOSITORY / "docs").glob("[!_]*/*.py"))
 

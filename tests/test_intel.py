@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import scenelearn as sl
-from tests import ood_images
+from tests.helpers import ood_images
 
 pytestmark = pytest.mark.intel
 

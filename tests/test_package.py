@@ -129,6 +129,18 @@ def test_imports_run_down_only() -> None:
     assert not wrong
 
 
+def test_tests_mirror_the_packages_and_import_no_other_test() -> None:
+    folders = {path.parent.name for path in (REPOSITORY / "tests").glob("*/test_*.py")}
+    assert folders <= set(MAY_IMPORT)
+    wrong = [
+        f"{path.relative_to(REPOSITORY)} imports {module}"
+        for path in (REPOSITORY / "tests").rglob("*.py")
+        for module in imports(path)
+        if ".test_" in module
+    ]
+    assert not wrong
+
+
 def test_no_module_imports_a_backend_when_it_is_imported() -> None:
     wrong = []
     for path in MODULES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # Ink, muted, correct and wrong have a contrast of at least 4.5 : 1 on paper and on card (WCAG AA),
-# and ink has it on the strongest tint. tests/test_reporting.py checks this.
+# and ink has it on the strongest tint. tests/reporting/test_report.py checks this.
 LIGHT: Final = {
     "paper": "#fbfbf9",
     "card": "#ffffff",

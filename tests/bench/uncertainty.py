@@ -15,8 +15,8 @@ import numpy as np
 
 import scenelearn as sl
 from scenelearn.metrics import evaluate, wilson
-from tests import ood_images
 from tests.bench._common import bench_parser, require_complete, write_json
+from tests.helpers import ood_images
 
 _N_EACH = 50
 _COVERAGES = (0.8, 0.9, 0.95, 0.99)

@@ -13,32 +13,15 @@ from scipy.stats import binomtest
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.data import Audit
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult
-from scenelearn.metrics import evaluate
 from scenelearn.reporting import report
-from tests.test_reporting import HOSTILE, Page, make_fit
+from tests.helpers.results import HOSTILE, Page, make_audit, make_fit, with_errors
 
 
 @pytest.fixture
 def fit(tmp_path: Path) -> FitResult:
     return make_fit(tmp_path / "photos")
-
-
-def with_errors(fit: FitResult, n_wrong: int, **changes: Any) -> FitResult:
-    """The same fit with exactly its first `n_wrong` test photos misclassified."""
-    labels = fit.splits.photos.labels[fit.test_indices]
-    names = fit.splits.photos.class_names
-    predicted = np.where(np.arange(len(labels)) < n_wrong, labels + 1, labels) % len(names)
-    table = np.full((len(labels), len(names)), 0.1 / (len(names) - 1), np.float32)
-    table[np.arange(len(labels)), predicted] = 0.9
-    return dataclasses.replace(
-        fit,
-        test_probabilities=table,
-        evaluation=evaluate(labels, table, names),
-        **changes,
-    )
 
 
 def write_comparison(results: Any, folder: Path) -> tuple[Page, dict[str, Any]]:
@@ -186,18 +169,6 @@ def test_command(fit: FitResult, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 # An audit in the report of a fit
-
-
-def make_audit(fit: FitResult, *groups: tuple[int, ...]) -> Audit:
-    photos = fit.splits.photos
-    numbers = np.arange(len(photos))
-    for group in groups:
-        numbers[list(group)] = group[0]
-    return Audit(
-        photos=photos, groups=numbers, exact_duplicates=(), near_duplicates=groups,
-        conflicting_labels=(), leaks=(), blank=(), tiny=(), animated=(),
-        label_issues=(), rejected=(),
-    )  # fmt: skip
 
 
 def test_near_duplicates_and_leaks_are_shown(fit: FitResult, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from scenelearn.reporting import report
-from tests.test_report_comparison import make_audit, with_errors
-from tests.test_reporting import HOSTILE, make_fit, with_slices_and_sets
+from tests.helpers.results import HOSTILE, make_audit, make_fit, with_errors, with_slices_and_sets
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 pytestmark = [

@@ -35,6 +35,7 @@ from scenelearn.finetune._checkpoint import (
 from scenelearn.finetune._runtime import Clock, StopSignal, handle_signals
 from scenelearn.finetune._state import TrainingState
 from tests.bench.interruptions import digest_of
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -600,7 +601,7 @@ def test_bench_runs(tmp_path: Path) -> None:
 
 
 def test_published_results_have_no_lost_run() -> None:
-    file = Path(__file__).parent.parent / "docs" / "results" / "interruptions.json"
+    file = REPOSITORY / "docs" / "results" / "interruptions.json"
     found = json.loads(file.read_text())
     assert found["kills"]["identical"] == found["kills"]["total"] >= 10
     assert found["kills"]["chain"]["identical"]

@@ -20,8 +20,8 @@ from scenelearn.errors import (
     PathMissingError,
     TooFewPhotosError,
 )
-from tests.test_scan import PLAIN, classes, detail, photo, put_all, splits_by_path, why
-from tests.test_split import SPLITS, made_up, splits_of, with_splits
+from tests.helpers.photo_files import PLAIN, classes, detail, photo, put_all, splits_by_path, why
+from tests.helpers.splits import SPLITS, made_up, splits_of, with_splits
 
 
 def zipped(file: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -26,6 +26,7 @@ from scenelearn.data._convert import resample
 from scenelearn.data._decode import check_complete, to_square, to_thumbnail
 from scenelearn.data._rejections import RejectedPhotoError
 from scenelearn.errors import PhotoError
+from tests.helpers import REPOSITORY
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -655,7 +656,7 @@ def test_thousands_of_damaged_files_are_decoded_or_rejected() -> None:
     command = [sys.executable, "-m", "tests.bench.fuzz", "--minutes", "0.3"]
     run = subprocess.run(
         [*command, "--seed", str(time.time_ns() % 10**6)],  # other files each time; it is printed
-        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, timeout=120, cwd=REPOSITORY,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout
     found = json.loads(run.stdout)
@@ -688,7 +689,7 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "photo")],
-        capture_output=True, text=True, timeout=120, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, timeout=120, cwd=REPOSITORY,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     seconds, kib = map(float, run.stdout.split())
