@@ -52,7 +52,7 @@ from scenelearn.finetune._device import (
     memory_summary,
 )
 from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
-from scenelearn.finetune._learner import Learner, prepare_training, restore_learner
+from scenelearn.finetune._learner import Learner, build_learner, prepare_training
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import Clock, SharedStopSignal, StopSignal, handle_signals
@@ -63,7 +63,7 @@ from scenelearn.finetune._settings import (
     adapt_to_machine,
     resolve_settings,
 )
-from scenelearn.finetune._state import TrainingState, score_logits, unpack
+from scenelearn.finetune._state import TrainingState, restore_variables, score_logits, unpack
 from scenelearn.finetune._trainer import Control, train
 from scenelearn.metrics import Evaluation, evaluate, wilson
 
@@ -301,9 +301,8 @@ class _Run:
         self.to_logits, self.model = _network.add_zero_head(
             self.features, self.splits.photos.n_classes
         )
-        self.learner = restore_learner(
-            self.features, self.to_logits, self.datasets, self.settings, saved.arrays
-        )
+        self.learner = build_learner(self.features, self.to_logits, self.datasets, self.settings)
+        restore_variables(self.learner.model, saved.arrays)
         note = f"to step {self.state.step} of epoch {self.state.epoch}"
         self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
         return True

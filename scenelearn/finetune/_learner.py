@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max, broadcast
@@ -16,7 +16,6 @@ from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
 from scenelearn.finetune import _network
-from scenelearn.finetune._checkpoint import Arrays
 from scenelearn.finetune._feature_cache import measure_photo_seconds
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._interpolation import COEFFICIENTS, default_coefficient
@@ -30,7 +29,7 @@ from scenelearn.finetune._schedule import (
     uniform_schedule,
 )
 from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._state import TrainingState, restore_variables, to_arrays
+from scenelearn.finetune._state import TrainingState, to_arrays
 from scenelearn.finetune._training_batches import (
     Augmentation,
     augmented_batches,
@@ -63,22 +62,25 @@ class Learner:
 
 
 def build_learner(
-    features: Any, to_logits: Any, datasets: Datasets, settings: FitSettings, *, freeze: bool = True
+    features: Any, to_logits: Any, datasets: Datasets, settings: FitSettings, *, train: bool = True
 ) -> Learner:
-    """Build a learner for the network, with layers frozen as the settings say.
+    """Build a learner for the network, compiled, with layers frozen as the settings say.
 
     Args:
         features: from `backbones.build`.
         to_logits: the same network with its head.
         datasets: the photos.
         settings: of the fit.
-        freeze: False leaves the layers as they are, for a network that is not trained.
+        train: False leaves the network as it is, for one that is not trained.
 
     Returns:
-        The learner; its model is still to be compiled.
+        The learner.
     """
-    if freeze and settings.weights is not None:
-        _network.freeze_layers(features, settings.image_px, settings.recipe.unfreeze)
+    if train:
+        # Layers are frozen before anything is compiled: programs depend on them.
+        if settings.weights is not None:
+            _network.freeze_layers(features, settings.image_px, settings.recipe.unfreeze)
+        compile_learner(features, to_logits, settings)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),
         recipe=settings.recipe,
@@ -96,24 +98,6 @@ def compile_learner(features: Any, model: Any, settings: FitSettings) -> None:
     fast_on_cpu(model)
     loss = keras().losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=build_optimizer(model, recipe, settings.precision), loss=loss)
-
-
-def restore_learner(
-    features: Any, to_logits: Any, datasets: Datasets, settings: FitSettings, arrays: Arrays
-) -> Learner:
-    """The learner in the state in which a checkpoint was written.
-
-    Args:
-        features: from `backbones.build`, with its initial weights.
-        to_logits: the same network with any head.
-        datasets: the photos.
-        settings: of the fit.
-        arrays: of the checkpoint.
-    """
-    learner = build_learner(features, to_logits, datasets, settings)
-    compile_learner(features, learner.model, settings)
-    restore_variables(learner.model, arrays)
-    return learner
 
 
 def prepare_training(
@@ -144,48 +128,31 @@ def prepare_training(
         The learner, compiled if any epochs are requested, and the state, with 0 epochs if none are
         requested or none fits.
     """
-    time_limited, step_s, predict_s = settings.epochs is None, 0.0, 0.0
+    time_limited, best_weights = settings.epochs is None, to_logits.get_weights()
     train = settings.epochs != 0 and not stop.requested
-    # Layers are frozen before anything is compiled: programs depend on them.
-    learner = build_learner(features, to_logits, datasets, settings, freeze=train)
-    best_weights = learner.model.get_weights()
-    if train:
-        compile_learner(features, learner.model, settings)
-    if time_limited:
-        predict_s = measure_photo_seconds(network, settings.batch_size)
-    n_photos = datasets.train.n_photos, datasets.validation.n_photos, datasets.test.n_photos
-    validation_s, interpolation_s, test_s = estimate_validation_seconds(
-        predict_s, settings, n_photos
+    learner = build_learner(features, to_logits, datasets, settings, train=train)
+    costs = measure_costs(
+        learner,
+        settings,
+        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
+        deadline=clock.deadline() if time_limited else math.inf,
+        stop=stop,
+        report=clock.report("compiling and timing"),
     )
-    reserve_s = interpolation_s + test_s
-    deadline = clock.deadline(reserve_s=reserve_s) if time_limited else math.inf
-    if train and all_reduce_max(time.monotonic() > deadline):
-        _log.warning(
-            "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
-        )
-        train = False
-    if train:
-        step_s = measure_step_time(learner, stop, clock.report("compiling and timing"))
-    step_s, validation_s, reserve_s = broadcast([step_s, validation_s, reserve_s])
     schedule: Schedule = ()
-    if train and not stop.requested:
+    if costs.step_s and not stop.requested:
+        deadline = clock.deadline(reserve_s=costs.reserve_s)
         left_s = broadcast(deadline - time.monotonic()) if time_limited else math.inf
-        schedule = initial_schedule(
-            settings,
-            left_s,
-            n_steps=len(datasets.train),
-            step_s=step_s,
-            validation_s=validation_s,
-        )
+        schedule = make_schedule(settings, left_s, len(datasets.train), costs)
     plan = TrainingPlan(
         schedule=schedule,
         n_runs=settings.n_runs,
         time_limited=time_limited,
         peak_lr=settings.learning_rate,
         min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
-        step_s=step_s,
-        validation_s=validation_s,
-        reserve_s=reserve_s,
+        step_s=costs.step_s,
+        validation_s=costs.validation_s,
+        reserve_s=costs.reserve_s,
         batch_size=settings.batch_size,
     )
     interpolates = n_interpolations(settings) and schedule
@@ -198,6 +165,90 @@ def prepare_training(
         default_interpolation=default_coefficient(
             datasets.train.n_photos / to_logits.output_shape[-1]
         ),
+    )
+
+
+class Costs(NamedTuple):
+    """What fine-tuning and the rest of a fit take, in seconds.
+
+    Attributes:
+        step_s: a training step, including the preparation of its batch; 0 if there are none.
+        validation_s: the validation after an epoch.
+        interpolation_s: the validation of each interpolated network, after the last epoch.
+        test_s: calibration and test.
+    """
+
+    step_s: float
+    validation_s: float
+    interpolation_s: float
+    test_s: float
+
+    @property
+    def reserve_s(self) -> float:
+        """What comes after training."""
+        return self.interpolation_s + self.test_s
+
+
+def measure_costs(
+    learner: Learner,
+    settings: FitSettings,
+    *,
+    predict_s: float,
+    deadline: float,
+    stop: StopRequest,
+    report: Callable[[int, int], None],
+) -> Costs:
+    """Measure what fine-tuning will take.
+
+    Args:
+        learner: not trained yet; compiled if any epochs are requested.
+        settings: of the fit.
+        predict_s: seconds per photo of the final network.
+        deadline: when the fit should end, on `time.monotonic`'s clock. If no time is left for
+            training, no step is timed, and a warning is logged.
+        stop: whether to stop; if so, no step is timed.
+        report: called with (timed steps done, total).
+    """
+    datasets = learner.datasets
+    validation_s = 1.3 * predict_s * datasets.validation.n_photos
+    n_known = min(datasets.train.n_photos, MAX_NEIGHBOR_PHOTOS)
+    n_final = datasets.validation.n_photos + datasets.test.n_photos + n_known
+    costs = Costs(
+        step_s=0.0,
+        validation_s=validation_s,
+        interpolation_s=n_interpolations(settings) * validation_s,
+        test_s=1.3 * predict_s * n_final + _TEST_OVERHEAD_S,
+    )
+    train = settings.epochs != 0 and not stop.requested
+    if train and all_reduce_max(time.monotonic() > deadline - costs.reserve_s):
+        _log.warning(
+            "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
+        )
+    elif train:
+        costs = costs._replace(step_s=measure_step_time(learner, stop, report))
+    return Costs(*broadcast(list(costs)))
+
+
+def make_schedule(settings: FitSettings, time_s: float, n_steps: int, costs: Costs) -> Schedule:
+    """The requested schedule, or what fits into the time.
+
+    Args:
+        settings: of the fit.
+        time_s: seconds that are left for it; only used if `epochs` is None.
+        n_steps: steps per full epoch.
+        costs: seconds per step and validation.
+    """
+    if isinstance(settings.epochs, int):
+        return uniform_schedule(settings.epochs, n_steps, settings.n_runs)
+    if settings.epochs is not None:
+        return settings.epochs
+    return schedule_for_time(
+        time_s,
+        n_steps=n_steps,
+        step_s=costs.step_s,
+        validation_s=costs.validation_s,
+        max_epochs=settings.max_epochs,
+        n_runs=settings.n_runs,
     )
 
 
@@ -230,49 +281,8 @@ def measure_step_time(
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
 
 
-def estimate_validation_seconds(
-    predict_s: float, settings: FitSettings, n_photos: tuple[int, int, int]
-) -> tuple[float, float, float]:
-    """Estimate the seconds of a validation, of the weight interpolation, and of the test.
-
-    After each epoch, the validation photos are classified; after the last one, by each interpolated
-    network; in the end, the final network classifies validation, test and some training photos.
-
-    Args:
-        predict_s: seconds per photo.
-        settings: of the fit.
-        n_photos: numbers of training, validation and test photos.
-    """
-    n_train, n_validation, n_test = n_photos
-    validation_s = 1.3 * predict_s * n_validation
-    n_final = n_validation + n_test + min(n_train, MAX_NEIGHBOR_PHOTOS)
-    interpolation_s = n_interpolations(settings) * validation_s
-    return validation_s, interpolation_s, 1.3 * predict_s * n_final + _TEST_OVERHEAD_S
-
-
 def n_interpolations(settings: FitSettings) -> int:
     """Number of networks to validate between the linear probe and the fine-tuned weights."""
     if settings.updates_batchnorm:
         return 0
     return len(COEFFICIENTS) if settings.recipe.interpolate_weights else int(settings.n_runs > 1)
-
-
-def initial_schedule(
-    settings: FitSettings, time_s: float, *, n_steps: int, **seconds: Any
-) -> Schedule:
-    """The requested schedule, or what fits into the time.
-
-    Args:
-        settings: of the fit.
-        time_s: seconds that are left for it; only used if `epochs` is None.
-        n_steps: steps per full epoch.
-        seconds: durations of steps and validations, as for `schedule_for_time`.
-    """
-    if isinstance(settings.epochs, int):
-        return uniform_schedule(settings.epochs, n_steps, settings.n_runs)
-    if settings.epochs is not None:
-        return settings.epochs
-    max_epochs, n_runs = settings.max_epochs, settings.n_runs
-    return schedule_for_time(
-        time_s, n_steps=n_steps, max_epochs=max_epochs, n_runs=n_runs, **seconds
-    )

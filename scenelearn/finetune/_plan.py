@@ -24,15 +24,8 @@ from scenelearn.data._pixels import estimate_decode_seconds
 from scenelearn.finetune import _network
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._feature_cache import feature_batch_size, measure_photo_seconds
-from scenelearn.finetune._features import make_datasets
-from scenelearn.finetune._learner import (
-    Learner,
-    build_learner,
-    compile_learner,
-    estimate_validation_seconds,
-    initial_schedule,
-    measure_step_time,
-)
+from scenelearn.finetune._features import Datasets, make_datasets
+from scenelearn.finetune._learner import build_learner, make_schedule, measure_costs
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import (
@@ -177,53 +170,49 @@ def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
     to_logits, model = _network.add_zero_head(features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
-    step_s, learner = 0.0, None
-    if settings.epochs != 0:
-        learner = _noise_learner(features, to_logits, splits, settings)
-        step_s = measure_step_time(learner, StopSignal(), partial(progress, "compiling and timing"))
-    n_photos = len(splits.train), len(splits.validation), len(splits.test)
-    n_train, n_validation, _ = n_photos
-    validation_s, interpolation_s, test_s = estimate_validation_seconds(
-        predict_s, settings, n_photos
+    datasets = _noise_datasets(splits, settings)
+    learner = build_learner(features, to_logits, datasets, settings, train=settings.epochs != 0)
+    costs = measure_costs(
+        learner,
+        settings,
+        predict_s=predict_s,
+        deadline=math.inf,
+        stop=StopSignal(),
+        report=partial(progress, "compiling and timing"),
     )
+    n_extracted = 2 * len(splits.train)  # training photos also mirrored
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
         "photos": estimate_decode_seconds(splits.photos, settings.image_px),
-        "features": feature_s * (2 * n_train + n_validation),
-        "linear probe": _estimate_probe_seconds(2 * n_train, n_features, n_classes),
+        "features": feature_s * (n_extracted + len(splits.validation)),
+        "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
         "fine-tuning": 0.0,
-        "test": test_s,
+        "test": costs.test_s,
     }
-    n_steps = -(-n_train // batch_size)
-    left_s = 60 * settings.minutes - sum(seconds.values()) - interpolation_s
-    schedule = initial_schedule(
-        settings,
-        left_s,
-        n_steps=n_steps,
-        step_s=step_s,
-        validation_s=validation_s,
-    )
+    left_s = 60 * settings.minutes - sum(seconds.values()) - costs.interpolation_s
+    schedule = make_schedule(settings, left_s, len(datasets.train), costs)
     if schedule:
-        steps_s = sum(size * step_s + validation_s for size, _ in schedule)
-        seconds["fine-tuning"] = steps_s + interpolation_s
+        steps_s = sum(size * costs.step_s + costs.validation_s for size, _ in schedule)
+        seconds["fine-tuning"] = steps_s + costs.interpolation_s
     result = Plan(
         settings=settings,
         schedule=schedule,
         seconds=seconds,
-        step_s=step_s,
+        step_s=costs.step_s,
         training_bytes=training_bytes(features, batch_size),
         free_bytes=available_bytes(),
         reasons=(),
     )
+    n_trained = sum(int(np.prod(v.shape)) for v in to_logits.trainable_variables)
     reasons = _explain(
-        result, feature_s, learner, left_s, requested_batch_size=requested_batch_size
+        result, feature_s, n_trained, left_s, requested_batch_size=requested_batch_size
     )
     return replace(result, reasons=reasons)
 
 
-def _noise_learner(features: Any, to_logits: Any, splits: Splits, settings: FitSettings) -> Learner:
-    """The compiled learner, with noise in place of photos."""
+def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
+    """The datasets, with noise in place of photos."""
     rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
     noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
     pixels = Pixels(
@@ -231,10 +220,7 @@ def _noise_learner(features: Any, to_logits: Any, splits: Splits, settings: FitS
         usable=np.ones(len(splits.photos), bool),
         load=lambda indices: (noise[indices % n], indices),
     )
-    datasets = make_datasets(splits, pixels, settings.batch_size, settings.seed)
-    learner = build_learner(features, to_logits, datasets, settings)
-    compile_learner(features, learner.model, settings)
-    return learner
+    return make_datasets(splits, pixels, settings.batch_size, settings.seed)
 
 
 def _estimate_probe_seconds(n: int, n_features: int, n_classes: int) -> float:
@@ -251,7 +237,7 @@ def _estimate_probe_seconds(n: int, n_features: int, n_classes: int) -> float:
 def _explain(
     result: Plan,
     feature_s: float,
-    learner: Learner | None,
+    n_trained: int,
     left_s: float,
     *,
     requested_batch_size: int,
@@ -267,10 +253,9 @@ def _explain(
         f"{reduced if settings.batch_size != requested_batch_size else ''}: training takes up to "
         f"{size(result.training_bytes)} of memory{free}"
     )
-    if learner is None:
+    if settings.epochs == 0:
         return (*lines, "no fine-tuning, as requested: linear probe only")
     unfreeze = "all" if settings.weights is None else settings.recipe.unfreeze
-    n_trained = sum(int(np.prod(v.shape)) for v in learner.model.trainable_variables)
     lines.append(
         f"unfreeze={unfreeze!r}: {n_trained:,} parameters are trained, "
         f"{1e3 * result.step_s:.0f} ms per step as measured"

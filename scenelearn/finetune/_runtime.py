@@ -184,6 +184,6 @@ class Clock:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
-    def deadline(self, *, reserve_s: float) -> float:
+    def deadline(self, *, reserve_s: float = 0.0) -> float:
         """When, on `time.monotonic`'s clock, only `reserve_s` seconds of the budget are left."""
         return self._start + 60 * self._minutes - reserve_s

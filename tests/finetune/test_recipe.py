@@ -8,7 +8,8 @@ import math
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from scenelearn.finetune._optimizer import (
     kernel_lr_multiplier,
     lr_multipliers,
 )
+from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import (
     lr_multiplier,
     parse_schedule,
@@ -415,9 +417,16 @@ def test_auto_requires_imagenet_weights(fitted: FitResult, weights: str | None) 
 
 
 def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
-    def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, float, float]:
-        settings = replace(fitted.settings, weights=weights, recipe=recipe)
-        return _learner.estimate_validation_seconds(0.02, settings, (700, 150, 150))
+    numbers = {"train": 700, "validation": 150, "test": 150}
+    datasets = {name: SimpleNamespace(n_photos=n) for name, n in numbers.items()}
+    learner = cast("_learner.Learner", SimpleNamespace(datasets=SimpleNamespace(**datasets)))
+
+    def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, ...]:
+        settings = replace(fitted.settings, weights=weights, recipe=recipe, epochs=0)
+        return _learner.measure_costs(
+            learner, settings, predict_s=0.02, deadline=math.inf, stop=StopSignal(),
+            report=lambda _done, _total: None,
+        )[1:]  # fmt: skip
 
     validation_s, interpolation_s, test_s = seconds(Recipe())
     assert validation_s == pytest.approx(1.3 * 0.02 * 150)
