@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.mkdtemp(prefix="scenelearn-tests-")
     before = os.environ.get("SCENELEARN_CACHE")
     os.environ["SCENELEARN_CACHE"] = cache
+    if config.cache is not None:  # compiled programs are shared by all workers, and kept
+        (Path(cache) / "programs").symlink_to(config.cache.mkdir("programs"))
 
     def restore() -> None:
         if before is None:

@@ -59,6 +59,9 @@ def keep_programs() -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_S)
+    # XLA's own caches are for GPUs, and their path would become part of each program's key.
+    if jax.default_backend() == "cpu":
+        config.update("jax_persistent_cache_enable_xla_caches", "none")
     compilation_cache.reset_cache()  # JAX may have looked for a folder before and found none
 
 

@@ -572,6 +572,16 @@ def test_programs_are_kept_and_reused(tmp_path: Path) -> None:
     assert program_of(tmp_path).startswith("5.0 ")
 
 
+@pytest.mark.slow
+def test_programs_do_not_depend_on_the_path_of_the_cache(tmp_path: Path) -> None:
+    names = []
+    for folder in ("one", "two"):
+        program_of(tmp_path / folder)
+        names.append(sorted(path.name for path in (tmp_path / folder).rglob("jit_*cache")))
+    assert names[0]
+    assert names[0] == names[1]
+
+
 @pytest.mark.parametrize(
     "setup",
     [
