@@ -1,31 +1,33 @@
-"""What the metrics of a fit imply: the facts that the reports put into words. No HTML here."""
+"""What the metrics of a fit imply: the facts that the templates put into words."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from scenelearn.data._splits import SPLIT_NAMES
 from scenelearn.metrics import ClassMetrics, Evaluation, wilson
 
 if TYPE_CHECKING:
-    from scenelearn.data import Photos, Rejected
+    from scenelearn.data import Audit, Rejected
     from scenelearn.finetune import FitResult
+
+T = TypeVar("T")
 
 MAX_WIDTH = 0.05  # a wider interval of the accuracy asks for more test photos
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misclassification:
-    """A misclassified test photo, with the probabilities of both classes."""
+class PredictedPhoto(NamedTuple):
+    """A test photo: its position, its classes, and the probabilities of both."""
 
-    index: int
-    label: str
-    predicted: str
+    position: int
+    label: int
+    predicted: int
     probability: float
     true_probability: float
 
@@ -39,9 +41,22 @@ class RejectedGroup:
     listed: tuple[Rejected, ...]
 
 
+class Duplicates(NamedTuple):
+    """Groups of duplicates, by index; those in several splits, and with several labels."""
+
+    groups: list[list[int]]
+    leaks: list[list[int]]
+    conflicting: list[list[int]]
+
+
 def majority_class(evaluation: Evaluation) -> ClassMetrics:
     """The largest class; always predicting it is the baseline."""
     return max(evaluation.per_class, key=lambda metrics: metrics.n_photos)
+
+
+def baseline(evaluation: Evaluation) -> float:
+    """The accuracy of always predicting the largest class."""
+    return majority_class(evaluation).n_photos / evaluation.n_photos
 
 
 def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:
@@ -54,6 +69,11 @@ def mean_confidence(evaluation: Evaluation) -> float:
     """Mean probability of the predicted class, in [0, 1]."""
     total = sum(bin_.accuracy.n * bin_.confidence for bin_ in evaluation.reliability)
     return total / evaluation.n_photos
+
+
+def is_miscalibrated(evaluation: Evaluation) -> bool:
+    """Whether predictions are significantly miscalibrated."""
+    return evaluation.calibration_error > calibration_limit(evaluation)
 
 
 def calibration_limit(evaluation: Evaluation) -> float:
@@ -108,47 +128,37 @@ def photos_needed(accuracy: float) -> int:
     return unit * math.ceil(low / unit)
 
 
-def misclassifications(fit: FitResult) -> list[Misclassification]:
-    """All misclassified test photos, the most confident first."""
-    photos = fit.splits.photos
-    y_prob = np.asarray(fit.test_probabilities)
-    y_true = photos.labels[fit.test_indices]
-    predicted = y_prob.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != y_true)
-    order = wrong[np.argsort(-y_prob[wrong, predicted[wrong]], kind="stable")]
-    return [
-        Misclassification(
-            index=int(fit.test_indices[row]),
-            label=photos.class_names[y_true[row]],
-            predicted=photos.class_names[predicted[row]],
-            probability=float(y_prob[row, predicted[row]]),
-            true_probability=float(y_prob[row, y_true[row]]),
-        )
-        for row in order
-    ]
+def predicted_photos(fit: FitResult) -> list[PredictedPhoto]:
+    """All test photos, what is odd first.
 
-
-def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[int]]:
-    """The test photos in each cell of the confusion matrix.
-
-    Returns:
-        (true class, predicted class) to rows of `test_indices`. Errors are sorted by decreasing
-        confidence, correct predictions by increasing confidence: what is odd comes first.
+    Errors come by decreasing confidence, then correct predictions by increasing confidence.
     """
-    y_prob = np.asarray(fit.test_probabilities)
     y_true = fit.splits.photos.labels[fit.test_indices]
-    predicted = y_prob.argmax(axis=1)
-    confidence = y_prob.max(axis=1)
+    y_prob = np.asarray(fit.test_probabilities)
+    predicted, confidence = y_prob.argmax(axis=1), y_prob.max(axis=1)
+    true_probability = y_prob[np.arange(len(y_prob)), y_true]
     order = np.argsort(np.where(predicted == y_true, confidence, -confidence), kind="stable")
-    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for row in order.tolist():
-        cells[int(y_true[row]), int(predicted[row])].append(row)
+    columns = (fit.test_indices, y_true, predicted, confidence, true_probability)
+    rows = zip(*(np.asarray(column)[order].tolist() for column in columns), strict=True)
+    return [PredictedPhoto(*row) for row in rows]
+
+
+def misclassifications(fit: FitResult) -> list[PredictedPhoto]:
+    """All misclassified test photos, the most confident first."""
+    return [photo for photo in predicted_photos(fit) if photo.predicted != photo.label]
+
+
+def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[PredictedPhoto]]:
+    """The test photos in each cell (true class, predicted class) of the confusion matrix."""
+    cells = defaultdict(list)
+    for photo in predicted_photos(fit):
+        cells[photo.label, photo.predicted].append(photo)
     return dict(cells)
 
 
 def limit_cells(
-    cells: dict[tuple[int, int], list[int]], limit: int, cell_limit: int
-) -> dict[tuple[int, int], list[int]]:
+    cells: dict[tuple[int, int], list[T]], limit: int, cell_limit: int
+) -> dict[tuple[int, int], list[T]]:
     """Keep at most `cell_limit` photos per cell and at most `limit` in total.
 
     Cells off the diagonal come first, and those with more photos before those with fewer.
@@ -169,7 +179,7 @@ def limit_cells(
     return kept
 
 
-def group_rejected(rejected: Sequence[Rejected], limit: int) -> list[RejectedGroup]:
+def group_rejected(rejected: Sequence[Rejected], limit: int = 200) -> list[RejectedGroup]:
     """Group rejected files by reason, the most frequent first, and list at most `limit` of them.
 
     Rare reasons are listed first, so that thousands of system files do not hide one damaged photo.
@@ -187,13 +197,20 @@ def group_rejected(rejected: Sequence[Rejected], limit: int) -> list[RejectedGro
     return groups[::-1]
 
 
-def exact_duplicates(photos: Photos) -> list[list[int]]:
-    """Groups of identical files, those with conflicting labels first."""
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for index, content in enumerate(photos.hashes):
-        groups[content].append(index)
-    duplicates = [group for group in groups.values() if len(group) > 1]
-    return sorted(duplicates, key=lambda group: len(set(photos.labels[group].tolist())) < 2)
+def find_duplicates(fit: FitResult, audit: Audit | None) -> Duplicates:
+    """The groups of an audit; without one, identical files."""
+    photos = fit.splits.photos
+    keys: Iterable[Hashable] = photos.hashes if audit is None else audit.groups.tolist()
+    by_key = defaultdict(list)
+    for index, key in enumerate(keys):
+        by_key[key].append(index)
+    groups = [group for group in by_key.values() if len(group) > 1]
+    split_of = {int(k): name for name in SPLIT_NAMES for k in getattr(fit.splits, name)}
+    return Duplicates(
+        groups=groups,
+        leaks=[g for g in groups if len({split_of[k] for k in g if k in split_of}) > 1],
+        conflicting=[g for g in groups if len(set(photos.labels[g].tolist())) > 1],
+    )
 
 
 def reproduction_code(fit: FitResult) -> str:

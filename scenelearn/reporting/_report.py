@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scenelearn._io import atomic_write, ensure_folder
 from scenelearn.data import Audit
 from scenelearn.errors import ArgumentError
-from scenelearn.reporting import _photos as photos_
-from scenelearn.reporting import _results as results
-from scenelearn.reporting import _run_info as run_info
-from scenelearn.reporting._audit import audit_page
-from scenelearn.reporting._calibration import calibration
-from scenelearn.reporting._comparison import comparison_json, comparison_page
-from scenelearn.reporting._confusion_matrix import confusion_matrix
-from scenelearn.reporting._html import count, document, escape, name, percent
-from scenelearn.reporting._model_card import model_card
-from scenelearn.reporting._runs import compare_pairs, load_runs
-from scenelearn.reporting._summary import summary
 
 if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
@@ -40,10 +28,11 @@ def report(
     requests. The numbers are saved next to it as JSON. Each file is written atomically and
     replaces the one of an earlier report.
 
-    For a fit: ``index.html``, ``model-card.md``, ``result.json`` and ``split.csv``. The page shows
-    the accuracy, main errors, uncertainty and next steps; training curves, the confusion matrix
-    with its photos, per-class metrics, slices, calibration and the most confident mistakes; and
-    the code that reproduces the fit. The network is run only for the heat maps of the mistakes.
+    For a fit: ``index.html``, ``model-card.md`` (with the YAML header that model hubs read),
+    ``result.json`` and ``split.csv``. The page shows the accuracy, main errors, uncertainty and
+    next steps; training curves, the confusion matrix with its photos, per-class metrics, slices,
+    calibration and the most confident mistakes; and the code that reproduces the fit. The network
+    is run only for the heat maps of the mistakes.
 
     For an audit: ``index.html``, ``audit.json`` and ``quarantine.json``. The page shows all
     findings with their photos, filters them, and saves the quarantine that you select.
@@ -74,13 +63,19 @@ def report(
             "photos, or a result that is not a fit. Pass sl.audit(photos) of the photos that were "
             "split."
         )
+    # Imported here, so that `import scenelearn.reporting` does not load Jinja.
     if isinstance(result, Audit):
+        from scenelearn.reporting._audit_page import audit_page
+
         files = {
             "audit.json": _dump(result.to_json()),
             "quarantine.json": _dump(list(result.quarantine)),
             "index.html": audit_page(result),
         }
     elif isinstance(result, Sequence | Mapping):
+        from scenelearn.reporting._comparison_page import comparison_json, comparison_page
+        from scenelearn.reporting._runs import compare_pairs, load_runs
+
         runs = load_runs(result)
         pairs = compare_pairs(runs)
         files = {
@@ -88,10 +83,12 @@ def report(
             "index.html": comparison_page(runs, pairs),
         }
     elif hasattr(result, "evaluation"):  # a FitResult, without importing Keras
+        from scenelearn.reporting._fit_page import fit_page, model_card
+
         files = {
             "result.json": _dump(result.to_json()),
             "model-card.md": model_card(result),
-            "index.html": _fit_page(result, audit),
+            "index.html": fit_page(result, audit),
         }
         result.splits.save(target / "split.csv")
     else:
@@ -116,38 +113,3 @@ def _has_same_photos(audit: Audit, result: Any) -> bool:
         return False
     photos = result.splits.photos
     return bool(audit.photos.paths == photos.paths and audit.photos.hashes == photos.hashes)
-
-
-def _sections(audit: Audit | None) -> tuple[tuple[str, str, Callable[[FitResult], str]], ...]:
-    """Anchor, title in the navigation, and function of each section, in order."""
-    return (
-        ("training", "Training", results.training),
-        ("confusion-matrix", "Confusion matrix", confusion_matrix),
-        ("per-class-metrics", "Per-class metrics", results.per_class_metrics),
-        ("slices", "Slices", results.slices),
-        ("calibration", "Calibration", calibration),
-        ("mistakes", "Mistakes", photos_.mistakes),
-        ("rejected-files", "Rejected files", partial(photos_.rejected_and_duplicates, audit=audit)),
-        ("cost", "Time and memory", run_info.cost),
-        ("reproduction", "Reproduce", run_info.reproduction),
-    )
-
-
-def _fit_page(fit: FitResult, audit: Audit | None) -> str:
-    photos = fit.splits.photos
-    sections = _sections(audit)
-    accuracy = percent(fit.evaluation.accuracy.value)
-    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in sections)
-    date = fit.environment.get("date", "")
-    body = (
-        "<main>\n<header>\n"
-        f'<p class="eyebrow">scenelearn report{f" · {escape(date)}" if date else ""}</p>\n'
-        f"<h1>{name(photos.folder.name)}: {count(len(photos.class_names), 'class', 'classes')}, "
-        f"{count(len(photos), 'photo')}</h1>\n{summary(fit)}\n"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n'
-        + "".join(render(fit) for _, _, render in sections)
-        + "</main>\n<footer><p>All numbers on this page, and the probabilities of each test photo, "
-        "are in <code>result.json</code>. <code>model-card.md</code> is the model card of the "
-        "classifier.</p></footer>\n"
-    )
-    return document(f"{escape(photos.folder.name)}: accuracy {accuracy} · scenelearn", body)

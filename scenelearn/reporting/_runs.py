@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_path
 from scenelearn.errors import ArgumentError
 from scenelearn.metrics import Comparison, Evaluation, compare, evaluate
 from scenelearn.metrics._inputs import reorder_columns
@@ -64,6 +64,11 @@ class Pair:
     comparison: Comparison | None
     adjusted_p_value: float
     same_photos: bool
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the two accuracies differ significantly, at a level of 5%."""
+        return self.adjusted_p_value < 0.05
 
 
 def load_runs(results: Mapping[str, Any] | Iterable[Any]) -> list[Run]:
@@ -135,7 +140,7 @@ def _default_name(result: Any, number: int) -> str:
     """The name of the folder with the report, or a number."""
     if not isinstance(result, str | os.PathLike):
         return f"run {number}"
-    path = Path(result).expanduser().resolve()
+    path = check_path("result", result).resolve()
     folder = path.parent if path.name == "result.json" else path
     return (folder.parent if folder.name == "report" else folder).name or f"run {number}"
 
@@ -148,7 +153,7 @@ def _load_run(name: str, result: Any) -> Run:
             "`result` must come from `fit` or `audit`, or contain fits or the paths of their "
             f"reports. Received: {type(result).__name__}. Pass e.g. [fit, 'older/report']."
         )
-    path = Path(result).expanduser()
+    path = check_path("result", result)
     file = next((path / name_ for name_ in _RESULT_FILES if (path / name_).is_file()), path)
     try:
         if file.stat().st_size > _MAX_BYTES:

@@ -124,7 +124,9 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
         kept="fine-tuned",
         interpolation=1.0,
         evaluation=evaluate(labels[test], probabilities, names),
-        validation=evaluate(labels[validation], np.eye(len(names))[labels[validation]], names),
+        validation_evaluation=evaluate(
+            labels[validation], np.eye(len(names))[labels[validation]], names
+        ),
         history=tuple(
             Epoch(
                 number=k,

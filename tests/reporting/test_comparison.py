@@ -201,7 +201,7 @@ def test_bundle_and_card_name_the_license_of_the_weights(fitted: FitResult, tmp_
     assert loaded.metadata["weights' license"] == license_
     report(fitted, tmp_path / "r")
     card = (tmp_path / "r" / "model-card.md").read_text(encoding="utf-8")
-    assert f"| weights&#39; license | {license_} |" in card
+    assert f"| weights' license | {license_} |" in card
 
 
 def test_report_shows_predicted_and_measured_memory(fitted: FitResult, tmp_path: Path) -> None:

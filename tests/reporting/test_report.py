@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult, Phase
 from scenelearn.metrics import evaluate, wilson
 from scenelearn.reporting import _analysis as analysis
-from scenelearn.reporting import _style as style
 from scenelearn.reporting import report
-from tests.helpers.results import HOSTILE, Page, make_fit, with_slices_and_sets
+from tests.helpers.results import HOSTILE, Page, make_audit, make_fit, with_slices_and_sets
 
 
 @pytest.fixture
@@ -292,8 +292,13 @@ def test_page_is_accessible(fit: FitResult, tmp_path: Path) -> None:
         ElementTree.fromstring(drawing)  # noqa: S314 - our own SVG
 
 
-@pytest.mark.parametrize("palette", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_contrast_meets_wcag_aa(palette: dict[str, str]) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_meets_wcag_aa(fit: FitResult, tmp_path: Path, scheme: str) -> None:
+    source = report(fit, tmp_path / "report").read_text(encoding="utf-8")
+    (rules,) = re.findall(rf":root{{color-scheme:{scheme};(.*?)}}", source, re.DOTALL)
+    palette = dict(rule.strip().removeprefix("--").split(":") for rule in rules.split(";"))
+    (opacity,) = re.findall(r"\.correct10{background:rgb\(var\(--correct-rgb\) / (.*?)\)}", source)
+
     def rgb(color: str) -> tuple[float, ...]:
         if color.startswith("#"):
             return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
@@ -312,7 +317,7 @@ def test_contrast_meets_wcag_aa(palette: dict[str, str]) -> None:
         for ink in ("ink", "muted", "correct", "wrong"):
             assert contrast(rgb(palette[ink]), rgb(palette[ground])) >= 4.5
     for tint in ("correct-rgb", "wrong-rgb"):
-        a = style.STRONGEST_TINT
+        a = float(opacity)
         over = zip(rgb(palette[tint]), rgb(palette["card"]), strict=True)
         mixed = tuple(a * top + (1 - a) * below for top, below in over)
         assert contrast(rgb(palette["ink"]), mixed) >= 4.5
@@ -389,7 +394,7 @@ def test_mistakes_come_with_their_photos_most_confident_first(
 def test_missing_photo_is_replaced_by_a_notice(
     fit: FitResult, tmp_path: Path, change: Any, words: str
 ) -> None:
-    change(fit.splits.photos.file(analysis.misclassifications(fit)[0].index))
+    change(fit.splits.photos.file(analysis.misclassifications(fit)[0].position))
 
     page = write_page(fit, tmp_path / "report")
 
@@ -435,9 +440,9 @@ def test_cells_of_the_confusion_matrix_link_to_their_photos(fit: FitResult, tmp_
 def test_number_of_photos_in_cells_is_limited(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _confusion_matrix
+    from scenelearn.reporting import _fit_page
 
-    monkeypatch.setattr(_confusion_matrix, "_MAX_PHOTOS", 4)
+    monkeypatch.setattr(_fit_page, "_MAX_PHOTOS", 4)
     page = write_page(fit, tmp_path / "report")
 
     places = [
@@ -454,10 +459,10 @@ def test_number_of_photos_in_cells_is_limited(
 def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _confusion_matrix
+    from scenelearn.reporting import _fit_page
 
-    monkeypatch.setattr(_confusion_matrix, "_MAX_CLASSES", 2)
-    monkeypatch.setattr(_confusion_matrix, "_MAX_PAIRS", 2)
+    monkeypatch.setattr(_fit_page, "_MAX_CLASSES", 2)
+    monkeypatch.setattr(_fit_page, "_MAX_PAIRS", 2)
     page = write_page(fit, tmp_path / "report")
 
     assert "3 pairs of 3 classes were confused. The 2 most frequent are listed here" in page.text
@@ -513,6 +518,15 @@ def test_rejected_files_are_counted_and_rare_reasons_listed_first(
     assert "._198.jpg" in page.text
     assert "._199.jpg" not in page.text
     assert len(strict_json(tmp_path / "report" / "result.json")["rejected"]) == 1501
+
+
+def test_audit_says_where_the_other_rejected_files_are(fit: FitResult, tmp_path: Path) -> None:
+    many = [Rejected(path=f"._{k}.jpg", reason=RejectionReason.SYSTEM_FILE) for k in range(201)]
+    audit = dataclasses.replace(make_audit(fit), rejected=tuple(many))
+
+    page = Page(report(audit, tmp_path / "audit").read_text(encoding="utf-8"))
+
+    assert "The other 1 are in audit.json ." in page.text
 
 
 def test_no_rejected_files(fit: FitResult, tmp_path: Path) -> None:
@@ -637,8 +651,47 @@ CRAFTED = (
 )
 
 
-def test_names_are_escaped_in_the_card(tmp_path: Path) -> None:
+def split_card(card: str) -> tuple[str, str]:
+    """The YAML header and the Markdown of a card."""
+    _, header, body = card.split("---\n", maxsplit=2)
+    return header, body
+
+
+def test_header_of_the_card_is_what_model_hubs_read(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="parses the header; the docs need it too")
+    name = "---\nlicense: mit # \"'{}: \u202e é"
+    fit = make_fit(tmp_path / name)
+
+    card = card_of(fit, tmp_path / "report")
+
+    header = yaml.safe_load(split_card(card)[0])
+    assert (header["library_name"], header["pipeline_tag"]) == ("keras", "image-classification")
+    (model,) = header["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == result["dataset"]["name"] == r"""---\nlicense: mit # "'{}: \u202e é"""
+    assert result["task"] == {"type": "image-classification"}
+    assert result["metrics"] == [
+        {"type": "accuracy", "value": 0.75},
+        {"type": "balanced_accuracy", "value": 0.75},
+    ]
+    assert not re.search(r"&#?\w+;", card)
+
+
+def render_with_markdown(body: str) -> str:
     markdown = pytest.importorskip("markdown", reason="renders the card; the docs need it too")
+    shown: str = markdown.markdown(body, extensions=["extra"])
+    return shown.replace(r"\|", "|")  # in code, it shows the backslash of an escaped bar
+
+
+def render_with_markdown_it(body: str) -> str:
+    """CommonMark with tables, as model hubs show it."""
+    markdown_it = pytest.importorskip("markdown_it", reason="renders the card")
+    shown: str = markdown_it.MarkdownIt("commonmark").enable("table").render(body)
+    return shown
+
+
+@pytest.mark.parametrize("render", [render_with_markdown, render_with_markdown_it])
+def test_names_are_escaped_in_the_card(tmp_path: Path, render: Callable[[str], str]) -> None:
     fit = with_slices_and_sets(
         make_fit(tmp_path / "``` photos", names=CRAFTED), column="*light* | <b>"
     )
@@ -648,7 +701,7 @@ def test_names_are_escaped_in_the_card(tmp_path: Path) -> None:
         settings=dataclasses.replace(fit.settings, weights=HOSTILE[0]),
     )
 
-    shown = markdown.markdown(card_of(fit, tmp_path / "report"), extensions=["extra"])
+    shown = render(split_card(card_of(fit, tmp_path / "report"))[1])
 
     page = Page(shown)
     tags = {tag for tag, _ in page.elements}
@@ -664,10 +717,10 @@ def test_names_are_escaped_in_the_card(tmp_path: Path) -> None:
     assert {len(re.findall("<t[hd]", row)) for row in rows} == {2, 4, 5}
 
 
-def test_import_does_not_load_keras() -> None:
+def test_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, scenelearn.reporting; "
-        "assert not {'keras', 'jax', 'matplotlib'} & set(sys.modules), 'heavy'"
+        "assert not {'keras', 'jax', 'jinja2', 'matplotlib'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
@@ -748,9 +801,9 @@ def test_audit_without_findings(audited: Any, tmp_path: Path) -> None:
 def test_quarantine_includes_photos_that_are_not_shown(
     audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _audit
+    from scenelearn.reporting import _audit_page
 
-    monkeypatch.setattr(_audit, "_MAX_FINDINGS", 0)
+    monkeypatch.setattr(_audit_page, "_MAX_FINDINGS", 0)
     page = Page(report(audited, tmp_path).read_text(encoding="utf-8"))
     (save,) = (element for element in page.all("button") if element.get("id") == "save")
     assert json.loads(save["data-hidden"]) == list(audited.quarantine)

@@ -1,0 +1,94 @@
+"""The page and the model card of a fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scenelearn.reporting import _analysis as analysis
+from scenelearn.reporting._charts import Axes, curves, ticks
+from scenelearn.reporting._render import code_fence, render
+from scenelearn.reporting._thumbnails import Thumbnail, encode, thumbnail
+
+if TYPE_CHECKING:
+    from scenelearn.classify import Explanation
+    from scenelearn.data import Audit
+    from scenelearn.finetune import FitResult
+
+MEMORY_KEYS = ("memory predicted", "memory measured")  # in a fit's environment
+
+_MAX_CLASSES, _MAX_PAIRS = 50, 100  # with more classes, a table of pairs replaces the matrix
+_MAX_PHOTOS, _MAX_PHOTOS_PER_CELL = 120, 8  # about 4 kB each: half a megabyte in total
+_MAX_MISTAKES = 12
+_CELL_PX, _MISTAKE_PX = 96, 160
+
+
+class Mistake(NamedTuple):
+    """A misclassified photo with the evidence for the wrong class."""
+
+    photo: analysis.PredictedPhoto
+    image: Thumbnail
+    heat_map: Thumbnail | None
+    neighbors: tuple[Any, ...]
+
+
+def fit_page(fit: FitResult, audit: Audit | None) -> str:
+    """The page as HTML. The network is run only for the heat maps of the mistakes."""
+    photos, evaluation, history = fit.splits.photos, fit.evaluation, fit.history
+    cells = analysis.limit_cells(analysis.photos_by_cell(fit), _MAX_PHOTOS, _MAX_PHOTOS_PER_CELL)
+    wrong = analysis.misclassifications(fit)
+    accuracies = [epoch.validation_accuracy for epoch in history]
+    losses = {
+        "validation": [epoch.validation_loss for epoch in history],
+        "training": [epoch.train_loss for epoch in history],
+    }
+    charts = (
+        curves(
+            "Validation accuracy",
+            {"validation": accuracies},
+            lambda value: f"{100 * value:.3g}%",
+            min_step=0.005,
+        ),
+        curves("Loss, in nats", losses, "{:.3g}".format, from_zero=True, min_step=0.01),
+    )
+    counts = ticks(0.0, max(bin_.accuracy.n for bin_ in evaluation.reliability), 1.0)
+    return render(
+        "fit.html",
+        fit=fit,
+        audit=audit,
+        cells={
+            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX)) for photo in shown]
+            for cell, shown in cells.items()
+        },
+        max_matrix=_MAX_CLASSES,
+        max_pairs=_MAX_PAIRS,
+        n_wrong=len(wrong),
+        mistakes=[_mistake(fit, photo) for photo in wrong[:_MAX_MISTAKES]],
+        training_charts=[chart for chart in charts if chart],
+        reliability_axes=Axes(),
+        histogram_axes=Axes(y_max=counts[-1]),
+        histogram_ticks=[(n, f"{n:,.0f}") for n in counts],
+        rejected=analysis.group_rejected(fit.rejected),
+        duplicates=analysis.find_duplicates(fit, audit),
+        memory_keys=MEMORY_KEYS,
+        json_file="result.json",
+    )
+
+
+def model_card(fit: FitResult) -> str:
+    """The model card as Markdown, with the YAML header that model hubs read."""
+    code = analysis.reproduction_code(fit)
+    rejected = analysis.group_rejected(fit.rejected, 0)
+    return render("model-card.md", fit=fit, rejected=rejected, code=code, fence=code_fence(code, 3))
+
+
+def _mistake(fit: FitResult, photo: analysis.PredictedPhoto) -> Mistake:
+    photos = fit.splits.photos
+    image = thumbnail(photos, photo.position, _MISTAKE_PX)
+    if image.notice:
+        return Mistake(photo, image, None, ())
+    explanation: Explanation = fit.classifier.explain(
+        photos.read(photo.position), label=photos.class_names[photo.predicted], n_neighbors=1
+    )
+    px = len(explanation.heatmap)
+    overlay = explanation.picture().crop((px, 0, 2 * px, px)).resize((_MISTAKE_PX, _MISTAKE_PX))
+    return Mistake(photo, image, encode(overlay), explanation.neighbors)
