@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import numbers
+import os
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scenelearn.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def check_integer(
@@ -94,18 +100,18 @@ def check_bool(name: str, value: Any, *, advice: str = "") -> bool:
 
     Args:
         name: the argument's name.
-        value: what was passed; NumPy bools are not accepted.
+        value: what was passed; NumPy bools are accepted, 0 and 1 are not.
         advice: the message's last sentence.
 
     Returns:
-        The value.
+        The value as a Python bool.
 
     Raises:
         ArgumentError: if it is something else.
     """
-    if not isinstance(value, bool):
+    if not _is_bool(value):
         raise ArgumentError(_message(name, "True or False", value, advice))
-    return value
+    return bool(value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any], *, advice: str = "") -> Any:
@@ -113,21 +119,93 @@ def check_choice(name: str, value: Any, choices: Iterable[Any], *, advice: str =
 
     Args:
         name: the argument's name.
-        value: what was passed.
+        value: what was passed; NumPy bools and subclasses of str are accepted.
         choices: the values allowed.
         advice: the message's last sentence.
 
     Returns:
-        The value.
+        The choice that equals the value.
 
     Raises:
         ArgumentError: if it is something else.
     """
+    plain = bool(value) if _is_bool(value) else str(value) if isinstance(value, str) else value
     allowed = list(choices)
-    if not any(type(value) is type(choice) and value == choice for choice in allowed):
-        expected = f"one of {', '.join(map(repr, allowed))}"
-        raise ArgumentError(_message(name, expected, value, advice))
-    return value
+    for choice in allowed:
+        if type(plain) is type(choice) and plain == choice:
+            return choice
+    expected = f"one of {', '.join(map(repr, allowed))}"
+    raise ArgumentError(_message(name, expected, value, advice))
+
+
+def check_path(name: str, value: Any, *, advice: str = "Pass e.g. 'photos/'.") -> Path:
+    """Check that an argument is a path that could exist, and expand a leading ``~``.
+
+    Args:
+        name: the argument's name.
+        value: what was passed: a string, or an object with ``__fspath__``.
+        advice: the message's last sentence: what to pass instead.
+
+    Returns:
+        The path. A ``~`` that names no user is part of a file name.
+
+    Raises:
+        ArgumentError: if it is of another type, empty, too long or contains a null character.
+
+    Example:
+        >>> check_path("file", "~none.jpg").name
+        '~none.jpg'
+    """
+    problem = ""
+    try:
+        text = os.fspath(value)
+        if not isinstance(text, str):
+            raise TypeError
+        if text:
+            path = Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's fails without a home
+            os.lstat(path)
+            return path
+        problem = " that is not empty"
+    except TypeError:
+        pass
+    except ValueError:
+        problem = " without null characters and lone surrogates"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return path
+        problem = " that is not too long for the file system"
+    shown = f"{value!r:.80}" if problem else type(value).__name__
+    raise ArgumentError(f"`{name}` must be a path{problem}. Received: {name}={shown}. {advice}")
+
+
+def check_array(name: str, value: Any, *, advice: str = "") -> npt.NDArray[Any]:
+    """Check that an argument is an array, or nested lists of one shape.
+
+    Args:
+        name: the argument's name.
+        value: what was passed.
+        advice: the message's last sentence: what to pass instead.
+
+    Returns:
+        The array; its shape and dtype are not checked.
+
+    Raises:
+        ArgumentError: if it has no shape, such as lists of different lengths.
+    """
+    import numpy as np  # here, so that `import scenelearn.sizing` stays light
+
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        received = type(value).__name__
+        raise ArgumentError(_message(name, "an array of one shape", received, advice)) from None
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether a value is a Python or NumPy bool; NumPy is not imported for it."""
+    return isinstance(value, bool) or (
+        type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    )
 
 
 def _message(name: str, expected: str, value: Any, advice: str) -> str:

@@ -25,6 +25,11 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
+def printable_lines(text: str) -> str:
+    """A text of several lines, of which each is `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def html_text(result: object) -> str:
     """``str(result)`` as preformatted HTML, for ``_repr_html_``.
 
@@ -60,4 +65,14 @@ def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:
             "`to_pandas` needs pandas. Received: no installed pandas. Install it with "
             "`pip install pandas`, or use `to_rows()`, which returns plain rows."
         ) from None
-    return pd.DataFrame(list(rows))
+    table = list(rows)
+    try:
+        return pd.DataFrame(table)
+    except UnicodeEncodeError:  # PyArrow's strings cannot hold names that are not valid Unicode
+        names = list(table[0])
+        columns = [[row[name] for row in table] for name in names]
+        plain = [
+            pd.Series(values, dtype=object if isinstance(values[0], str) else None)
+            for values in columns
+        ]
+        return pd.concat(plain, axis=1, keys=pd.Index(names, dtype=object))

@@ -2,31 +2,91 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import logging
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from scenelearn._checks import check_path
 from scenelearn.errors import ArgumentError, DiskSpaceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _log = logging.getLogger(__name__)
 
 SPARE_BYTES = 64 * 2**20  # always left free on the disk
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, limit of the process
+
+
+def name_bytes(name: str) -> bytes:
+    r"""A file or class name as bytes, to hash: UTF-8, also of names that are not valid Unicode.
+
+    Python represents undecodable bytes of names on the disk as lone surrogates, which the usual
+    encoding refuses. To show such a name, use `scenelearn._display.printable`.
+
+    Args:
+        name: any string.
+
+    Returns:
+        Different bytes for different names.
+
+    Example:
+        >>> name_bytes("sea"), name_bytes("for\udceat")
+        (b'sea', b'for\xed\xb3\xaat')
+    """
+    return name.encode("utf-8", "surrogatepass")
 
 
 def cache_path() -> Path:
     """The path of the cache folder, which may not exist yet.
 
     It is ``SCENELEARN_CACHE`` if that is set, else ``scenelearn`` in ``XDG_CACHE_HOME`` or, by
-    default, in ``~/.cache``.
+    default, in ``~/.cache``. If there is no home folder, or it is not writable, it is a private
+    folder among the system's temporary files.
     """
-    from_environment = os.environ.get("SCENELEARN_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(from_environment).expanduser() if from_environment else base / "scenelearn"
+    if chosen := os.environ.get("SCENELEARN_CACHE"):
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111  # pathlib's fails without a home
+    parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    folder = Path(parent, "scenelearn")
+    if folder.is_absolute() and _is_writable(folder):
+        return folder
+    return _temporary_cache()
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder is writable; if it does not exist, whether it can be created."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def _free_bytes(path: Path) -> int:
+    """The free space of the disk that a file or folder is on, or would be on."""
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """A cache folder among the temporary files, the same for all processes of a user."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir(), f"scenelearn-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != user):
+        folder = Path(tempfile.mkdtemp(prefix="scenelearn-"))  # somebody else made it
+    _log.warning(
+        "The cache is in %s, since the home folder is missing or not writable. "
+        "Set SCENELEARN_CACHE to a folder that lasts.",
+        folder,
+    )
+    return folder
 
 
 def cache_folder() -> Path:
@@ -35,17 +95,78 @@ def cache_folder() -> Path:
     See `cache_path` for where it is. It is created if it does not exist.
 
     Raises:
-        ArgumentError: if it cannot be created.
+        ArgumentError: if it cannot be created or is not writable.
     """
     folder = cache_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        if not _is_writable(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
         raise ArgumentError(
-            "`SCENELEARN_CACHE` must name a folder that exists or can be created. Received: "
-            f"{str(folder)!r}: {error.strerror}. Set this environment variable to another folder."
+            "`SCENELEARN_CACHE` must name a writable folder, or one that can be created. Received: "
+            f"{str(folder)!r}: {getattr(error, 'strerror', None) or error}. Set this environment "
+            "variable to another folder."
         ) from None
     return folder
+
+
+@contextmanager
+def temporary_array(shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
+    """An array of bytes in a temporary file in the cache folder, which needs no memory.
+
+    Args:
+        shape: of the array.
+
+    Yields:
+        The array, uint8, filled with zeros. Its space on the disk is reserved, since the system
+        kills a process that writes to a mapped file for which the disk has no space.
+
+    Raises:
+        ArgumentError: if the cache folder cannot be created or is not writable.
+        DiskSpaceError: if its disk has not enough space.
+    """
+    import numpy as np  # here, so that `import scenelearn.sizing` stays light
+
+    folder, n_bytes = cache_folder(), math.prod(shape)
+    with ExitStack() as stack:
+        with explain_full_disk(folder, n_bytes):
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            try:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            except (AttributeError, OSError) as error:
+                if getattr(error, "errno", None) in _FULL:
+                    raise
+                for start in range(0, n_bytes, 2**20):  # where the system cannot reserve space
+                    file.write(bytes(min(2**20, n_bytes - start)))
+                file.flush()
+        yield np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+@contextmanager
+def explain_full_disk(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Make errors about a full disk, a quota or a size limit say where, and how much was wanted.
+
+    Args:
+        path: what is being written.
+        n_bytes: its size, if it is known.
+
+    Raises:
+        DiskSpaceError: instead of an `OSError` of these kinds.
+    """
+    try:
+        yield
+    except DiskSpaceError:
+        raise
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        size = "more" if n_bytes is None else f"{n_bytes / 2**20:,.1f} MiB of"
+        raise DiskSpaceError(
+            f"{str(path)!r} needs {size} free space. Received: {error.strerror}, "
+            f"{_free_bytes(path) / 2**20:,.1f} MiB free. Free some space, or use a folder on "
+            "another disk; SCENELEARN_CACHE sets the one of the cache."
+        ) from None
 
 
 def cache_limit_bytes() -> int:
@@ -73,7 +194,7 @@ def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) 
     """Whether a part of the cache may grow; logs a warning if not.
 
     Args:
-        folder: the folder of that part; it exists.
+        folder: the folder of that part, which may not exist yet.
         used_bytes: its current size.
         new_bytes: how much would be added.
         what: a sentence that says what is not cached then, without its period.
@@ -82,7 +203,7 @@ def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) 
         ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
     """
     limit = cache_limit_bytes()
-    free = shutil.disk_usage(folder).free - SPARE_BYTES
+    free = _free_bytes(folder) - SPARE_BYTES
     if used_bytes + new_bytes <= limit and new_bytes <= free:
         return True
     _log.warning(
@@ -92,7 +213,7 @@ def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) 
         new_bytes / 2**20,
         folder,
         limit / 2**20,
-        free / 2**20,
+        max(free, 0) / 2**20,
     )
     return False
 
@@ -108,7 +229,7 @@ def require_free_space(folder: Path, n_bytes: int, *, advice: str) -> None:
     Raises:
         DiskSpaceError: if less than that, plus a small reserve, is free.
     """
-    free = shutil.disk_usage(folder).free
+    free = _free_bytes(folder)
     if free < n_bytes + SPARE_BYTES:
         raise DiskSpaceError(
             f"{str(folder)!r} needs {n_bytes / 2**20:,.0f} MiB of free space. Received: "
@@ -129,12 +250,7 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
         ArgumentError: if a file has that name, or `folder` is not a path.
         OSError: if the folder cannot be created or written to.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise ArgumentError(
-            f"`folder` must be a path. Received: folder={folder!r}. Pass a string or a "
-            "pathlib.Path."
-        )
-    path = Path(folder).expanduser()
+    path = check_path("folder", folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -161,19 +277,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path, in the same folder. It is deleted in the end, whatever happens.
 
     Raises:
-        ArgumentError: if `path` is a folder, or its folder cannot be created or written to.
+        ArgumentError: if `path` is no path or a folder, or its folder cannot be created or written
+            to.
+        DiskSpaceError: if the disk becomes full; then nothing is left of what was written.
     """
-    target = Path(path).expanduser()
+    target = check_path("path", path, advice="Pass the name of a file.")
     if target.is_dir():
         raise ArgumentError(
             f"`path` must name a file. Received: {str(target)!r}, which is a folder. "
             "Add a file name to it."
         )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
-        )
+        with explain_full_disk(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
+            )
+    except DiskSpaceError:
+        raise
     except OSError as error:  # a file of that name, no permission, …
         raise ArgumentError(
             f"`path` must be in a writable folder. Received: {str(target)!r}: "
@@ -182,11 +303,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        _apply_umask(temporary, 0o666)
-        temporary.replace(target)
+        with explain_full_disk(target):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            _apply_umask(temporary, 0o666)
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -202,20 +324,27 @@ def atomic_write_folder(path: Path) -> Iterator[Path]:
         The temporary folder. It is deleted in the end, whatever happens.
 
     Raises:
-        OSError: if it cannot be written.
+        DiskSpaceError: if the disk becomes full.
+        OSError: if it cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    old = temporary.with_name(temporary.name + ".old")
-    try:
-        yield temporary
-        _apply_umask(temporary, 0o777)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        old = temporary.with_name(temporary.name + ".old")
+        try:
+            yield temporary
+            _apply_umask(temporary, 0o777)
+            if path.exists():
+                path.rename(old)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _apply_umask(path: Path, mode: int) -> None:

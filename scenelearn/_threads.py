@@ -1,17 +1,124 @@
-"""Parallel maps in threads, whose results come in the order of their inputs."""
+"""Work in threads: how many, parallel maps, and a pool that all of them share.
+
+``SCENELEARN_THREADS`` limits the number of threads; see `n_threads`.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TypeVar
+
+from scenelearn._checks import check_integer
+
+_VARIABLE = "SCENELEARN_THREADS"
+_CGROUPS = Path("/sys/fs/cgroup")
+_GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 
 _CHUNK = 32  # items that a thread takes at a time; one by one, threads would wait for each other
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+def n_threads() -> int:
+    """Return how many threads should compute at the same time.
+
+    ``SCENELEARN_THREADS`` if it is set. Otherwise the number of cores that this process may use, or
+    fewer if the CPU quota of its container is lower, such as 1 for a quota of 1.5 CPUs.
+
+    Raises:
+        ArgumentError: if ``SCENELEARN_THREADS`` is not a positive integer.
+    """
+    setting = os.environ.get(_VARIABLE)
+    if setting:
+        value = int(setting) if setting.strip().isdecimal() else setting
+        return check_integer(_VARIABLE, value, low=1, advice="Unset it to use all cores.")
+    try:
+        n = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        n = os.cpu_count() or 1
+    return max(1, min(n, int(min(_cpu_quota(), n))))
+
+
+@functools.cache
+def _cpu_quota() -> float:
+    """The number of CPUs that the control groups of this process allow; infinity if all."""
+    quotas = [math.inf]
+    try:
+        lines = _GROUPS_OF_PROCESS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "cpu" if controllers else _CGROUPS
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(root):
+                quotas.append(_quota_of(group))
+    return min(quotas)
+
+
+def _quota_of(group: Path) -> float:
+    """The CPUs that one control group allows, in version 2 or 1 of their files."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (group / "cpu.cfs_period_us").read_text(encoding="ascii")
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such file, or "max"
+        return math.inf
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="scenelearn")
+
+
+if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in its child
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def run_in_threads(function: Callable[[int], None], numbers: Iterable[int]) -> None:
+    """Call a function with each number, in this thread and `n_threads` - 1 others.
+
+    The threads are shared by all calls in this process. This one never waits for another call's
+    work, so calls may also come from several threads.
+
+    Args:
+        function: called by several threads at once.
+        numbers: its arguments, which are taken in their order.
+
+    Raises:
+        Exception: the first one that the function raised. Other calls are completed before.
+    """
+    remaining, errors = iter(list(numbers)), list[Exception]()
+
+    def work() -> None:
+        try:
+            for number in remaining:
+                function(number)
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+        finally:
+            deque(remaining, maxlen=0)  # after an error, no thread starts another call
+
+    helpers = [_pool().submit(work) for _ in range(n_threads() - 1)]
+    try:
+        work()
+    finally:
+        wait([helper for helper in helpers if not helper.cancel()])
+    if errors:
+        raise errors[0]
 
 
 def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int) -> Iterator[T]:
@@ -49,7 +156,7 @@ def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int
 
 
 def map_in_threads(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
-    """Map a function over a sequence, with one thread per core.
+    """Map a function over a sequence, with `n_threads` threads.
 
     Args:
         function: called once per item.
@@ -66,5 +173,5 @@ def map_in_threads(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T
     def map_chunk(start: int) -> list[T]:
         return [function(item) for item in items[start : start + _CHUNK]]
 
-    for chunk in map_ahead(map_chunk, range(0, len(items), _CHUNK), os.cpu_count() or 1):
+    for chunk in map_ahead(map_chunk, range(0, len(items), _CHUNK), n_threads()):
         yield from chunk

@@ -2,7 +2,7 @@
 
 from scenelearn.backbones._build import build, freeze_batchnorm, materialize
 from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
-from scenelearn.backbones._fast import fast_on_cpu, microbatch_size, undo_fast
+from scenelearn.backbones._fast import fast_on_cpu, undo_fast
 from scenelearn.backbones._licenses import weights_license
 from scenelearn.backbones._names import DEFAULT_BACKBONE, default_for, find_architecture, names
 
@@ -16,7 +16,6 @@ __all__ = [
     "find_architecture",
     "freeze_batchnorm",
     "materialize",
-    "microbatch_size",
     "names",
     "undo_fast",
     "weights_license",

@@ -14,10 +14,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from scenelearn import backbones, sizing
+from scenelearn import sizing
 from scenelearn._backend import keras
 from scenelearn._distributed import broadcast, n_devices, padded_batch_size
+from scenelearn._io import name_bytes
 from scenelearn._keras_internals import forget_programs, nested_layers
+from scenelearn._threads import n_threads
+from scenelearn.backbones._fast import PART, runs_in_parts
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, UnknownLayerError
 
@@ -47,7 +50,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         **versions(),
         "device": _device_name(backend) + (f" × {n_devices()}" if n_devices() > 1 else ""),
-        "cores": str(os.cpu_count()),
+        "cores": str(n_threads()),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -64,7 +67,7 @@ def fingerprint(photos: Photos) -> str:
     names = photos.class_names
     pairs = zip(photos.hashes, photos.labels, strict=True)
     lines = sorted(content.hex() + names[label] for content, label in pairs)
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(name_bytes("\n".join(lines)), digest_size=8).hexdigest()
 
 
 def _version(package: str) -> str:
@@ -160,10 +163,11 @@ def reduce_batch_size(model: Any, batch_size: int) -> int:
 def training_bytes(model: Any, batch_size: int) -> int:
     """The peak increase of the process' memory while all of a model is trained with AdamW.
 
-    A model that processes a batch in microbatches holds the activations of one microbatch, the
-    whole batch of images, and gradients: those of the microbatch and their sum.
+    A model that processes a batch in parts holds the activations of one part per thread, the whole
+    batch of images, and the gradients of these parts and of the sums on their way.
     """
-    n = backbones.microbatch_size(model, batch_size)
+    in_parts = runs_in_parts(model)
+    n = min(batch_size, PART * n_threads()) if in_parts else batch_size
     try:
         estimate = sizing.estimate(model, batch_size=n, optimizer="adamw", method="xla")
     except UnknownLayerError:
@@ -171,11 +175,12 @@ def training_bytes(model: Any, batch_size: int) -> int:
     peak = estimate.training_resident_bytes
     if peak is None:
         peak = int(_TEXTBOOK_FACTOR * estimate.training_bytes)
-    if n == batch_size:
+    if not in_parts:
         return peak
     photo_bytes = 4 * math.prod(model.inputs[0].shape[1:])
     gradient_bytes = 4 * sum(math.prod(weight.shape) for weight in model.weights)
-    return int(peak + (batch_size - n) * photo_bytes + 3 * gradient_bytes)
+    n_gradients = n_threads() + math.log2(batch_size)
+    return int(peak + (batch_size - n) * photo_bytes + n_gradients * gradient_bytes)
 
 
 def available_bytes() -> int | None:

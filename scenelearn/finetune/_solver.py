@@ -8,7 +8,6 @@ uncertainty of the class probabilities.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from scenelearn._threads import n_threads
 
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.float32]
@@ -314,7 +315,7 @@ def _thread_pool() -> Iterator[Executor]:
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads()) as pool:
         yield pool
 
 

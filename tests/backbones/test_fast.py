@@ -7,7 +7,6 @@ import platform
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from scenelearn import backbones
 from scenelearn._backend import keras
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn.backbones import _compilation_cache, _fast
-from scenelearn.backbones._fast import _convolution, _parallel_halves
+from scenelearn.backbones._fast import _convolution, _parallel
 from scenelearn.sizing._networks import build_application
 
 SMALL = "mobilenet_0.25"
@@ -328,7 +327,7 @@ def test_half_precision() -> None:
     check(model, images(2, 8, 8, 3), tolerance=0.03)
 
 
-def network(dropout: float = 0.0) -> Any:
+def network(dropout: float = 0.0, penalty: float = 0.0) -> Any:
     k = keras()
     model = of_layers(
         (12, 12, 3),
@@ -340,7 +339,7 @@ def network(dropout: float = 0.0) -> Any:
         k.layers.Activation("hard_swish"),
         k.layers.Dropout(dropout, seed=3),
         k.layers.GlobalAveragePooling2D(),
-        k.layers.Dense(3),
+        k.layers.Dense(3, kernel_regularizer=k.regularizers.L2(penalty) if penalty else None),
     )
     return backbones.freeze_batchnorm(model)
 
@@ -538,7 +537,6 @@ def test_on_an_accelerator_only_programs_are_kept(
     assert backbones.fast_on_cpu(model) is model
     assert kept == [True]
     assert [dict(vars(layer)) for layer in model._flatten_layers()] == layers
-    assert backbones.microbatch_size(model, 32) == 32
     assert model.predict_on_batch(pixels).shape == (8, 256)
 
 
@@ -647,7 +645,7 @@ def test_freed_memory_is_kept_unless_the_user_has_configured_malloc() -> None:
     assert kept < not_kept / 10
 
 
-# The two halves of a batch
+# The parts of a batch
 
 
 def trained(model: Any, x: Any, y: Any, times: int = 3) -> list[npt.NDArray[Any]]:
@@ -656,33 +654,69 @@ def trained(model: Any, x: Any, y: Any, times: int = 3) -> list[npt.NDArray[Any]
     return [np.asarray(a) for a in model.get_weights()]
 
 
-def test_halves_run_in_parallel_and_equal_the_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    x, y = images(16, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
-    threads = set[str]()
-    run = _parallel_halves.HalvesProgram.run
+def test_weights_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images(35, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(35) % 3]
+    run, active, peaks = _parallel.PartProgram.run, list[Any](), [0]
 
     def noted(self: Any, *arguments: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return run(self, *arguments)
+        active.append(None)
+        peaks.append(len(active))
+        result = run(self, *arguments)
+        active.pop()
+        return result
 
-    monkeypatch.setattr(_parallel_halves.HalvesProgram, "run", noted)
+    monkeypatch.setattr(_parallel.PartProgram, "run", noted)
+    model = backbones.fast_on_cpu(network(dropout=0.5))
+    model.compile("adam", keras().losses.CategoricalCrossentropy(from_logits=True))
+    trained(model, x, y, 1)  # compiles
+    start = [np.asarray(v.value) for v in (*model.variables, *model.optimizer.variables)]
+    found = []
+    for n in (1, 2, 3, 8):
+        monkeypatch.setenv("SCENELEARN_THREADS", str(n))
+        for variable, value in zip(
+            (*model.variables, *model.optimizer.variables), start, strict=True
+        ):
+            variable.assign(value)
+        peaks.clear()
+        for size in (32, 35, 16):  # the second one has an incomplete part
+            trained(model, x[:size], y[:size])
+        assert max(peaks) == 1 if n == 1 else 1 < max(peaks) <= n
+        found.append([*model.get_weights(), model.predict_on_batch(x)])
+    for other in found[1:]:
+        assert all((a == b).all() for a, b in zip(found[0], other, strict=True))
 
-    def weights() -> list[npt.NDArray[Any]]:
-        k = keras()
-        model = backbones.fast_on_cpu(network())
-        model.compile("adam", k.losses.CategoricalCrossentropy(from_logits=True))
+
+def test_an_incomplete_part_counts_its_photos_only() -> None:
+    x, y = images(7, 12, 12, 3), np.arange(7) % 3
+    loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def weights(fast: bool, **settings: Any) -> list[npt.NDArray[Any]]:
+        model = network(**settings)
+        if fast:
+            backbones.fast_on_cpu(model)
+        model.compile("sgd", loss)
         return trained(model, x, y)
 
-    first, again = weights(), weights()
-    assert len(threads) == 2
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    for settings in ({}, {"penalty": 0.1}):  # the penalty is part of the loss once, not per part
+        for a, b in zip(weights(True, **settings), weights(False, **settings), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_sums_do_not_depend_on_the_order_in_which_parts_end() -> None:
+    values = np.random.default_rng(0).standard_normal(11).astype(np.float32)
+    sums = set()
+    for seed in range(20):
+        total = _parallel.TreeSum(11, lambda a, b: a + b)
+        for k in np.random.default_rng(seed).permutation(11):
+            total.insert(int(k), values[k])
+        sums.add(float(total.result))
+    assert len(sums) == 1
+    assert sums.pop() == pytest.approx(values.sum(dtype=np.float64), abs=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_photos", [16, 24, 20, 12, 7])
-def test_keras_fit_runs_halves_where_possible(n_photos: int) -> None:
+def test_keras_fit_runs_parts(n_photos: int) -> None:
     x, y = images(n_photos + 3, 12, 12, 3), np.arange(n_photos + 3) % 3
 
     def fitted(fast: bool) -> tuple[list[npt.NDArray[Any]], Any]:
@@ -702,24 +736,25 @@ def test_keras_fit_runs_halves_where_possible(n_photos: int) -> None:
 
 
 @pytest.mark.slow
-def test_dropout_differs_between_the_halves() -> None:
+def test_dropout_differs_between_the_parts() -> None:
     model = backbones.fast_on_cpu(network(dropout=0.5))
     model.compile("sgd", "mse")
-    x, y = np.repeat(images(1, 12, 12, 3), 8, axis=0), np.zeros((8, 3), np.float32)
-    trained(model, np.concatenate([x, x]), np.concatenate([y, y]), 1)
+    x, y = np.repeat(images(1, 12, 12, 3), 4, axis=0), np.zeros((4, 3), np.float32)
+    trained(model, x, y, 1)
     step = model.train_function
-    assert isinstance(step, _parallel_halves.TrainStep)
+    assert isinstance(step, _parallel.TrainStep)
     state = model._get_jax_state(
         trainable_variables=True,
         non_trainable_variables=True,
         optimizer_variables=True,
         metrics_variables=True,
     )
-    (_, _, first, _), (_, _, second, _), (_, _, again, _) = (
-        step.program.run(state, number, x, y) for number in (0, 1, 0)
+    first, second, again = (
+        np.asarray(step.program.run(state, np.uint32(k), x, y, np.ones(4, np.float32))[1])
+        for k in (0, 1, 0)
     )
-    assert (np.asarray(first) == np.asarray(again)).all()
-    assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
+    assert (first == again).all()
+    assert (first != second).any(axis=1).all()
 
 
 @pytest.mark.slow
@@ -728,15 +763,15 @@ def test_undo_fast_runs_the_whole_batch_again() -> None:
     model.compile("sgd", "mse")
     x, y = images(16, 12, 12, 3), np.zeros((16, 3), np.float32)
     trained(model, x, y, 1)
-    assert isinstance(model.train_function, _parallel_halves.TrainStep)
+    assert isinstance(model.train_function, _parallel.TrainStep)
     backbones.undo_fast(model)
     trained(model, x, y, 1)
-    assert not isinstance(model.train_function, _parallel_halves.TrainStep)
+    assert not isinstance(model.train_function, _parallel.TrainStep)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_photos", [16, 19])
-def test_prediction_runs_halves_and_changes_no_variable(n_photos: int) -> None:
+def test_prediction_runs_parts_and_changes_no_variable(n_photos: int) -> None:
     x = images(n_photos, 12, 12, 3)
     model = network(dropout=0.5)
     expected = model.predict(x, batch_size=16, verbose=0)
@@ -745,7 +780,7 @@ def test_prediction_runs_halves_and_changes_no_variable(n_photos: int) -> None:
     backbones.undo_fast(model)
     backbones.fast_on_cpu(model)
     found = [model.predict(x, batch_size=16, verbose=0) for _ in range(2)]
-    assert isinstance(model.predict_function, _parallel_halves.PredictStep)
+    assert isinstance(model.predict_function, _parallel.PredictStep)
     for one in found:
         np.testing.assert_allclose(one, expected, atol=1e-5)
     after = [np.asarray(variable.value) for variable in model.variables]

@@ -59,16 +59,17 @@ def test_batch_size_is_at_least_one() -> None:
 
 
 @on_jax
-def test_fast_form_processes_microbatches(network: Any) -> None:
-    assert backbones.microbatch_size(network, 32) == 8  # four of each half
-    assert backbones.microbatch_size(network, 30) == 10
-    assert backbones.microbatch_size(network, 12) == 4  # three fours have no half
-    assert backbones.microbatch_size(network, 31) == 31  # no size divides it
-    assert backbones.microbatch_size(network_with_batch_statistics(), 32) == 32
+def test_more_threads_take_more_memory(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicted(n_threads: int) -> int:
+        monkeypatch.setenv("SCENELEARN_THREADS", str(n_threads))
+        return _device.training_bytes(network, 64)
+
+    in_parts = [predicted(n) for n in (1, 2, 8)]
     backbones.undo_fast(network)
-    assert backbones.microbatch_size(network, 32) == 32
+    whole = [predicted(n) for n in (1, 2, 8)]
     backbones.fast_on_cpu(network)
-    assert backbones.microbatch_size(network, 32) == 8  # four of each half
+    assert in_parts == sorted(set(in_parts))
+    assert in_parts[-1] < whole[0] == whole[1] == whole[2]
 
 
 @on_jax

@@ -5,8 +5,8 @@ of its time. A depthwise convolution is also the sum of k² shifted copies of it
 one weight per channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a matrix
 product (`_convolution`). A BatchNormalization with moving statistics is a scale and an offset,
 which are folded into the convolution before it (`_batchnorm`). The network runs in microbatches
-(`_microbatch`), and the two halves of a batch in two threads (`_parallel_halves`). Weights stay the
-same, and results up to rounding. Other backends and devices are not affected, and nothing of this
+(`_microbatch`), and the parts of a batch on all cores (`_parallel`). Weights stay the same, and
+results up to rounding. Other backends and devices are not affected, and nothing of this
 is stored in saved models.
 """
 
@@ -32,17 +32,15 @@ from scenelearn.backbones._fast._depthwise import depthwise
 from scenelearn.backbones._fast._malloc import keep_freed_memory
 from scenelearn.backbones._fast._max_pool import max_pool
 from scenelearn.backbones._fast._microbatch import (
-    choose_size,
     microbatched_call,
-    microbatched_loss,
     photos_are_independent,
     supports_microbatches,
 )
-from scenelearn.backbones._fast._parallel_halves import can_halve, make_function_in_halves
+from scenelearn.backbones._fast._parallel import PART, make_parallel_function
 from scenelearn.backbones._fast._relu import relu, relu_maximum
 from scenelearn.backbones._fast._windows import compute_pads, shift_windows
 
-__all__ = ["FROZEN_BATCHNORM", "fast_on_cpu", "microbatch_size", "undo_fast"]
+__all__ = ["FROZEN_BATCHNORM", "PART", "fast_on_cpu", "runs_in_parts", "undo_fast"]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
 _MAX_WINDOW = 25  # values of a pooling window, each of which is a shifted copy
@@ -53,11 +51,11 @@ def fast_on_cpu(model: Any) -> Any:
     """Make a model run fast on a CPU with JAX.
 
     Convolutions, poolings, ReLU and BatchNormalization run in faster forms, and the network runs in
-    microbatches. The training step of `fit` and `train_on_batch` of this very model is faster too:
-    the two halves of each batch run at the same time. JAX's compiled programs are kept on disk,
-    unless the user has configured its compilation cache. With glibc, the process keeps up to a
-    gigabyte of memory that a step frees for the next one, unless the user has configured malloc by
-    environment variables such as MALLOC_TRIM_THRESHOLD_.
+    microbatches. `predict` of this very model, and its training steps in `fit` and
+    `train_on_batch`, use all cores. JAX's compiled programs are kept on disk, unless the user has
+    configured its compilation cache. With glibc, the process keeps up to a gigabyte of memory that
+    a step frees for the next one, unless the user has configured malloc by environment variables
+    such as MALLOC_TRIM_THRESHOLD_.
 
     Does nothing unless Keras runs on JAX; with an accelerator, only keeps its programs. Call it
     before the model is first used: programs that are compiled already stay as they are. `undo_fast`
@@ -94,11 +92,9 @@ def fast_on_cpu(model: Any) -> Any:
             fold_batchnorm(source, layer, linear[id(source)], replace=_replace)
     for layer in layers:
         if _SWITCH not in vars(layer) and supports_microbatches(layer):
-            loss = microbatched_loss(layer)
             _replace(layer, microbatched_call(layer))
-            _replace(layer, loss, "compute_loss_and_updates")
             for what in ("train", "predict"):
-                _replace(layer, make_function_in_halves(layer, what), f"make_{what}_function")
+                _replace(layer, make_parallel_function(layer, what), f"make_{what}_function")
     return model
 
 
@@ -118,24 +114,10 @@ def undo_fast(model: Any) -> Any:
     return model
 
 
-def microbatch_size(model: Any, batch_size: int) -> int:
-    """Return how many photos of a batch a training step keeps activations of at a time.
-
-    Args:
-        model: a `keras.Model`, with or without `fast_on_cpu`.
-        batch_size: photos per step.
-
-    Returns:
-        The photos in the microbatches that run at the same time; `batch_size` if the model does not
-        run in microbatches.
-    """
-    is_microbatched = vars(model).get(_SWITCH, False) and supports_microbatches(model)
-    if not is_microbatched or not photos_are_independent(model, True):
-        return batch_size
-    size = choose_size(batch_size)
-    if size is None:
-        return batch_size
-    return 2 * size if can_halve(batch_size) else size
+def runs_in_parts(model: Any) -> bool:
+    """Return whether a training step of this `keras.Model` runs in parts of `PART` photos."""
+    is_fast = vars(model).get(_SWITCH, False) and supports_microbatches(model)
+    return is_fast and photos_are_independent(model, True)
 
 
 def _on_cpu() -> bool:
