@@ -206,6 +206,19 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def cores(session: nox.Session) -> None:
+    """Time networks on some of the cores, in TensorFlow too: `-- --cores 1 2 4`; half an hour.
+
+    Writes docs/results/cores.json.
+    """
+    session.install("-e", ".[tensorflow]", *group("test"))
+    networks = ["mobilenet_v3_small", "mobilenet_v2", "efficientnet_b0", "resnet50"]
+    arguments = session.posargs or ["--cores", "1", "2"]
+    forms = ["--forms", "fast", "tensorflow"]
+    measure(session, "speed", *out("cores"), "--backbone", *networks, *forms, *arguments)
+
+
+@nox.session
 def linear_probe(session: nox.Session) -> None:
     """Time the linear probe against scikit-learn: `-- --photos FOLDER --weights FILE`.
 

@@ -37,10 +37,11 @@ for row in speed["rows"]:
 # 2. Gradients of other convolutions are matrix products. On large feature maps, the gradient of the
 #    input is a convolution with the flipped kernel. (XLA's kernel gradient of a 3×3 convolution on
 #    a few photos took fifty times as long.) Max pooling is the maximum of shifted copies.
-# 3. Photos are processed in microbatches of a few, so that activations stay in the CPU cache; in
-#    training, all the way to the loss and back.
+# 3. A batch runs in parts of four photos, so that activations stay in the CPU cache; in training,
+#    all the way to the gradients.
 # 4. Memory that a program frees is kept for its next run. The system need not clear new pages.
-# 5. The two halves of a batch run in parallel.
+# 5. Each core takes one part after another. The gradients are added in a fixed order, so that
+#    results are the same bit for bit on any number of cores.
 # 6. BatchNormalization with fixed statistics is folded into the preceding convolution.
 # 7. The gradient of ReLU is computed from its output.
 #
@@ -75,21 +76,29 @@ for row in speed["rows"]:
 # faster than scenelearn on JAX. MobileNets become slower: depthwise convolutions gain nothing, and
 # the conversions cost more than the products save.
 #
-# ## More than two cores
+# ## Several cores
 #
-# The measurements above used two cores. More cores help little so far: a microbatch is too small
-# for XLA to distribute, and a batch has only two halves. This is the same fit on two machines:
-# 4,139 training photos at 160 px in batches of 128, by
-# `python -m tests.bench.accelerator --forms CPU`.
+# The same calls, limited to some of the cores of one machine. "Serial" is the time per photo in
+# which only one core computes: Keras' own work around a step, and the update of the weights.
+# `nox -s cores` repeats the measurement, by default with one and two cores. More cores have not
+# been measured with this version.
 
 # %% tags=["folded"]
-fits = json.loads(Path("docs/results/accelerator.json").read_text())["rows"]
-for fit in fits:
-    if fit["form"] == "CPU":
-        environment = fit["environment"]
-        cores = f"{fit['backbone']}, {environment['cores']:>2} cores"
-        machine = f"{environment['system']}, JAX {environment['jax']}, {environment['date'][:10]}"
-        print(f"{cores}: {fit['epoch_seconds']:.1f} s per epoch ({machine})")
+cores = json.loads(Path("docs/results/cores.json").read_text())["rows"]
+columns = [f"{call}_{form}_ms" for call in ("predict", "train") for form in ("fast", "tensorflow")]
+columns.append("train_fast_serial_ms")
+print("ms per photo      cores  predict     TF    train     TF  serial")
+for row in cores:
+    cells = "{:8.2f} {:6.2f} {:8.2f} {:6.2f} {:7.3f}".format(*(row[name] for name in columns))
+    print(f"{row['backbone']:<18} {row['cores']:>4} {cells}")
+for name in dict.fromkeys(row["backbone"] for row in cores):
+    one, *_, most = (row for row in cores if row["backbone"] == name)
+    speedup = one["train_fast_ms"] / most["train_fast_ms"]
+    serial = one["train_fast_serial_ms"] / one["train_fast_ms"]
+    print(
+        f"{name}: a training step is {speedup:.2f} times as fast on {most['cores']} cores as on "
+        f"one; its serial part is {serial:.1%} of a step on one core"
+    )
 
 # %% [markdown]
 # ## Linear probe

@@ -7,7 +7,8 @@ machine slows all of them down alike. Of each round the fastest of a few calls c
 rounds, the median of the ratios. CPU seconds are recorded next to wall-clock seconds, because they
 hardly depend on what else runs. Backends that are not installed are skipped and listed. Forms in
 bfloat16 are measured if `--forms` names them, whether or not `fit` would use them on this CPU.
-`--cores` limits all processes to so many cores (Linux only), one number after another.
+`--cores` limits all processes to so many cores (Linux only), one number after another; of the
+fast form, `serial_ms` is the time in which only one of them computes.
 """
 
 from __future__ import annotations
@@ -121,8 +122,10 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
     for call in _CALL_NAMES:
         for form in forms:
             times = [turn[call][form] for turn in rounds]
-            row[f"{call}_{form}_ms"] = round(min(wall for wall, _ in times), 2)
-            row[f"{call}_{form}_cpu_ms"] = round(min(cpu for _, cpu in times), 2)
+            row[f"{call}_{form}_ms"] = round(min(time[0] for time in times), 2)
+            row[f"{call}_{form}_cpu_ms"] = round(min(time[1] for time in times), 2)
+            if form == "fast":
+                row[f"{call}_{form}_serial_ms"] = round(min(time[2] for time in times), 3)
             for part, key in enumerate(("ratio", "cpu_ratio")):
                 ratios = [
                     t[part] / turn[call]["fast"][part]
@@ -140,11 +143,15 @@ def _read(worker: Any) -> Any:
 
 
 def _work(form: str, name: str, image_px: int) -> None:
-    """Build, compile, and answer each line of stdin with [wall, CPU] milliseconds per photo."""
+    """Build, compile, and answer each line of stdin with milliseconds per photo.
+
+    They are those on the clock, of the processor, and those outside of parallel parts.
+    """
     import numpy as np
 
     from scenelearn import backbones
     from scenelearn._backend import keras
+    from scenelearn.backbones._fast._parallel import PartProgram
     from scenelearn.finetune._device import environment
 
     backend, precision = _FORMS[form]
@@ -161,15 +168,24 @@ def _work(form: str, name: str, image_px: int) -> None:
         "predict": lambda: features.predict_on_batch(images),
         "train": lambda: model.train_on_batch(images, labels),
     }
+    parallel, run_parts = [0.0], PartProgram.map
+
+    def timed(*arguments: Any) -> None:
+        start = time.perf_counter()
+        run_parts(*arguments)
+        parallel[0] += time.perf_counter() - start
+
+    PartProgram.map = timed  # type: ignore[method-assign]
     for call in calls.values():
         call()
     print(json.dumps(environment()), flush=True)
     for line in sys.stdin:
         times = []
         for _ in range(_CALLS.get(form, 3)):
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall, cpu, parallel[0] = time.perf_counter(), time.process_time(), 0.0
             np.asarray(calls[line.strip()]())
-            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+            wall = time.perf_counter() - wall
+            times.append((wall, time.process_time() - cpu, wall - parallel[0]))
         print(
             json.dumps([min(column) / _BATCH * 1e3 for column in zip(*times, strict=True)]),
             flush=True,

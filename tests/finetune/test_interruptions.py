@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.errors import ManifestError, PathMissingError
+from scenelearn.errors import ArgumentError, ManifestError, PathMissingError
 from scenelearn.finetune import Epoch, FitResult, FitSettings, _checkpoint, _trainer
 from scenelearn.finetune._checkpoint import (
     Checkpoint,
@@ -46,6 +46,12 @@ def _default_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache without the checkpoints of other tests."""
+    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 # Resuming
@@ -126,6 +132,7 @@ def test_resumed_fit_is_identical_bit_for_bit(
     uninterrupted: tuple[FitResult, dict[int, str]],
     settings: dict[str, Any],
     digests: dict[int, str],
+    tmp_path: Path,
 ) -> None:
     fit, expected = uninterrupted
     # In the first epoch, at its end, in the second, and after training.
@@ -139,7 +146,37 @@ def test_resumed_fit_is_identical_bit_for_bit(
     assert same(again, fit)
     assert again.phases[0].name == "earlier run"
     assert again.seconds == pytest.approx(sum(one.seconds for one in again.phases), rel=0.2)
+    with pytest.raises(ArgumentError):
+        again.save(tmp_path / "scenes.h5")
+    assert len(runs()) == 1  # until the classifier is safe
+    again.save(tmp_path / "scenes.keras")
     assert runs() == []
+
+
+@pytest.mark.slow
+def test_run_resumed_with_another_number_of_threads_is_identical(
+    fitted: FitResult, weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "weights": weights_file, "backbone": "mobilenet_0.25", "image_px": 64, "epochs": 3,
+        "batch_size": 20, "recipe": {"cutmix_alpha": 1},
+    }  # fmt: skip
+    monkeypatch.setattr(_checkpoint, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(_checkpoint, "MAX_TIME_FRACTION", math.inf)
+    found = _record_digests(monkeypatch)
+    monkeypatch.setenv("SCENELEARN_THREADS", "1")
+    fit = sl.fit(fitted.splits, **settings)
+    expected = dict(found)
+    assert sorted(expected) == [1, 2, 3]
+    found.clear()
+    monkeypatch.setenv("SCENELEARN_THREADS", "2")
+    with pytest.raises(CrashError):
+        sl.fit(fitted.splits, **settings, progress=at("fine-tuning", 4, crash))
+    monkeypatch.setenv("SCENELEARN_THREADS", "8")
+    again = sl.fit(fitted.splits, **settings, resume=True)
+    assert again.phases[0].name == "earlier run"
+    assert found == expected
+    assert same(again, fit)
 
 
 def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
@@ -147,6 +184,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     settings: dict[str, Any],
     digests: dict[int, str],
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     fit, expected = uninterrupted
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
@@ -168,12 +206,14 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     assert repr(stopped).endswith("stopped early: SIGTERM>")
     assert stopped.evaluation.n_photos == fit.evaluation.n_photos
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    stopped.save(tmp_path / "scenes.keras")
     assert len(runs()) == 1
 
     again = sl.fit(fit.splits, **settings, resume=True)
     assert digests == expected
     assert same(again, fit)
     assert not again.stopped
+    again.save(tmp_path / "scenes.keras")
     assert runs() == []
 
 
@@ -386,6 +426,16 @@ def test_removing_a_checkpoint_removes_partial_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
+    for k in range(25):
+        write_checkpoint(tmp_path / f"run {k}" / "state", {}, {})
+        os.utime(tmp_path / f"run {k}" / "state", (k, k))
+    (tmp_path / "other").mkdir()
+    Checkpoint(tmp_path / "run 24" / "state").remove()
+    expected = {"other", *(f"run {k}" for k in range(4, 24))}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
 def test_writing_takes_a_small_fraction_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +502,7 @@ def test_resumed_fit_without_time_left_keeps_the_best(
     late = sl.fit(fitted.splits, **timed | {"minutes": 0.001}, resume=True)
     assert late.stopped == "time"
     assert [epoch.number for epoch in late.history] == [0, 1]
+    late.remove_checkpoint()
     assert runs() == []
 
 
@@ -485,7 +536,9 @@ def test_nan_loss_restores_the_best_weights(
     assert "Pass a lower learning_rate than 1e+38" in caplog.text
     assert fit.kept == "linear probe"
     assert all(np.isfinite(one).all() for one in fit.classifier.model.get_weights())
-    assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
+    assert fit.validation_evaluation.accuracy.value == pytest.approx(
+        fit.history[0].validation_accuracy
+    )
     assert runs() == []
 
 
