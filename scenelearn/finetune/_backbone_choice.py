@@ -8,6 +8,7 @@ from typing import Any
 
 from scenelearn import backbones, sizing
 from scenelearn._distributed import broadcast
+from scenelearn.backbones._names import find_architecture
 from scenelearn.finetune._feature_cache import FEATURE_BATCH_SIZE, measure_photo_seconds
 from scenelearn.sizing._networks import build_application
 
@@ -63,7 +64,7 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float) -> str:
     best_s = fit_seconds(smallest)
     seconds_per_byte = best_s / _activation_bytes(smallest)
     for name in reversed(larger):
-        application = backbones.find_architecture(name).build.__name__
+        application = find_architecture(name).build.__name__
         unbuilt = build_application(application, (image_px, image_px, 3))
         if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
             continue

@@ -12,6 +12,8 @@ from scenelearn._checks import check_bool, check_choice, check_integer, check_nu
 from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as resolve_policy
+from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
+from scenelearn.backbones._names import find_architecture
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._backbone_choice import AUTO, choose_backbone
@@ -242,9 +244,8 @@ def resolve_settings(
             f"weights={weights!r}. Pass e.g. backbone={backbones.DEFAULT_BACKBONE!r}."
         )
     name = backbones.default_for(weights) if backbone is None else backbone
-    is_tiny = weights == backbones.BUNDLED or (
-        weights not in (None, "imagenet")
-        and backbones.find_architecture(name).name == backbones.BUNDLED_BACKBONE
+    is_tiny = weights == BUNDLED or (
+        weights not in (None, "imagenet") and find_architecture(name).name == BUNDLED_BACKBONE
     )
     default_lr = _LR_HIGH if is_tiny or weights is None else _LR_PRETRAINED
     defaults = {"unfreeze": "all"} if is_tiny else {}
@@ -273,7 +274,7 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
         name = choose_backbone(n_photos, settings.image_px, settings.minutes)
     return replace(
         settings,
-        backbone=backbones.find_architecture(name).name,
+        backbone=find_architecture(name).name,
         precision=supported_precision(settings.precision),
     )
 

@@ -13,6 +13,8 @@ import pytest
 from scenelearn import backbones
 from scenelearn._backend import keras
 from scenelearn.backbones import _preprocess
+from scenelearn.backbones._build import materialize
+from scenelearn.backbones._names import find_architecture
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -34,7 +36,7 @@ def test_every_network_of_keras_has_a_name() -> None:
     functions = [n for n, f in vars(applications).items() if n[0].isupper() and callable(f)]
     assert len(backbones.names()) == len(functions) + 1 >= 39  # and scenelearn_tiny
     for name in backbones.names():
-        assert backbones.find_architecture(name).name == name
+        assert find_architecture(name).name == name
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,10 @@ def test_every_network_of_keras_has_a_name() -> None:
     ],
 )
 def test_find_architecture(name: str, function: str, width: float | None) -> None:
-    architecture = backbones.find_architecture(name)
+    architecture = find_architecture(name)
     assert architecture.build.__name__ == function
     assert architecture.width == width
-    again = backbones.find_architecture(architecture.name)  # settings and bundles store this name
+    again = find_architecture(architecture.name)  # settings and bundles store this name
     assert (again.name, again.build) == (architecture.name, architecture.build)
     assert (again.width or 1.0) == (width or 1.0)
 
@@ -122,25 +124,25 @@ def test_default_for_ambiguous_file_names(name: str, tmp_path: Path) -> None:
 
 def test_unknown_name_suggests_similar_ones() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
-        backbones.find_architecture("resnet5")
+        find_architecture("resnet5")
 
 
 @pytest.mark.parametrize("name", ["", "mobilenet_v9", None, 3])
 def test_invalid_names_are_unknown(name: Any) -> None:
     with pytest.raises(UnknownBackboneError, match="must be a network of keras"):
-        backbones.find_architecture(name)
+        find_architecture(name)
 
 
 def test_width_of_a_network_without_widths() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet50' does not exist in width 0\.5"):
-        backbones.find_architecture("resnet50_0.5")
+        find_architecture("resnet50_0.5")
 
 
 @pytest.mark.parametrize("name", backbones.names())
 def test_preprocessing_layers_equal_preprocess_input(
     name: str, pixels: npt.NDArray[np.uint8]
 ) -> None:
-    preprocess = backbones.find_architecture(name).preprocess
+    preprocess = find_architecture(name).preprocess
     x: Any = pixels
     for layer in _preprocess.preprocessing_layers(preprocess):
         x = layer(x)
@@ -191,7 +193,7 @@ def test_initial_values_have_the_spread_that_keras_gives(mode: str, distribution
     def make() -> Any:
         return k.Sequential([k.Input((8, 8, 32)), layer])
 
-    ours = np.asarray(backbones.materialize(make, seed=5).layers[0].kernel)
+    ours = np.asarray(materialize(make, seed=5).layers[0].kernel)
     theirs = np.asarray(initializer((3, 3, 32, 64)))
     assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
     assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.2)
@@ -368,7 +370,7 @@ def test_real_weights_give_the_features_of_keras(weights: Path) -> None:
             alpha=width, include_top=False, weights=str(weights / file),
             input_shape=(96, 96, 3), pooling="avg",
         )  # fmt: skip
-        x = backbones.find_architecture(name).preprocess(images.astype(np.float32))
+        x = find_architecture(name).preprocess(images.astype(np.float32))
         ours = backbones.fast_on_cpu(backbones.build(name, weights=weights / file, image_px=96))
         expected = theirs.predict_on_batch(x)
         np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4, err_msg=name)

@@ -114,7 +114,7 @@ def _keras_worker(folder: Path, options: argparse.Namespace) -> None:
     """Train by Keras' recipe, as in its guide; the last line printed is the result."""
     import keras
 
-    from scenelearn.backbones import find_architecture
+    from scenelearn.backbones._names import find_architecture
     from scenelearn.finetune._device import environment
     from scenelearn.metrics import wilson
 

@@ -19,6 +19,7 @@ from scenelearn import backbones, sizing
 from scenelearn._backend import keras
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn.augment import policy
+from scenelearn.backbones._names import find_architecture
 from scenelearn.classify._calibration import fit_temperature, softmax
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError
@@ -324,7 +325,7 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
     timed: list[str] = []
 
     def network(name: str, image_px: int) -> Any:
-        found = backbones.find_architecture(name)
+        found = find_architecture(name)
         width = {} if found.width is None else {"alpha": found.width}
         with deferred_initialization():
             return found.build(weights=None, input_shape=(image_px, image_px, 3), **width)
