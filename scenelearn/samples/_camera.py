@@ -7,19 +7,9 @@ import math
 import numpy as np
 from PIL import Image, ImageFilter
 
-from scenelearn.samples._canvas import (
-    SIDE,
-    Array,
-    Layer,
-    Rng,
-    U,
-    V,
-    color,
-    from_image,
-    noise,
-    to_image,
-)
+from scenelearn.samples._canvas import SIDE, Array, Rng, U, V, color, from_image, noise, to_image
 from scenelearn.samples._mood import Mood
+from scenelearn.samples._picture import Picture
 
 PHOTO_PX = 150
 """Side of a photo in pixels, that of the Intel scene photos."""
@@ -27,21 +17,13 @@ PHOTO_PX = 150
 _LUMA = color(0.299, 0.587, 0.114)
 
 
-def take_photo(rng: Rng, canvas: Array, mood: Mood) -> Image.Image:
-    """Photograph a canvas.
-
-    Args:
-        rng: Random number generator.
-        canvas: Painted scene of shape (3, SIDE, SIDE).
-        mood: Its mood, which brings rain, snow and fog.
-
-    Returns:
-        RGB image of 150x150 px.
-    """
-    canvas = _weather(rng, canvas, mood)
-    image = _frame(rng, canvas)
+def take_photo(picture: Picture) -> Image.Image:
+    """Photograph a picture in its weather; the result is RGB, 150x150 px."""
+    rng, mood = picture.rng, picture.mood
+    _paint_weather(picture)
+    image = _frame(rng, picture.canvas)
     if rng.random() < 0.35:
-        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
     graded = _grade(rng, from_image(image), mood)
     grain = abs(rng.normal(0, 0.012)) + (0.025 if rng.random() < 0.1 else 0.003)
     colored = 3 if rng.random() < 0.7 else 1
@@ -50,42 +32,37 @@ def take_photo(rng: Rng, canvas: Array, mood: Mood) -> Image.Image:
     return to_image(graded)
 
 
-def _weather(rng: Rng, canvas: Array, mood: Mood) -> Array:
+def _paint_weather(picture: Picture) -> None:
+    rng, mood = picture.rng, picture.mood
     if mood.weather in ("rain", "snow") and rng.random() < 0.7:
-        front = Layer(2)
         slant = rng.normal(0, 0.25)
-        for x, y, size in rng.random((int(rng.integers(40, 160)), 3)):
+        for x, y, size in rng.random((rng.integers(40, 160), 3)):
             if mood.weather == "rain":
                 length = 0.02 + 0.05 * size
                 end = (x + slant * length, y + length)
-                front.line([(x, y), end], color(0.85, 0.88, 0.92), 0.002, 0.35)
+                picture.line([(x, y), end], color(0.85, 0.88, 0.92), 0.002, 0.35)
             else:
                 radius = 0.002 + 0.006 * size**3
-                front.ellipse(x, y, radius, radius, color(0.97, 0.97, 1), 0.85)
-        canvas = front.composite(canvas, 0.4)
+                picture.ellipse(x, y, radius, radius, color(0.97, 0.97, 1), 0.85)
+        picture.flatten(0.4)
     if mood.weather == "fog" and rng.random() < 0.6:
         veil = np.clip(0.4 + 0.3 * noise(rng, 2.0, 2.0), 0, 1) * rng.uniform(0.1, 0.5)
-        canvas = canvas * (1 - veil) + mood.horizon * veil
-    return canvas
+        picture.canvas = picture.canvas * (1 - veil) + mood.horizon * veil
 
 
 def _frame(rng: Rng, canvas: Array) -> Image.Image:
-    angle = float(np.clip(rng.normal(0, 2.5), -8, 8))
+    angle = math.radians(np.clip(rng.normal(0, 2.5), -8, 8))
     if rng.random() < 0.35:
         angle = 0.0
-    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    sine, cosine = math.sin(angle), math.cos(angle)
     largest = SIDE / (cosine + abs(sine)) - 2
-    side = largest * float(rng.uniform(0.8, 1.0))
+    side = largest * rng.uniform(0.8, 1.0)
     slack = (largest - side) / 2
-    center_x, center_y = (
-        SIDE / 2 + rng.uniform(-slack, slack),
-        SIDE / 2 + rng.uniform(-slack, slack),
-    )
-    zoom = side / PHOTO_PX
+    center_x, center_y = SIDE / 2 + rng.uniform(-slack, slack, 2)
+    zoom, half = side / PHOTO_PX, PHOTO_PX / 2
     flip = -1.0 if rng.random() < 0.5 else 1.0
     a, b = zoom * cosine * flip, -zoom * sine
     d, e = zoom * sine * flip, zoom * cosine
-    half = PHOTO_PX / 2
     shift_x, shift_y = center_x - (a + b) * half, center_y - (d + e) * half
     return to_image(canvas).transform(
         (PHOTO_PX, PHOTO_PX),
@@ -97,9 +74,8 @@ def _frame(rng: Rng, canvas: Array) -> Image.Image:
 
 def _grade(rng: Rng, photo: Array, mood: Mood) -> Array:
     """Adjust white balance, saturation, exposure, contrast and vignette."""
-    brightness = float(photo.mean()) + 1e-3
     wanted = rng.normal(0.46, 0.09) if mood.hour != "night" else rng.normal(0.28, 0.06)
-    gain = (np.clip(wanted, 0.15, 0.72) / brightness) ** 0.75
+    gain = (np.clip(wanted, 0.15, 0.72) / (float(photo.mean()) + 1e-3)) ** 0.75
     photo = photo * np.float32(gain)
     warmth, tint = rng.normal(0, 0.08), rng.normal(0, 0.025)
     photo = photo * color(1 + warmth + tint, 1 - tint, 1 - warmth + tint)
@@ -111,7 +87,7 @@ def _grade(rng: Rng, photo: Array, mood: Mood) -> Array:
         saturation = 0.15
         photo = photo * color(1.12, 1.0, 0.8)
     else:
-        saturation = float(np.clip(rng.normal(0.85, 0.25), 0.25, 1.4))
+        saturation = np.clip(rng.normal(0.85, 0.25), 0.25, 1.4)
     photo = gray + (photo - gray) * np.float32(saturation)
     if rng.random() < 0.12:
         cast = rng.normal(0, 0.12, (3, 1, 1)).astype(np.float32)

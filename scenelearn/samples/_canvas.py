@@ -1,4 +1,4 @@
-"""Canvas: noise fields, small array helpers, and a transparent layer for shapes.
+"""Canvas: colors, noise fields and small array helpers.
 
 Coordinates are fractions of the canvas, x to the right and y down. A canvas has shape
 (3, SIDE, SIDE), a color shape (3, 1, 1), both with RGB in [0, 1]. With the channels first, arrays
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
 Array = npt.NDArray[np.floating[Any]]
 Rng = np.random.Generator
@@ -43,12 +43,19 @@ def jitter(rng: Rng, base: Array, amount: float = 0.05) -> Array:
     return jittered
 
 
-def random_color(rng: Rng, choices: Sequence[tuple[float, float, float]], amount: float) -> Array:
-    """Return a random choice with random changes."""
-    return jitter(rng, color(*choices[int(rng.integers(len(choices)))]), amount)
+@functools.lru_cache(maxsize=256)
+def _palette(choices: str) -> tuple[Array, ...]:
+    percents = (choice.split() for choice in choices.split(","))
+    return tuple(color(*(int(percent) / 100 for percent in choice)) for choice in percents)
 
 
-def mix(first: Array, second: Array, weight: Array | float) -> Array:
+def random_color(rng: Rng, choices: str, amount: float) -> Array:
+    """Return one of `choices`, "red green blue, ..." in percent, with random changes."""
+    colors = _palette(choices)
+    return jitter(rng, colors[int(rng.integers(len(colors)))], amount)
+
+
+def mix(first: Array, second: Array, weight: npt.NDArray[Any] | float) -> Array:
     """Blend two colors or images; weights of shape (rows, columns) are broadcast."""
     blended: Array = (second - first) * np.asarray(weight, np.float32)
     return blended + first
@@ -60,6 +67,12 @@ def smoothstep(low: float, high: float, values: Array) -> Array:
     np.clip(t, 0, 1, out=t)
     risen: Array = t * t * (3 - 2 * t)
     return risen
+
+
+def below(edge: Array | float, soft: float = 1.0) -> Array:
+    """Return 1 below an edge and 0 above, with a transition over `soft` pixels."""
+    cover: Array = np.clip((V - edge) * SIDE / soft, 0, 1)
+    return cover
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,12 +111,12 @@ def noise(
 
 def noise_line(rng: Rng, power: float, n_points: int = SIDE) -> Array:
     """Sample fractal noise of `n_points` values, mean 0 and standard deviation 1."""
-    n_waves = n_points  # half of a line twice as long does not need to be periodic
-    frequency = np.arange(n_waves + 1, dtype=np.float32)
+    # half of a line twice as long does not need to be periodic
+    frequency = np.arange(n_points + 1, dtype=np.float32)
     frequency[0] = 1
     amplitude = frequency**-power
     amplitude[0] = 0
-    draws = rng.standard_normal((2, n_waves + 1), dtype=np.float32)
+    draws = rng.standard_normal((2, n_points + 1), dtype=np.float32)
     line = np.fft.irfft((draws[0] + 1j * draws[1]) * amplitude)[:n_points].astype(np.float32)
     line -= line.mean()
     line /= line.std() + np.float32(1e-9)
@@ -146,72 +159,8 @@ def to_image(planes: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def rgba(shade: Array, alpha: float = 1.0) -> tuple[int, int, int, int]:
+def rgba(shade: Array, alpha: float = 1.0) -> tuple[int, ...]:
     """Convert a color to RGBA integers for Pillow."""
-    red, green, blue = shade.ravel().tolist()
-    return (
-        int(255 * min(max(red, 0.0), 1.0)),
-        int(255 * min(max(green, 0.0), 1.0)),
-        int(255 * min(max(blue, 0.0), 1.0)),
-        int(255 * alpha),
+    return *(int(255 * min(max(part, 0.0), 1.0)) for part in shade.ravel().tolist()), int(
+        255 * alpha
     )
-
-
-class Layer:
-    """A transparent layer for shapes, antialiased when composited onto the canvas."""
-
-    def __init__(self, scale: int = 2) -> None:
-        self._scale = scale
-        self.image = Image.new("RGBA", (SIDE * scale, SIDE * scale), (0, 0, 0, 0))
-        self._draw = ImageDraw.Draw(self.image)
-        self._unit = float(SIDE * scale)
-        self._empty = True
-
-    def polygon(self, points: Points, shade: Array, alpha: float = 1.0) -> None:
-        """Fill a polygon."""
-        unit, self._empty = self._unit, False
-        self._draw.polygon([(x * unit, y * unit) for x, y in points], fill=rgba(shade, alpha))
-
-    def box(
-        self, left: float, top: float, right: float, bottom: float, shade: Array, alpha: float = 1.0
-    ) -> None:
-        """Fill an axis-aligned rectangle."""
-        unit, self._empty = self._unit, False
-        x0, x1 = sorted((left * unit, right * unit))
-        y0, y1 = sorted((top * unit, bottom * unit))
-        self._draw.rectangle((x0, y0, x1, y1), fill=rgba(shade, alpha))
-
-    def ellipse(
-        self, x: float, y: float, rx: float, ry: float, shade: Array, alpha: float = 1.0
-    ) -> None:
-        """Fill an ellipse with its center at (x, y)."""
-        unit, self._empty = self._unit, False
-        corners = ((x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit)
-        self._draw.ellipse(corners, fill=rgba(shade, alpha))
-
-    def line(self, points: Points, shade: Array, width: float, alpha: float = 1.0) -> None:
-        """Draw a line; `width` is a fraction of the canvas."""
-        unit, self._empty = self._unit, False
-        pixels = max(1, round(width * unit))
-        self._draw.line([(x * unit, y * unit) for x, y in points], rgba(shade, alpha), pixels)
-
-    def composite(self, canvas: Array, blur: float = 0.0, texture: Array | None = None) -> Array:
-        """Composite the layer onto a canvas.
-
-        Args:
-            canvas: Image of shape (3, SIDE, SIDE).
-            blur: Radius of a Gaussian blur in canvas pixels.
-            texture: Brightness factors of the layer, shape (SIDE, SIDE).
-
-        Returns:
-            The new canvas.
-        """
-        if self._empty:
-            return canvas
-        image = self.image.convert("RGBa").reduce(self._scale)
-        if blur > 0:
-            image = image.filter(ImageFilter.GaussianBlur(blur))
-        sheet = from_image(image)
-        shapes = sheet[:3] if texture is None else sheet[:3] * texture
-        laid: Array = canvas * (1 - sheet[3]) + shapes
-        return laid

@@ -6,23 +6,8 @@ import math
 
 import numpy as np
 
-from scenelearn.samples._canvas import (
-    SIDE,
-    Array,
-    Layer,
-    Rng,
-    U,
-    V,
-    color,
-    jitter,
-    mix,
-    noise,
-    noise_line,
-    random_color,
-    smoothstep,
-)
-from scenelearn.samples._clutter import add_clutter
-from scenelearn.samples._mood import Mood, paint_sky, sample_mood
+from scenelearn.samples._canvas import SIDE, Array, U, V, color, mix, noise, smoothstep
+from scenelearn.samples._picture import Picture, paint_sky
 from scenelearn.samples._terrain import project_ground, ridge_line
 from scenelearn.samples._trees import (
     draw_branches,
@@ -35,171 +20,147 @@ from scenelearn.samples._trees import (
     needle_color,
 )
 
-_BARKS = [
-    (0.3, 0.24, 0.18),
-    (0.2, 0.17, 0.15),
-    (0.42, 0.3, 0.22),
-    (0.8, 0.79, 0.75),
-    (0.36, 0.35, 0.33),
-]
-_FLOORS = [(0.35, 0.27, 0.16), (0.25, 0.33, 0.14), (0.5, 0.34, 0.16), (0.3, 0.26, 0.2)]
+_BARKS = "30 24 18, 20 17 15, 42 30 22, 80 79 75, 36 35 33"
 
 
-def paint_forest(rng: Rng) -> tuple[Array, Mood]:
-    """Paint a forest scene and return it with its mood."""
-    mood = sample_mood(rng)
-    kind = rng.random()
-    if kind < 0.4:
-        canvas = _paint_stand(rng, mood)
-    elif kind < 0.6:
-        canvas = _paint_edge(rng, mood)
-    elif kind < 0.82:
-        canvas = _paint_slope(rng, mood)
-    elif kind < 0.91:
-        canvas = _paint_thicket(rng, mood)
-    else:
-        canvas = _paint_from_below(rng, mood)
-    return add_clutter(rng, canvas, mood, 0.2, rng.uniform(0.8, 1.0)), mood
+def paint_forest(picture: Picture) -> tuple[float, float]:
+    """Paint a forest scene."""
+    picture.paint_one_of(
+        (0.4, _paint_stand),
+        (0.6, _paint_edge),
+        (0.82, _paint_slope),
+        (0.91, _paint_thicket),
+        (1.0, _paint_from_below),
+    )
+    return 0.2, picture.rng.uniform(0.8, 1.0)
 
 
-def _paint_stand(rng: Rng, mood: Mood) -> Array:
+def _paint_stand(picture: Picture) -> None:
     """Paint the inside of a forest: trunks in the haze, floor, leaves, sometimes a path."""
-    floor = float(rng.uniform(0.5, 0.85))
-    leaf = leaf_color(rng, mood)
+    rng, mood = picture.rng, picture.mood
+    floor = rng.uniform(0.5, 0.85)
+    leaf = leaf_color(picture)
     light = rng.uniform(0.2, 0.7)
     behind = mix(mood.lit(leaf, 0.5), mood.horizon, rng.uniform(0.1, 0.75))
-    glow = np.exp(-((U - mood.sun_x) ** 2) / 0.1 - (V - floor * 0.7) ** 2 / 0.15) * rng.uniform(
-        0, 0.5
-    )
-    canvas = mix(np.broadcast_to(behind, (3, SIDE, SIDE)), mood.horizon, glow.astype(np.float32))
-    gaps = smoothstep(0.3, 1.3, noise(rng, 1.1)) * rng.uniform(0.1, 0.7) * (floor > V)
-    canvas = mix(canvas, mood.far(mood.lit(leaf, 0.9), 0.5), gaps.astype(np.float32))
-    far_trunks = 1 + rng.uniform(0.05, 0.2) * noise(rng, 1.0, 0.03)
-    canvas = canvas * far_trunks
-    canvas = _paint_floor(rng, mood, canvas, floor)
+    glow = np.exp(-((U - mood.sun_x) ** 2) / 0.1 - (V - floor * 0.7) ** 2 / 0.15)
+    picture.canvas = mix(behind, mood.horizon, glow * rng.uniform(0, 0.5))
+    gaps = smoothstep(0.3, 1.3, picture.noise(1.1)) * rng.uniform(0.1, 0.7) * (floor > V)
+    picture.cover(mood.far(mood.lit(leaf, 0.9), 0.5), gaps)
+    far_trunks = 1 + rng.uniform(0.05, 0.2) * picture.noise(1.0, 0.03)
+    picture.canvas = picture.canvas * far_trunks
+    _paint_floor(picture, floor)
     if rng.random() < 0.45:
-        canvas = _paint_path(rng, mood, canvas, floor)
-    bark = random_color(rng, _BARKS, 0.03)
-    grain = np.clip(1 + 0.22 * noise(rng, 0.8, 0.12), 0.4, 1.7)
+        _paint_path(picture, floor)
+    bark = picture.color(_BARKS, 0.03)
+    grain = np.clip(1 + 0.22 * picture.noise(0.8, 0.12), 0.4, 1.7)
     if float(bark.min()) > 0.6:  # birch: dark marks across
-        grain *= 1 - 0.7 * smoothstep(1.2, 1.8, noise(rng, 0.7, 4.0))
+        grain *= 1 - 0.7 * smoothstep(1.2, 1.8, picture.noise(0.7, 4.0))
     n_rows = int(rng.integers(2, 5))
     foliage = rng.random() < 0.75
     for row in range(n_rows):
         near = (row + 1) / n_rows
-        layer = Layer()
         for _ in range(int(rng.integers(3, 12) / (0.4 + near))):
             x, width = rng.uniform(-0.05, 1.05), near**1.5 * rng.uniform(0.02, 0.08)
             base = floor + (near**1.7) * (1.02 - floor) * rng.uniform(0.6, 1.2)
-            shade = mood.far(mood.lit(jitter(rng, bark, 0.03), light), 1 - near)
-            draw_trunk(rng, layer, x, width, -0.05, base, shade, rng.normal(0, 0.03))
+            shade = mood.far(mood.lit(picture.jitter(bark, 0.03), light), 1 - near)
+            draw_trunk(picture, x, width, base, shade, rng.normal(0, 0.03))
             if rng.random() < 0.4:
                 start = (x, rng.uniform(0.05, floor * 0.8))
                 angle = -math.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.4, 1.3)
-                draw_branches(rng, layer, start, angle, 0.1 * near + 0.04, width * 0.35, shade)
-        canvas = layer.composite(canvas, 0.6 * (1 - near), grain)
+                draw_branches(picture, start, angle, 0.1 * near + 0.04, width * 0.35, shade)
+        picture.flatten(0.6 * (1 - near), grain)
         if foliage:
-            canvas = _hang_leaves(rng, mood, canvas, leaf, near, floor)
-    return canvas
+            _hang_leaves(picture, leaf, near, floor)
 
 
-def _hang_leaves(
-    rng: Rng, mood: Mood, canvas: Array, leaf: Array, near: float, floor: float
-) -> Array:
+def _hang_leaves(picture: Picture, leaf: Array, near: float, floor: float) -> None:
     """Add leaves over the upper part, and brush over the foot of the trunks."""
-    clumps = noise(rng, 1.2, 1.5) + 0.4 * noise(rng, 0.5)
+    rng, mood = picture.rng, picture.mood
+    clumps = picture.noise(1.2, 1.5) + 0.4 * picture.noise(0.5)
     roof = clumps + (rng.uniform(0.1, 0.6) * floor - V) * rng.uniform(3, 7)
     brush = clumps - np.abs(V - floor - 0.1 * near) * rng.uniform(8, 20) + rng.uniform(-0.8, 0.6)
-    shade = mood.far(mood.lit(jitter(rng, leaf, 0.05), rng.uniform(0.3, 0.9)), (1 - near) * 0.8)
-    painted = shade * leaf_texture(rng, mood, 0.9, 0.9)
-    return mix(canvas, painted, smoothstep(0.3, 0.6, np.maximum(roof, brush)))
+    lit = mood.lit(picture.jitter(leaf, 0.05), rng.uniform(0.3, 0.9))
+    shade = mood.far(lit, (1 - near) * 0.8) * leaf_texture(picture, 0.9, 0.9)
+    picture.cover(shade, smoothstep(0.3, 0.6, np.maximum(roof, brush)))
 
 
-def _paint_floor(rng: Rng, mood: Mood, canvas: Array, floor: float) -> Array:
-    white = mood.season == "winter" and rng.random() < 0.6
-    earth = color(0.85, 0.88, 0.92) if white else random_color(rng, _FLOORS, 0.04)
-    edge = floor + 0.02 * noise_line(rng, 1.2)[None, :]
+def _paint_floor(picture: Picture, floor: float) -> None:
+    rng, mood = picture.rng, picture.mood
+    earth = color(0.85, 0.88, 0.92)
+    if mood.season != "winter" or rng.random() >= 0.6:
+        earth = picture.color("35 27 16, 25 33 14, 50 34 16, 30 26 20", 0.04)
+    edge = floor + 0.02 * picture.noise_line(1.2)
     _, z, _ = project_ground(floor - 0.05, 0.12, 0.05)
-    litter = noise(rng, 0.5, 2.0) * 0.16 + noise(rng, 1.3, 3.0) * 0.14
-    patches = smoothstep(0.2, 1.0, noise(rng, 1.6, 5.0)) * rng.uniform(0, 0.7)
-    tone = 1 + litter / np.clip(z, 0.6, 3)
-    shown: Array = mood.lit(earth, 0.25 + patches) * tone
-    shown = mood.far(shown, smoothstep(0.2, 0.0, V - floor) + 0 * U)
-    return mix(canvas, shown, np.clip((V - edge) * SIDE / 3, 0, 1))
+    litter = picture.noise(0.5, 2.0) * 0.16 + picture.noise(1.3, 3.0) * 0.14
+    patches = smoothstep(0.2, 1.0, picture.noise(1.6, 5.0)) * rng.uniform(0, 0.7)
+    shown = mood.lit(earth, 0.25 + patches) * (1 + litter / np.clip(z, 0.6, 3))
+    picture.cover_below(edge, mood.far(shown, smoothstep(0.2, 0.0, V - floor)), 3)
 
 
-def _paint_path(rng: Rng, mood: Mood, canvas: Array, floor: float) -> Array:
+def _paint_path(picture: Picture, floor: float) -> None:
+    rng = picture.rng
     down = np.clip((V - floor) / (1 - floor), 0, 1)
     end, start = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.8)
     middle = end + (start - end) * down + rng.normal(0, 0.08) * np.sin(down * math.pi)
     width = 0.015 + rng.uniform(0.1, 0.3) * down**1.3
-    wobble = 0.15 * noise_line(rng, 1.3)[:, None]
+    wobble = 0.15 * picture.noise_line(1.3)[:, None]
     cover = smoothstep(1.15, 0.85, np.abs(U - middle) / width + wobble) * (down > 0)
-    earth = random_color(rng, [(0.5, 0.43, 0.34), (0.4, 0.38, 0.36), (0.62, 0.55, 0.45)], 0.05)
-    pebbles = 1 + 0.1 * noise(rng, 0.6, 2.0)
-    return mix(canvas, mood.lit(earth, 0.45) * pebbles, cover.astype(np.float32))
+    earth = picture.surface("50 43 34, 40 38 36, 62 55 45", 0.05, 0.45)
+    picture.cover(earth * (1 + 0.1 * picture.noise(0.6, 2.0)), cover)
 
 
-def _paint_edge(rng: Rng, mood: Mood) -> Array:
+def _paint_edge(picture: Picture) -> None:
     """Paint the edge of a forest: rows of crowns or firs, sometimes behind grass."""
-    top = float(rng.uniform(-0.1, 0.45))
-    canvas = paint_sky(rng, mood, 0.8)
+    rng, mood = picture.rng, picture.mood
+    top = rng.uniform(-0.1, 0.45)
+    paint_sky(picture, 0.8)
     conifers = rng.random() < 0.5
     base = top + 0.3
     n_rows = int(rng.integers(3, 5))
     for row in range(n_rows):
         near = (row + 1) / n_rows
         if conifers:
-            layer = Layer()
-            tint = needle_color(rng, mood)
+            tint = needle_color(picture)
             for x in rng.permutation(np.linspace(-0.05, 1.05, int(26 - 14 * near))):
                 size = (0.3 + 0.35 * near) * rng.uniform(0.65, 1.15)
-                shade = mood.far(mood.lit(jitter(rng, tint, 0.025), 0.5), 1 - near)
+                shade = mood.far(mood.lit(picture.jitter(tint, 0.025), 0.5), 1 - near)
                 foot = base + rng.normal(0, 0.015)
                 at = float(x + rng.normal(0, 0.02))
-                draw_conifer(rng, layer, at, foot, size, shade * 0.7, shade * 1.1)
+                draw_conifer(picture, at, foot, size, shade * 0.7, shade * 1.1)
             dark = mood.far(mood.lit(tint, 0.2), 1 - near)
-            canvas = _fill_below(canvas, dark * leaf_texture(rng, mood, 0.8), base - 0.06)
-            canvas = layer.composite(canvas, 0.0, leaf_texture(rng, mood, 0.7, 0.6))
+            picture.cover_below(base - 0.06, dark * leaf_texture(picture, 0.8), 4)
+            picture.flatten(0.0, leaf_texture(picture, 0.7, 0.6))
         else:
-            canvas = _paint_crowns(rng, mood, canvas, base - 0.3, near)
+            _paint_crowns(picture, base - 0.3, near)
         base += (1.05 - top - 0.3) / n_rows * rng.uniform(0.8, 1.3)
     if rng.random() < 0.5:
-        canvas = _paint_floor(rng, mood, canvas, float(rng.uniform(0.78, 0.95)))
-    return canvas
+        _paint_floor(picture, rng.uniform(0.78, 0.95))
 
 
-def _fill_below(canvas: Array, shade: Array, level: float) -> Array:
-    return mix(canvas, shade, np.clip((V - level) * SIDE / 4, 0, 1) + 0 * U)
-
-
-def _paint_crowns(rng: Rng, mood: Mood, canvas: Array, top: float, near: float) -> Array:
+def _paint_crowns(picture: Picture, top: float, near: float) -> None:
     """Paint one row of leafy crowns that hides everything below its outline."""
-    bumps = int(rng.integers(4, 10))
-    phase = U[0] * bumps + 0.4 * noise_line(rng, 1.6)
+    phase = U[0] * int(picture.rng.integers(4, 10)) + 0.4 * picture.noise_line(1.6)
     dome = np.sqrt(np.clip(1 - (2 * (phase % 1) - 1) ** 2, 0, 1))
-    outline = top - 0.14 * dome * near - 0.03 * noise_line(rng, 1.0)
-    edge = (V - outline[None, :]) + 0.02 * noise(rng, 0.6, lowest=8)
-    leaf = leaf_color(rng, mood)
-    second = leaf_color(rng, mood)
-    patches = smoothstep(-0.4, 0.6, noise(rng, 1.8, lowest=2))
-    tint = mix(np.broadcast_to(leaf, (3, SIDE, SIDE)), second, patches)
-    shade = mood.lit(tint, 0.55) * leaf_texture(rng, mood, 1.0 + 0.3 * near, 1.0)
-    inner = np.clip(1.15 - 1.3 * (V - outline[None, :]), 0.45, 1.15)
-    return mix(canvas, mood.far(shade * inner, 1 - near), np.clip(edge * SIDE / 3, 0, 1))
+    outline = top - 0.14 * dome * near - 0.03 * picture.noise_line(1.0)
+    edge = (V - outline) + 0.02 * picture.noise(0.6, lowest=8)
+    leaf, second = leaf_color(picture), leaf_color(picture)
+    tint = mix(leaf, second, smoothstep(-0.4, 0.6, picture.noise(1.8, lowest=2)))
+    shade = picture.mood.lit(tint, 0.55) * leaf_texture(picture, 1.0 + 0.3 * near, 1.0)
+    inner = np.clip(1.15 - 1.3 * (V - outline), 0.45, 1.15)
+    picture.cover(picture.mood.far(shade * inner, 1 - near), np.clip(edge * SIDE / 3, 0, 1))
 
 
-def _paint_slope(rng: Rng, mood: Mood) -> Array:
+def _paint_slope(picture: Picture) -> None:
     """Paint a wooded slope seen from afar or above: rows of small trees."""
-    top = float(rng.uniform(-0.25, 0.35))
-    canvas = paint_sky(rng, mood, 0.7)
+    rng, mood = picture.rng, picture.mood
+    top = rng.uniform(-0.25, 0.35)
+    paint_sky(picture, 0.7)
     outline = top - ridge_line(rng, 0.08, 0.8, 1.7) + rng.normal(0, 0.25) * (U[0] - 0.5)
-    layer = Layer()
     conifers = rng.random() < 0.6
-    tint, other = (needle_color(rng, mood), leaf_color(rng, mood))
+    tint, other = needle_color(picture), leaf_color(picture)
     shift = rng.uniform(0, 0.7)
-    size = float(rng.uniform(0.09, 0.16))
-    canvas = mix(canvas, mood.lit(tint, 0.15), np.clip((V - outline[None, :]) * SIDE, 0, 1))
+    size = rng.uniform(0.09, 0.16)
+    picture.cover_below(outline, mood.lit(tint, 0.15))
     patch = noise(rng, 1.8, side=64)
     y = float(outline.min())
     while y < 1.15:
@@ -211,56 +172,54 @@ def _paint_slope(rng: Rng, mood: Mood) -> Array:
         weight = np.clip(patch[int(near * 63), (inside * 64).astype(int)] * 0.4 + shift, 0, 1)
         tints = tint + (other - tint) * weight + rng.normal(0, 0.04, len(places))
         shades = np.clip(mood.far(mood.lit(tints, 0.5), 1 - near), 0.02, 1)[:, 0].T
-        for at, shade, edge in zip(
-            places.tolist(), shades, outline[(inside * SIDE).astype(int)], strict=True
-        ):
+        edges = outline[(inside * SIDE).astype(int)]
+        for at, shade, edge in zip(places.tolist(), shades, edges, strict=True):
             if y < edge:
                 continue
             if conifers:
-                draw_spruce(rng, layer, at, y + tall * 0.3, tall, shade * 0.6, shade * 1.15)
+                draw_spruce(picture, at, y + tall * 0.3, tall, shade * 0.6, shade * 1.15)
             else:
-                draw_crown(rng, layer, at, y, tall * 0.55, shade, 5)
+                draw_crown(picture, at, y, tall * 0.55, shade, 5)
         y += tall * (0.36 if conifers else 0.42)
-    return layer.composite(canvas, 0.0, leaf_texture(rng, mood, 0.8, 0.45))
+    picture.flatten(0.0, leaf_texture(picture, 0.8, 0.45))
 
 
-def _paint_thicket(rng: Rng, mood: Mood) -> Array:
+def _paint_thicket(picture: Picture) -> None:
     """Paint undergrowth that fills the picture: layers of leaves, or bare branches."""
-    leaf = leaf_color(rng, mood)
-    canvas = np.broadcast_to(mood.lit(leaf, 0.1) * 0.6, (3, SIDE, SIDE)).astype(np.float32)
+    rng, mood = picture.rng, picture.mood
+    leaf = leaf_color(picture)
+    picture.cover(mood.lit(leaf, 0.1) * 0.6, 1.0)
     for row in range(3):
-        cover = smoothstep(0.1, 0.5, noise(rng, 1.4 - 0.2 * row, lowest=2))
-        shade = mood.lit(jitter(rng, leaf, 0.07), 0.2 + 0.3 * row)
-        canvas = mix(canvas, shade * leaf_texture(rng, mood, 0.8, 1.1), cover)
-        layer = Layer()
-        bark = mood.lit(random_color(rng, _BARKS, 0.04), 0.25 + 0.1 * row)
-        for _ in range(int(rng.integers(1, 5))):
+        cover = smoothstep(0.1, 0.5, picture.noise(1.4 - 0.2 * row, lowest=2))
+        shade = mood.lit(picture.jitter(leaf, 0.07), 0.2 + 0.3 * row)
+        picture.cover(shade * leaf_texture(picture, 0.8, 1.1), cover)
+        bark = picture.surface(_BARKS, 0.04, 0.25 + 0.1 * row)
+        for _ in range(rng.integers(1, 5)):
             start = (rng.uniform(0, 1), rng.uniform(0.7, 1.05))
             angle = -math.pi / 2 + rng.normal(0, 0.3)
-            draw_branches(rng, layer, start, angle, rng.uniform(0.15, 0.3), 0.02, bark)
-        canvas = layer.composite(canvas)
-    return canvas
+            draw_branches(picture, start, angle, rng.uniform(0.15, 0.3), 0.02, bark)
+        picture.flatten()
 
 
-def _paint_from_below(rng: Rng, mood: Mood) -> Array:
+def _paint_from_below(picture: Picture) -> None:
     """Paint trunks that meet overhead, with leaves against the sky."""
-    canvas = paint_sky(rng, mood, 1.4)
-    middle_x, middle_y = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.7)
-    radius = np.hypot(U - middle_x, V - middle_y)
-    clumps = noise(rng, 1.1) + 0.5 * noise(rng, 0.6) + (radius - rng.uniform(0.2, 0.4)) * 3.5
-    leaf = mood.lit(leaf_color(rng, mood), rng.uniform(0.2, 0.6))
-    canvas = mix(canvas, leaf * leaf_texture(rng, mood, 0.9), smoothstep(0.0, 0.3, clumps))
-    layer = Layer()
-    bark = mood.lit(random_color(rng, _BARKS, 0.03), 0.2)
+    rng = picture.rng
+    paint_sky(picture, 1.4)
+    x, y = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.7)
+    clumps = picture.noise(1.1) + 0.5 * picture.noise(0.6)
+    clumps = clumps + (np.hypot(U - x, V - y) - rng.uniform(0.2, 0.4)) * 3.5
+    leaf = picture.mood.lit(leaf_color(picture), rng.uniform(0.2, 0.6))
+    picture.cover(leaf * leaf_texture(picture, 0.9), smoothstep(0.0, 0.3, clumps))
+    bark = picture.surface(_BARKS, 0.03, 0.2)
     for angle in rng.uniform(0, 2 * math.pi, int(rng.integers(6, 15))):
         inner, thick = rng.uniform(0.06, 0.3), rng.uniform(0.02, 0.07)
         sine, cosine = math.sin(angle), math.cos(angle)
-        foot_x, foot_y = middle_x + cosine * 1.1, middle_y + sine * 1.1
-        tip_x, tip_y = middle_x + cosine * inner, middle_y + sine * inner
+        foot_x, foot_y = x + cosine * 1.1, y + sine * 1.1
+        tip_x, tip_y = x + cosine * inner, y + sine * inner
         for side, light in ((1.0, 0.8), (0.45, 1.15)):
             across_x, across_y = -sine * thick * side, cosine * thick * side
             tip = [(tip_x + across_x * 0.15, tip_y + across_y * 0.15), (tip_x, tip_y)]
             foot = [(foot_x - across_x, foot_y - across_y), (foot_x + across_x, foot_y + across_y)]
-            layer.polygon(tip + foot, bark * light)
-        draw_branches(rng, layer, (tip_x, tip_y), angle + math.pi, 0.09, 0.008, bark)
-    return layer.composite(canvas)
+            picture.polygon(tip + foot, bark * light)
+        draw_branches(picture, (tip_x, tip_y), angle + math.pi, 0.09, 0.008, bark)
+    picture.flatten()

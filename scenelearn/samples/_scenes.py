@@ -14,21 +14,23 @@ from scenelearn._io import atomic_write, ensure_folder
 from scenelearn._progress import Progress, show_progress
 from scenelearn.samples._buildings import paint_buildings
 from scenelearn.samples._camera import take_photo
-from scenelearn.samples._canvas import Array, Rng
+from scenelearn.samples._clutter import add_clutter
 from scenelearn.samples._forest import paint_forest
 from scenelearn.samples._glacier import paint_glacier
-from scenelearn.samples._mood import Mood
 from scenelearn.samples._mountain import paint_mountain
+from scenelearn.samples._picture import Picture
 from scenelearn.samples._sea import paint_sea
 from scenelearn.samples._street import paint_street
 
-_PAINTERS: dict[str, Callable[[Rng], tuple[Array, Mood]]] = {
-    "buildings": paint_buildings,
-    "forest": paint_forest,
-    "glacier": paint_glacier,
-    "mountain": paint_mountain,
-    "sea": paint_sea,
-    "street": paint_street,
+# How to paint each class, and the probability of night. A painter returns the lowest place of
+# birds and that of the feet of people, or None where nothing is to be added.
+_PAINTERS: dict[str, tuple[Callable[[Picture], tuple[float, float] | None], float]] = {
+    "buildings": (paint_buildings, 0.12),
+    "forest": (paint_forest, 0.0),
+    "glacier": (paint_glacier, 0.0),
+    "mountain": (paint_mountain, 0.02),
+    "sea": (paint_sea, 0.02),
+    "street": (paint_street, 0.15),
 }
 
 CLASS_NAMES: tuple[str, ...] = tuple(_PAINTERS)
@@ -112,8 +114,12 @@ def render_scene(seed: int, class_name: str, index: int) -> bytes:
         The bytes of a JPEG file of 150x150 px.
     """
     rng = np.random.default_rng([seed, CLASS_NAMES.index(class_name), index])
-    canvas, mood = _PAINTERS[class_name](rng)
-    photo = take_photo(rng, canvas, mood)
+    paint, night = _PAINTERS[class_name]
+    picture = Picture(rng, night)
+    places = paint(picture)
+    if places is not None:
+        add_clutter(picture, *places)
+    photo = take_photo(picture)
     stream = io.BytesIO()
     photo.save(stream, "JPEG", quality=int(rng.integers(82, 96)))
     return stream.getvalue()

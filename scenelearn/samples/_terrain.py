@@ -44,10 +44,8 @@ class Terrain:
     def light(self, right: float, toward: float) -> Array:
         """Return the light on each point, about [0, 1], for a sun from the side."""
         normal = 1 / np.sqrt(1 + self.slope_x**2 + self.slope_z**2)
-        shade: Array = np.clip(
-            (-right * self.slope_x - toward * self.slope_z + 0.45) * normal, 0, 1
-        )
-        return shade
+        facing = -right * self.slope_x - toward * self.slope_z + 0.45
+        return np.clip(facing * normal, 0, 1)
 
 
 def ray_grid(focal: float, near: float, far: float, n_steps: int = 130) -> tuple[Array, Array]:
@@ -69,9 +67,8 @@ def project_terrain(
     step = n_steps - np.cumsum(counts.reshape(SIDE + 1, SIDE), axis=0)[:SIDE]
     visible = step < n_steps
     step = np.minimum(step, n_steps - 1)
-    columns = np.arange(SIDE)
-    there = nearest[step, columns]
-    before = nearest[np.maximum(step - 1, 0), columns]
+    there = nearest[step, np.arange(SIDE)]
+    before = nearest[np.maximum(step - 1, 0), np.arange(SIDE)]
     between = np.clip((before - V) / np.maximum(before - there, 1e-5), 0, 1)
     slope_x = np.gradient(height, axis=1) / (z / (focal * SIDE))
     slope_z = np.gradient(height, axis=0) / np.gradient(z, axis=0)
