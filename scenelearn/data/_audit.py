@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._display import html_text, printable, to_pandas
-from scenelearn._io import cache_folder
+from scenelearn._io import temporary_array
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._decode import STRICT, decode_photo, to_thumbnail
 from scenelearn.data._groups import connected_components, pairs_with_equal_keys
-from scenelearn.data._label_issues import LabelIssue, find_label_issues
-from scenelearn.data._near_duplicates import THUMBNAIL_PX, find_near_duplicates
+from scenelearn.data._label_issues import LabelIssue, check_features, find_label_issues
+from scenelearn.data._near_duplicates import THUMBNAIL_PX, find_near_duplicates, to_gray
 from scenelearn.data._photos import Photos
 from scenelearn.data._rejections import Rejected
 from scenelearn.data._scan import as_photos
@@ -57,7 +56,8 @@ class Audit:
             of the first of them. `split` keeps each group in one split.
         exact_duplicates: groups of identical files, ascending.
         near_duplicates: groups of different files that show the same picture: re-encoded, resized,
-            mirrored, rotated by right angles or a few degrees, cropped by a few percent.
+            mirrored, rotated by right angles or a few degrees, cropped by a few percent. Photos of
+            a fixed camera that differ in a detail, and drawings in other colors, do not.
         conflicting_labels: groups whose photos have different labels.
         leaks: groups whose photos are in different splits, as the folders or manifest assign them.
         blank: photos of a single shade.
@@ -187,6 +187,13 @@ class Audit:
         add("rejected files", [str(file) for file in self.rejected])
         if self.imbalance >= IMBALANCE:
             lines.append(f"the largest class has {self.imbalance:.0f} times the smallest's photos")
+        n_quarantine = len(self.quarantine)
+        if n_quarantine:
+            lines.append(
+                f"{n_quarantine:,} of {len(self.photos):,} photos are suggested for quarantine: "
+                "blank, with conflicting labels, or in several splits. To keep some, leave their "
+                "paths out of `quarantine` when you call `split`"
+            )
         if len(lines) == 1:
             lines.append("no problems found")
         return "\n".join(lines)
@@ -204,8 +211,8 @@ def audit(
 ) -> Audit:
     """Find duplicates, near-duplicates, conflicting labels, leaks, and blank or tiny photos.
 
-    Each photo is decoded once, to a 32×32 gray thumbnail, which a temporary file in the cache
-    folder holds. Each is compared only with its nearest neighbors: time grows as n · log n, memory
+    Each photo is decoded once, to a 32×32 thumbnail, which a temporary file in the cache folder
+    holds. Each is compared only with its nearest neighbors: time grows as n · log n, memory
     as n (less than two kilobytes per photo). Photos that are missing or broken by now are listed in
     `Audit.rejected`; the others are audited.
 
@@ -221,8 +228,9 @@ def audit(
         The findings. Pass their `groups` and `quarantine` to `split`.
 
     Raises:
-        ArgumentError: if `photos` is of another type, or `features` does not have one row per photo
-            or has no row of finite numbers.
+        ArgumentError: if `photos` is of another type, `features` does not have one row per photo or
+            has no row of finite numbers, or the cache folder is not writable.
+        DiskSpaceError: if the disk of the cache folder is full.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
 
     Example:
@@ -233,9 +241,9 @@ def audit(
     """
     with show_progress(progress, verbose) as report:
         photos = as_photos(photos, report)
-        with tempfile.TemporaryFile(dir=cache_folder()) as file:
-            shape = (len(photos), THUMBNAIL_PX, THUMBNAIL_PX)
-            thumbnails = np.memmap(file, np.uint8, "w+", shape=shape)
+        if features is not None:
+            features = check_features(features, len(photos))
+        with temporary_array((len(photos), THUMBNAIL_PX, THUMBNAIL_PX, 3)) as thumbnails:
             return _audit(photos, thumbnails, features, partial(report, "auditing photos"))
 
 
@@ -257,7 +265,8 @@ def _audit(
             failed[index] = result
         else:
             thumbnails[index], sizes[index], animated[index] = result
-            gray_range[index] = int(result.gray.max()) - int(result.gray.min())
+            gray = to_gray(result.pixels)
+            gray_range[index] = int(gray.max()) - int(gray.min())
 
     with STRICT:
         for done, _ in enumerate(map_in_threads(load, range(n)), start=1):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 try:
     import cykooz_resizer as fast
@@ -53,6 +53,8 @@ def to_srgb_square(
         (image_px, image_px, 3) uint8: red, green, blue.
     """
     profile = image.info.get("icc_profile")
+    if image.mode == "I":
+        image = _to_8_bits(image)
     convert_last = image.mode in ("L", "CMYK") and not image.has_transparency_data
     mode = image.mode if convert_last else "RGB"
     transform = _build_transform(profile, mode) if isinstance(profile, bytes) else None
@@ -106,10 +108,35 @@ def _crop_and_reduce(
     return result
 
 
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 32-bit integers to 8 bits, by as many bits as the largest of them needs.
+
+    The range of the type would not do: most files use a small part of it. A PGM file with 16 bits
+    per pixel, which Pillow reads as 32-bit integers, has the range of 16.
+    """
+    low, high = (int(value) for value in image.getextrema())  # type: ignore[arg-type]
+    unsigned = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(339) != (2,)
+    if unsigned and low < 0:  # Pillow reads them as if they were signed
+        low, high = 0, 2**32 - 1
+    low = min(low, 0)
+    n_bits = 16 if image.format == "PPM" else max(8, (high - low).bit_length())
+    result = Image.new("L", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        wide = (np.asarray(strip, np.float64) - low) % 2**32
+        result.paste(
+            Image.fromarray((wide * (255 / (2**n_bits - 1)) + 0.5).astype(np.uint8)), (0, top)
+        )
+    return result
+
+
 def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits per pixel: scale, do not clip
+    if image.mode.startswith("I;16"):  # scale, do not clip
         wide = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(wide / 257.0 + 0.5, 0, 255).astype(np.uint8))
+        gray = np.clip(wide / 257.0 + 0.5, 0, 255).astype(np.uint8)
+        gray[wide == image.info.get("transparency", -1)] = _BACKGROUND[0]
+        image = Image.fromarray(gray)
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         background = Image.new("RGBA", with_alpha.size, (*_BACKGROUND, 255))

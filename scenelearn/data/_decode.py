@@ -6,8 +6,8 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -26,10 +26,11 @@ from scenelearn.data._rejections import (
     has_end,
 )
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # Pillow's names
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")  # Pillow's names
 MAX_PIXELS = 100_000_000  # 300 MB decoded; a phone's 200-megapixel JPEG is decoded at half size
 _MAX_WORK = 3_000_000_000  # pixels times scans of a progressive JPEG: seconds
 _MIN_SCAN_BYTES = 10  # the header of a scan alone
+_MAX_PLAIN_BYTES = 32 * 2**20  # of a PPM file that spells its numbers out: seconds
 _LARGE = 16_000_000  # images with more pixels than this are decoded one at a time
 
 _FORMATS_WITH_END = ("JPEG", "PNG", "WEBP")  # their end shows whether a file was cut short
@@ -47,17 +48,37 @@ T = TypeVar("T")
 
 def decode_photo(photos: Photos, index: int, decoder: Callable[[bytes], T]) -> T | Rejected:
     """Apply `decoder` to a photo's file; return why not if it is missing, changed or rejected."""
-    try:
+
+    def read_and_decode() -> T:
         content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
             detail = "it has changed since the scan; scan again"
             raise RejectedPhotoError(RejectionReason.UNREADABLE, detail)
         return decoder(content)
+
+    return reject_failures(photos.paths[index], read_and_decode, {})
+
+
+def reject_failures(
+    path: str, work: Callable[[], T], reasons: Mapping[int, RejectionReason]
+) -> T | Rejected:
+    """Do work on one photo; whatever it raises becomes a rejection, so that the others go on.
+
+    Args:
+        path: of the photo.
+        work: reads or decodes it.
+        reasons: of errors of the file system, by number; of others the photo is unreadable.
+    """
+    try:
+        return work()
     except RejectedPhotoError as error:
         reason, detail = error.reason, error.detail
     except OSError as error:
-        reason, detail = RejectionReason.UNREADABLE, error.strerror or str(error)
-    return Rejected(path=photos.paths[index], reason=reason, detail=detail)
+        reason = reasons.get(error.errno or 0, RejectionReason.UNREADABLE)
+        detail = error.strerror or str(error)
+    except Exception as error:  # noqa: BLE001
+        reason, detail = RejectionReason.UNREADABLE, f"{type(error).__name__}: {error}"
+    return Rejected(path=path, reason=reason, detail=detail)
 
 
 def check_complete(content: bytes) -> None:
@@ -72,12 +93,12 @@ def check_complete(content: bytes) -> None:
     Raises:
         RejectedPhotoError: if it is not a complete image of a supported format, type and size.
     """
-    with STRICT:
+    with STRICT, _explained(content):
         image, _ = _open(content, 1)
         kind = image.format or ""
         if kind not in _FORMATS_WITH_END or not has_end(content, kind):
             with _limit_memory(image):
-                _load(image, content)
+                image.load()
 
 
 def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8]:
@@ -93,38 +114,39 @@ def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8
 
     Returns:
         (image_px, image_px, 3) uint8: red, green, blue in sRGB, converted from the file's color
-        profile if it has one. 16 bits per channel are scaled to 8. Transparent pixels become white.
-        Of an animation or a file with several pages, the first one is used.
+        profile if it has one. 16 bits per channel are scaled to 8; integers of 32 bits likewise, by
+        the bits that the largest of the photo needs. Transparent pixels become white. Of an
+        animation or a file with several pages, the first one is used.
 
     Raises:
         RejectedPhotoError: if `image` is not a complete image of a supported format, pixel type
             and size.
     """
-    with STRICT:
+    with STRICT, _explained(image):
         if isinstance(image, bytes):
             source, _ = _open(image, REDUCING_GAP * image_px)
             with _limit_memory(source):
-                return _to_square(source, image_px, image)
+                return _to_square(source, image_px)
         check_mode(image)
-        return _to_square(image, image_px, b"")
+        return _to_square(image, image_px)
 
 
 class Thumbnail(NamedTuple):
     """A photo as `audit` sees it.
 
     Attributes:
-        gray: (side, side) uint8, the whole photo, upright, squeezed into a square.
+        pixels: (side, side, 3) uint8, the whole photo, upright, squeezed into a square.
         shorter_px: the photo's shorter side, in pixels.
         is_animated: whether the file has several images or pages, of which the first is used.
     """
 
-    gray: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
     shorter_px: int
     is_animated: bool
 
 
 def to_thumbnail(content: bytes, image_px: int) -> Thumbnail:
-    """Decode a photo to a small gray square.
+    """Decode a photo to a small square.
 
     Args:
         content: the content of an image file.
@@ -133,14 +155,12 @@ def to_thumbnail(content: bytes, image_px: int) -> Thumbnail:
     Raises:
         RejectedPhotoError: if the photo cannot be decoded.
     """
-    with STRICT:
+    with STRICT, _explained(content):
         image, shorter_px = _open(content, 2 * image_px)
         with _limit_memory(image):
-            _load(image, content)
-            box = (0, 0, *image.size)
-            small = _convert(image, box, image_px, Image.Resampling.BOX, content)
-        is_animated = _is_animated(image)
-    return Thumbnail(np.asarray(Image.fromarray(small).convert("L")), shorter_px, is_animated)
+            image.load()
+            small = _convert(image, (0, 0, *image.size), image_px, Image.Resampling.BOX)
+        return Thumbnail(small, shorter_px, _is_animated(image))
 
 
 def _is_animated(image: Image.Image) -> bool:
@@ -150,12 +170,12 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-def _to_square(image: Image.Image, image_px: int, content: bytes) -> npt.NDArray[np.uint8]:
-    _load(image, content)
+def _to_square(image: Image.Image, image_px: int) -> npt.NDArray[np.uint8]:
+    image.load()
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return _convert(image, box, image_px, Image.Resampling.BICUBIC, content)
+    return _convert(image, box, image_px, Image.Resampling.BICUBIC)
 
 
 def _convert(
@@ -163,13 +183,20 @@ def _convert(
     box: tuple[float, float, float, float],
     image_px: int,
     filter_: Image.Resampling,
-    content: bytes,
 ) -> npt.NDArray[np.uint8]:
+    transpose = _find_transpose(image)
+    return to_srgb_square(image, box, image_px, filter_=filter_, transpose=transpose)
+
+
+@contextmanager
+def _explained(image: bytes | Image.Image) -> Iterator[None]:
+    """Turn exceptions into `RejectedPhotoError`: Pillow raises many types for damaged files."""
     try:
-        transpose = _find_transpose(image)
-        return to_srgb_square(image, box, image_px, filter_=filter_, transpose=transpose)
-    except MemoryError as error:
-        raise explain_failure(content, error) from None
+        yield
+    except RejectedPhotoError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise explain_failure(image, error) from None
 
 
 class _Strict:
@@ -219,11 +246,10 @@ def _open(content: bytes, min_px: int) -> tuple[Image.Image, int]:
     """
     if not content:
         raise RejectedPhotoError(RejectionReason.EMPTY_FILE, "0 bytes")
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Exception as error:  # noqa: BLE001  # Pillow raises many types for damaged headers
-        raise explain_failure(content, error) from None
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
     check_mode(image)
+    if image.format == "PNG":
+        _scale_transparency(image, content)
     width, height = image.size
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         max_scans = len(content) // _MIN_SCAN_BYTES  # counting takes time in itself
@@ -234,22 +260,27 @@ def _open(content: bytes, min_px: int) -> tuple[Image.Image, int]:
         if min(width, height) >= 2 * min_px:
             scale = min_px / min(width, height)
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+    if content[:2] in (b"P1", b"P2", b"P3") and len(content) > _MAX_PLAIN_BYTES:
+        detail = "PPM in plain text would take too long to decode; save it as binary PPM or PNG"
+        raise RejectedPhotoError(RejectionReason.TOO_LARGE, detail)
     if image.width * image.height > MAX_PIXELS:
         detail = f"{width}×{height} px, the limit is {MAX_PIXELS:,} pixels"
         raise RejectedPhotoError(RejectionReason.TOO_LARGE, detail)
     return image, min(width, height)
 
 
+def _scale_transparency(image: Image.Image, content: bytes) -> None:
+    """Scale a PNG's transparent color like Pillow scales pixels of 2, 4 and 16 bits to 8."""
+    color, n_bits = image.info.get("transparency"), content[24]
+    if isinstance(color, tuple) and n_bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+    elif isinstance(color, int) and image.mode == "L" and n_bits < 8:
+        image.info["transparency"] = color * 255 // (2**n_bits - 1)
+
+
 def _limit_memory(image: Image.Image) -> AbstractContextManager[object]:
     """Let large images wait for each other, so that memory holds one at a time."""
     return _LARGE_LOCK if image.width * image.height > _LARGE else nullcontext()
-
-
-def _load(image: Image.Image, content: bytes) -> None:
-    try:
-        image.load()
-    except Exception as error:  # noqa: BLE001  # Pillow raises many types for damaged data
-        raise explain_failure(content, error) from None
 
 
 def _find_transpose(image: Image.Image) -> Image.Transpose | None:

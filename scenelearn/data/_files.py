@@ -8,11 +8,12 @@ import hashlib
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 MAX_FILE_BYTES = 512 * 2**20  # larger than any photo; keeps a stray video out of memory
+
+_Archive = tuple[zipfile.ZipFile, dict[str, list[zipfile.ZipInfo]]]  # members by path, last valid
 
 
 def content_hash(content: bytes) -> bytes:
@@ -22,7 +23,7 @@ def content_hash(content: bytes) -> bytes:
 
 def is_archive(path: Path) -> bool:
     """Whether a path is a ZIP archive, by its content."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    return os.path.isfile(path) and zipfile.is_zipfile(path)  # noqa: PTH113
 
 
 def read_file(root: Path, path: str) -> bytes:
@@ -39,19 +40,20 @@ def read_file(root: Path, path: str) -> bytes:
         with open(os.path.join(root, path), "rb") as file:  # noqa: PTH118, PTH123
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read()
-    archive = _open_archive(root)
+    archive, members = _open_archive(root)
     try:
-        info = archive.getinfo(path)
+        info = members[_normalize(path)][-1]
         _check_size(info.file_size)
         with archive.open(info) as member:
             content = member.read(MAX_FILE_BYTES + 1)  # the header may state a smaller size
         _check_size(len(content))
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, "no longer in the archive", path) from None
-    except RuntimeError as error:  # encrypted
-        raise OSError(errno.EACCES, str(error), path) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise OSError(errno.EIO, f"damaged in the archive: {error}", path) from None
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged members
+        code = errno.EACCES if "encrypted" in str(error) else errno.EIO
+        raise OSError(code, f"damaged in the archive: {error}", path) from None
     return content
 
 
@@ -67,17 +69,12 @@ def list_archive(root: Path) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: if the archive cannot be read.
     """
-    archive = _open_archive(root)
-    for info in archive.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.is_dir():
-            continue
-        if archive.getinfo(info.filename) is not info:
-            yield info.filename, "a later file in the archive has the same name"
-        elif kind and not stat.S_ISREG(kind):
-            yield info.filename, "link or special file in an archive"
-        else:
-            yield info.filename, ""
+    _, members = _open_archive(root)
+    for path, same_name in members.items():
+        for _ in same_name[1:]:
+            yield path, "a later file in the archive has the same name"
+        kind = stat.S_IFMT(same_name[-1].external_attr >> 16)
+        yield path, "" if kind in (0, stat.S_IFREG) else "link or special file in an archive"
 
 
 def _check_size(n_bytes: int) -> None:
@@ -85,15 +82,28 @@ def _check_size(n_bytes: int) -> None:
         raise OSError(errno.EFBIG, f"a file of {n_bytes / 2**20:,.0f} MiB")
 
 
-def _open_archive(root: Path) -> zipfile.ZipFile:
+def _open_archive(root: Path) -> _Archive:
     info = root.stat()
     try:
         return _open_version(root, info.st_mtime_ns, info.st_size)
-    except zipfile.BadZipFile as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged directories
         raise OSError(errno.EIO, f"not a complete ZIP archive: {error}", str(root)) from None
 
 
 @functools.lru_cache(maxsize=4)
-def _open_version(root: Path, *_: int) -> zipfile.ZipFile:
+def _open_version(root: Path, *_: int) -> _Archive:
     """Open an archive; its directory is read once per version. Threads may share the result."""
-    return zipfile.ZipFile(root)
+    archive = zipfile.ZipFile(root)
+    members: dict[str, list[zipfile.ZipInfo]] = {}
+    for info in archive.infolist():
+        is_folder = info.filename.endswith(("/", "\\")) or stat.S_ISDIR(info.external_attr >> 16)
+        if not is_folder:
+            members.setdefault(_normalize(info.filename), []).append(info)
+    return archive, members
+
+
+def _normalize(path: str) -> str:
+    r"""The path of a file in an archive: archivers write it as a/b, ./a/b, /a//b or a\b."""
+    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_array
 from scenelearn.errors import ArgumentError
 
 _L2 = 10.0 ** np.arange(0, 7)  # candidate penalties; the one with the lowest error is used
@@ -57,19 +58,8 @@ def find_label_issues(
         Leave-one-out residuals: D. Allen (1974), The relationship between variable selection and
         data augmentation and a method for prediction. Technometrics 16, equation 1.4.
     """
-    features = np.asarray(features)
-    is_number = features.dtype.kind in "fiu"
-    if features.ndim != 2 or len(features) != len(labels) or not is_number:
-        raise ArgumentError(
-            f"`features` must have one row for each of the {len(labels):,} photos. Received: shape "
-            f"{features.shape} of {features.dtype}. Pass "
-            "scenelearn.finetune.extract_features(photos)."
-        )
+    features = check_features(features, len(labels))
     rows = np.flatnonzero(np.isfinite(features).all(axis=1))
-    if not len(rows):
-        raise ArgumentError(
-            "`features` must hold finite numbers. Received: none in any row. Compute them again."
-        )
     targets = np.where(labels[rows, None] == np.arange(labels.max() + 1), 1.0, -1.0)
     scores = _leave_one_out(features, rows, targets, groups[rows])
     positions = np.arange(len(rows))
@@ -82,6 +72,26 @@ def find_label_issues(
         for k in np.flatnonzero(margin > _MARGIN)
     ]
     return tuple(sorted(issues, key=lambda issue: (-issue.margin, issue.position)))
+
+
+def check_features(features: npt.ArrayLike, n_photos: int) -> npt.NDArray[np.floating]:
+    """Check that `features` has one row per photo, of which some are finite.
+
+    Raises:
+        ArgumentError: if it is something else.
+    """
+    advice = "Pass scenelearn.finetune.extract_features(photos)."
+    array = check_array("features", features, advice=advice)
+    if array.ndim != 2 or len(array) != n_photos or array.dtype.kind not in "fiu":
+        raise ArgumentError(
+            f"`features` must have one row for each of the {n_photos:,} photos. Received: shape "
+            f"{array.shape} of {array.dtype}. {advice}"
+        )
+    if not np.isfinite(array).all(axis=1).any():
+        raise ArgumentError(
+            "`features` must hold finite numbers. Received: none in any row. Compute them again."
+        )
+    return array
 
 
 def _leave_one_out(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scenelearn._checks import check_path
 from scenelearn._display import printable
 from scenelearn._io import atomic_write
 from scenelearn.errors import ManifestError
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split", "group", "hash")
+_NAMES = "surrogatepass"  # names on the disk that are not valid Unicode
 
 # Names of splits, in manifests and of folders. seg_train, seg_test and seg_pred are those of the
 # Intel Image Classification archive.
@@ -57,20 +62,21 @@ def read_manifest(file: Path) -> list[ManifestRow]:
         The rows, in the file's order.
 
     Raises:
-        ManifestError: if the file cannot be read, a column is missing, a row has no path, a path
-            is listed twice, or a split or hash is invalid.
+        ManifestError: if the file cannot be read, is not valid CSV in UTF-8, or lacks a column; if
+            a row has no path, more or fewer cells than the header, or a cell that is not text; if a
+            path is listed twice, or a split or hash is invalid.
     """
     rows: list[ManifestRow] = []
-    line_of: dict[str, int] = {}
-    for line, cells in enumerate(read_table(file, COLUMNS), start=2):
-        row = _parse_row(cells, f"{str(file)!r}, line {line}")
-        if row.path in line_of:
+    place_of: dict[str, str] = {}
+    for place, cells in _read_rows(file, COLUMNS):
+        row = _parse_row(cells, f"{str(file)!r}, {place}")
+        if row.path in place_of:
             raise ManifestError(
-                f"{str(file)!r}, line {line}: each photo must be listed once. Received: "
-                f"{printable(row.path)!r}, which is also on line {line_of[row.path]}. "
+                f"{str(file)!r}, {place}: each photo must be listed once. Received: "
+                f"{printable(row.path)!r}, which is also on {place_of[row.path]}. "
                 "Remove one of the lines."
             )
-        line_of[row.path] = line
+        place_of[row.path] = place
         rows.append(row)
     return rows
 
@@ -86,17 +92,17 @@ def write_manifest(file: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
         The path.
 
     Raises:
-        ArgumentError: if `file` is a folder, or its folder is not writable.
+        ArgumentError: if `file` is no path or a folder, or its folder is not writable.
         ManifestError: if the name does not end in ``.csv``.
     """
-    path = Path(file).expanduser()
+    path = check_path("file", file, advice="Pass e.g. 'split.csv'.")
     if path.suffix.lower() != ".csv":
         raise ManifestError(
             f"A manifest must be a .csv file. Received: {str(path)!r}. Let its name end in '.csv'."
         )
     with (
         atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as text,
+        temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as text,
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -116,20 +122,59 @@ def read_table(file: Path, columns: Collection[str] | None = None) -> Iterator[d
         The rows, in the file's order.
 
     Raises:
-        ManifestError: if the file cannot be read, or has no column "path" or "label".
+        ManifestError: if the file cannot be read, is not valid CSV in UTF-8, has no column "path"
+            or "label", or a row with more or fewer cells than the header.
     """
+    return (cells for _, cells in _read_rows(file, columns))
+
+
+def _read_rows(file: Path, columns: Collection[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `read_table`, with the place of each row: its first line in the file, or its number."""
     try:
         if file.suffix.lower() == ".parquet":
-            yield from _read_parquet(file, columns)
-            return
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
-            table = csv.DictReader(text)
-            _check_columns(file, table.fieldnames or ())
-            yield from table
-    except (OSError, csv.Error, UnicodeError) as error:
+            rows = _read_parquet(file, columns)
+            yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+        else:
+            yield from _read_csv(file)
+    except OSError as error:
         raise ManifestError(
             f"{str(file)!r} must be a table of photos. Received: {error}. Fix or replace it."
         ) from None
+
+
+def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig", errors=_NAMES)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ManifestError(
+            f"{str(file)!r}, line {line}: the text must be encoded as UTF-8. Received: the byte "
+            f"0x{content[error.start]:02x}. Save the table as 'CSV UTF-8'."
+        ) from None
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line, names = 1, list[str]()
+    try:
+        for cells in table:
+            if names and cells and len(cells) != len(names):
+                raise ManifestError(
+                    f"{str(file)!r}, line {line}: a row must have {len(names)} cells, like the "
+                    f"first line. Received: {len(cells)}: {printable(','.join(cells)):.120}. Put "
+                    "quotation marks around cells that contain commas."
+                )
+            if names and cells:
+                yield f"line {line}", dict(zip(names, cells, strict=True))
+            elif cells:
+                names = [name.strip() for name in cells]
+                _check_columns(file, names)
+            line = table.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(
+            f"{str(file)!r}, line {line}: must be a table of photos in valid CSV. Received: "
+            f"{error}. Close each quotation mark that opens a cell; inside a cell, write it twice."
+        ) from None
+    if not names:
+        _check_columns(file, ())
 
 
 def _read_parquet(file: Path, columns: Collection[str] | None) -> list[dict[str, Any]]:
@@ -155,37 +200,58 @@ def _read_parquet(file: Path, columns: Collection[str] | None) -> list[dict[str,
 def _check_columns(file: Path, names: Iterable[str]) -> None:
     columns = list(names)
     missing = [name for name in ("path", "label") if name not in columns]
-    if missing:
+    twice = sorted({name for name in COLUMNS if columns.count(name) > 1})
+    if missing or twice:
+        advice = f"Add {' and '.join(map(repr, missing))} to its first line; separate by commas"
+        if twice:
+            advice = f"Name only one column {twice[0]!r}"
         raise ManifestError(
             f"{str(file)!r} must have the columns 'path' and 'label', and may have 'split', "
-            f"'group' and 'hash'. Received: {', '.join(map(repr, columns)) or 'none'}. "
-            f"Add {' and '.join(map(repr, missing))} to its first line."
+            f"'group' and 'hash'. Received: {', '.join(map(repr, columns)) or 'none'}. {advice}."
         )
 
 
 def _parse_row(row: dict[str, Any], where: str) -> ManifestRow:
-    cells = {name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS}
-    split = cells["split"].strip().lower()
-    if not cells["path"]:
-        raise ManifestError(f"{where}: 'path' must name a photo. Received: nothing. Fill it in.")
+    cells = {name: _to_text(row.get(name), f"{where}: {name!r}") for name in COLUMNS}
+    path, split, hex_digits = cells["path"], cells["split"].lower(), cells["hash"]
+    if not path.strip() or "\0" in path:
+        received = repr(path) if path else "nothing"
+        raise ManifestError(f"{where}: 'path' must name a photo. Received: {received}. Fill it in.")
     if split and split not in SPLIT_OF_NAME:
         raise ManifestError(
             f"{where}: 'split' must be empty or one of {', '.join(SPLIT_OF_NAME)}. "
             f"Received: {cells['split']!r}. Change it."
         )
-    try:
-        content_hash = bytes.fromhex(cells["hash"])
-    except ValueError:
-        content_hash = b"?"
+    content_hash = b"?"
+    with contextlib.suppress(ValueError):
+        content_hash = bytes.fromhex(hex_digits)
     if len(content_hash) not in (0, 16):
         raise ManifestError(
             f"{where}: 'hash' must be empty or 32 hexadecimal digits, as `Splits.save` writes it. "
-            f"Received: {cells['hash']!r}. Leave the column out if you have no hashes."
+            f"Received: {hex_digits!r}. Leave the column out if you have no hashes."
         )
     return ManifestRow(
-        path=cells["path"].replace("\\", "/") if os.sep == "\\" else cells["path"],
+        path=path.replace("\\", "/") if os.sep == "\\" else path,
         label=cells["label"],
         split=SPLIT_OF_NAME.get(split, ""),
         group=cells["group"],
         hash=content_hash,
     )
+
+
+def _to_text(cell: object, where: str) -> str:
+    """A cell as text; all but paths without spaces at the ends."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, str | int) or isinstance(cell, bool):
+        raise ManifestError(
+            f"{where} must be text or an integer. Received: {cell!r:.80}. Convert the column to "
+            "strings; leave unknown cells empty."
+        )
+    text = str(cell) if where.endswith("'path'") else str(cell).strip()
+    if not where.endswith("'path'") and re.search(r",[^\n]*\n|\n[^\n]*,", text):
+        raise ManifestError(
+            f"{where} must not contain other rows. Received: {text!r:.80}. A quotation mark is "
+            "probably missing, or one too many."
+        )
+    return text

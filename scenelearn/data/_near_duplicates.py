@@ -11,8 +11,14 @@
    mostly end up in the same part, and eight such trees find nearly all of them. That costs
    n · log n · 64 multiply-adds per tree for the partition, and n · 2,048 · 8 · 64 to compare.
 3. Candidates are aligned by the affine map that makes the two thumbnails most similar, with a gain
-   and an offset as unknowns. They show the same picture if that map is close to the identity and
-   the aligned thumbnails, high-pass filtered to edges and texture, correlate.
+   and an offset as unknowns. They look alike if that map is close to the identity and the aligned
+   thumbnails, high-pass filtered to edges and texture, correlate.
+4. Photos that look alike show the same picture if also their colors agree, everywhere: the largest
+   difference of 3×3 pixels counts, relative to the contrast around them. So a scratch on a part,
+   or another color of a shape, makes another picture.
+5. Many photos that look alike, of which some fail step 4, are a series, such as photos of a fixed
+   camera or drawn digits. There, photos show the same picture only if they differ much less than
+   is usual in it.
 
 References:
     B. Lucas and T. Kanade, "An iterative image registration technique with an application to stereo
@@ -23,12 +29,23 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn.data._groups import connected_components
+
 THUMBNAIL_PX = 32
-_SAME = 0.85  # minimum correlation of edges and texture after alignment
+_SAME = 0.75  # minimum correlation of edges and texture after alignment
+_ALIKE = 0.6  # likewise, for photos of one series
+# Chosen on half of the Intel photos, judged on the other: docs/results/near_duplicates.json.
+_MAX_DIFFERENCE = 1.5  # of 3×3 pixels, relative to the contrast around them
+_NOISE = 4  # gray levels, added to that contrast
+_MAX_GAIN = 2
+_SERIES, _LARGE_SERIES = 8, 12  # so many photos that look alike may be, or are, a series
+_MAX_FAILURES = 0.1  # a smaller series in which a larger fraction of the pairs fails is one
+_UNUSUAL = 0.4  # maximum difference in a series, relative to the lower quartile
 _STEPS = 8  # of the alignment
 _FIRST_STEPS, _HOPELESS = 3, 0.3  # pairs below this correlation after so many steps are dropped
 _MAX_CHANGE = 0.2  # a larger rotation, scaling or shift, in half widths, is another picture
@@ -36,7 +53,7 @@ _PAIRS_AT_ONCE = 512
 _PHOTOS_AT_ONCE = 4096
 
 _N_WAVES = 8
-_NEAR = 0.7  # minimum correlation of the descriptors of a candidate pair
+_NEAR = 0.65  # minimum correlation of the descriptors of a candidate pair
 _MAX_NEIGHBORS = 8  # candidates per photo
 _LEAF_SIZE = 2048
 _N_TREES = 8
@@ -47,6 +64,7 @@ _INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)  # rotating left undoes rotating right
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Candidates = npt.NDArray[np.int64]  # (n, 3): i, j and the orientation of j
 
 
 def find_near_duplicates(
@@ -55,8 +73,8 @@ def find_near_duplicates(
     """Find the pairs of thumbnails that show the same picture.
 
     Args:
-        thumbnails: (n, 32, 32) uint8; may be memory-mapped, since few are read at a time. Uniform
-            thumbnails match none.
+        thumbnails: (n, 32, 32, 3) uint8; may be memory-mapped, since few are read at a time.
+            Uniform thumbnails match none.
         indices: (m,) int64, ascending: the thumbnails to compare.
 
     Returns:
@@ -66,21 +84,68 @@ def find_near_duplicates(
     contrast = np.zeros(len(indices), np.float32)
     for start in range(0, len(indices), _PHOTOS_AT_ONCE):
         part = slice(start, start + _PHOTOS_AT_ONCE)
-        descriptors[part], contrast[part] = _describe(thumbnails[indices[part]])
-    usable = indices[contrast > 1]
-    candidates = find_candidates(descriptors[contrast > 1])
-    pairs = []
+        descriptors[part], contrast[part] = _describe(to_gray(thumbnails[indices[part]]))
+    usable, descriptors = indices[contrast > 1], descriptors[contrast > 1]
+    alike, differences = _compare(thumbnails, usable, find_candidates(descriptors))
+    # Neighbors alone may split a series into parts; one photo of each part joins them.
+    firsts, sizes = np.unique(_find_series(alike, len(usable)), return_counts=True)
+    firsts = firsts[sizes > 1]
+    candidates = find_candidates(descriptors[firsts])
+    candidates[:, :2] = firsts[candidates[:, :2]]
+    more = _compare(thumbnails, usable, candidates)
+    alike = np.concatenate([alike, more[0]])
+    local, overall = np.concatenate([differences, more[1]], axis=1)
+    same = local <= _MAX_DIFFERENCE
+    series_of = _find_series(alike, len(usable))[alike[:, 0]]
+    for series in np.unique(series_of):
+        members = series_of == series
+        n_photos, failures = len(np.unique(alike[members])), 1 - same[members].mean()
+        if n_photos > _LARGE_SERIES or (n_photos > _SERIES and failures > _MAX_FAILURES):
+            usual = np.quantile(overall[members], 0.25)
+            same[members] &= overall[members] <= _UNUSUAL * usual
+            same[members] &= local[members] <= _MAX_DIFFERENCE / 2
+    pairs = np.unique(np.sort(usable[alike[same]], axis=1), axis=0)
+    return [(low, high) for low, high in pairs.tolist()]
+
+
+def _find_series(alike: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    """The first photo of each photo's series; `alike` are pairs (m, 2)."""
+    return connected_components(n, ((i, j) for i, j in alike.tolist()))
+
+
+def _compare(
+    thumbnails: npt.NDArray[np.uint8], usable: npt.NDArray[np.int64], candidates: Candidates
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Compare the pixels of candidates.
+
+    Returns:
+        The pairs that look alike, (m, 2), and their differences (2, m), as by `_compare_colors`;
+        the first is infinite for pairs whose edges and texture do not correlate enough.
+    """
+    pairs, differences = [np.zeros((0, 2), np.int64)], [np.zeros((2, 0), np.float32)]
     for start in range(0, len(candidates), _PAIRS_AT_ONCE):
-        i, j, orientations = candidates[start : start + _PAIRS_AT_ONCE].T
-        firsts, seconds = _standardize(thumbnails[usable[i]]), _standardize(thumbnails[usable[j]])
+        part = candidates[start : start + _PAIRS_AT_ONCE]
+        firsts, seconds = thumbnails[usable[part[:, 0]]], thumbnails[usable[part[:, 1]]]
         for orientation in range(8):
-            chosen = orientations == orientation
+            chosen = part[:, 2] == orientation
             seconds[chosen] = orient(seconds[chosen], orientation)
-        hopeful = np.flatnonzero(align_and_correlate(firsts, seconds, _FIRST_STEPS) >= _HOPELESS)
-        correlations = align_and_correlate(firsts[hopeful], seconds[hopeful], _STEPS)
-        same = hopeful[correlations >= _SAME]
-        pairs += [sorted((int(usable[i[k]]), int(usable[j[k]]))) for k in same]
-    return sorted((low, high) for low, high in pairs)
+        grays = _standardize(to_gray(firsts)), _standardize(to_gray(seconds))
+        kept = np.arange(len(part))
+        for n_steps, minimum in ((_FIRST_STEPS, _HOPELESS), (_STEPS, _ALIKE)):
+            maps, correlations = align(grays[0][kept], grays[1][kept], n_steps)
+            passed = correlations >= minimum
+            maps, correlations, kept = maps[passed], correlations[passed], kept[passed]
+        local, overall = _compare_colors(firsts[kept], seconds[kept], maps)
+        local[correlations < _SAME] = np.inf
+        pairs.append(part[kept, :2])
+        differences.append(np.stack([local, overall]))
+    return np.concatenate(pairs), np.concatenate(differences, axis=1)
+
+
+def to_gray(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The luma (…) uint8 of colors (…, 3) uint8, as Pillow computes it."""
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    return np.asarray((pixels @ weights + 2**15) >> 16, np.uint8)
 
 
 def _describe(thumbnails: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -103,8 +168,8 @@ def _standardize(thumbnails: npt.NDArray[np.uint8]) -> Floats:
     return np.asarray(values / np.maximum(values.std((1, 2), keepdims=True), 1e-6), np.float32)
 
 
-def align_and_correlate(firsts: Floats, seconds: Floats, n_steps: int) -> Floats:
-    """Correlate edges and texture of thumbnails after aligning each pair.
+def align(firsts: Floats, seconds: Floats, n_steps: int) -> tuple[Floats, Floats]:
+    """Align the second thumbnail of each pair to the first; correlate their edges and texture.
 
     Args:
         firsts: (n, 32, 32) with mean 0 and standard deviation 1.
@@ -112,13 +177,11 @@ def align_and_correlate(firsts: Floats, seconds: Floats, n_steps: int) -> Floats
         n_steps: steps of the alignment.
 
     Returns:
-        (n,) correlations; -1 if no small affine map aligns the pair.
+        (n, 2, 3) affine maps, and (n,) correlations; -1 if no small map aligns the pair.
     """
     n = len(firsts)
-    axis = ((np.arange(THUMBNAIL_PX) + 0.5) / THUMBNAIL_PX * 2 - 1).astype(np.float32)
-    y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
-    ones = np.ones_like(x)
-    points = np.stack([x, y, ones])  # (3, 1024)
+    points = _grid()
+    ones = points[2]
     slopes_y, slopes_x = np.gradient(seconds, 2 / THUMBNAIL_PX, axis=(1, 2))
     layers = np.stack([seconds, slopes_x, slopes_y, _high_pass(seconds)], axis=1)
     affine = np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
@@ -138,7 +201,70 @@ def align_and_correlate(firsts: Floats, seconds: Floats, n_steps: int) -> Floats
     (texture,), inside = _sample_bilinear(layers[:, 3:], affine @ points)
     correlation = _correlate(_high_pass(firsts).reshape(n, THUMBNAIL_PX**2), texture, inside)
     too_far = np.abs(affine - np.eye(2, 3)).max((1, 2)) > _MAX_CHANGE
-    return np.where(too_far, np.float32(-1), correlation)
+    return affine, np.where(too_far, np.float32(-1), correlation)
+
+
+def _grid() -> Floats:
+    """The homogeneous coordinates (3, 1024) of all pixels, from -1 to 1."""
+    axis = ((np.arange(THUMBNAIL_PX) + 0.5) / THUMBNAIL_PX * 2 - 1).astype(np.float32)
+    y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
+    return np.stack([x, y, np.ones_like(x)])
+
+
+def _compare_colors(
+    firsts: npt.NDArray[np.uint8], seconds: npt.NDArray[np.uint8], maps: Floats
+) -> tuple[Floats, Floats]:
+    """How much aligned thumbnails differ after a gain and an offset, the same for all colors.
+
+    Args:
+        firsts: (n, 32, 32, 3).
+        seconds: likewise.
+        maps: (n, 2, 3), from `align`.
+
+    Returns:
+        (n,): the largest difference of 3×3 pixels, relative to the lower contrast of the two in the
+        5×5 pixels around them; infinite if the gain is out of range. (n,): the root mean square
+        difference of all pixels, in gray levels.
+    """
+    shape = (*firsts.shape[:3], 1)
+    first = firsts.astype(np.float32)
+    layers, inside = _sample_bilinear(np.moveaxis(seconds, 3, 1).astype(np.float32), maps @ _grid())
+    second, inside = np.stack(layers, axis=2).reshape(first.shape), inside.reshape(shape)
+    total = 3 * np.maximum(inside.sum((1, 2, 3), keepdims=True), 1)
+    mean1, mean2 = (
+        (image * inside).sum((1, 2, 3), keepdims=True) / total for image in (first, second)
+    )
+    centered = (second - mean2) * inside
+    gain = (centered * (first - mean1)).sum((1, 2, 3), keepdims=True)
+    gain /= np.maximum((centered**2).sum((1, 2, 3), keepdims=True), 1e-6)
+    offset = mean1 - gain * mean2
+    second = gain * second + offset
+    # Where one of the two is overexposed, the other's details do not count.
+    difference = np.clip(first, offset, gain * 255 + offset) - np.clip(second, 0, 255)
+    difference *= inside
+    contrast = np.minimum(*(_contrast(image.mean(3)) for image in (first, second)))
+    local = np.sqrt((_mean_filter(difference, 1) ** 2).mean(3)) / (_NOISE + contrast)
+    local *= _mean_filter(inside, 1)[:, :, :, 0] > 1 - 1e-3
+    largest = local[:, 1:-1, 1:-1].max((1, 2), initial=0)
+    largest[(gain.ravel() > _MAX_GAIN) | (gain.ravel() < 1 / _MAX_GAIN)] = np.inf
+    overall = np.sqrt((difference**2).sum((1, 2, 3)) / total.ravel())
+    return largest, overall
+
+
+def _contrast(images: Floats) -> Floats:
+    """The standard deviation of the 5×5 pixels around each."""
+    variance = _mean_filter(images**2, 2) - _mean_filter(images, 2) ** 2
+    return np.asarray(np.sqrt(np.maximum(variance, 0)))
+
+
+def _mean_filter(images: Floats, radius: int) -> Floats:
+    """The mean of the pixels (n, h, w, …) around each."""
+    for axis in (1, 2):
+        width = [(radius, radius) if k == axis else (0, 0) for k in range(images.ndim)]
+        padded = np.moveaxis(np.pad(images, width, mode="edge"), axis, 0)
+        windows = [padded[k : k + images.shape[axis]] for k in range(2 * radius + 1)]
+        images = np.moveaxis(np.sum(windows, axis=0), 0, axis)
+    return np.asarray(images / (2 * radius + 1) ** 2, np.float32)
 
 
 def _high_pass(images: Floats) -> Floats:
@@ -198,7 +324,7 @@ def find_candidates(descriptors: Floats) -> npt.NDArray[np.int64]:
     scores = np.zeros(0, np.float32)
     random = np.random.default_rng(0)
     for _ in range(1 if n <= _LEAF_SIZE else _N_TREES):
-        found = [_compare(descriptors, *part) for part in _partition(descriptors, random)]
+        found = [_compare_leaf(descriptors, *part) for part in _partition(descriptors, random)]
         pairs = np.concatenate([pairs, *(some for some, _ in found)])
         scores = np.concatenate([scores, *(score for _, score in found)])
         pairs, scores = _keep_nearest(pairs, scores)
@@ -208,11 +334,11 @@ def find_candidates(descriptors: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(pairs[order[first]], np.int64)
 
 
-def orient(images: Floats, orientation: int) -> Floats:
-    """Squares (n, k, k) in one of eight orientations: flip up-down, left-right, then transpose."""
+def orient(images: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Squares (n, k, k, …) in one of eight orientations: flip up-down, left-right, transpose."""
     images = images[:, ::-1] if orientation & 1 else images
     images = images[:, :, ::-1] if orientation & 2 else images
-    return images.transpose(0, 2, 1) if orientation & 4 else images
+    return images.swapaxes(1, 2) if orientation & 4 else images
 
 
 def _orient_dct(descriptors: Floats, orientation: int) -> Floats:
@@ -226,7 +352,7 @@ def _partition(
     descriptors: Floats, random: np.random.Generator
 ) -> Iterator[tuple[Ints, list[Ints]]]:
     """One tree: for each leaf its points, and those that fall into it in each orientation."""
-    flat = descriptors.reshape(len(descriptors), -1)
+    flat = descriptors.reshape(len(descriptors), _N_WAVES**2)
     everything = np.arange(len(flat))
     waiting = [(everything, [everything] * 8)]
     while waiting:
@@ -253,7 +379,7 @@ def _partition(
             waiting.append((chosen[0], chosen))
 
 
-def _compare(
+def _compare_leaf(
     descriptors: Floats, points: Ints, oriented: list[Ints]
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """The similar pairs of one leaf and their scores: for each point its nearest neighbors."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._checks import check_array
 from scenelearn._display import html_text, printable, to_pandas
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import Rejected
@@ -100,7 +101,7 @@ class Photos:
             return self._select(positions[index])
         if isinstance(index, numbers.Integral) and not isinstance(index, bool):
             return self._photo(int(positions[index]))
-        chosen = np.asarray(index)
+        chosen = check_array("index", index)
         if isinstance(index, list) and not index:
             chosen = chosen.astype(np.int64)
         if isinstance(index, tuple) or chosen.ndim != 1 or chosen.dtype.kind not in "iub":

@@ -87,7 +87,7 @@ class Pixels:
         return cls(
             image_px=images.shape[1],
             usable=np.ones(len(images), bool),
-            load=lambda indices: (images[indices], indices),
+            load=partial(_take, images),
         )
 
     def read(self, indices: npt.ArrayLike) -> tuple[Images, Indices]:
@@ -265,7 +265,7 @@ def _fill_cache(
                 n_done += len(part)
                 if report:
                     report(n_done, len(photos))
-    except OSError as error:
+    except (ArgumentError, OSError) as error:  # no permission, or a full disk
         _log.warning(
             "The remaining photos are decoded each time: %s cannot be written: %s",
             shards.folder,
@@ -290,35 +290,59 @@ def _to_pixels(
     read_failures: dict[str, Rejected] = {}
     px = shards.image_px
 
-    def decode_one(index: int) -> Images | Rejected:
-        return decode_photo(photos, index, lambda content: to_square(content, px))
-
-    def load(indices: Indices) -> tuple[Images, Indices]:
-        images = np.empty((len(indices), px, px, 3), np.uint8)
-        readable = np.ones(len(indices), bool)
-        shard_of, row_of = places[indices].T
-        for shard in np.unique(shard_of[shard_of >= 0]).tolist():
-            in_shard = shard_of == shard
-            images[in_shard] = shards.arrays[shard][row_of[in_shard]]
-        uncached = np.flatnonzero(shard_of < 0)
-        if len(uncached):
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                decoded = pool.map(decode_one, indices[uncached].tolist())
-                for k, image in zip(uncached, decoded, strict=True):
-                    readable[k] = not isinstance(image, Rejected)
-                    if not isinstance(image, Rejected):
-                        images[k] = image
-                    elif broken == "raise":
-                        raise broken_photos_error((image,))
-                    elif image.path not in read_failures:
-                        read_failures[image.path] = image
-                        _log.warning("Left out: %s", image)
-        return (images, indices) if readable.all() else (images[readable], indices[readable])
-
     return Pixels(
         image_px=px,
         usable=usable,
-        load=load,
+        load=partial(
+            _load,
+            photos=photos,
+            shards=shards,
+            places=places,
+            read_failures=read_failures,
+            broken=broken,
+        ),
         decode_failures=decode_failures,
         read_failures=read_failures,
     )
+
+
+def _load(
+    indices: Indices,
+    *,
+    photos: Photos,
+    shards: Shards,
+    places: npt.NDArray[np.int64],
+    read_failures: dict[str, Rejected],
+    broken: str,
+) -> tuple[Images, Indices]:
+    """`Pixels.load` for photos that are in the shards, or in none."""
+    px = shards.image_px
+
+    def decode_one(index: int) -> Images | Rejected:
+        return decode_photo(photos, index, lambda content: to_square(content, px))
+
+    images = np.empty((len(indices), px, px, 3), np.uint8)
+    readable = np.ones(len(indices), bool)
+    shard_of, row_of = places[indices].T
+    for shard in np.unique(shard_of[shard_of >= 0]).tolist():
+        in_shard = shard_of == shard
+        images[in_shard] = shards.arrays[shard][row_of[in_shard]]
+    uncached = np.flatnonzero(shard_of < 0)
+    if len(uncached):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = pool.map(decode_one, indices[uncached].tolist())
+            for k, image in zip(uncached, decoded, strict=True):
+                readable[k] = not isinstance(image, Rejected)
+                if not isinstance(image, Rejected):
+                    images[k] = image
+                elif broken == "raise":
+                    raise broken_photos_error((image,))
+                elif image.path not in read_failures:
+                    read_failures[image.path] = image
+                    _log.warning("Left out: %s", image)
+    return (images, indices) if readable.all() else (images[readable], indices[readable])
+
+
+def _take(images: Images, indices: Indices) -> tuple[Images, Indices]:
+    """`Pixels.load` for an array."""
+    return images[indices], indices

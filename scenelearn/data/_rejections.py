@@ -25,6 +25,7 @@ _UNSUPPORTED = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\1\0": "ICO",
 }
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip"}
 
 
@@ -106,11 +107,13 @@ def check_mode(image: Image.Image) -> None:
         raise RejectedPhotoError(RejectionReason.UNSUPPORTED, detail)
 
 
-def explain_failure(content: bytes, error: Exception) -> RejectedPhotoError:
+def explain_failure(content: bytes | Image.Image, error: Exception) -> RejectedPhotoError:
     """Why Pillow failed: the image is truncated, damaged, unsupported, too large, or not one."""
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         return RejectedPhotoError(RejectionReason.UNREADABLE, "not enough memory to decode it")
+    if not isinstance(content, bytes):
+        return RejectedPhotoError(RejectionReason.DAMAGED, text)
     kind = detect_format(content)
     if not kind:
         return _unsupported(content)
@@ -144,6 +147,8 @@ def detect_format(content: bytes) -> str:
         return "TIFF"
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WEBP"
+    if content[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6") and content[2:3].isspace():
+        return "PPM"
     if content.startswith(b"BM") and content[6:10] == b"\0\0\0\0":
         return "BMP"
     return "AVIF" if content[4:8] == b"ftyp" and b"avi" in content[8:40] else ""
@@ -157,8 +162,10 @@ def _unsupported(content: bytes) -> RejectedPhotoError:
         if content.startswith(start):
             detail = f"a {name} archive; unpack it, or scan a ZIP file"
             return RejectedPhotoError(RejectionReason.UNSUPPORTED, detail)
-    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return RejectedPhotoError(RejectionReason.UNSUPPORTED, "HEIC; convert it to JPEG")
+    end = min(int.from_bytes(content[:4]), 256)  # of the box that lists the brands
+    if content[4:8] == b"ftyp" and _HEIC & {content[k : k + 4] for k in range(8, end, 4)}:
+        detail = "HEIC; convert it to JPEG, e.g. by Pillow with the package pillow-heif"
+        return RejectedPhotoError(RejectionReason.UNSUPPORTED, detail)
     return RejectedPhotoError(RejectionReason.NOT_AN_IMAGE, "unknown format")
 
 

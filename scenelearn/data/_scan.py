@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from scenelearn._checks import check_path
+from scenelearn._display import printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
-from scenelearn.data._decode import STRICT, check_complete
+from scenelearn.data._decode import STRICT, check_complete, reject_failures
 from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
 from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, read_manifest
 from scenelearn.data._photos import Photos, check_not_empty
 from scenelearn.data._rejections import Rejected, RejectedPhotoError, RejectionReason
 from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError
 
-_SYSTEM_NAMES = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir"}
+_SYSTEM_NAMES = {
+    "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir",
+    # what scenelearn itself writes, perhaps into the folder of photos
+    "index.html", "result.json", "audit.json", "comparison.json", "quarantine.json", "split.csv",
+    "model-card.md",
+}  # fmt: skip
 
 _SMALL_BYTES = 100_000  # below this mean size, one thread reads files 1.5 times as fast as two
+
+_REASONS = {
+    errno.EFBIG: RejectionReason.TOO_LARGE,
+    errno.ENOENT: RejectionReason.MISSING,
+    errno.ENOTDIR: RejectionReason.MISSING,
+    errno.ENAMETOOLONG: RejectionReason.MISSING,
+}
 
 _Report = Callable[[int, int], None]
 
@@ -49,12 +67,13 @@ def scan(
     The class of a photo is the first folder in its path below `folder`, not counting a single
     folder that contains all class folders (as unpacked archives have) and folders that name a split
     (``train``, ``valid``, ``test``, ``seg_train``, …; also nested twice, as in the Intel archive).
+    Beside other folders, such names are classes, unless two of them have the same class folders.
     So ``photos/sea/1.jpg``, ``photos/train/sea/1.jpg`` and ``photos/seg_train/seg_train/sea/1.jpg``
     all have the class "sea". Photos in ``seg_pred`` have no class and are listed separately.
 
-    Files are recognized by their content, not their name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF.
-    Symbolic links to files are followed; links to folders and special files are rejected. ``.zip``
-    files are read in place, without unpacking.
+    Files are recognized by their content, not their name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF
+    and PPM (also PGM and PBM). Symbolic links to files are followed; links to folders and special
+    files are rejected. ``.zip`` files are read in place, without unpacking.
 
     With a manifest, the photos are those that it lists, and nothing else is read. A manifest is a
     ``.csv`` or ``.parquet`` table with the columns "path" (relative to `folder`) and "label", and
@@ -77,7 +96,7 @@ def scan(
             file.
         ManifestError: if the manifest cannot be read or is invalid.
         NoPhotosError: if there is no usable photo in a class folder.
-        ArgumentError: if `folder`, `manifest` or `verbose` is of another type.
+        ArgumentError: if `folder` or `manifest` cannot be a path, or `verbose` is of another type.
 
     Example:
         >>> import tempfile, scenelearn as sl
@@ -85,8 +104,8 @@ def scan(
         ...     sl.scan(sl.sample_scenes(folder, per_class=2))
         <Photos: 12 photos, 6 classes>
     """
-    root = _to_path("folder", folder)
-    table = None if manifest is None else _to_path("manifest", manifest)
+    root = check_path("folder", folder).absolute()
+    table = None if manifest is None else check_path("manifest", manifest).absolute()
     if table is None and root.suffix.lower() in SUFFIXES and root.is_file():
         root, table = root.parent, root
     if not (root.is_dir() or is_archive(root)):
@@ -130,14 +149,6 @@ def as_photos(photos: Photos | str | os.PathLike[str], progress: Progress | None
     )
 
 
-def _to_path(name: str, path: object) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(
-            f"`{name}` must be a path. Received: {type(path).__name__}. Pass e.g. 'photos/'."
-        )
-    return Path(path).expanduser().absolute()
-
-
 def _scan_manifest(root: Path, table: Path, report: _Report) -> Photos:
     rows = sorted(read_manifest(table), key=lambda row: row.path)
     rejected: list[Rejected] = []
@@ -152,7 +163,7 @@ def _scan_manifest(root: Path, table: Path, report: _Report) -> Photos:
             rejected.append(changed)
         else:
             usable.append((file, row))
-    return _to_photos(root, usable, rejected)
+    return _to_photos(root, usable, rejected, "a manifest without photos")
 
 
 def _list_archive(root: Path) -> tuple[list[str], list[Rejected]]:
@@ -171,7 +182,8 @@ def _list_archive(root: Path) -> tuple[list[str], list[Rejected]]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    folded = name.lower()
+    return folded.startswith(".") or folded.endswith(".keras") or folded in _SYSTEM_NAMES
 
 
 def _list_folder(root: Path) -> tuple[list[str], list[Rejected]]:
@@ -243,59 +255,94 @@ def _read_all(root: Path, paths: list[str], report: _Report) -> list[_File]:
 
 def _are_small(root: Path, paths: list[str]) -> bool:
     """Whether files are read so quickly that threads would mostly wait for each other."""
-    sample = paths[:: max(1, len(paths) // 64)]
-    sizes = [(root / path).stat().st_size for path in sample if (root / path).is_file()]
+    sizes = []
+    for path in paths[:: max(1, len(paths) // 64)]:
+        with suppress(OSError, ValueError):
+            sizes.append((root / path).stat().st_size)
     return sum(sizes) < _SMALL_BYTES * len(sizes)
 
 
 def _read(root: Path, path: str) -> _File:
-    try:
+    def read_and_check() -> bytes:
         if root.is_dir() and not stat.S_ISREG((root / path).stat().st_mode):
             detail = "a folder, pipe, socket or device"
             raise RejectedPhotoError(RejectionReason.SPECIAL_FILE, detail)
         content = read_file(root, path)
         check_complete(content)
-    except RejectedPhotoError as error:
-        return _File(path, b"", Rejected(path=path, reason=error.reason, detail=error.detail))
-    except OSError as error:
-        reasons = {errno.EFBIG: RejectionReason.TOO_LARGE, errno.ENOENT: RejectionReason.MISSING}
-        reason = reasons.get(error.errno or 0, RejectionReason.UNREADABLE)
-        detail = error.strerror or str(error)
-        return _File(path, b"", Rejected(path=path, reason=reason, detail=detail))
-    return _File(path, content_hash(content), None)
+        return content_hash(content)
+
+    result = reject_failures(path, read_and_check, _REASONS)
+    return _File(path, b"", result) if isinstance(result, Rejected) else _File(path, result, None)
 
 
 def _label_by_folder(root: Path, files: list[_File], rejected: list[Rejected]) -> Photos:
     """Take the split and the class of each usable file from its folders."""
-    folders = [tuple(file.path.strip("/").split("/")[:-1]) for file in files]
+    folders = [tuple(file.path.split("/")[:-1]) for file in files]
     n_wrappers = _count_wrappers(folders)
+    split_folders = _find_split_folders([names[n_wrappers:] for names in folders])
     usable: list[tuple[_File, ManifestRow]] = []
     for file, names in zip(files, folders, strict=True):
-        split, rest = _take_split(names[n_wrappers:])
+        split, rest = "", names[n_wrappers:]
+        prefix = next((rest[:k] for k in (2, 1) if rest[:k] in split_folders), ())
+        if prefix:
+            split, rest = SPLIT_OF_NAME[prefix[0].lower()], rest[len(prefix) :]
         if rest or split == "unlabeled":
             label = "" if split == "unlabeled" else rest[0]
             usable.append((file, ManifestRow(path=file.path, label=label, split=split)))
         else:
-            detail = f"{names[-1]!r} names a split, not a class" if split else ""
+            detail = f"{printable(names[-1])!r} names a split, not a class" if split else ""
             reason = RejectionReason.NO_CLASS_FOLDER
             rejected.append(Rejected(path=file.path, reason=reason, detail=detail))
-    return _to_photos(root, usable, rejected)
+    return _to_photos(root, usable, rejected, "an empty folder")
+
+
+def _find_split_folders(folders: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Which first folders of photos, or first two, are splits and not classes.
+
+    Names like "valid" or "test" may also be classes. They are splits if there are no folders beside
+    them but splits, or if two of them share the name of a class folder. ``train/train`` is one
+    split, as in the Intel archive, if the inner folder contains the class folders.
+    """
+    inside: defaultdict[str, set[str]] = defaultdict(set)  # the folders in each first folder
+    for names in folders:
+        if names:
+            inside[names[0]].update(names[1:2])
+    of_name = {
+        name: SPLIT_OF_NAME[name.lower()] for name in inside if name.lower() in SPLIT_OF_NAME
+    }
+    labeled = [name for name, split in of_name.items() if split != "unlabeled"]
+    others = set().union(*(inside[name] for name in inside if name not in of_name))
+    shared = any((inside[a] & inside[b]) - others for a, b in itertools.combinations(labeled, 2))
+    if len(of_name) < len(inside) and not shared:
+        of_name = {name: "" for name, split in of_name.items() if split == "unlabeled"}
+    found: set[tuple[str, ...]] = set()
+    for name in of_name:
+        found.add((name,))
+        for inner in inside[name]:
+            paths = [names for names in folders if names[:2] == (name, inner)]
+            classes, beside = {names[2] for names in paths if names[2:]}, inside[name] - {inner}
+            has_classes = sum(len(names) > 2 for names in paths) > len(paths) / 2
+            if inner.lower() == name.lower() and has_classes and (not beside or classes & beside):
+                found.add((name, inner))
+    return found
 
 
 def _to_photos(
-    root: Path, usable: list[tuple[_File, ManifestRow]], rejected: list[Rejected]
+    root: Path, usable: list[tuple[_File, ManifestRow]], rejected: list[Rejected], empty: str
 ) -> Photos:
     unlabeled = [row.path for _, row in usable if row.split == "unlabeled" or not row.label]
     labeled = [(file, row) for file, row in usable if row.split != "unlabeled" and row.label]
     if not labeled:
-        raise _no_photos_error(root, rejected)
-    names = tuple(sorted({row.label for _, row in labeled}))
+        raise _no_photos_error(root, unlabeled, rejected, empty)
+    # The same name may be stored as é or as e and an accent: by macOS, for example.
+    labels = [unicodedata.normalize("NFC", row.label) for _, row in labeled]
+    names = tuple(sorted(set(labels)))
     position = {name: k for k, name in enumerate(names)}
     has_groups = any(row.group for _, row in labeled)
     return Photos(
         folder=root,
         paths=tuple(row.path for _, row in labeled),
-        labels=np.array([position[row.label] for _, row in labeled], dtype=np.int32),
+        labels=np.array([position[label] for label in labels], dtype=np.int32),
         class_names=names,
         hashes=tuple(file.hash for file, _ in labeled),
         splits=tuple(row.split for _, row in labeled),
@@ -321,22 +368,17 @@ def _count_wrappers(folders: list[tuple[str, ...]]) -> int:
         n += 1
 
 
-def _take_split(names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Separate the folders that name a split from the front of a photo's folders."""
-    if not names or names[0].lower() not in SPLIT_OF_NAME:
-        return "", names
-    name, rest = names[0].lower(), names[1:]
-    if rest and rest[0].lower() == name:  # seg_train/seg_train/…
-        rest = rest[1:]
-    return SPLIT_OF_NAME[name], rest
-
-
-def _no_photos_error(root: Path, rejected: list[Rejected]) -> NoPhotosError:
+def _no_photos_error(
+    root: Path, unlabeled: list[str], rejected: list[Rejected], empty: str
+) -> NoPhotosError:
     shown = "; ".join(str(file) for file in rejected[:5])
     more = f"; and {len(rejected) - 5:,} more" if len(rejected) > 5 else ""
-    received = f"{len(rejected):,} rejected: {shown}{more}" if rejected else "an empty folder"
+    parts = [f"{len(rejected):,} rejected: {shown}{more}"] if rejected else []
+    if unlabeled:
+        parts.insert(0, f"{len(unlabeled):,} unlabeled, such as {printable(unlabeled[0])!r}")
     return NoPhotosError(
-        f"{str(root)!r} has no usable photo in a class folder. Expected one folder per class, with "
-        f"its photos inside. Received: {received}. "
+        f"{str(root)!r} has no usable photo with a class. Expected one folder per class, with "
+        "its photos inside, or a manifest with labels. "
+        f"Received: {'; '.join(parts) or empty}. "
         "Put the photos of each class into a folder named after it, e.g. sea/ and street/."
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from scenelearn._io import atomic_write
 from scenelearn.data._rejections import RejectionReason
 
-DECODER_VERSION = "3-upright-central-square-bicubic"
+DECODER_VERSION = "4-upright-central-square-bicubic"
 """Names the way photos are decoded; changes whenever the same file gives other pixels."""
 
 Images = npt.NDArray[np.uint8]
@@ -66,7 +67,6 @@ def open_shards(cache: Path, image_px: int) -> Shards:
         The shards; maybe none.
     """
     folder = cache / f"pixels-{DECODER_VERSION}-{image_px}"
-    folder.mkdir(parents=True, exist_ok=True)
     shards = Shards(folder=folder, image_px=image_px, arrays=[], places={}, failures={})
     for index_file in sorted(folder.glob("[!.]*.json")):
         add_shard(shards, index_file)
@@ -137,8 +137,9 @@ def add_shard(shards: Shards, index_file: Path) -> None:
         _log.info(
             "Part of the pixel cache is damaged and is built again: %s: %s", array_file, error
         )
-        index_file.unlink(missing_ok=True)  # a shard without its index does not count
-        array_file.unlink(missing_ok=True)
+        for file in (index_file, array_file):  # a shard without its index does not count
+            with suppress(OSError):
+                file.unlink()
         return
     shards.arrays.append(array)
     shards.failures.update(failures)

@@ -13,12 +13,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_array, check_integer, check_number
 from scenelearn.data._groups import connected_components, pairs_with_equal_keys
+from scenelearn.data._manifest import SPLIT_OF_NAME
 from scenelearn.data._photos import Photos
 from scenelearn.data._scan import as_photos
 from scenelearn.data._splits import QUARANTINE, SPLIT_NAMES, Splits
@@ -70,7 +72,7 @@ def split(
 
     Raises:
         ArgumentError: if `photos` is of another type, a fraction or the seed is out of range,
-            `groups` does not hold one integer per photo, or `quarantine` is not a list of paths.
+            `groups` does not contain one integer per photo, or `quarantine` is not a list of paths.
         TooFewClassesError: if there are fewer than two classes.
         TooFewPhotosError: if a class has too few different photos to have one in each split.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
@@ -84,10 +86,8 @@ def split(
     """
     photos = as_photos(photos)
     seed = _check(photos, seed)
-    without_validation = type(validation) in (int, float) and validation == 0
-    if not without_validation:
-        _check_fraction(photos, "validation", validation)
-    _check_fraction(photos, "test", test)
+    validation = _check_fraction(photos, "validation", validation, low=0)
+    test = _check_fraction(photos, "test", test)
     if not isinstance(validation, int) and not isinstance(test, int) and validation + test >= 1:
         raise ArgumentError(
             "`validation` and `test` must leave photos to train on. "
@@ -102,7 +102,7 @@ def split(
             upper = _upper_bound(u[available], lower, fraction)
             split_of[available & (u >= lower) & (u < upper)] = name
             lower = upper
-    required = [name for name in _ORDER if name != "validation" or not without_validation]
+    required = [name for name in _ORDER if name != "validation" or validation]
     _fill_empty_splits(split_of, u, photos, available, required)
     return _to_splits(photos, split_of, group_of, (validation, test, seed))
 
@@ -118,16 +118,17 @@ def folds(
 ) -> tuple[Splits, ...]:
     """Splits for cross-validation: each photo is a test photo in exactly one of them.
 
-    Each class is dealt to the folds in the order of its photos' hashes, so every class is spread
-    evenly. Photos that belong together (see `split`) stay together. In each fold the validation
-    photos are drawn from those that are not test photos. Splits that the folders assign are kept in
-    all folds: with an assigned test split, the folds take turns as the validation split instead.
+    Folds are stratified: the photos of each class, in the order of their hashes, are assigned to
+    the folds in turn. Photos that belong together (see `split`) stay together. In each fold the
+    validation photos are drawn from those that are not test photos. Splits that the folders assign
+    are kept in all folds: with an assigned test split, the folds take turns as the validation split
+    instead.
 
     Args:
         photos: as for `split`.
         n_folds: the number of folds, at least 2.
         validation: fraction, in (0, 1), or number of the remaining photos for validation.
-        seed: at least 0; another seed deals the photos differently.
+        seed: at least 0; another seed gives other folds.
         groups: as for `split`.
         quarantine: as for `split`.
 
@@ -136,7 +137,7 @@ def folds(
 
     Raises:
         ArgumentError: if an argument is out of range or of another type, or both a test and a
-            validation split are assigned, so that there is nothing to deal.
+            validation split are assigned, so that nothing is left to assign.
         TooFewClassesError: if there are fewer than two classes.
         TooFewPhotosError: if a class has too few different photos for the folds.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
@@ -150,7 +151,7 @@ def folds(
     """
     photos = as_photos(photos)
     seed = _check(photos, seed)
-    _check_fraction(photos, "validation", validation)
+    validation = _check_fraction(photos, "validation", validation)
     n_folds = check_integer("n_folds", n_folds, low=2, advice="Pass e.g. 5.")
     group_of = _group_photos(photos, groups)
     hashes = _lowest_hashes(photos, group_of)
@@ -161,7 +162,7 @@ def folds(
             f"`photos` must leave the test or validation split to the folds. Received: "
             f"{str(photos.folder)!r}, which assigns both. Use `split`."
         )
-    fold_of = _deal(photos, group_of, _uniform(hashes, str(seed)), available, n_folds)
+    fold_of = _assign_folds(photos, group_of, _uniform(hashes, str(seed)), available, n_folds)
     parts = []
     for fold in range(n_folds):
         split_of = assigned.copy()
@@ -185,23 +186,23 @@ def _check(photos: Photos, seed: object) -> int:
     if photos.n_classes < 2:
         raise TooFewClassesError(
             "A classifier needs at least two classes. Received: only "
-            f"{', '.join(map(repr, photos.class_names))} in {str(photos.folder)!r}. "
-            "Put the photos of each class into a folder named after the class."
+            f"{', '.join(map(repr, photos.class_names))} in {str(photos.folder)!r}"
+            f"{_name_split_folders(photos)}. Put the photos of each class into a folder named "
+            "after the class."
         )
     return check_integer("seed", seed, low=0, advice="Pass e.g. 0.")
 
 
-def _check_fraction(photos: Photos, name: str, fraction: object) -> None:
-    is_number = (
-        isinstance(fraction, int)
-        and not isinstance(fraction, bool)
-        and fraction >= photos.n_classes
+def _check_fraction(photos: Photos, name: str, value: object, *, low: int = 1) -> float:
+    """A fraction as float, or a number of photos as int; 0 only if `low` is 0."""
+    with suppress(ArgumentError):
+        return check_integer(name, value, low=photos.n_classes)
+    with suppress(ArgumentError):
+        return check_number(name, value, low=0, high=1, open_low=low > 0, open_high=True)
+    raise ArgumentError(
+        f"`{name}` must be a fraction between 0 and 1, or an integer number of photos, at least "
+        f"one per class. Received: {name}={value!r}. Pass e.g. {name}=0.15."
     )
-    if not is_number and not (isinstance(fraction, float) and 0 < fraction < 1):
-        raise ArgumentError(
-            f"`{name}` must be a fraction between 0 and 1, or an integer number of photos, at "
-            f"least one per class. Received: {name}={fraction!r}. Pass e.g. {name}=0.15."
-        )
 
 
 def _group_photos(photos: Photos, groups: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
@@ -210,10 +211,10 @@ def _group_photos(photos: Photos, groups: npt.ArrayLike | None) -> npt.NDArray[n
     if photos.groups:
         pairs += pairs_with_equal_keys(group or k for k, group in enumerate(photos.groups))
     if groups is not None:
-        numbers = np.asarray(groups)
+        numbers = check_array("groups", groups, advice="Pass e.g. sl.audit(photos).groups.")
         if numbers.shape != (len(photos),) or numbers.dtype.kind not in "iu":
             raise ArgumentError(
-                "`groups` must hold one integer per photo. Received: "
+                "`groups` must contain one integer per photo. Received: "
                 f"shape {numbers.shape} of {numbers.dtype} for {len(photos):,} photos. "
                 "Pass e.g. groups=sl.audit(photos).groups."
             )
@@ -245,7 +246,8 @@ def _assigned_splits(
     photos: Photos, quarantine: Iterable[str]
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.bool_]]:
     """Each photo's split before anything is drawn, and whether it may be drawn."""
-    paths = None if isinstance(quarantine, str | bytes) else list(quarantine)
+    is_list = isinstance(quarantine, Iterable) and not isinstance(quarantine, str | bytes)
+    paths = list(quarantine) if is_list else None
     if paths is None or not all(isinstance(path, str) for path in paths):
         raise ArgumentError(
             "`quarantine` must list paths as in `Photos.paths`. "
@@ -294,12 +296,8 @@ def _fill_empty_splits(
         lacking = [name for name in required if not (split_of[of_class] == name).any()]
         n_needed = len(lacking) + len(set(split_of[drawn]))
         if lacking and len(values) < n_needed:
-            raise TooFewPhotosError(
-                f"Class {photos.class_names[label]!r} needs at least {n_needed} different photos "
-                f"to have one in each split. Received: {len(values)} in "
-                f"{str(photos.folder)!r}{_not_counted(photos)}. "
-                "Add photos of this class or remove its folder."
-            )
+            n_quarantined = int((split_of[of_class] == QUARANTINE).sum())
+            raise _too_few_photos_error(photos, label, n_needed, len(values), n_quarantined)
         for name in lacking:
             candidates = {other: np.unique(u[drawn & (split_of == other)]) for other in SPLIT_NAMES}
             donor = max(candidates, key=lambda other: len(candidates[other]))
@@ -307,9 +305,28 @@ def _fill_empty_splits(
             split_of[available & (u == nearest)] = name
 
 
-def _not_counted(photos: Photos) -> str:
-    assigned = sorted({name for name in photos.splits if name not in ("", "train")})
-    return f", not counting its {' and '.join(assigned)} photos" if assigned else ""
+def _too_few_photos_error(
+    photos: Photos, label: int, n_needed: int, n_different: int, n_quarantined: int
+) -> TooFewPhotosError:
+    excluded = [f"its {name} photos" for name in ("test", "validation") if name in photos.splits]
+    advice = "Add photos of this class or remove its folder."
+    if n_quarantined:
+        excluded.append(f"its {n_quarantined:,} photos in quarantine")
+        advice += " To keep photos that are in quarantine, pass a shorter list of them."
+    return TooFewPhotosError(
+        f"Class {photos.class_names[label]!r} needs at least {n_needed} different photos to have "
+        f"one in each split. Received: {n_different} in {str(photos.folder)!r}"
+        f"{', not counting ' if excluded else ''}{' and '.join(excluded)}"
+        f"{_name_split_folders(photos)}. {advice}"
+    )
+
+
+def _name_split_folders(photos: Photos) -> str:
+    """Which folders `scan` took for splits; empty if none."""
+    pairs = zip(photos.paths, photos.splits, strict=True)
+    folders = {part for path, name in pairs if name for part in path.split("/")[:-1]}
+    names = sorted(part for part in folders if part.lower() in SPLIT_OF_NAME)
+    return f", where these folders are splits: {', '.join(map(repr, names))}" if names else ""
 
 
 def _to_splits(
@@ -333,16 +350,16 @@ def _to_splits(
     )
 
 
-def _deal(
+def _assign_folds(
     photos: Photos,
     group_of: npt.NDArray[np.int64],
     u: npt.NDArray[np.float64],
     available: npt.NDArray[np.bool_],
     n_folds: int,
 ) -> npt.NDArray[np.int64]:
-    """Each photo's fold, class by class in the order of u; a group goes to one fold."""
+    """Each photo's fold, class by class in the order of u; a group stays in one fold."""
     fold_of = np.full(len(photos), -1)
-    dealt: dict[int, int] = {}
+    fold_of_group: dict[int, int] = {}
     for label in range(photos.n_classes):
         members = np.flatnonzero((photos.labels == label) & available)
         groups = list(dict.fromkeys(group_of[members[np.argsort(u[members])]].tolist()))
@@ -352,9 +369,9 @@ def _deal(
                 f"photos for {n_folds} folds. Received: {len(groups)} in {str(photos.folder)!r}. "
                 "Add photos of this class, remove its folder, or request fewer folds."
             )
-        new = [group for group in groups if group not in dealt]
+        new = [group for group in groups if group not in fold_of_group]
         # Continue where the class before stopped, or fold 0 would get all the remainders.
-        start = len(dealt)
-        dealt.update({group: (start + k) % n_folds for k, group in enumerate(new)})
-        fold_of[members] = [dealt[group] for group in group_of[members].tolist()]
+        start = len(fold_of_group)
+        fold_of_group.update({group: (start + k) % n_folds for k, group in enumerate(new)})
+        fold_of[members] = [fold_of_group[group] for group in group_of[members].tolist()]
     return fold_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import errno
 import json
+import os
 import pickle
 import random
 from collections.abc import Callable
@@ -17,41 +18,16 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.data import RejectionReason, _label_issues
 from scenelearn.data._label_issues import find_label_issues
-from scenelearn.errors import ArgumentError, PathMissingError
-
-
-def encoded(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(io.BytesIO(buffer.getvalue()))
-
-
-def cropped(image: Image.Image) -> Image.Image:
-    left, top = round(0.04 * image.width), round(0.01 * image.height)
-    right, bottom = left + round(0.95 * image.width), top + round(0.95 * image.height)
-    return image.crop((left, top, right, bottom))
-
-
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "quality 30": lambda image: encoded(image, 30),
-    "quality 95": lambda image: encoded(image, 95),
-    "half": lambda image: image.resize((image.width // 2, image.height // 2)),
-    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-    "turned": lambda image: image.transpose(Image.Transpose.ROTATE_90),
-    "cropped": cropped,
-}
-
-
-def plant(source: list[Path], folder: Path, n: int) -> dict[str, str]:
-    """`n` changed photos next to their originals, in the same class; new path -> old path."""
-    planted = {}
-    for at, path in enumerate(random.Random(0).sample(source, n)):
-        name, change = list(CHANGES.items())[at % len(CHANGES)]
-        new = path.with_name(f"planted {name} {at}.jpg")
-        with Image.open(path) as image:
-            change(image.convert("RGB")).save(new, quality=90)
-        planted[new.relative_to(folder).as_posix()] = path.relative_to(folder).as_posix()
-    return planted
+from scenelearn.errors import ArgumentError, DiskSpaceError, PathMissingError, TooFewPhotosError
+from tests.helpers.similar_photos import (
+    MORE_CHANGES,
+    drawn_digit,
+    inspected_part,
+    plain_shape,
+    plant,
+    put_drawings,
+    put_parts,
+)
 
 
 @pytest.fixture
@@ -66,12 +42,112 @@ def test_near_duplicates_are_found_and_stay_in_one_split(scenes: Path) -> None:
     photos = sl.scan(scenes)
     found = sl.audit(photos)
     group = dict(zip(photos.paths, found.groups.tolist(), strict=True))
-    assert all(group[new] == group[old] for new, old in planted.items())
+    assert all(group[new] == group[old] for new, (old, _) in planted.items())
     splits = sl.split(photos, seed=1, groups=found.groups)
     groups = [set(found.groups[getattr(splits, s)]) for s in ("train", "validation", "test")]
     assert not groups[0] & groups[1]
     assert not groups[0] & groups[2]
     assert not groups[1] & groups[2]
+
+
+@pytest.mark.parametrize("noise", [1, 8])
+def test_photos_of_a_fixed_camera_are_different_photos(tmp_path: Path, noise: float) -> None:
+    found = sl.audit(put_parts(tmp_path, 60, px=100, noise=noise))
+    assert found.near_duplicates == found.quarantine == ()
+    assert len(set(found.groups.tolist())) == 60
+
+
+def test_a_small_series_is_told_apart_by_its_defects(tmp_path: Path) -> None:
+    for k, defect in enumerate(("", "hole", "hole", "hole")):
+        file = tmp_path / (defect or "good") / f"{k}.png"
+        file.parent.mkdir(exist_ok=True)
+        inspected_part(7 * k, defect, px=100).save(file)
+    assert sl.audit(tmp_path).conflicting_labels == ()
+
+
+def test_a_copy_is_found_among_the_photos_of_a_fixed_camera(tmp_path: Path) -> None:
+    put_parts(tmp_path, 20, px=100, noise=8)
+    again = Image.open(tmp_path / "good/0.jpg").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    again.save(tmp_path / "good/copy.jpg", quality=95)
+    found = sl.audit(tmp_path)
+    (pair,) = found.near_duplicates
+    assert {found.photos.paths[k] for k in pair} == {"good/0.jpg", "good/copy.jpg"}
+
+
+@pytest.mark.parametrize(("draw", "n", "n_classes"), [(plain_shape, 80, 4), (drawn_digit, 100, 10)])
+def test_drawings_are_different_pictures(
+    tmp_path: Path, draw: Callable[[int], Image.Image], n: int, n_classes: int
+) -> None:
+    found = sl.audit(put_drawings(tmp_path, draw, n, n_classes))
+    assert sum(map(len, found.near_duplicates)) <= 0.05 * n  # some are alike by chance
+    assert found.quarantine == ()
+
+
+def test_the_colors_of_a_picture_count(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(60, 200, (9, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((90, 90), Image.Resampling.BICUBIC)
+    red, green, blue = picture.split()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    picture.save(tmp_path / "a/1.png")
+    picture.save(tmp_path / "a/2.jpg")
+    Image.merge("RGB", (blue, green, red)).save(tmp_path / "b/3.png")
+    found = sl.audit(tmp_path)
+    assert [[found.photos.paths[k] for k in group] for group in found.near_duplicates] == [
+        ["a/1.png", "a/2.jpg"]
+    ]
+
+
+def test_ten_copies_of_a_picture_stay_together(tmp_path: Path) -> None:
+    scenes = sl.sample_scenes(tmp_path / "scenes", per_class=1)
+    originals = sorted(scenes.rglob("*.jpg"))[:2]
+    for original in originals:
+        for name, change in list(MORE_CHANGES.items())[:9]:
+            with Image.open(original) as image:
+                change(image).save(original.with_name(f"{original.stem} {name}.jpg"))
+    found = sl.audit(tmp_path / "scenes")
+    assert sorted(map(len, found.near_duplicates)) == [10, 10]
+
+
+def test_the_quarantine_is_counted_and_can_be_kept(tmp_path: Path) -> None:
+    for name in "ab":
+        for k in range(6):
+            noise = np.random.default_rng([ord(name), k]).integers(0, 256, (40, 40, 3), np.uint8)
+            file = tmp_path / name / f"{k}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(noise).save(file)
+    (tmp_path / "b/0.png").write_bytes((tmp_path / "a/0.png").read_bytes())
+    found = sl.audit(tmp_path)
+    assert "2 of 12 photos are suggested for quarantine" in str(found)
+    assert "leave their paths out of `quarantine`" in str(found)
+    with pytest.raises(TooFewPhotosError, match=r"'a'.*its 4 photos in quarantine.*shorter list"):
+        sl.split(found.photos, quarantine=found.photos.paths[:4])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit of the process")
+def test_a_full_disk_is_an_error_that_says_where_and_how_much(scenes: Path) -> None:
+    resource = pytest.importorskip("resource")
+    photos = sl.scan(scenes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(DiskSpaceError) as caught:
+            sl.audit(photos)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.environ["SCENELEARN_CACHE"] in str(caught.value)
+    assert "0.3 MiB of free space" in str(caught.value)  # 90 thumbnails of 3 KiB
+
+
+def test_space_is_written_where_it_cannot_be_reserved(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    expected = sl.audit(scenes).to_json()
+    monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
+    assert sl.audit(scenes).to_json() == expected
 
 
 def test_duplicates_conflicting_labels_and_leaks(tmp_path: Path) -> None:
@@ -191,7 +267,7 @@ def test_planted_among_real_photos(intel: Path, tmp_path: Path) -> None:
     photos = sl.scan(tmp_path)
     found = sl.audit(photos)
     group = dict(zip(photos.paths, found.groups.tolist(), strict=True))
-    hit = sum(group[new] == group[old] for new, old in planted.items())
+    hit = sum(group[new] == group[old] for new, (old, _) in planted.items())
     assert hit >= 57  # 95%
     real = [g for g in found.near_duplicates if not any(photos.paths[i] in planted for i in g)]
     assert sum(map(len, real)) <= 30, [[photos.paths[i] for i in g] for g in real]
@@ -259,6 +335,7 @@ def test_a_wrong_label_is_not_hidden_by_its_duplicates() -> None:
         (np.zeros((5, 3), np.float32), r"`features` must have one row for each of the 6.*\(5, 3\)"),
         (np.zeros(6, np.float32), r"`features` must have one row.*shape \(6,\)"),
         (np.full((6, 3), np.nan, np.float32), r"`features` must hold finite numbers.*none"),
+        ([[1.0], [1.0, 2.0]], r"`features` must be an array of one shape.*Received.*list"),
     ],
 )
 def test_features_that_do_not_fit(features: np.ndarray, message: str) -> None:

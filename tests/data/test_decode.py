@@ -30,7 +30,7 @@ from tests.helpers import REPOSITORY
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 
 
 def encoded(image: Image.Image | Pixels, kind: str = "PNG", **options: object) -> bytes:
@@ -217,6 +217,96 @@ def test_16_bit_values_are_rounded_to_the_nearest() -> None:
     wide = np.random.default_rng(0).integers(0, 65536, (32, 32)).astype(np.uint16)
     shown = to_square(encoded(Image.fromarray(wide), "TIFF"), 32)[:, :, 0]
     assert np.abs(shown - wide / 257).max() <= 0.5
+
+
+def ramp(high: int) -> npt.NDArray[np.int64]:
+    return np.tile(np.linspace(0, high, 64).astype(np.int64), (64, 1))
+
+
+@pytest.mark.parametrize("n_bits", [8, 16, 20, 31])
+def test_32_bit_integers_are_scaled_by_the_bits_that_they_need(n_bits: int) -> None:
+    wide = ramp(2**n_bits - 1)
+    shown = to_square(encoded(Image.fromarray(wide.astype(np.int32)), "TIFF"), 64)[:, :, 0]
+    assert np.abs(shown - wide / (2**n_bits - 1) * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize(("kind", "low"), [("<u4", 0), ("<i4", -(2**31))])
+def test_32_bit_integers_of_both_signs(kind: str, low: int) -> None:
+    wide = ramp(2**32 - 1) + low
+    content = gray_tiff(wide.astype(kind), is_signed=kind == "<i4")
+    shown = to_square(content, 64)[:, :, 0]
+    assert np.abs(shown - (wide - low) / (2**32 - 1) * 255).max() <= 0.51
+
+
+def gray_tiff(pixels: npt.NDArray[np.integer], *, is_signed: bool) -> bytes:
+    """Integers of 32 bits, not compressed, in one strip."""
+    height, width = pixels.shape
+    data = pixels.tobytes()
+    entries = [(256, width), (257, height), (258, 32), (259, 1), (262, 1), (273, 8), (277, 1)]
+    entries += [(278, height), (279, len(data)), (339, 2 if is_signed else 1)]
+    directory = struct.pack("<H", len(entries))
+    for tag, value in entries:
+        directory += struct.pack("<HHII", tag, 3, 1, value)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
+
+
+def png(n_bits: int, color_type: int, rows: bytes, transparent: bytes) -> bytes:
+    """An 8 × 8 PNG with a transparent color."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    header = struct.pack(">IIBBBBB", 8, 8, n_bits, color_type, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
+
+
+@pytest.mark.parametrize(("n_channels", "color_type"), [(1, 0), (3, 2)])
+def test_a_transparent_color_of_16_bits_shows_white(n_channels: int, color_type: int) -> None:
+    pixels = np.full((8, 8, n_channels), 30_000, ">u2")
+    pixels[4:] = 1000
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    transparent = struct.pack(">H", 1000) * n_channels
+    shown = to_square(png(16, color_type, rows, transparent), 8)
+    assert (shown[:4] == 117).all()
+    assert (shown[4:] == 255).all()
+
+
+@pytest.mark.parametrize("n_bits", [1, 2, 4, 8])
+def test_a_transparent_gray_of_few_bits_shows_white(n_bits: int) -> None:
+    gray = int("1".zfill(n_bits) * (8 // n_bits), 2)  # value 1 in each pixel
+    rows = (b"\0" + bytes(n_bits)) * 4 + (b"\0" + bytes([gray]) * n_bits) * 4
+    shown = to_square(png(n_bits, 0, rows, struct.pack(">H", 1)), 8)
+    assert (shown[:4] == 0).all()
+    assert (shown[4:] == 255).all()
+
+
+@pytest.mark.parametrize(("mode", "start"), [("1", b"P4"), ("L", b"P5"), ("RGB", b"P6")])
+def test_portable_pixmaps(mode: str, start: bytes) -> None:
+    image = Image.fromarray(noise(16, 16)).convert(mode)
+    content = encoded(image, "PPM")
+    assert content.startswith(start)
+    check_complete(content)
+    assert np.array_equal(to_square(content, 16), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("content", "gray"),
+    [
+        (b"P2\n2 2\n65535\n0 65535 257 32896\n", [[0, 255], [1, 128]]),
+        (b"P5\n2 2\n4095\n" + struct.pack(">4H", 0, 4095, 16, 2056), [[0, 255], [1, 128]]),
+        (b"P1\n# dark is 1\n2 2\n0 1 1 0\n", [[255, 0], [0, 255]]),
+    ],
+)
+def test_portable_pixmaps_of_other_ranges(content: bytes, gray: list[list[int]]) -> None:
+    assert to_square(content, 2)[:, :, 0].tolist() == gray
+
+
+def test_a_large_pixmap_in_plain_text_is_rejected_at_once() -> None:
+    error = rejection(b"P1\n6000 6000\n" + b"0" * 36_000_000)
+    assert error.reason is RejectionReason.TOO_LARGE
+    assert "binary PPM" in error.detail
 
 
 def test_transparency_shows_white() -> None:
@@ -516,6 +606,9 @@ def test_a_sound_in_a_riff_container_is_not_an_image() -> None:
     ("content", "name"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "HEIC"),
+        (b"\0\0\0\x18ftyphevc\0\0\0\0hevcmif1" + b"\0" * 50, "HEIC"),
+        (b"\0\0\0\x18ftypheix\0\0\0\0mif1heix" + b"\0" * 50, "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1miafheic" + b"\0" * 50, "HEIC"),
         (b"8BPS\0\1" + b"\0" * 50, "PSD"),
         (b"%PDF-1.7\n", "PDF"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
@@ -648,7 +741,7 @@ def test_damage_after_the_first_frame_does_not_matter() -> None:
     for cut in range(second, second + 40):
         content = whole[:cut] + b";"
         with suppress(RejectedPhotoError):
-            assert to_thumbnail(content, 8).gray.shape == (8, 8)
+            assert to_thumbnail(content, 8).pixels.shape == (8, 8, 3)
 
 
 @pytest.mark.slow
@@ -680,11 +773,11 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
         "import sys, time\n"
         "from pathlib import Path\n"
         "from scenelearn.data import to_square\n"
-        "from scenelearn.data._decode import check_whole, to_gray\n"
+        "from scenelearn.data._decode import check_complete, to_thumbnail\n"
         "from tests.bench.fuzz import peak_kib\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "start = time.monotonic()\n"
-        "to_square(content, 160); to_gray(content, 32); check_whole(content)\n"
+        "to_square(content, 160); to_thumbnail(content, 32); check_complete(content)\n"
         "print(time.monotonic() - start, peak_kib())"
     )
     run = subprocess.run(
@@ -710,6 +803,47 @@ def test_too_little_memory_is_a_rejection(monkeypatch: pytest.MonkeyPatch) -> No
             error = rejection(content)
         assert error.reason is RejectionReason.UNREADABLE
         assert "memory" in error.detail
+
+
+def palette_without_colors() -> bytes:
+    """A PNG whose pixels are indices of a palette that it lacks."""
+    content = encoded(Image.fromarray(noise()).convert("P"))
+    start, end = content.index(b"PLTE") - 4, content.index(b"IDAT") - 4
+    return content[:start] + content[end:]
+
+
+def test_a_palette_without_colors_is_decoded_or_rejected() -> None:
+    assert outcomes([palette_without_colors()]) <= {None, RejectionReason.DAMAGED}
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), ValueError("x"), struct.error("x"), SystemError(), RecursionError()]
+)
+@pytest.mark.parametrize("method", ["load", "convert"])
+def test_whatever_a_decoder_raises_is_a_rejection(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    content = encoded(Image.fromarray(noise()).convert("P"), "GIF")
+    image = Image.fromarray(noise()).convert("P")
+    monkeypatch.setattr(ImageFile.ImageFile if method == "load" else Image.Image, method, fail)
+    for of in (lambda data: to_square(data, 8), lambda data: to_thumbnail(data, 8)):
+        assert rejection(content, of).reason is RejectionReason.DAMAGED
+        assert rejection(content, of).detail.endswith(str(error) or type(error).__name__)
+    if method == "convert":
+        with pytest.raises(RejectedPhotoError, match="damaged image"):
+            to_square(image, 8)
+
+
+def test_an_interruption_is_no_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        to_square(encoded(noise()), 8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -271,6 +273,135 @@ def test_a_manifest_is_saved_as_csv_only(tmp_path: Path) -> None:
         split(made_up({"a": 30, "b": 30})).save(tmp_path / "split.json")
 
 
+# A manifest is read strictly, or refused by line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg,wood, dark\n", r"line 2: a row must have 2 cells.*Received: 3: a\.jpg,wood, dark"),
+        ("a.jpg\n", r"line 2: a row must have 2 cells.*Received: 1"),
+        ('a.jpg,"sea\nb.jpg,sea\nc.jpg,ice\n', r"line 2: .*valid CSV.*unexpected end"),
+        ('a.jpg,"sea\nb.jpg,sea\nc.jpg,"ice"\n', r"line 2: .*valid CSV.*Close each quot"),
+        ('a.jpg,"sea\nb.jpg,sea\nc.jpg,ice"\n', r"line 2: 'label' must not contain other rows"),
+        ('a.jpg,"sea" x\n', r"line 2: .*valid CSV"),
+        ("\n\na.jpg,sea\n\n,sea\n", r"line 6: 'path' must name a photo"),
+        ('"a\nb.jpg",sea\n,sea\n', r"line 4: 'path' must name a photo"),
+        ("a.jpg,sea\na\0b.jpg,sea\n", r"line 3: 'path' must name a photo"),
+    ],
+)
+def test_rows_that_are_not_clear_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text("path,label\n" + text)
+    with pytest.raises(ManifestError, match=message):
+        scan(tmp_path / "list.csv")
+
+
+def test_a_column_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="Name only one column 'label'"):
+        scan(table(tmp_path / "list.csv", "path,label,label", "a.jpg,x,y"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
+def test_other_encodings_than_utf_8_are_refused(tmp_path: Path, encoding: str) -> None:
+    content = "path,label\na.jpg,sea\nb.jpg,forêt\n".encode(encoding)
+    (tmp_path / "list.csv").write_bytes(content)
+    line = 1 if encoding == "utf-16" else 3
+    with pytest.raises(ManifestError, match=rf"list\.csv', line {line}: .*encoded as UTF-8"):
+        scan(tmp_path / "list.csv")
+
+
+def test_spaces_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    put_all(tmp_path, PLAIN)
+    rows = ["sea/1.jpg, sea", "sea/2.jpg,sea", "street/1.jpg,street ", "street/2.jpg,\tstreet"]
+    text = "\r\n".join(["\ufeff path , label", *rows])
+    (tmp_path / "list.csv").write_bytes(text.encode())
+    assert scan(tmp_path / "list.csv").counts() == {"sea": 2, "street": 2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [([1.0, math.nan, 2.0, 2.0], "1.0"), ([b"sea"] * 4, "b'sea'"), ([True] * 4, "True")],
+)
+def test_cells_of_a_parquet_manifest_must_be_text(
+    tmp_path: Path, labels: list[object], received: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    put_all(tmp_path, PLAIN)
+    parquet.write_table(pyarrow.table({"path": PLAIN, "label": labels}), tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match=r"row 1: 'label' must be text.*Convert") as caught:
+        scan(tmp_path / "t.parquet")
+    assert f"Received: {received}." in str(caught.value)
+
+
+def test_names_that_are_not_unicode_survive_a_manifest(tmp_path: Path) -> None:
+    name = os.fsdecode(b"for\xeat")
+    folder = put_all(
+        tmp_path / "photos", [f"{of}/{k}.jpg" for of in (name, "sea") for k in range(9)]
+    )
+    first = split(scan(folder))
+    again = split(scan(folder, first.save(tmp_path / "split.csv")), seed=99)
+    assert again.photos.class_names == (name, "sea")
+    assert splits_of(again) == splits_of(first)
+    for shown in (first, first.photos, sl.audit(folder)):
+        str(shown).encode()  # a terminal can show it
+        json.dumps(shown.to_json())
+
+
+@pytest.mark.parametrize(
+    ("lines", "received"),
+    [(["sea/1.jpg,", "sea/2.jpg,"], "2 unlabeled, such as 'sea/1.jpg'"), ([], "without photos")],
+)
+def test_a_manifest_without_labels_says_so(tmp_path: Path, lines: list[str], received: str) -> None:
+    put_all(tmp_path, PLAIN)
+    with pytest.raises(NoPhotosError, match=received):
+        scan(table(tmp_path / "list.csv", "path,label", *lines))
+
+
+def test_a_name_that_is_too_long_is_a_missing_photo(tmp_path: Path) -> None:
+    put_all(tmp_path, PLAIN)
+    rows = ["sea/1.jpg,a", "street/1.jpg,b", "x" * 5000 + ".jpg,a"]
+    photos = scan(table(tmp_path / "list.csv", "path,label", *rows))
+    assert why(photos) == {"x" * 5000 + ".jpg": RejectionReason.MISSING}
+
+
+# Names in archives
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["./sea/1.jpg", "./street/2.jpg"],
+        ["./", "./sea/", "./sea/1.jpg", "./street/2.jpg"],
+        ["/sea/1.jpg", "/street//2.jpg"],
+        ["sea\\1.jpg", "street\\2.jpg", "sea\\"],
+        [".\\photos\\sea\\1.jpg", ".\\photos\\street\\2.jpg"],
+    ],
+)
+def test_archivers_write_names_in_several_ways(tmp_path: Path, names: list[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for k, name in enumerate(names):
+            info = zipfile.ZipInfo(name)
+            info.filename = name  # `ZipInfo` would change it on Windows
+            archive.writestr(info, b"" if name.endswith(("/", "\\")) else photo(k))
+    photos = scan(tmp_path / "photos.zip")
+    assert photos.counts() == {"sea": 1, "street": 1}
+    assert photos.rejected == ()
+    assert decode(photos, 8).usable.all()
+    listed = table(
+        tmp_path / "list.csv", "path,label", f"./{photos.paths[0]},a", f"{photos.paths[1]},b"
+    )
+    assert len(scan(tmp_path / "photos.zip", listed)) == 2
+
+
+def test_the_same_name_in_two_ways_is_one_file(tmp_path: Path) -> None:
+    contents = {"sea/1.jpg": photo(1), "./sea/1.jpg": photo(2), "street/1.jpg": photo(3)}
+    photos = scan(zipped(tmp_path / "photos.zip", contents))
+    assert photos.read(0) == photo(2)
+    assert why(photos) == {"sea/1.jpg": RejectionReason.SPECIAL_FILE}
+
+
 # Groups, quarantine, numbers of photos
 
 
@@ -317,7 +448,7 @@ def test_an_unknown_quarantined_path_is_logged(caplog: pytest.LogCaptureFixture)
     assert "1 quarantined paths are not" in caplog.text
 
 
-@pytest.mark.parametrize("value", ["a/1.jpg", b"x", [1, 2]])
+@pytest.mark.parametrize("value", ["a/1.jpg", b"x", [1, 2], None, 3])
 def test_a_quarantine_that_is_not_a_list_of_paths(value: object) -> None:
     with pytest.raises(ArgumentError, match=r"`quarantine` must list paths.*Pass e\.g\."):
         split(made_up({"a": 40, "b": 40}), quarantine=value)  # type: ignore[arg-type]

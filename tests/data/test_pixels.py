@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
 import shutil
 import stat
+import tempfile
 from collections import namedtuple
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +18,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from scenelearn._io import atomic_write, cache_folder, require_free_space
+from scenelearn import _io
+from scenelearn._io import atomic_write, atomic_write_folder, cache_folder, require_free_space
 from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan
 from scenelearn.data._decode import to_square
+from scenelearn.data._shards import DECODER_VERSION
 from scenelearn.errors import ArgumentError, DiskSpaceError, NoPhotosError, PhotoError
 
 Usage = namedtuple("Usage", "total used free")
@@ -475,6 +479,60 @@ def test_a_cache_folder_that_cannot_be_created_names_the_variable(
         cache_folder()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("home", ["missing", "closed"])
+def test_without_a_home_the_cache_is_among_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: str
+) -> None:
+    for name in ("SCENELEARN_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home == "missing":  # and no such user, as in containers
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    else:
+        access = os.access
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setattr(
+            os, "access", lambda path, mode: path != tmp_path and access(path, mode)
+        )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    _io._temporary_cache.cache_clear()
+    try:
+        folder = cache_folder()
+        assert cache_folder() == folder
+    finally:
+        _io._temporary_cache.cache_clear()
+    assert folder.parent == tmp_path / "temporary"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert "Set SCENELEARN_CACHE" in caplog.text
+
+
+def test_a_chosen_cache_folder_needs_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7, raising=False)
+    assert cache_folder() == tmp_path / "cache"
+
+
+def test_a_cache_folder_that_is_not_writable_names_the_variable(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode(photos, 16)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ArgumentError, match=r"`SCENELEARN_CACHE` must name a writable folder"):
+        decode(photos, 16)
+
+
+def test_a_part_of_the_cache_that_is_not_writable_costs_no_photo(
+    photos: Photos, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir()
+    (cache / f"pixels-{DECODER_VERSION}-16").write_text("in the way")
+    assert len(images_of(decode(photos, 16))) == 6
+    assert "decoded each time" in caplog.text
+
+
 # Atomic writes
 
 
@@ -519,6 +577,36 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
         temporary.write_text("")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "whole")}
     assert len(modes) == 1
+
+
+def test_a_disk_that_fills_up_is_named_and_the_old_file_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with (
+        pytest.raises(DiskSpaceError, match=r"file' needs more free space.*No space.*MiB free"),
+        atomic_write(tmp_path / "file"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert files(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/old").write_text("old")
+    rename = Path.rename
+
+    def fail_second(self: Path, target: Path) -> Path:
+        if target == tmp_path / "folder" and not self.name.endswith(".old"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises(OSError, match="Input/output"), atomic_write_folder(tmp_path / "folder"):
+        pass
+    assert (tmp_path / "folder/old").read_text() == "old"
+    assert files(tmp_path) == ["folder"]
 
 
 def test_a_long_name_works(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from scenelearn.errors import (
     MissingExtraError,
     NoPhotosError,
     PathMissingError,
+    TooFewClassesError,
 )
 from tests.helpers.photo_files import PLAIN, classes, detail, photo, put_all, splits_by_path, why
 
@@ -207,9 +208,55 @@ def test_photos_in_the_root_are_rejected(tmp_path: Path) -> None:
 
 
 def test_photos_directly_in_a_split_folder_are_rejected(tmp_path: Path) -> None:
-    photos = scan(put_all(tmp_path, [*PLAIN, "train/1.jpg"]))
+    photos = scan(put_all(tmp_path, ["train/sea/1.jpg", "test/street/1.jpg", "train/1.jpg"]))
     assert why(photos) == {"train/1.jpg": RejectionReason.NO_CLASS_FOLDER}
     assert "'train' names a split, not a class" in detail(photos, "train/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("paths", "counts"),
+    [
+        (["valid/1.jpg", "invalid/2.jpg"], {"invalid": 1, "valid": 1}),
+        (["valid/x/1.jpg", "invalid/x/2.jpg"], {"invalid": 1, "valid": 1}),
+        (["top/test/1.jpg", "top/control/2.jpg"], {"control": 1, "test": 1}),
+        ([*PLAIN, "train/1.jpg"], {"sea": 2, "street": 2, "train": 1}),
+        (["train/steam/1.jpg", "train/diesel/2.jpg", "bus/3.jpg"], {"bus": 1, "train": 2}),
+        (
+            ["dev/room/1.jpg", "test/room/2.jpg", "prod/room/3.jpg"],
+            {"dev": 1, "prod": 1, "test": 1},
+        ),
+    ],
+)
+def test_classes_may_be_named_like_splits(
+    tmp_path: Path, paths: list[str], counts: dict[str, int]
+) -> None:
+    photos = scan(put_all(tmp_path, paths))
+    assert photos.counts() == counts
+    assert set(photos.splits) == {""}
+    assert photos.rejected == ()
+
+
+@pytest.mark.parametrize("names", [("train", "bus"), ("valid", "invalid")])
+def test_a_class_may_be_named_like_its_split(tmp_path: Path, names: tuple[str, str]) -> None:
+    paths = [f"{split}/{name}/1.jpg" for split in ("train", "test") for name in names]
+    photos = scan(put_all(tmp_path, paths))
+    assert photos.counts() == dict.fromkeys(sorted(names), 2)
+    assert sorted(photos.splits) == ["test", "test", "train", "train"]
+
+
+def test_splits_beside_another_folder_are_splits_if_they_share_classes(tmp_path: Path) -> None:
+    paths = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in ("sea", "ice")]
+    photos = scan(put_all(tmp_path, [*paths, "extra/1.jpg"]))
+    assert photos.counts() == {"extra": 1, "ice": 2, "sea": 2}
+    assert sorted(photos.splits) == ["", "train", "train", "validation", "validation"]
+
+
+def test_errors_name_the_folders_that_were_taken_as_splits(tmp_path: Path) -> None:
+    folder = put_all(tmp_path, ["train/sea/1.jpg", "test/sea/2.jpg"])
+    with pytest.raises(TooFewClassesError, match=r"these folders are splits: 'test', 'train'"):
+        sl.split(folder)
+    with pytest.raises(NoPhotosError, match=r"'valid' names a split, not a class"):
+        scan(put_all(tmp_path / "other", ["valid/1.jpg", "valid/2.jpg"]))
 
 
 def test_only_loose_photos_is_an_error(tmp_path: Path) -> None:
@@ -276,6 +323,15 @@ def test_rejections_of_odd_names_print_on_one_line(tmp_path: Path) -> None:
     shown = [str(rejection).split(":")[0] for rejection in photos.rejected]
     assert set(shown) == {"sea/two\\nlines", "sea/\\x1b[31mred", "sea/caf\\udce9", "sea/größe"}
     "".join(map(str, photos.rejected)).encode()  # a terminal can show it
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS stores both forms alike")
+def test_names_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    paths = ["for\u00eat/1.jpg", "fore\u0302t/2.jpg", "sea/3.jpg"]
+    photos = scan(put_all(tmp_path, paths))
+    assert photos.counts() == {"for\u00eat": 2, "sea": 1}
+    assert set(photos.paths) == set(paths)
+    assert all(photos.read(k) for k in range(3))
 
 
 def test_hidden_and_system_files_are_named(tmp_path: Path) -> None:
@@ -537,6 +593,49 @@ def test_photos_as_json_pickle_and_copy(tmp_path: Path) -> None:
     unpickled = pickle.loads(pickle.dumps(photos))  # noqa: S301
     for again in (unpickled, copy.copy(photos), copy.deepcopy(photos)):
         assert again.to_json() == photos.to_json()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "that is not empty"),
+        ("x" * 5000, "that is not too long"),
+        ("a\0b", "without null characters and"),
+        ("\ud800", "without null characters and lone surrogates"),
+    ],
+)
+def test_paths_that_cannot_exist(path: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"`folder` must be a path {message}.*Pass"):
+        scan(path)
+    with pytest.raises(ArgumentError, match=rf"`manifest` must be a path {message}"):
+        scan(".", path)
+    photos = Photos(
+        folder=Path("/photos"), paths=("a/1",) * 9, labels=np.arange(9, dtype=np.int32) % 2,
+        class_names=("a", "b"), hashes=tuple(bytes([k] * 16) for k in range(9)), splits=("",) * 9,
+    )  # fmt: skip
+    with pytest.raises(ArgumentError, match=rf"`file` must be a path {message}"):
+        sl.split(photos).save(path)
+
+
+def test_a_tilde_that_names_no_user_is_part_of_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_all(tmp_path / "~nobody here", PLAIN)
+    monkeypatch.chdir(tmp_path)
+    assert len(scan("~nobody here")) == 4
+
+
+class _Name(str):
+    """A path of another type than str, as NumPy's are."""
+
+
+def test_subclasses_of_str_and_numpy_scalars_are_accepted(tmp_path: Path) -> None:
+    put_all(tmp_path, [f"{name}/{k}.jpg" for name in "ab" for k in range(30)])
+    photos = scan(np.str_(tmp_path), verbose=np.False_)  # type: ignore[arg-type]
+    assert scan(_Name(tmp_path), verbose=_Name("auto")).paths == photos.paths
+    splits = sl.split(photos, test=np.float32(0.25), validation=np.int64(9), seed=np.uint8(3))
+    assert splits.to_json() == sl.split(photos, test=0.25, validation=9, seed=3).to_json()
+    assert decode(photos, np.int16(8), broken=np.str_("skip")).image_px == 8
 
 
 @pytest.mark.parametrize("folder", [None, 3, ["photos/"], b"photos/"])
