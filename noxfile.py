@@ -8,6 +8,7 @@ that a session runs. Measurements resume where they were interrupted.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import nox
@@ -54,6 +55,35 @@ def tests(session: nox.Session, backend: str) -> None:
     extra = "" if backend == "jax" else f"[{backend}]"
     session.install("-e", f".{extra}", *group("test"))
     session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session
+@nox.parametrize(
+    "python,keras,jax",
+    [
+        ("3.11", "3.12", "0.6"),  # the lowest, with the lowest versions of the other dependencies
+        ("3.12", "3.13", "0.7"),
+        ("3.13", "3.14", "0.8"),
+        ("3.13", "3.15", "0.12"),
+        ("3.14", None, None),  # the newest, also of pre-releases of Keras and JAX
+    ],
+    ids=["keras3.12-jax0.6", "keras3.13-jax0.7", "keras3.14-jax0.8", "keras3.15-jax0.12", "newest"],
+)
+def versions(session: nox.Session, keras: str | None, jax: str | None) -> None:
+    """Run the tests of what depends on Keras and JAX, with one pair of versions of them.
+
+    Adds a row to docs/results/versions.json. Each row has its own Python, which uv downloads.
+    """
+    pins = (
+        [f"keras=={keras}.*", f"jax=={jax}.*"] if keras else ["--pre", "--upgrade", "keras", "jax"]
+    )
+    if keras == "3.12":
+        lowest = [
+            re.sub(r">=([\d.]+)", r"==\1.*", each) for each in PROJECT["project"]["dependencies"]
+        ]
+        pins = lowest
+    session.install("-e", ".", *group("test"), *pins)
+    measure(session, "versions", *out("versions"), *session.posargs)
 
 
 @nox.session
@@ -232,12 +262,14 @@ def linear_probe(session: nox.Session) -> None:
 def data_pipeline(session: nox.Session) -> None:
     """Measure scaling to 200,000 photos; `-- --photos FOLDER` also times data loaders.
 
-    Writes scale.json and throughput.json in docs/results; ten minutes.
+    Writes scale.json in docs/results; with photos also throughput.json and near_duplicates.json,
+    which has the near-duplicates that the audit finds; fifteen minutes.
     """
     session.install("-e", ".[tensorflow,torch]", "grain", *group("test"))
     measure(session, "scale", *out("scale"))
     if session.posargs:
-        measure(session, "throughput", *session.posargs, *out("throughput"))
+        for name in ("throughput", "near_duplicates"):
+            measure(session, name, *session.posargs, *out(name))
 
 
 @nox.session

@@ -14,13 +14,26 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from scenelearn.errors import BackendError
+from scenelearn._keras_internals import (
+    check_version,
+    default_dtype_policy,
+    has_device_threads,
+    set_keras_home,
+)
+from scenelearn.errors import BackendError, ForkError
 
 BACKENDS = ("jax", "tensorflow", "torch")  # in order of preference
+_is_forked = False  # after Keras had started: its threads are missing here
+_lock = threading.Lock()
+_contexts: list[ExitStack] = []  # the outermost one that is open, with how to restore the settings
+_n_open = 0
 
 _log = logging.getLogger(__name__)
 
@@ -37,16 +50,98 @@ def keras() -> ModuleType:
         The module `keras`.
 
     Raises:
-        BackendError: if none of JAX, TensorFlow and Torch is installed.
+        BackendError: if none of JAX, TensorFlow and Torch is installed, or Keras cannot be
+            imported.
+        ForkError: if this process was forked after Keras had started.
     """
-    loaded = sys.modules.get("keras")
-    if loaded is not None:
-        return loaded
+    if _is_forked:
+        raise ForkError(
+            "Keras must start after a process is forked: its threads are not copied, and waiting "
+            "for them would never end. Received: a process that was forked after Keras had "
+            "started. Load the classifier in the forked process, or start the process by "
+            "multiprocessing.get_context('spawn')."
+        )
+    module = sys.modules.get("keras") or _import()
+    check_version(getattr(module, "__version__", ""))
+    return module
+
+
+def _import() -> ModuleType:
     os.environ["KERAS_BACKEND"] = choose_backend(os.environ, keras_home() / "keras.json")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if (keras_home() / "keras.json").exists():
-        return importlib.import_module("keras")
-    return _import_without_writing()
+    try:
+        if (keras_home() / "keras.json").exists():
+            return importlib.import_module("keras")
+        return _import_without_writing()
+    except ImportError as error:
+        raise BackendError(
+            f"Keras must be installed completely. Received: {error}. Install it again: "
+            "`pip install --force-reinstall keras jax`."
+        ) from error
+
+
+def start() -> ModuleType:
+    """Import Keras, and let its backend start its devices.
+
+    Returns:
+        The module `keras`.
+
+    Raises:
+        BackendError: as in `keras`, or if the backend finds no device that it may use.
+        ForkError: as in `keras`.
+    """
+    module = keras()
+    name = module.backend.backend()
+    try:
+        module.ops.convert_to_tensor(0.0)
+    except Exception as error:
+        raise BackendError(
+            f"Keras must be able to use a device through {name!r}. Received: "
+            f"{error!r}. Check the environment variables "
+            "that select devices, such as JAX_PLATFORMS and CUDA_VISIBLE_DEVICES, and the drivers."
+        ) from error
+    return module
+
+
+@contextmanager
+def default_settings() -> Iterator[None]:
+    """Use Keras' defaults inside, whatever the user has set: float32, channels last, epsilon 1e-7.
+
+    The user's settings return at the end; with several threads, at the end of the last one. Also
+    ignored inside are deprecation warnings in Keras and its backends, which are not the user's.
+    Works as a decorator, too.
+    """
+    global _n_open
+    keras()
+    with default_dtype_policy():
+        with _lock:
+            if not _n_open:
+                _contexts.append(_use_defaults())
+            _n_open += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                _n_open -= 1
+                if not _n_open:
+                    _contexts.pop().close()
+
+
+def _use_defaults() -> ExitStack:
+    """Set the defaults of all threads; closing the result restores what was set before."""
+    config, stack = keras().config, ExitStack()
+    for name, default in (
+        ("floatx", "float32"),
+        ("epsilon", 1e-7),
+        ("image_data_format", "channels_last"),
+    ):
+        change = getattr(config, f"set_{name}")
+        stack.callback(change, getattr(config, name)())
+        change(default)
+    stack.enter_context(warnings.catch_warnings())
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(keras|jax|tensorflow|torch)")
+    return stack
 
 
 def choose_backend(environment: Mapping[str, str], keras_json: Path) -> str:
@@ -84,7 +179,7 @@ def keras_home() -> Path:
     home = os.environ.get("KERAS_HOME")
     if home:
         return Path(home).expanduser()
-    base = Path.home()
+    base = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's fails without a home
     return (base if os.access(base, os.W_OK) else Path("/tmp")) / ".keras"
 
 
@@ -117,7 +212,14 @@ def _import_without_writing() -> ModuleType:
                 del os.environ["KERAS_HOME"]
             else:
                 os.environ["KERAS_HOME"] = variable
-    from scenelearn._keras_internals import set_keras_home
-
     set_keras_home(real_home)
     return module
+
+
+def _after_fork() -> None:
+    global _is_forked
+    _is_forked = _is_forked or has_device_threads()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

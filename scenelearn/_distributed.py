@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import keras
+from scenelearn._backend import keras, start
 from scenelearn._checks import check_choice
 from scenelearn._keras_internals import (
     clear_device_layout,
@@ -41,6 +41,8 @@ def data_parallel(devices: str | None) -> Iterator[None]:
 
     Raises:
         ArgumentError: if `devices` is not a supported value.
+        BackendError: if Keras cannot start.
+        ForkError: if this process was forked after Keras had started.
         DeviceError: if these devices cannot be used together.
     """
     check_choice(
@@ -50,6 +52,7 @@ def data_parallel(devices: str | None) -> Iterator[None]:
         advice="To use only some devices, pass a "
         "keras.distribution.DataParallel(devices=[...]) to keras.distribution.set_distribution.",
     )
+    start()
     if (current := _distribution()) is not None:
         _check_distribution(current)
         yield

@@ -1,7 +1,11 @@
 """Every private name of Keras and JAX that scenelearn touches.
 
-No other module may use one, so that a new release of Keras or JAX is checked here. Tried with Keras
-3.15.0 and 3.15.1, and with JAX 0.6 to 0.10; `pyproject.toml` allows no other versions of Keras.
+No other module may use one, so that a new release of Keras or JAX is checked here. Tested with
+Keras 3.12 to 3.15 and JAX 0.6 to 0.12, by `nox -s versions`. Where a newer Keras lacks a name, the
+log says so once, and scenelearn does without: mostly slower, with the same results.
+
+This module knows nothing of backends. Before its functions are called, `scenelearn._backend.keras`
+has imported Keras.
 
 The classes in saved models, which `scenelearn.classify` compares with a list before it builds them,
 are named by their private modules too: they are data and stay in that list.
@@ -9,13 +13,83 @@ are named by their private modules too: they are data and stay in that list.
 
 from __future__ import annotations
 
-import importlib
+import functools
+import logging
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from scenelearn._backend import keras
+NEWEST_KERAS = (3, 15)  # of the versions that were tested
+
+_GLOBAL_STATE = "keras.src.backend.common.global_state"
+_FILE_UTILS = "keras.src.utils.file_utils"
+
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def check_version(version: str) -> None:
+    """Log one warning if this Keras is newer than the versions that were tested."""
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) > NEWEST_KERAS:
+        tested = ".".join(map(str, NEWEST_KERAS))
+        _log.warning("scenelearn was tested with Keras up to %s. Received: %s.", tested, version)
+
+
+def _private(owner: Any, name: str) -> Any:
+    """Return a private attribute; None, with one warning in the log, if this Keras has none.
+
+    Args:
+        owner: an object, or the name of a module that Keras has imported.
+        name: of the attribute.
+    """
+    try:
+        return getattr(sys.modules[owner] if isinstance(owner, str) else owner, name)
+    except (KeyError, AttributeError):
+        _warn_missing(name)
+        return None
+
+
+@functools.cache
+def _warn_missing(name: str) -> None:
+    _log.warning("Keras %s has no %r: scenelearn does without.", _keras().__version__, name)
+
+
+def _keras() -> Any:
+    return sys.modules["keras"]
+
+
+# Global state
+
+
+@contextmanager
+def default_dtype_policy() -> Iterator[None]:
+    """Let the dtype policy of this thread follow from `keras.config.floatx` inside."""
+    get = _private(_GLOBAL_STATE, "get_global_attribute")
+    change = _private(_GLOBAL_STATE, "set_global_attribute")
+    default: str | None = None
+    key: tuple[str, ...] = ("dtype_policy",)
+    if get is None or change is None:
+        config = _keras().config
+        get, change, default, key = config.dtype_policy, config.set_dtype_policy, "float32", ()
+    before = get(*key)
+    change(*key, default)
+    try:
+        yield
+    finally:
+        change(*key, before)
+
+
+def has_device_threads() -> bool:
+    """Return whether JAX or TensorFlow has started its devices, whose threads a fork loses."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and getattr(bridge, "backends_are_initialized", lambda: True)():
+        return True
+    context = sys.modules.get("tensorflow.python.eager.context")
+    return context is not None and bool(getattr(context.context(), "_initialized", True))
+
 
 # Building models without running initializers
 
@@ -32,30 +106,45 @@ def deferred_initialization() -> Iterator[Any]:
         A `keras.StatelessScope`, which holds the values that were assigned inside, for example by
         loading weights.
     """
-    keras()  # selects the backend before Keras is imported
-    from keras.src.backend.common import global_state
-
+    if not _defers_initialization():
+        with _keras().StatelessScope() as scope:  # at its end, Keras initializes the variables
+            yield scope
+        return
+    get = _private(_GLOBAL_STATE, "get_global_attribute")
+    change = _private(_GLOBAL_STATE, "set_global_attribute")
     key = "uninitialized_variables"
-    before = global_state.get_global_attribute(key)
-    global_state.set_global_attribute(key, [])
+    before = get(key)
+    change(key, [])
     try:
-        with keras().StatelessScope(initialize_variables=False) as scope:
+        with _keras().StatelessScope(initialize_variables=False) as scope:
             yield scope
     finally:
-        global_state.set_global_attribute(key, [] if before is None else before)
+        change(key, [] if before is None else before)
+
+
+def _defers_initialization() -> bool:
+    state = [_private(_GLOBAL_STATE, f"{verb}_global_attribute") for verb in ("get", "set")]
+    variable = [
+        _private(_keras().Variable, name) for name in ("_deferred_initialize", "_initialize")
+    ]
+    return None not in state + variable
 
 
 def initialize_variable(variable: Any, value: Any | None) -> None:
     """Give an empty variable its value, or run its initializer if `value` is None."""
-    if value is None:
+    tensor = None if value is None else _keras().ops.convert_to_tensor(value, dtype=variable.dtype)
+    if not _defers_initialization():
+        if tensor is not None:
+            variable.assign(tensor)
+    elif tensor is None:
         variable._deferred_initialize()
     else:
-        variable._initialize(keras().ops.convert_to_tensor(value, dtype=variable.dtype))
+        variable._initialize(tensor)
 
 
 def initializer_of(variable: Any) -> Any:
     """Return the initializer of an empty variable."""
-    return variable._initializer
+    return _private(variable, "_initializer")
 
 
 # Walking through models
@@ -68,28 +157,64 @@ def nested_layers(model: Any, *, include_self: bool = False) -> list[Any]:
         model: any layer or model.
         include_self: whether to put `model` itself first.
     """
-    return list(model._flatten_layers(include_self=include_self))
+    flatten = _private(model, "_flatten_layers")
+    if flatten is not None:
+        return list(flatten(include_self=include_self))
+    inner = [nested_layers(layer, include_self=True) for layer in getattr(model, "layers", ())]
+    return [model] * include_self + [layer for layers in inner for layer in layers]
 
 
 def own_trainable_variables(layer: Any) -> list[Any]:
     """Return the variables that belong to this layer itself, without those of nested layers."""
-    return list(layer._trainable_variables)
+    variables = _private(layer, "_trainable_variables")
+    if variables is None:
+        return [] if getattr(layer, "layers", None) else list(layer.trainable_variables)
+    return list(variables)
 
 
 def input_tensors_of(operation: Any) -> list[Any] | None:
     """Return the symbolic inputs of an operation; None unless it is called exactly once."""
-    nodes = operation._inbound_nodes
+    nodes = _private(operation, "_inbound_nodes") or []
     return list(nodes[0].input_tensors) if len(nodes) == 1 else None
 
 
-def output_of(operation: Any) -> Any:
-    """Return the first symbolic output of the first call of an operation."""
-    return operation._inbound_nodes[0].outputs[0]
-
-
 def producer_of(tensor: Any) -> Any:
-    """Return the operation that produces a symbolic tensor."""
-    return tensor._keras_history.operation
+    """Return the operation that produces a symbolic tensor; None if unknown."""
+    return getattr(_private(tensor, "_keras_history"), "operation", None)
+
+
+def consumers_of(operation: Any) -> list[Any]:
+    """Return the operations that use an operation's outputs."""
+    return [node.operation for node in _private(operation, "_outbound_nodes") or []]
+
+
+def functional_of(model: Any) -> Any:
+    """Return the graph of a functional or sequential model; None for other models."""
+    function = getattr(model, "_functional", None) or model
+    return function if getattr(function, "_operations_by_depth", None) else None
+
+
+def can_read_graphs(model: Any) -> bool:
+    """Return whether this Keras tells how the layers of a model are connected."""
+    return functional_of(model) is None or bool(nodes_of(functional_of(model)))
+
+
+def nodes_of(function: Any) -> list[Any]:
+    """Return the calls of a functional graph, in topological order; empty if unknown."""
+    depths = _private(function, "_nodes_by_depth") or {}
+    return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
+
+
+def input_shape_of(model: Any) -> tuple[Any, ...] | None:
+    """Return the input shape with which a custom model was built; None if it was not."""
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    only = next(iter(shapes.values())) if len(shapes) == 1 else None
+    return shapes.get("input_shape") or only
+
+
+def argument_of(layer: Any, name: str, default: Any) -> Any:
+    """Return the value of an argument of a layer, from its attribute of that name."""
+    return getattr(layer, name, getattr(layer, f"_{name}", default))
 
 
 # Compiled programs and training
@@ -100,6 +225,13 @@ def forget_programs(layer: Any) -> None:
     for program in ("predict_function", "train_function", "test_function"):
         if getattr(layer, program, None) is not None:
             setattr(layer, program, None)
+
+
+def has_training_internals(model: Any) -> bool:
+    """Return whether the fast forms of layers and of training can be put into a model."""
+    names = ("_flatten_layers", "_inbound_nodes", "_update_metrics_variables")
+    methods = ("compute_loss_and_updates", "make_predict_function", "make_train_function")
+    return all(_private(model, name) is not None for name in (*names, *methods))
 
 
 def update_metrics(model: Any, metrics: Any, loss: Any, *, x: Any, y: Any, outputs: Any) -> Any:
@@ -116,6 +248,12 @@ def is_traced(tensor: Any) -> bool:
     import jax
 
     return isinstance(tensor, jax.core.Tracer)
+
+
+def variable_index_method(optimizer_class: Any) -> Callable[[Any, Any], int] | None:
+    """Return the method for the position of a variable among those that an optimizer trains."""
+    method: Callable[[Any, Any], int] | None = _private(optimizer_class, "_get_variable_index")
+    return method
 
 
 # Devices
@@ -136,23 +274,29 @@ def clear_device_layout(variable: Any) -> None:
 
 def set_keras_home(folder: Path) -> None:
     """Set the folder in which Keras, already imported, looks for downloads."""
-    config: Any = importlib.import_module("keras.src.backend.config")
-    if hasattr(config, "_KERAS_DIR"):
-        config._KERAS_DIR = str(folder)
+    config = "keras.src.backend.config"
+    if _private(config, "_KERAS_DIR") is not None:
+        sys.modules[config]._KERAS_DIR = str(folder)  # type: ignore[attr-defined]
 
 
 @contextmanager
-def replace_download(file: str) -> Iterator[None]:
-    """Let Keras find `file` wherever it would download one."""
-    keras()  # selects the backend before Keras is imported
-    from keras.src.utils import file_utils
-
-    download = file_utils.get_file
-    file_utils.get_file = lambda *_, **__: file
+def _replaced(name: str, value: Any) -> Iterator[None]:
+    """Replace a name in Keras' module of downloads inside, if it has this name."""
+    original = _private(_FILE_UTILS, name)
+    if original is None:
+        yield
+        return
+    module = sys.modules[_FILE_UTILS]
+    setattr(module, name, value)
     try:
         yield
     finally:
-        file_utils.get_file = download
+        setattr(module, name, original)
+
+
+def replace_download(file: str) -> AbstractContextManager[None]:
+    """Let Keras find `file` inside wherever it would download one."""
+    return _replaced("get_file", lambda *_, **__: file)
 
 
 @contextmanager
@@ -162,8 +306,6 @@ def report_downloads(report: Callable[[int, int], None]) -> Iterator[None]:
     Args:
         report: called with the number of bytes received, and of all bytes, 0 if unknown.
     """
-    keras()  # selects the backend before Keras is imported
-    from keras.src.utils import file_utils
 
     class Reporter:
         """Stands in for Keras' progress bar."""
@@ -174,14 +316,13 @@ def report_downloads(report: Callable[[int, int], None]) -> Iterator[None]:
         def update(self, current: int) -> None:
             report(current, self.target or 0)
 
-    config, progress_bar = keras().config, file_utils.Progbar
+    config = _keras().config
     interactive = config.is_interactive_logging_enabled()
-    file_utils.Progbar = Reporter
     config.disable_interactive_logging()
     try:
-        yield
+        with _replaced("Progbar", Reporter):
+            yield
     finally:
-        file_utils.Progbar = progress_bar
         if interactive:
             config.enable_interactive_logging()
 
@@ -191,7 +332,10 @@ def load_model_from_archive(archive: Any) -> Any:
 
     `keras.saving.load_model` accepts paths only.
     """
-    keras()
-    from keras.src.saving import saving_lib
-
-    return saving_lib.load_model(archive, compile=False, safe_mode=True)
+    load = _private("keras.src.saving.saving_lib", "load_model")
+    if load is not None:
+        return load(archive, compile=False, safe_mode=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        path.write_bytes(archive.read())
+        return _keras().saving.load_model(path, compile=False, safe_mode=True)

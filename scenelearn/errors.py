@@ -15,7 +15,8 @@ SceneLearnError
 │   ├── ClassMismatchError  (ValueError)         photos have other classes than the classifier
 │   └── PhotoError          (ValueError)         a photo cannot be decoded
 ├── DiskSpaceError          (OSError)            there is not enough free disk space
-├── BackendError            (ImportError)        no Keras backend is installed
+├── BackendError            (ImportError)        Keras cannot be imported, or finds no device
+├── ForkError               (RuntimeError)       the process was forked after Keras had started
 ├── DeviceError             (RuntimeError)       devices or processes cannot train together
 ├── BackboneError                                something is wrong with the pretrained network
 │   ├── UnknownBackboneError       (ValueError)  keras.applications has no such network
@@ -44,6 +45,7 @@ __all__ = [
     "DeviceError",
     "DiskSpaceError",
     "ExportError",
+    "ForkError",
     "ManifestError",
     "MissingExtraError",
     "NoPhotosError",
@@ -66,6 +68,12 @@ class SceneLearnError(Exception):
         >>> NoPhotosError("an empty folder").help_page
         'reference/errors.html#scenelearn.errors.NoPhotosError'
     """
+
+    def __str__(self) -> str:
+        """The message, in which names from the disk cannot steer a terminal."""
+        from scenelearn._display import printable_lines  # here, since it imports this module
+
+        return printable_lines(super().__str__())
 
     @property
     def help_page(self) -> str:
@@ -115,7 +123,11 @@ class DiskSpaceError(SceneLearnError, OSError):
 
 
 class BackendError(SceneLearnError, ImportError):
-    """No Keras backend (JAX, TensorFlow or Torch) is installed."""
+    """Keras cannot run: no backend (JAX, TensorFlow, Torch) is installed, or it finds no device."""
+
+
+class ForkError(SceneLearnError, RuntimeError):
+    """The process was forked after Keras had started, and would wait for its threads forever."""
 
 
 class DeviceError(SceneLearnError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The choice of the backend; the user's files are not modified."""
+"""The choice of the backend and versions of Keras; the user's files are not modified."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from scenelearn import _backend
+import scenelearn as sl
+from scenelearn import _backend, _keras_internals
 from scenelearn.errors import BackendError
 
 
@@ -108,3 +112,68 @@ def test_user_settings_are_read_and_not_modified(tmp_path: Path) -> None:
 def test_keras_that_is_already_imported_is_used(tmp_path: Path) -> None:
     code = "import keras; from scenelearn import _backend; print(_backend.keras() is keras)"
     assert in_a_new_process(code, tmp_path, KERAS_BACKEND="jax") == "True"
+
+
+# Versions of Keras
+
+
+def test_keras_newer_than_tested_is_used_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_backend.keras(), "__version__", "3.99.0")
+    assert _backend.keras() is _backend.keras()
+    assert [record.getMessage() for record in caplog.records] == [
+        "scenelearn was tested with Keras up to 3.15. Received: 3.99.0."
+    ]
+
+
+@pytest.mark.parametrize("version", ["3.12.0", "3.15.9", "3.15.0.dev2026", ""])
+def test_tested_versions_of_keras_give_no_warning(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _keras_internals.check_version(version)
+    assert not caplog.records
+
+
+@pytest.mark.slow
+def test_keras_without_the_private_names_is_used_by_plain_paths(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    scenes: Path,
+    fit_settings: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    def find_nothing(_: Any, name: str) -> None:
+        _keras_internals._warn_missing(name)
+
+    _keras_internals._warn_missing.cache_clear()
+    monkeypatch.setattr(_keras_internals, "_private", find_nothing)
+    photos = sl.scan(scenes)
+    fit = sl.fit(sl.split(photos), **fit_settings)
+    fit.save(tmp_path / "plain.keras")
+    network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
+    images = np.zeros((8, 32, 32, 3), np.float32)
+    before = network.predict_on_batch(images)
+    np.testing.assert_array_equal(sl.backbones.fast_on_cpu(network)(images), before)
+    warnings = [record.getMessage() for record in caplog.records if "has no" in record.message]
+    assert len(warnings) == len(set(warnings)) > 5
+
+    monkeypatch.undo()  # the saved file is an ordinary one
+    loaded = sl.load(tmp_path / "plain.keras").predict(photos)
+    assert len(loaded) == len(photos)
+
+
+@pytest.mark.parametrize(
+    "name", ["_flatten_layers", "_inbound_nodes", "_update_metrics_variables", "_nodes_by_depth"]
+)
+def test_keras_without_one_private_name_predicts_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, images = _keras_internals._private, np.ones((8, 32, 32, 3), np.float32)
+    monkeypatch.setattr(
+        _keras_internals, "_private", lambda owner, n: None if n == name else find(owner, n)
+    )
+    build = partial(sl.backbones.build, "scenelearn_tiny", weights="scenelearn", image_px=32)
+    plain = build().predict_on_batch(images)
+    fast = sl.backbones.fast_on_cpu(build()).predict_on_batch(images)
+    np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-5)

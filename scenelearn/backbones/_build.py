@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import keras
+from scenelearn._backend import default_settings, keras, start
+from scenelearn._checks import check_path
 from scenelearn._keras_internals import (
     deferred_initialization,
     initialize_variable,
@@ -40,6 +40,7 @@ from scenelearn.errors import (
 )
 
 
+@default_settings()
 def build(
     name: str,
     *,
@@ -62,15 +63,15 @@ def build(
         seed: random seed of random weights.
         train_batchnorm: whether BatchNormalization uses batch statistics in training with
             pretrained weights too, as it does with random weights.
-        precision: Keras' dtype policy for the network, such as "mixed_bfloat16"; None for the
-            current policy of Keras, usually float32. Preprocessing always uses the current policy.
+        precision: Keras' dtype policy for the network, such as "mixed_bfloat16"; None for float32,
+            whatever the current policy of Keras. Preprocessing is always float32.
         progress: called with (what, done, total) during a download, in place of a progress bar.
         verbose: True for a progress bar, False for none, "auto" for one on a terminal or in a
             notebook.
 
     Returns:
         A functional `keras.Model` from (batch, image_px, image_px, 3) values in 0 to 255, uint8 or
-        float, to (batch, n_features) in the compute dtype of `precision`, usually float32. The
+        float, to (batch, n_features) in the compute dtype of `precision`. The
         network is its layer "backbone". With pretrained weights, BatchNormalization keeps its
         pretrained statistics in training, unless `train_batchnorm`.
 
@@ -81,11 +82,14 @@ def build(
         PathMissingError: if `weights` is a path without a file, or the bundled weights are missing.
         WeightsFileError: if the weights in the file do not match the network.
         WeightsUnavailableError: if the download failed.
+        BackendError: if Keras cannot start.
+        ForkError: if this process was forked after Keras had started.
 
     Example:
         >>> build("scenelearn_tiny", weights="scenelearn", image_px=64).output_shape
         (None, 768)
     """
+    start()
     architecture = find_architecture(name)
     source = _check_weights(weights, architecture)
 
@@ -95,7 +99,7 @@ def build(
         x = image
         for layer in preprocessing_layers(architecture.preprocess):
             x = layer(x)
-        with _dtype_policy(precision):
+        with _dtype_policy(precision or "float32"):
             network = _build_network(architecture, source, image_px)
         return k.Model(image, network(x), name="features")
 
@@ -105,6 +109,22 @@ def build(
     ):
         model = materialize(make, seed)
     return model if source is None or train_batchnorm else freeze_batchnorm(model)
+
+
+@default_settings()
+def count_parameters(name: str, image_px: int) -> int:
+    """Count the parameters of a backbone without giving them values.
+
+    Args:
+        name: a backbone, see `names`.
+        image_px: width and height of the images, in pixels.
+
+    Raises:
+        UnknownBackboneError: if there is no such backbone.
+        ArgumentError: if the network cannot be built for this image size.
+    """
+    with deferred_initialization():
+        return int(_build_network(find_architecture(name), None, image_px).count_params())
 
 
 def freeze_batchnorm(model: Any) -> Any:
@@ -138,7 +158,7 @@ def _without_training(call: Callable[..., Any]) -> Callable[..., Any]:
     return call_for_inference
 
 
-def materialize(make: Callable[[], Any], seed: int = 0) -> Any:
+def materialize(make: Callable[[], Any], seed: int | None = 0) -> Any:
     """Build a model with empty variables, then assign each its value.
 
     A variable gets the value that was loaded into it while the model was built; otherwise the value
@@ -146,10 +166,13 @@ def materialize(make: Callable[[], Any], seed: int = 0) -> Any:
 
     Args:
         make: builds and returns a `keras.Model`; it may load weights.
-        seed: random seed of random values.
+        seed: random seed of random values; None if all values must have been loaded.
 
     Returns:
         The model, ready for use.
+
+    Raises:
+        ValueError: if `seed` is None and a value was not loaded.
     """
     with deferred_initialization() as scope:
         model = make()
@@ -157,17 +180,18 @@ def materialize(make: Callable[[], Any], seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         value = values[id(variable)]
+        if value is None and seed is None:
+            raise ValueError(f"no weights {variable.path!r}")
         initialize_variable(variable, _initial_value(variable, rng) if value is None else value)
     return model
 
 
 @contextmanager
-def _dtype_policy(name: str | None) -> Iterator[None]:
+def _dtype_policy(name: str) -> Iterator[None]:
     """Create layers with this dtype policy inside."""
     config = keras().config
     before = config.dtype_policy()
-    if name is not None:
-        config.set_dtype_policy(name)
+    config.set_dtype_policy(name)
     try:
         yield
     finally:
@@ -180,16 +204,14 @@ def _check_weights(
     """The source of the weights: "imagenet", a path, or None."""
     if weights is None or weights == "imagenet":
         return None if weights is None else "imagenet"
-    expected = "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None."
-    if not isinstance(weights, str | os.PathLike):
-        raise ArgumentError(f"{expected} Received: weights={weights!r}.")
     if weights == BUNDLED:
         return _find_bundled_weights(architecture)
-    path = Path(weights).expanduser()
+    expected = "'imagenet', 'scenelearn', the path of a weights file, or None."
+    path = check_path("weights", weights, advice=f"Pass {expected}")
     if not path.is_file():
         raise PathMissingError(
-            f"{expected} Received: weights={str(weights)!r}, where there is no file. "
-            "Check the path."
+            f"`weights` must be {expected} Received: weights={str(weights)!r}, where there is no "
+            "file. Check the path."
         )
     return str(path)
 
@@ -253,7 +275,8 @@ def _build_network(architecture: Architecture, source: str | None, image_px: int
         raise _download_failed(architecture, error) from None
     if file is not None and not file_as_download:
         try:
-            network.load_weights(file)
+            with warnings.catch_warnings(action="ignore"):
+                network.load_weights(file)
         except Exception as error:  # noqa: BLE001 - h5py and Keras raise many kinds
             raise _weights_mismatch(architecture, file, error) from None
     return network

@@ -9,10 +9,10 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scenelearn._backend import keras
+from scenelearn._checks import check_path
 from scenelearn._network_names import normalize_name, split_width
 from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE, scenelearn_tiny
 from scenelearn.errors import ArgumentError, UnknownBackboneError
@@ -129,9 +129,9 @@ def default_for(weights: str | os.PathLike[str] | None) -> str:
         return BUNDLED_BACKBONE
     if not isinstance(weights, str | os.PathLike) or weights == "imagenet":
         return DEFAULT_BACKBONE
-    path = Path(weights)
+    path = check_path("weights", weights, advice="Pass the path of a weights file.")
     backbone = _infer_backbone(path.name.lower())
-    if backbone is None and path.expanduser().is_file():
+    if backbone is None and path.is_file():
         raise ArgumentError(
             "`backbone` must be given if the name of the weights file does not contain it. "
             f"Received: weights={str(weights)!r}. Pass e.g. backbone={DEFAULT_BACKBONE!r}; "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._backend import start
 from scenelearn._io import atomic_write, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._build import materialize
@@ -101,17 +102,22 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
         The model, its description, and the arrays.
 
     Raises:
-        PathMissingError: if the file does not exist.
+        PathMissingError: if the file does not exist or cannot be read.
         BundleError: if it is not a complete bundle. No code in it is run.
+        BackendError: if Keras cannot start.
     """
-    path = path.expanduser()
-    if not path.is_file():
-        raise PathMissingError(
-            f"`path` must be a saved classifier. Received: {str(path)!r}, which does not exist. "
-            "Check the path; `scenelearn fit` prints where it saves."
-        )
+    start()  # before anything that fails is the file's fault
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        if not path.is_file():  # a pipe would wait
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
+        file = path.open("rb")
+    except OSError as error:
+        raise PathMissingError(
+            f"`path` must be a saved classifier. Received: {str(path)!r}: {error.strerror}. "
+            "Check the path; `scenelearn fit` prints where it saves."
+        ) from None
+    try:
+        with file, zipfile.ZipFile(file) as archive:
             sizes = check_entries(archive, path.stat().st_size)
             entry = _read_entry(archive)
             arrays = {
@@ -119,11 +125,11 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
                 for name, spec in entry["arrays"].items()
             }
             checked = check_model(archive)
-        with warnings.catch_warnings():
-            # Keras would continue with random weights if some are missing.
-            warnings.filterwarnings("error", message="Skipping nested container")
-            model = materialize(lambda: load_model_from_archive(checked))
+        with warnings.catch_warnings(action="ignore"):
+            model = materialize(lambda: load_model_from_archive(checked), seed=None)
         check_finite(model)
+    except (ImportError, MemoryError):  # the environment's fault
+        raise
     except Exception as error:  # noqa: BLE001 - Keras, h5py, json, zipfile raise many kinds here
         known = isinstance(error, InvalidBundleError)
         detail = str(error) if known else f"{type(error).__name__}: {error}"

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_choice, check_integer
+from scenelearn._backend import default_settings
+from scenelearn._checks import check_choice, check_integer, check_path
 from scenelearn._display import html_text, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones import fast_on_cpu
@@ -27,15 +28,26 @@ from scenelearn.classify._calibration import (
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._export import ExportResult
 from scenelearn.classify._grad_cam import grad_cam, split_model
-from scenelearn.classify._inference import Outputs, inference_model, output_sizes, stream_outputs
+from scenelearn.classify._inference import (
+    Outputs,
+    inference_model,
+    one_thread_at_a_time,
+    output_sizes,
+    stream_outputs,
+)
 from scenelearn.classify._inputs import PhotoLike, PhotosLike, read_square, resolve_photos
-from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled, scan_if_path
+from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
 from scenelearn.data import Photos
+from scenelearn.data._pixels import check_broken
+from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 from scenelearn.metrics import Evaluation, evaluate
+from scenelearn.metrics._inputs import class_positions
 
 _BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
+
+_ADVICE = "Pass e.g. 'scenes.keras'."
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +118,7 @@ class Classifier:
         photos: PhotosLike,
         *,
         coverage: float | None = None,
-        skip_broken: bool = False,
+        broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
     ) -> Predictions:
@@ -116,12 +128,13 @@ class Classifier:
 
         Args:
             photos: a path, a folder (with its subfolders), a pattern such as ``"photos/*.jpg"``,
-                the bytes of a file, an array (height, width, 3) or (n, height, width, 3) uint8, a
-                Pillow image, the result of `scan`, or a list or generator of these.
+                the bytes of a file, a file opened in binary mode, an array (height, width, 3) or
+                (n, height, width, 3) uint8, a Pillow image, the result of `scan`, or a list, array
+                or generator of these.
             coverage: how often `Prediction.prediction_set` is to contain the true class, between 0
                 and 1; None for 0.95.
-            skip_broken: whether to leave out photos that cannot be read, with a logged warning for
-                each, instead of raising.
+            broken: "raise" raises an error for the first photo that cannot be read; "skip" leaves
+                such photos out, with a logged warning for each.
             progress: called with ("predicting", photos done, total) after each batch; the total is
                 0 for a generator. It replaces the progress bar.
             verbose: True for a progress bar, False for none, "auto" for one on a terminal and in a
@@ -132,14 +145,15 @@ class Classifier:
             ``.to_csv()``.
 
         Raises:
-            ArgumentError: if `photos` has the wrong type, `coverage` or `verbose` is out of range,
-                or `coverage` is given and the classifier has no calibration.
+            ArgumentError: if `photos` has the wrong type, `coverage`, `broken` or `verbose` is out
+                of range, or `coverage` is given and the classifier has no calibration.
             PathMissingError: if a path does not exist.
             PhotoError: if a photo cannot be read or decoded; the message names it.
             NoPhotosError: if there is no photo.
+            ForkError: if the classifier was loaded before this process was forked.
         """
         with show_progress(progress, verbose) as report:
-            stream = self._stream(photos, coverage, skip_broken=skip_broken, report=report)
+            stream = self._stream(photos, coverage, broken=broken, report=report)
             return Predictions(stream)
 
     def stream(
@@ -147,7 +161,7 @@ class Classifier:
         photos: PhotosLike,
         *,
         coverage: float | None = None,
-        skip_broken: bool = False,
+        broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
     ) -> Iterator[Prediction]:
@@ -158,7 +172,7 @@ class Classifier:
         Args:
             photos: as in `predict`.
             coverage: as in `predict`.
-            skip_broken: as in `predict`.
+            broken: as in `predict`.
             progress: as in `predict`.
             verbose: as in `predict`.
 
@@ -170,9 +184,10 @@ class Classifier:
             PathMissingError: as in `predict`.
             PhotoError: as in `predict`.
             NoPhotosError: as in `predict`.
+            ForkError: as in `predict`.
         """
         with show_progress(progress, verbose) as report:
-            yield from self._stream(photos, coverage, skip_broken=skip_broken, report=report)
+            yield from self._stream(photos, coverage, broken=broken, report=report)
 
     def predict_proba(
         self,
@@ -198,11 +213,12 @@ class Classifier:
             PathMissingError: if a path does not exist.
             PhotoError: if a photo cannot be read or decoded; the message names it.
             NoPhotosError: if there is no photo.
+            ForkError: as in `predict`.
         """
         if isinstance(photos, np.ndarray) and photos.ndim == 4 and not len(photos):
             return np.zeros((0, len(self.class_names)), np.float32)
         with show_progress(progress, verbose) as report:
-            batches = self._predict_batches(photos, skip_broken=False, report=report)
+            batches = self._predict_batches(photos, broken="raise", report=report)
             return np.concatenate([outputs.probabilities for _, outputs in batches])
 
     def explain(
@@ -224,9 +240,13 @@ class Classifier:
                 or `n_neighbors` is out of range.
             PathMissingError: if the path does not exist.
             PhotoError: if the photo cannot be read or decoded.
+            BackendError: if Keras runs on NumPy, which has no gradients.
+            ForkError: as in `predict`.
         """
         check_integer("n_neighbors", n_neighbors, low=0, advice="The default is 6.")
         if label is not None:
+            (k,) = class_positions([label], self.class_names) if isinstance(label, str) else [None]
+            label = label if k is None else self.class_names[k]
             check_choice("label", label, self.class_names, advice="None explains the prediction.")
         sources = list(itertools.islice(resolve_photos(photo), 2))
         if len(sources) != 1:
@@ -240,10 +260,11 @@ class Classifier:
         (prediction,) = build_predictions(
             [sources[0][0]], outputs, self.class_names, self.calibration, coverage
         )
-        if "cam" not in self._cache:
-            self._cache["cam"] = split_model(self.model)
         explained = prediction.label if label is None else label
-        heatmap = grad_cam(self._cache["cam"], image, self.class_names.index(explained))
+        with one_thread_at_a_time():
+            if "cam" not in self._cache:
+                self._cache["cam"] = split_model(self.model)
+            heatmap = grad_cam(self._cache["cam"], image, self.class_names.index(explained))
         neighbors = (
             self.calibration.neighbor_index.query(
                 outputs.features[0], self.class_names, n_neighbors
@@ -294,12 +315,12 @@ class Classifier:
             ClassMismatchError: if the photos have a class that the classifier does not know.
             DataError: if `photos` is a path that cannot be scanned.
             NoPhotosError: if no photo can be decoded.
+            ForkError: as in `predict`.
         """
         coverage = self._check_coverage(coverage)
         with show_progress(progress, verbose) as report:
-            scanned = scan_if_path(photos, report)
-            for name, values in (columns or {}).items():
-                _check_column(name, values, len(scanned))
+            scanned = as_photos(photos, report)
+            _check_columns(columns, len(scanned))
             labeled = self.predict_labeled(scanned, batch_size=batch_size, progress=report)
         more = {name: np.asarray(v)[labeled.indices] for name, v in (columns or {}).items()}
         table = labeled.outputs.probabilities
@@ -369,7 +390,7 @@ class Classifier:
             "neighbor_paths": list(calibration.neighbor_index.paths) if calibration else [],
         }
         arrays = calibration.to_arrays() if calibration else {}
-        return _bundle.write(self.model, entry, arrays, Path(path))
+        return _bundle.write(self.model, entry, arrays, check_path("path", path, advice=_ADVICE))
 
     def export(
         self,
@@ -413,22 +434,24 @@ class Classifier:
             NoPhotosError: if `check` contains no photo.
             DiskSpaceError: if it does not fit on the disk.
         """
-        return _export.export(self, Path(path).expanduser(), format_=format, check=check)
+        target = check_path("path", path, advice="Pass e.g. 'scenes.onnx'.")
+        return _export.export(self, target, format_=format, check=check)
 
     def _stream(
-        self, photos: PhotosLike, coverage: float | None, *, skip_broken: bool, report: Progress
+        self, photos: PhotosLike, coverage: float | None, *, broken: str, report: Progress
     ) -> Iterator[Prediction]:
         coverage = self._check_coverage(coverage)
-        batches = self._predict_batches(photos, skip_broken=skip_broken, report=report)
+        batches = self._predict_batches(photos, broken=broken, report=report)
         for names, outputs in batches:
             yield from build_predictions(
                 names, outputs, self.class_names, self.calibration, coverage
             )
 
     def _predict_batches(
-        self, photos: PhotosLike, *, skip_broken: bool, report: Progress
+        self, photos: PhotosLike, *, broken: str, report: Progress
     ) -> Iterator[tuple[list[str], Outputs]]:
         """The names of the photos and the network's outputs, batch by batch."""
+        check_broken(broken)
         sources = resolve_photos(photos)
         total = len(sources) if isinstance(sources, list) else 0
         remaining = iter(sources)
@@ -441,7 +464,7 @@ class Classifier:
                     images.append(read_square(source, self.image_px))
                     names.append(source[0])
                 except PhotoError as error:
-                    if not skip_broken:
+                    if broken == "raise":
                         raise
                     _log.warning("%s", error)
             if images:
@@ -453,8 +476,9 @@ class Classifier:
             )
 
     def _inference_model(self) -> Any:
-        if "inference" not in self._cache:
-            self._cache["inference"] = inference_model(self.model)
+        with one_thread_at_a_time():
+            if "inference" not in self._cache:
+                self._cache["inference"] = inference_model(self.model)
         return self._cache["inference"]
 
     def _predict_images(self, images: npt.NDArray[np.uint8]) -> Outputs:
@@ -475,18 +499,29 @@ class Classifier:
 
 def _restore(values: dict[str, Any]) -> Classifier:
     """A pickled or copied classifier."""
-    return Classifier(**values | {"model": fast_on_cpu(values["model"])})
+    with default_settings():
+        return Classifier(**values | {"model": fast_on_cpu(values["model"])})
 
 
-def _check_column(name: str, values: npt.ArrayLike, n_photos: int) -> None:
-    shape = np.shape(values)
-    if shape != (n_photos,):
+def _check_columns(columns: Any, n_photos: int) -> None:
+    if not isinstance(columns, Mapping | None):
         raise ArgumentError(
-            f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
-            f"Received: shape {shape}. Pass a list of the same length."
+            "`columns` must map names to values. Received: "
+            f"{type(columns).__name__}. Pass e.g. {{'place': [...]}}."
         )
+    for name, values in (columns or {}).items():
+        try:
+            shape = np.shape(values)
+        except ValueError:  # lists of different lengths
+            shape = (len(values), "…")
+        if shape != (n_photos,):
+            raise ArgumentError(
+                f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
+                f"Received: shape {shape}. Pass a list of the same length."
+            )
 
 
+@default_settings()
 def load(path: str | os.PathLike[str]) -> Classifier:
     """Load a saved classifier.
 
@@ -499,16 +534,20 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         The classifier, ready to predict.
 
     Raises:
-        PathMissingError: if the file does not exist.
+        ArgumentError: if `path` is not a path.
+        PathMissingError: if the file does not exist or cannot be read.
         BundleError: if the file is not a complete scenelearn bundle.
+        BackendError: if Keras cannot start.
+        ForkError: if this process was forked after Keras had started.
     """
-    model, entry, arrays = _bundle.read(Path(path))
+    file = check_path("path", path, advice=_ADVICE)
+    model, entry, arrays = _bundle.read(file)
     try:
         sizes = output_sizes(model)
         paths = entry["neighbor_paths"]
         calibration = calibration_from_arrays(arrays, paths, sizes) if arrays else None
     except ValueError as error:
-        raise _bundle.bundle_error(Path(path), str(error)) from None
+        raise _bundle.bundle_error(file, str(error)) from None
     return Classifier(
         model=fast_on_cpu(model),
         class_names=tuple(entry["class_names"]),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scenelearn._checks import check_path
 from scenelearn._display import printable
 from scenelearn._io import atomic_write
 from scenelearn.classify._neighbors import Neighbor
@@ -83,7 +84,7 @@ class Explanation:
         Raises:
             ArgumentError: if `path` does not end in ``.png``, or cannot be written.
         """
-        target = Path(path).expanduser()
+        target = check_path("path", path, advice="Pass e.g. 'explanation.png'.")
         if target.suffix.lower() != ".png":
             raise ArgumentError(
                 f"`path` must end in '.png'. Received: {str(target)!r}. "
@@ -98,7 +99,7 @@ class Explanation:
         self.picture().save(content, "PNG")
         uri = "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
         rows = "".join(
-            f"<tr><td>{neighbor.similarity:+.2f}</td><td>{html.escape(neighbor.label)}</td>"
+            f"<tr><td>{neighbor.similarity:+.2f}</td><td>{html.escape(printable(neighbor.label))}</td>"
             f"<td>{html.escape(printable(neighbor.path))}</td></tr>"
             for neighbor in self.neighbors
         )
@@ -106,7 +107,7 @@ class Explanation:
             "<table><thead><tr><th>similarity</th><th>class</th><th>training photo</th></tr>"
             f"</thead><tbody>{rows}</tbody></table>"
         )
-        alt = f"The photo, and the evidence for {self.label} in orange"
+        alt = f"The photo, and the evidence for {printable(self.label)} in orange"
         return (
             f"<figure><img src='{uri}' alt='{html.escape(alt, quote=True)}'><figcaption>"
             f"{html.escape(str(self.prediction))}</figcaption></figure>{table if rows else ''}"

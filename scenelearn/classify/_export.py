@@ -45,6 +45,10 @@ _REQUIREMENTS = {  # the modules of each extra
     "litert": ("tensorflow", "ai_edge_litert"),
     "saved_model": ("tensorflow",),
 }
+_SAVED_MODEL_FILES = {
+    "saved_model.pb", "fingerprint.pb", "keras_metadata.pb",
+    "assets.extra/labels.txt", "assets.extra/scenelearn.json",
+}  # fmt: skip
 _MAX_DETAIL = 400  # characters of another process's error that a message repeats
 
 
@@ -104,6 +108,7 @@ def export(
             np.save(work / f"{k}.npy", image, allow_pickle=False)
         probabilities = _run_worker(work, kind, len(images))
         max_difference = _check_agreement(probabilities, expected, kind)
+        _check_unused(path, kind)
         if kind == "saved_model":
             with atomic_write_folder(path) as temporary:
                 shutil.copytree(work / "export", temporary, dirs_exist_ok=True)
@@ -128,16 +133,32 @@ def _check_format(path: Path, format_: str | None) -> str:
             f"`path` must end in {_SUFFIXES[kind]!r} for {kind!r}. Received: {str(path)!r}. "
             f"Pass e.g. {str(path.with_suffix(_SUFFIXES[kind]))!r}."
         )
-    if kind == "saved_model":
-        is_taken = path.exists() and not (path / "saved_model.pb").is_file()
-    else:
-        is_taken = path.is_dir()
-    if is_taken:
-        raise ArgumentError(
-            f"`path` must be unused, or an older export. Received: {str(path)!r}, which is "
-            "something else. Pass another name, or remove it."
-        )
+    _check_unused(path, kind)
     return kind
+
+
+def _check_unused(path: Path, kind: str) -> None:
+    """Check that an export may be written: nothing but an older one would be replaced.
+
+    Raises:
+        ArgumentError: if not.
+    """
+    others = [path] if path.is_dir() else []
+    if kind == "saved_model":
+        files = [file for file in path.rglob("*") if not file.is_dir() or file.is_symlink()]
+        others = [file for file in files if not _is_of_saved_model(file.relative_to(path))]
+        others += [path] if path.is_file() or path.is_symlink() else []
+    if others:
+        raise ArgumentError(
+            f"`path` must be unused, or an older export. Received: {str(path)!r}, where "
+            f"{str(others[0])!r} is something else. Pass another name, or remove it."
+        )
+
+
+def _is_of_saved_model(file: Path) -> bool:
+    """Whether a file's name is one that TensorFlow or scenelearn writes into a SavedModel."""
+    name = file.as_posix()
+    return name in _SAVED_MODEL_FILES or name.startswith("variables/variables.")
 
 
 def _render_samples() -> list[npt.NDArray[np.uint8]]:

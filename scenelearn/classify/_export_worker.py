@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import keras
+from scenelearn._backend import default_settings, keras
+from scenelearn._display import printable
 from scenelearn.classify._classifier import Classifier, load
 from scenelearn.classify._square_layer import square_layer
 
 Image = npt.NDArray[np.uint8]
 
 
+@default_settings()
 def main(work: Path) -> None:
     """Run the job of a folder."""
     job = json.loads((work / "job.json").read_text(encoding="utf-8"))
@@ -125,7 +127,7 @@ def _saved_model(
 
 def _metadata_files(description: dict[str, Any]) -> dict[str, str]:
     """The class names, one per line, as other tools expect them; and the description as JSON."""
-    lines = [" ".join(name.split()) for name in description["class_names"]]
+    lines = [printable(" ".join(name.split())) for name in description["class_names"]]
     return {
         "labels.txt": "\n".join(lines) + "\n",
         "scenelearn.json": json.dumps(description, indent=1) + "\n",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from scenelearn._backend import keras
 from scenelearn.classify._inference import backbone_input, feature_map_layers
+from scenelearn.errors import BackendError
 
 
 class SplitModel(NamedTuple):
@@ -81,9 +82,17 @@ def input_gradient(
 
     Returns:
         In the shape of `inputs`.
+
+    Raises:
+        BackendError: if the backend has no gradients.
     """
     backend = keras().backend.backend()
     compute = {"jax": _jax_gradient, "tensorflow": _tensorflow_gradient, "torch": _torch_gradient}
+    if backend not in compute:
+        raise BackendError(
+            f"An explanation needs a backend with gradients. Received: Keras on {backend!r}. Set "
+            "KERAS_BACKEND to jax, tensorflow or torch."
+        )
     return np.asarray(compute[backend](model, inputs, weights), np.float32)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import keras
+from scenelearn._backend import default_settings, keras
 from scenelearn._distributed import padded_batch_size, predict_on_devices
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.data import Batches
@@ -17,6 +19,16 @@ from scenelearn.errors import NoPhotosError
 
 Images = npt.NDArray[np.uint8]
 _OOD_STRIDE = 20  # OOD features come from the last feature map of at most this stride: usually 16
+
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def one_thread_at_a_time() -> Iterator[None]:
+    """Build or run a network: Keras' models are not safe to use from several threads at once."""
+    with default_settings(), _lock:  # in this order: a forked process raises and does not wait
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,6 +60,7 @@ class Outputs:
         )
 
 
+@default_settings()
 def inference_model(model: Any) -> Any:
     """The same network with four outputs: logits, probabilities, features, OOD features.
 
@@ -179,7 +192,9 @@ def _predict(
         n = len(batch)
         padding = np.zeros((padded_batch_size(batch_size) - n, *batch.shape[1:]), batch.dtype)
         padded = np.concatenate([batch, padding]) if len(padding) else batch
-        yield [table[:n] for table in predict_on_devices(model, padded)]
+        with one_thread_at_a_time():
+            tables = predict_on_devices(model, padded)
+        yield [table[:n] for table in tables]
         done += n
         if report:
             report(done, total)

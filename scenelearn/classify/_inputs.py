@@ -7,35 +7,38 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scenelearn._checks import check_path
 from scenelearn.data import Photo, Photos
 from scenelearn.data._decode import to_square
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import RejectedPhotoError
 from scenelearn.errors import ArgumentError, PathMissingError, PhotoError
 
-PhotoLike = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image.Image | Photo
+PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Image.Image | Photo
 """One photo, in any of the forms that `Classifier.predict` understands."""
 PhotosLike = PhotoLike | Iterable[PhotoLike] | Photos
 """One photo or several."""
+
+_ONE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image, Photo)
 
 # A photo's name, and its pixels, its file's content, or a function that reads the file.
 Source = tuple[str, npt.NDArray[Any] | Image.Image | bytes | Callable[[], bytes]]
 
 
-def resolve_photos(photos: PhotosLike) -> list[Source] | Iterator[Source]:
+def resolve_photos(photos: Any) -> list[Source] | Iterator[Source]:
     """Name each photo by its path, or by its kind and position.
 
     Args:
         photos: a path, a folder (all files in it and its subfolders, except hidden ones), a
-            pattern such as ``"photos/**/*.jpg"``, the bytes of a file, an array
-            (height, width, 3) or (n, height, width, 3), a Pillow image, a `Photo`, `Photos`, or a
-            list or generator of these.
+            pattern such as ``"photos/**/*.jpg"``, the bytes of a file, a file opened in binary
+            mode, an array (height, width, 3) or (n, height, width, 3), a Pillow image, a `Photo`,
+            `Photos`, or a list, array or generator of these.
 
     Returns:
         (name, photo) pairs. For a generator they are produced one at a time.
@@ -50,12 +53,14 @@ def resolve_photos(photos: PhotosLike) -> list[Source] | Iterator[Source]:
         ]
     if isinstance(photos, np.ndarray) and photos.ndim == 4:
         return [(f"array {k}", image) for k, image in enumerate(photos)]
-    if isinstance(photos, str | os.PathLike | bytes | bytearray | np.ndarray | Image.Image | Photo):
-        return _resolve(photos, 0)
-    if not isinstance(photos, Iterable):
+    are_objects = isinstance(photos, np.ndarray) and photos.dtype.kind in "OU"  # paths, …
+    several = list(photos.flat) if are_objects else photos
+    is_one = isinstance(several, _ONE) or hasattr(several, "read")
+    if not is_one and not isinstance(several, Iterable):
         raise _not_a_photo_error(photos)
-    sources = (source for k, photo in enumerate(photos) for source in _resolve(photo, k))
-    return list(sources) if isinstance(photos, Sized) else sources
+    numbered = enumerate([several] if is_one else several)
+    sources = (source for k, photo in numbered for source in _resolve(photo, k))
+    return list(sources) if is_one or isinstance(several, Sized) else sources
 
 
 def load_source(source: Source) -> npt.NDArray[Any] | Image.Image | bytes:
@@ -102,13 +107,13 @@ def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
         return to_square(photo, image_px)
     except RejectedPhotoError as error:
         raise PhotoError(
-            f"{source[0]!r} must be a complete JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF. "
+            f"{source[0]!r} must be a complete JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or PPM. "
             f"Received: {error}. Export or copy it again, or leave it out."
         ) from None
 
 
-def _resolve(photo: PhotoLike, position: int) -> list[Source]:
-    if isinstance(photo, bytes | bytearray):
+def _resolve(photo: Any, position: int) -> list[Source]:
+    if isinstance(photo, bytes | bytearray | memoryview):
         return [(f"bytes {position}", bytes(photo))]
     if isinstance(photo, np.ndarray):
         return [(f"array {position}", photo)]
@@ -116,9 +121,11 @@ def _resolve(photo: PhotoLike, position: int) -> list[Source]:
         return [(f"image {position}", photo)]
     if isinstance(photo, Photo):
         return [(str(photo.path), partial(_read_photo, photo.path))]
+    if hasattr(photo, "read"):
+        return [_read_stream(photo, position)]
     if not isinstance(photo, str | os.PathLike):
         raise _not_a_photo_error(photo)
-    path = Path(photo).expanduser()
+    path = check_path("photos", photo, advice="Pass the path of a photo or a folder.")
     if path.is_dir():
         return [
             (str(file), file.read_bytes)
@@ -139,6 +146,23 @@ def _resolve(photo: PhotoLike, position: int) -> list[Source]:
     return [(name, Path(name).read_bytes) for name in files]
 
 
+def _read_stream(file: Any, position: int) -> Source:
+    """The name and content of an open file."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (AttributeError, OSError, ValueError) as error:  # not a file, or closed
+        content = error
+    if not isinstance(content, bytes):
+        raise ArgumentError(
+            "`photos` must be open in binary mode if it is a file. Received: "
+            f"{type(file).__name__}, whose read() gives {content!r:.80}. Pass open(path, 'rb')."
+        )
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else f"file {position}", content
+
+
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
@@ -153,8 +177,8 @@ def _read_photo(path: Path) -> bytes:
 
 def _not_a_photo_error(photo: object) -> ArgumentError:
     return ArgumentError(
-        "`photos` must be a path, bytes, an array (height, width, 3) uint8, a Pillow image, the "
-        "result of `scan`, or a list or generator of these. "
+        "`photos` must be a path, bytes, an open file, an array (height, width, 3) uint8, a Pillow "
+        "image, the result of `scan`, or a list or generator of these. "
         f"Received: {type(photo).__name__}. Convert it to one of them."
     )
 

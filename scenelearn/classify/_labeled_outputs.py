@@ -15,13 +15,13 @@ from scenelearn._progress import Progress, show_progress
 from scenelearn.classify._calibration import Calibration
 from scenelearn.classify._inference import Outputs, readable_images, stream_outputs
 from scenelearn.classify._slice_columns import image_statistics, short_sides
-from scenelearn.data import Batches, Photos, scan
+from scenelearn.data import Batches, Photos
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError, ClassMismatchError
 from scenelearn.metrics import Comparison
 from scenelearn.metrics import compare as compare_probabilities
-from scenelearn.metrics._inputs import reorder_columns
+from scenelearn.metrics._inputs import class_positions, reorder_columns
 
 if TYPE_CHECKING:
     from scenelearn.classify._classifier import Classifier
@@ -119,18 +119,18 @@ def predict_labeled(
         ClassMismatchError: if the photos have a class that is not in `class_names`.
         NoPhotosError: if no photo can be decoded.
     """
-    unknown = sorted(set(photos.class_names) - set(class_names))
+    columns = class_positions(photos.class_names, class_names)
+    unknown = [n for n, column in zip(photos.class_names, columns, strict=True) if column is None]
     if unknown:
         raise ClassMismatchError(
             f"The classes of {str(photos.folder)!r} must be among those of the classifier: "
             f"{', '.join(class_names)}. Received also: {', '.join(unknown)}. "
             "Rename these folders, or remove them."
         )
-    column = np.array([class_names.index(name) for name in photos.class_names])
     decoding = partial(progress, "decoding photos")
     batches = Batches(
         pixels=load_pixels(photos, network.input.shape[1], report=decoding),
-        labels=column[photos.labels].astype(np.int32),
+        labels=np.array(columns, np.int32)[photos.labels],
         indices=np.arange(len(photos)),
         batch_size=batch_size,
     )
@@ -139,18 +139,6 @@ def predict_labeled(
     )
     short = {"short side": short_sides(photos, result.indices)}
     return replace(result, image_statistics=result.image_statistics | short)
-
-
-def scan_if_path(photos: Photos | str | os.PathLike[str], progress: Progress) -> Photos:
-    """Scan a folder, with progress; return `Photos` as they are.
-
-    Raises:
-        ArgumentError: if `photos` is of another type.
-        DataError: if the path cannot be scanned; see `scan`.
-    """
-    if isinstance(photos, str | os.PathLike):
-        return scan(photos, progress=progress)
-    return as_photos(photos)
 
 
 def compare(
@@ -190,7 +178,7 @@ def compare(
             )
     reorder_columns(np.zeros((0, len(b.class_names))), b.class_names, a.class_names)  # fail early
     with show_progress(progress, verbose) as report:
-        scanned = scan_if_path(photos, report)
+        scanned = as_photos(photos, report)
         first, second = (
             classifier.predict_labeled(scanned, progress=report) for classifier in (a, b)
         )

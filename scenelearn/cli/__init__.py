@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import scenelearn as sl
-from scenelearn._display import printable
+from scenelearn._display import printable, printable_lines
 from scenelearn.cli import _classifier, _fit, _photos, _sizing
-from scenelearn.cli._streams import printable_lines, safe_streams
+from scenelearn.cli._streams import safe_streams
 from scenelearn.errors import ArgumentError, SceneLearnError
 
 __all__ = ["main", "parser"]

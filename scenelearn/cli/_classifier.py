@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
                 "help": "photo, folder of photos, or pattern such as 'new/**/*.jpg'",
             },
         },
-        {"--coverage": {}, "--csv": {}},
+        {"--coverage": {}, "--broken": {}, "--csv": {}},
     )
     add_command(
         commands,
@@ -59,7 +59,7 @@ def add_commands(commands: Any) -> None:
                 "ZIP file of them"
             },
         },
-        {},
+        {"--manifest": {}},
     )
     add_command(
         commands,
@@ -87,7 +87,7 @@ def predict(options: argparse.Namespace) -> Output:
         predictions = classifier.predict(
             options.photos,
             coverage=options.coverage,
-            skip_broken=True,
+            broken=options.broken,
             progress=bars,
         )
     if not predictions:
@@ -121,7 +121,7 @@ def compare(options: argparse.Namespace) -> Output:
     """Compare two classifiers."""
     first, second = sl.load(options.first), sl.load(options.second)
     with ProgressBars() as bars:
-        photos = sl.scan(options.folder, progress=bars)
+        photos = sl.scan(options.folder, options.manifest, progress=bars)
         comparison = sl.compare(first, second, photos, progress=bars)
     return Output(f"{photos.summary}\n{comparison}", comparison.to_json())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import scenelearn as sl
 from scenelearn._display import printable
-from scenelearn._io import atomic_write_folder, cache_folder, ensure_folder
+from scenelearn._io import atomic_write_folder, cache_folder, ensure_folder, require_free_space
 from scenelearn._progress import ProgressBars
 from scenelearn.cli import _photos
 from scenelearn.cli._options import Output, add_command
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Sample scenes are no photos, and nothing is downloaded for them: their network comes with the
 # package.
 _SAMPLES_FIT: dict[str, Any] = {"weights": "scenelearn", "image_px": 64, "minutes": 2.0}
+_REPORT_BYTES = 32 * 2**20  # with its pictures, and the arrays of the calibration
 _MINUTES = 4.5  # minus what scan and audit took: the whole command, with its report, takes five
 
 
@@ -68,7 +69,10 @@ def add_commands(commands: Any) -> None:
             },
             "--augmentation": {},
             "--recipe": {},
+            "--precision": {},
             "--devices": {},
+            "--validation": {},
+            "--test": {},
             "--broken": {},
             "--plan": {},
             "--resume": {},
@@ -94,12 +98,13 @@ def add_commands(commands: Any) -> None:
 def fit(options: argparse.Namespace) -> Output:
     """Scan, audit, split, fit, save and report."""
     start = time.monotonic()
-    out = ensure_folder(options.out)  # before anything is trained for it
+    bundle = ensure_folder(options.out) / "scenes.keras"
     settings = {
         "batch_size": options.batch_size,
         "augmentation": options.augmentation,
         "recipe": dict(_recipe_field(text) for text in options.recipe),
         "seed": options.seed,
+        "precision": options.precision,
         "devices": options.devices,
     }
     names = ("backbone", "weights", "image_px", "minutes", "epochs", "learning_rate")
@@ -111,18 +116,24 @@ def fit(options: argparse.Namespace) -> Output:
             settings, folder = {"minutes": _MINUTES} | settings, Path(options.folder)
         if options.weights is not None and options.weights.lower() == "none":
             settings["weights"] = None
+        listed = _read_quarantine(options.quarantine) if options.quarantine else None
         photos = sl.scan(folder, options.manifest, progress=bars)
-        quarantine = _read_quarantine(options.quarantine) if options.quarantine else ()
+        if not options.plan:  # before anything is trained for it
+            ensure_folder(bundle.with_name("report"))
+            require_free_space(bundle.parent, _output_bytes(settings), advice="pass another --out")
         audit = None if options.no_audit else sl.audit(photos, progress=bars)
+        found = audit.quarantine if audit else ()
         splits = sl.split(
             photos,
+            validation=options.validation,
+            test=options.test,
             seed=options.seed,
             groups=audit.groups if audit else None,
-            quarantine=quarantine,
+            quarantine=found if listed is None else listed,
         )
         bars.say(f"{folder}: {photos.summary}; {splits.summary}")
         if audit:
-            bars.say(_audit_line(audit, folder))
+            bars.say(_audit_line(audit, folder, len(splits.quarantined)))
         if options.folder is not None and options.minutes is None:
             settings["minutes"] = max(1.0, _MINUTES - (time.monotonic() - start) / 60)
         if options.plan:
@@ -131,8 +142,9 @@ def fit(options: argparse.Namespace) -> Output:
         result = sl.fit(
             splits, broken=options.broken, resume=options.resume, **settings, progress=bars
         )
-        bundle = result.save(out / "scenes.keras")
-        page = sl.report(result, out / "report", audit=audit)
+        result.classifier.save(bundle)
+        page = sl.report(result, bundle.with_name("report"), audit=audit)
+        result.remove_checkpoint()  # now that everything is safe
     value = {"bundle": str(bundle), "report": str(page), **result.to_json()}
     return Output(_summary(result, bundle, page), value)
 
@@ -173,16 +185,26 @@ def _read_quarantine(file: str) -> list[str]:
     return paths
 
 
-def _audit_line(audit: Audit, folder: Path) -> str:
+def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
     """What an audit found, where it matters for a split."""
     n_duplicates = len(audit.photos) - len(set(audit.groups.tolist()))
-    n_quarantined = len(audit.quarantine)
-    if not n_duplicates and not n_quarantined:
+    if not n_duplicates and not audit.quarantine:
         return "no duplicates found"
     return (
-        f"{n_duplicates:,} duplicates, which stay in one split; {n_quarantined:,} photos that "
-        f"should not be used: see `scenelearn audit {folder} --out audit`"
+        f"{n_duplicates:,} duplicates, which stay in one split; {n_quarantined:,} photos in "
+        f"quarantine, which are not used: `scenelearn audit {folder} --out audit` shows them; to "
+        "keep some, pass --quarantine with a shorter list"
     )
+
+
+def _output_bytes(settings: dict[str, Any]) -> int:
+    """About how much a fit will write: its bundle twice, while it is written, and its report."""
+    from scenelearn.backbones._build import count_parameters  # here, since they take long to import
+    from scenelearn.finetune._backbone_choice import AUTO, CANDIDATES
+
+    name = settings.get("backbone") or sl.backbones.default_for(settings.get("weights"))
+    name = max(CANDIDATES, key=CANDIDATES.__getitem__) if name == AUTO else name
+    return 8 * count_parameters(name, settings.get("image_px", 160)) + _REPORT_BYTES
 
 
 def _sample_folder(bars: ProgressBars) -> Path:

@@ -14,6 +14,11 @@ class Output(NamedTuple):
     value: Any
 
 
+def number(text: str) -> int | float:
+    """A fraction or a count."""
+    return int(text) if text.isdecimal() else float(text)
+
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "bundle": {
         "metavar": "BUNDLE",
@@ -68,6 +73,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": [],
         "help": "field of scenelearn.finetune.Recipe, such as soup=4; can be repeated",
     },
+    "--precision": {
+        "choices": ("mixed_bfloat16", "mixed_float16"),
+        "help": "train in 16 bits where the device supports it (default: float32)",
+    },
     "--devices": {
         "choices": ("all",), "help": "spread each batch over all devices (default: one device)",
     },
@@ -81,6 +90,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "choices": ("skip", "raise"),
         "default": "skip",
         "help": "what to do with photos that cannot be decoded",
+    },
+    "--validation": {
+        "metavar": "N",
+        "type": number,
+        "default": 0.15,
+        "help": "fraction or number of the photos for validation",
+    },
+    "--test": {
+        "metavar": "N",
+        "type": number,
+        "default": 0.15,
+        "help": "fraction or number of the photos for the test",
     },
     "--plan": {"action": "store_true", "help": "print what fit would do, and stop"},
     "--resume": {"action": "store_true", "help": "resume an interrupted run"},

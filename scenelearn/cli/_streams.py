@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from scenelearn._display import printable
+from scenelearn._display import printable_lines
 
 _ASCII = {"…": "...", "×": "x", "–": "-", "—": "-", "−": "-", "’": "'", "“": '"', "”": '"'}
 
@@ -52,11 +52,6 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
-
-
-def printable_lines(text: str) -> str:
-    """A text whose lines hold no control characters."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from scenelearn.finetune._settings import FitSettings
 INTERVAL_S = 30.0  # how much work a kill can cost, in seconds …
 MAX_TIME_FRACTION = 0.02  # … unless writing would take more than this fraction of the time
 
+_MAX_RUNS = 20  # whose checkpoints are kept
 _PACKAGE = Path(__file__).resolve().parent.parent
 _MAGIC = b"scenelearn checkpoint 1\n"
 _DIGEST_BYTES = 32
@@ -112,7 +114,7 @@ class Checkpoint:
         return None if content is None else parse_checkpoint(content)
 
     def remove(self) -> None:
-        """Remove the checkpoint and the partial files of killed processes."""
+        """Remove the checkpoint, partial files of killed processes, and the oldest other runs."""
         if not self._is_main:
             return
         try:
@@ -120,6 +122,9 @@ class Checkpoint:
                 path.unlink(missing_ok=True)
             if self.file.parent.is_dir():
                 self.file.parent.rmdir()
+            others = self.file.parents[1].glob(f"*/{self.file.name}")
+            for file in sorted(others, key=lambda file: file.stat().st_mtime)[:-_MAX_RUNS]:
+                shutil.rmtree(file.parent, ignore_errors=True)
         except OSError as error:
             _log.info("Cannot remove the checkpoint %s: %s", self.file, error)
 

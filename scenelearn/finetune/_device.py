@@ -18,7 +18,7 @@ from scenelearn import sizing
 from scenelearn._backend import keras
 from scenelearn._distributed import broadcast, n_devices, padded_batch_size
 from scenelearn._io import name_bytes
-from scenelearn._keras_internals import forget_programs, nested_layers
+from scenelearn._keras_internals import can_read_graphs, forget_programs, nested_layers
 from scenelearn._threads import n_threads
 from scenelearn.backbones._fast import PART, runs_in_parts
 from scenelearn.data import Photos
@@ -164,10 +164,12 @@ def training_bytes(model: Any, batch_size: int) -> int:
     """The peak increase of the process' memory while all of a model is trained with AdamW.
 
     A model that processes a batch in parts holds the activations of one part per thread, the whole
-    batch of images, and the gradients of these parts and of the sums on their way.
+    batch of images, and the gradients of these parts and of the sums on their way. 0 if unknown.
     """
     in_parts = runs_in_parts(model)
     n = min(batch_size, PART * n_threads()) if in_parts else batch_size
+    if not can_read_graphs(model):
+        return 0
     try:
         estimate = sizing.estimate(model, batch_size=n, optimizer="adamw", method="xla")
     except UnknownLayerError:
@@ -212,7 +214,7 @@ def memory_summary(model: Any, trained: Any, batch_size: int) -> dict[str, str]:
     increases = [] if trained is None else [training_bytes(trained, batch_size)]
     if trained is not model and (predicting := _prediction_bytes(model, batch_size)) is not None:
         increases.append(predicting)
-    if increases:
+    if any(increases):
         summary["memory predicted"] = sizing.format_bytes(max(increases))
     peak = peak_bytes()
     if peak is not None:

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbones
+from scenelearn._backend import default_settings
 from scenelearn._progress import Progress, show_progress
+from scenelearn.backbones._names import find_architecture
 from scenelearn.data import Batches, Photos, Pixels, Splits
 from scenelearn.data._pixels import load_pixels
 from scenelearn.errors import ArgumentError, TooFewPhotosError
@@ -151,6 +153,7 @@ def compute_probe_data(
     )
 
 
+@default_settings()
 def extract_features(
     photos: Photos,
     *,
@@ -195,7 +198,8 @@ def extract_features(
         WeightsFileError: if the weights file does not fit the network.
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
         NoPhotosError: if no photo can be decoded.
-        BackendError: if no Keras backend is installed.
+        BackendError: if no Keras backend is installed, or it finds no device.
+        ForkError: if this process was forked after Keras had started.
     """
     if not isinstance(photos, Photos):
         raise ArgumentError(
@@ -205,7 +209,7 @@ def extract_features(
         if backbone is None:
             name = backbones.default_for(weights)
         else:
-            name = backbones.find_architecture(backbone).name
+            name = find_architecture(backbone).name
         model = backbones.build(
             name,
             weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn import backbones
+from scenelearn._backend import default_settings
 from scenelearn._checks import check_bool
 from scenelearn._distributed import (
     assert_same_on_all_processes,
@@ -70,6 +71,7 @@ from scenelearn.metrics import Evaluation, evaluate, wilson
 _GRACE = 0.03  # of the time budget: how much longer than planned the last epoch may take
 
 
+@default_settings()
 def fit(
     splits: Splits,
     *,
@@ -110,10 +112,11 @@ def fit(
     call with `resume=True` continues from there after the process was killed, and ends with the
     same weights and history as without the interruption (bit for bit on a CPU). Ctrl-C and SIGTERM
     end fine-tuning after the current step: the result is the best so far, and the checkpoint is
-    kept. Before the linear probe is fitted there is no result yet, and they raise
-    `KeyboardInterrupt`; so does a second signal at any time. Signals are handled only in the main
-    thread, and only if the program does not handle them itself. If the loss becomes NaN or
-    infinite, fine-tuning also ends, with a warning.
+    kept. Otherwise `FitResult.save` removes it, once the classifier is safe. Before the linear
+    probe is fitted there is no result yet, and they raise `KeyboardInterrupt`; so does a second
+    signal at any time. Signals are handled only in the main thread, and only if the program does
+    not handle them itself. If the loss becomes NaN or infinite, fine-tuning also ends, with a
+    warning.
 
     Args:
         splits: from `split`.
@@ -175,7 +178,8 @@ def fit(
         NoPhotosError: if no photo can be decoded.
         TooFewPhotosError: if no photo of a split can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
-        BackendError: if no Keras backend is installed.
+        BackendError: if no Keras backend is installed, or it finds no device.
+        ForkError: if this process was forked after Keras had started.
         DeviceError: if devices or processes cannot work together, or have different photos.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, see above; its argument is the signal's name.
 
@@ -215,10 +219,9 @@ def fit(
             run.calibrate()
             run.test()
             note(f"{run.evaluation.accuracy} on {run.evaluation.n_photos:,} test photos")
-        run.remove_checkpoint()
-        facts = environment()
+        keeps_checkpoint = run.was_interrupted()
     gather_to_one_device(run.model)
-    return run.result(facts)
+    return run.result(keeps_checkpoint=keeps_checkpoint)
 
 
 class _Run:
@@ -231,6 +234,7 @@ class _Run:
         clock: the time budget, the phases, and progress reports.
         features: the network from raw pixels to features.
         pixels: of all photos.
+        metadata: of the classifier, as far as it is known before training.
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
         to_logits: `features` with a head, to logits.
@@ -247,6 +251,7 @@ class _Run:
 
     features: Any
     pixels: Pixels
+    metadata: dict[str, str]
     checkpoint: Checkpoint
     datasets: Datasets
     to_logits: Any
@@ -286,6 +291,14 @@ class _Run:
             with main_process_first():
                 self.pixels = load_pixels(photos, px, broken=broken, report=report)
             note(f"{int(self.pixels.usable.sum()):,} photos decoded to {px}×{px} px")
+        settings = self.settings
+        self.metadata = {
+            **environment(),
+            "photos": fingerprint(photos),
+            "backbone": settings.backbone,
+            "weights": "random" if settings.weights is None else Path(settings.weights).name,
+            "weights' license": backbones.weights_license(settings.backbone, settings.weights),
+        }
         file = checkpoint_path(self.settings, self.splits, self.pixels, self.features)
         what = "photos, settings, weights and versions"
         assert_same_on_all_processes(file.parent.name, what)
@@ -414,26 +427,21 @@ class _Run:
             is_ood=self.tested.is_ood,
         )
 
-    def remove_checkpoint(self) -> None:
-        """Remove the checkpoint, unless a signal has stopped the run, which can then be resumed."""
+    def was_interrupted(self) -> bool:
+        """Whether a signal has stopped the run, which can then be resumed."""
         stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
-        if not self.stopped or self.stopped != stop.requested:
-            self.checkpoint.remove()
+        return bool(self.stopped) and self.stopped == stop.requested
 
-    def result(self, facts: dict[str, str]) -> FitResult:
+    def result(self, *, keeps_checkpoint: bool) -> FitResult:
         """The result of the run.
 
         Args:
-            facts: versions and device, from `environment`.
+            keeps_checkpoint: whether the checkpoint stays when the result is saved.
         """
         settings, state, photos = self.settings, self.state, self.splits.photos
         trained = self.learner.model if len(state.history) > 1 else None
         metadata = {
-            **facts,
-            "photos": fingerprint(photos),
-            "backbone": settings.backbone,
-            "weights": "random" if settings.weights is None else Path(settings.weights).name,
-            "weights' license": backbones.weights_license(settings.backbone, settings.weights),
+            **self.metadata,
             "test accuracy": str(self.evaluation.accuracy),
             **memory_summary(self.to_logits, trained, settings.batch_size),
         }
@@ -448,7 +456,7 @@ class _Run:
             kept="fine-tuned" if state.best else "linear probe",
             interpolation=state.interpolation if state.best else 0.0,
             evaluation=self.evaluation,
-            validation=self.validation,
+            validation_evaluation=self.validation,
             history=tuple(state.history),
             phases=tuple(self.clock.phases),
             splits=self.splits,
@@ -459,6 +467,7 @@ class _Run:
             environment=metadata,
             seconds=self.clock.elapsed_s(),
             stopped=self.stopped,
+            _checkpoint=None if keeps_checkpoint else self.checkpoint,
         )
 
     def _make_datasets(self, batch_size: int) -> None:

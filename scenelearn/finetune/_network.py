@@ -9,6 +9,7 @@ import numpy as np
 
 from scenelearn import backbones
 from scenelearn._backend import keras
+from scenelearn._keras_internals import consumers_of
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._settings import FitSettings
 
@@ -82,7 +83,7 @@ def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
     max_px = np.ceil(image_px * _MAX_SIZE[unfreeze])
     frozen = set[int]()  # what large feature maps depend on, including squeeze-and-excitation
     for operation in reversed(features.get_layer("backbone").operations):
-        consumers = {id(node.operation) for node in operation._outbound_nodes}
+        consumers = {id(consumer) for consumer in consumers_of(operation)}
         if _feature_map_px(operation) > max_px or consumers & frozen:
             frozen.add(id(operation))
         if isinstance(operation, keras().Layer):

@@ -31,7 +31,11 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
-from scenelearn._keras_internals import nested_layers, own_trainable_variables
+from scenelearn._keras_internals import (
+    nested_layers,
+    own_trainable_variables,
+    variable_index_method,
+)
 from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._settings import Recipe
 
@@ -53,21 +57,21 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
         A Keras optimizer, not built yet.
     """
     adamw = keras().optimizers.AdamW
-    multipliers = lr_multipliers(model) if recipe.scale_lr_by_weights else []
+    position = variable_index_method(adamw)
+    multipliers = lr_multipliers(model) if recipe.scale_lr_by_weights and position else []
+    if not multipliers:
+        return with_loss_scaling(adamw(0.0, weight_decay=recipe.weight_decay), precision)
 
     class ScaledAdamW(adamw):  # type: ignore[misc, valid-type]
         """AdamW with a learning rate multiplier for each variable."""
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             # By index, as Keras' optimizers do: TensorFlow passes variables without a path.
-            multiplier = multipliers[self._get_variable_index(variable)]
+            multiplier = multipliers[position(self, variable)]  # type: ignore[misc]
             multiplier = keras().ops.convert_to_tensor(multiplier, learning_rate.dtype)
             super().update_step(gradient, variable, learning_rate * multiplier)
 
-    optimizer = (ScaledAdamW if multipliers else adamw)(
-        learning_rate=0.0, weight_decay=recipe.weight_decay
-    )
-    return with_loss_scaling(optimizer, precision)
+    return with_loss_scaling(ScaledAdamW(0.0, weight_decay=recipe.weight_decay), precision)
 
 
 def reset_optimizer(model: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn import sizing
+from scenelearn._backend import default_settings
 from scenelearn._display import html_text
 from scenelearn._distributed import data_parallel
 from scenelearn._json import dataclass_json
@@ -84,6 +85,7 @@ class Plan:
         return dataclass_json(self)
 
 
+@default_settings()
 def plan(
     splits: Splits,
     *,
@@ -136,7 +138,8 @@ def plan(
         PathMissingError: if `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network.
         WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
-        BackendError: if no Keras backend is installed.
+        BackendError: if no Keras backend is installed, or it finds no device.
+        ForkError: if this process was forked after Keras had started.
         DeviceError: if the devices cannot work together.
     """
     settings = resolve_settings(

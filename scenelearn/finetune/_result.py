@@ -20,6 +20,7 @@ from scenelearn.classify._inputs import PhotosLike
 from scenelearn.classify._predictions import Predictions
 from scenelearn.data import Rejected, Splits, to_square
 from scenelearn.data._decode import decode_photo
+from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.metrics import Evaluation
 from scenelearn.metrics._evaluation import Confusion
@@ -87,7 +88,7 @@ class FitResult:
         interpolation: coefficient between the weights of the linear probe (0) and the fine-tuned
             weights (1), see `Recipe.interpolate_weights`.
         evaluation: metrics on the test photos, which were used for nothing else.
-        validation: metrics on the validation photos, which decided what was kept.
+        validation_evaluation: metrics on the validation photos, which decided what was kept.
         history: epoch 0 (the linear probe) and each epoch of fine-tuning.
         phases: how long each phase took.
         splits: the photos and their splits.
@@ -106,7 +107,7 @@ class FitResult:
     kept: str
     interpolation: float
     evaluation: Evaluation
-    validation: Evaluation
+    validation_evaluation: Evaluation
     history: tuple[Epoch, ...]
     phases: tuple[Phase, ...]
     splits: Splits
@@ -117,13 +118,14 @@ class FitResult:
     environment: dict[str, str]
     seconds: float
     stopped: str = ""
+    _checkpoint: Checkpoint | None = None
 
     def predict(
         self,
         photos: PhotosLike,
         *,
         coverage: float | None = None,
-        skip_broken: bool = False,
+        broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
     ) -> Predictions:
@@ -132,7 +134,7 @@ class FitResult:
         Args:
             photos: as for `Classifier.predict`.
             coverage: as for `Classifier.predict`.
-            skip_broken: as for `Classifier.predict`.
+            broken: as for `Classifier.predict`.
             progress: as for `Classifier.predict`.
             verbose: as for `Classifier.predict`.
 
@@ -140,7 +142,7 @@ class FitResult:
             One prediction per photo, in the order given.
         """
         return self.classifier.predict(
-            photos, coverage=coverage, skip_broken=skip_broken, progress=progress, verbose=verbose
+            photos, coverage=coverage, broken=broken, progress=progress, verbose=verbose
         )
 
     def most_confused(self, min_count: int = 1) -> list[Confusion]:
@@ -150,7 +152,8 @@ class FitResult:
             min_count: leave out pairs with fewer photos, at least 1.
 
         Returns:
-            Tuples (label, predicted, n_photos, fraction), see `Evaluation.most_confused`.
+            Tuples (true_label, predicted_label, n_photos, fraction); see
+            `Evaluation.most_confused`.
 
         Raises:
             ArgumentError: if `min_count` is not a positive integer.
@@ -191,12 +194,14 @@ class FitResult:
             images.append(image)
         return Preview(
             images=np.stack(images)[None],
-            captions=(tuple(captions),),
+            captions=(tuple(map(printable, captions)),),
             title=f"The {len(images)} test photos with the highest loss",
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the classifier as one bundle; see `Classifier.save`, whose errors apply.
+
+        The checkpoint of the fit is removed afterwards: see `remove_checkpoint`.
 
         Args:
             path: the file to write; its name ends in ``.keras``.
@@ -204,7 +209,18 @@ class FitResult:
         Returns:
             The path.
         """
-        return self.classifier.save(path)
+        saved = self.classifier.save(path)
+        self.remove_checkpoint()
+        return saved
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint of the fit, unless Ctrl-C or SIGTERM has stopped it.
+
+        As long as the checkpoint exists, ``fit(..., resume=True)`` returns the same result again,
+        for example after the disk was too full to save it. Only the 20 latest ones are kept.
+        """
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
 
     def __repr__(self) -> str:
         early = f", stopped early: {self.stopped}" if self.stopped else ""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_integer
-from scenelearn._display import to_pandas
+from scenelearn._display import printable, to_pandas
 from scenelearn._json import dataclass_json
 from scenelearn.metrics._inputs import Labels, Probabilities, check_predictions
 from scenelearn.metrics._intervals import Interval, bootstrap, f1_interval, wilson
@@ -59,14 +59,14 @@ class Confusion(NamedTuple):
     """Two classes that were confused.
 
     Attributes:
-        label: the true class.
-        predicted: the predicted class.
-        n_photos: photos of class `label` that were predicted as `predicted`.
-        fraction: their fraction of all photos of class `label`.
+        true_label: the true class.
+        predicted_label: the predicted class.
+        n_photos: photos of class `true_label` that were predicted as `predicted_label`.
+        fraction: their fraction of all photos of class `true_label`.
     """
 
-    label: str
-    predicted: str
+    true_label: str
+    predicted_label: str
     n_photos: int
     fraction: float
 
@@ -153,7 +153,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Overall metrics, per-class metrics and the significantly worse slices."""
-        width = max(5, *(len(metrics.label) for metrics in self.per_class))
+        labels = [printable(metrics.label) for metrics in self.per_class]
+        width = max(5, *map(len, labels))
         top_2 = f"; top-2 {self.top_k_accuracy[1]}" if len(self.top_k_accuracy) > 2 else ""
         lines = [
             self.summary + top_2,
@@ -165,14 +166,14 @@ class Evaluation:
             "",
             f"{'class':<{width}}  photos  {'recall':<22}  {'precision':<22}  F1",
             *(
-                f"{metrics.label:<{width}}  {metrics.n_photos:>6}  {metrics.recall!s:<22}  "
+                f"{label:<{width}}  {metrics.n_photos:>6}  {metrics.recall!s:<22}  "
                 f"{metrics.precision!s:<22}  {metrics.f1}"
-                for metrics in self.per_class
+                for label, metrics in zip(labels, self.per_class, strict=True)
             ),
         ]
         worse = [str(slice_) for slice_ in self.slices if slice_.is_worse]
         if worse:
-            lines += ["", "Significantly worse slices:", *worse]
+            lines += ["", "Significantly worse slices:", *map(printable, worse)]
         elif self.slices:
             lines += ["", f"None of {len(self.slices)} slices is significantly worse."]
         return "\n".join(lines)
@@ -184,7 +185,7 @@ class Evaluation:
             min_count: leave out pairs with fewer photos, at least 1.
 
         Returns:
-            Tuples (label, predicted, n_photos, fraction).
+            Tuples (true_label, predicted_label, n_photos, fraction).
 
         Raises:
             ArgumentError: if `min_count` is not a positive integer.
@@ -192,7 +193,7 @@ class Evaluation:
         Example:
             >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "sky"])
             >>> result.most_confused()
-            [Confusion(label='sky', predicted='sea', n_photos=1, fraction=0.5)]
+            [Confusion(true_label='sky', predicted_label='sea', n_photos=1, fraction=0.5)]
         """
         check_integer("min_count", min_count, low=1, advice="The default is 1.")
         confusions = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -88,7 +89,8 @@ def reorder_columns(
         [[0.1, 0.9]]
     """
     names, target = list(class_names), list(target_names)
-    if sorted(names) != sorted(target):
+    columns = class_positions(target, names)
+    if None in columns or len(set(columns)) < max(len(names), len(target)):
         differences = [
             f"{what} {', '.join(sorted(extra))}"
             for what, extra in (
@@ -102,7 +104,29 @@ def reorder_columns(
             f"{', '.join(target)} ({'; '.join(differences) or 'duplicate names'}). "
             "Only classifiers with the same classes can be compared."
         )
-    return np.asarray(probabilities)[:, [names.index(name) for name in target]]
+    return np.asarray(probabilities)[:, np.array(columns, np.intp)]
+
+
+def class_positions(names: Sequence[str], class_names: Sequence[str]) -> list[int | None]:
+    """Find names among class names, whichever way their accents are encoded.
+
+    Args:
+        names: the names to find.
+        class_names: the names among which to find them.
+
+    Returns:
+        The position of each name; None if it is missing. The same characters match; otherwise so do
+        characters of the same meaning: "é" is one character on Linux and Windows, and two on macOS.
+
+    Example:
+        >>> class_positions(["sea", "foret", "fore\u0302t"], ["for\u00eat", "sea"])
+        [1, None, 0]
+    """
+    positions: dict[str, int] = {}
+    for k, name in enumerate(class_names):
+        positions.setdefault(unicodedata.normalize("NFC", name), k)
+    positions |= {name: k for k, name in enumerate(class_names)}
+    return [positions.get(n, positions.get(unicodedata.normalize("NFC", n))) for n in names]
 
 
 def _array(name: str, values: npt.ArrayLike, dtype: type | None) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,10 @@ def estimate(
     if isinstance(network, str | os.PathLike):
         network = load_network(network, shape)
     graph = read_graph(network)
+    if not graph.calls:
+        raise ArgumentError(
+            "`network` must have at least one layer. Received: only an input. Add e.g. Dense(10)."
+        )
     if optimizer is None:
         optimizer = getattr(network, "optimizer", None)
     estimator = _Estimator(
@@ -241,7 +246,14 @@ def _check_input_shape(shape: Any) -> tuple[Any, ...]:
             "`input_shape` must be the size of each axis except the batch axis, such as "
             f"(200, 300, 3). Received: input_shape={shape!r}."
         )
-    return tuple(tuple(item) if isinstance(item, list | tuple) else item for item in shape)
+    return tuple(
+        _check_input_shape(item)
+        if isinstance(item, list | tuple)
+        else (
+            int(item) if isinstance(item, numbers.Integral) and not isinstance(item, bool) else item
+        )
+        for item in shape
+    )
 
 
 def _batch_shapes(graph: Graph, given: Any, batch_size: int) -> tuple[Shape, ...]:

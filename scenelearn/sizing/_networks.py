@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn import _backend
+from scenelearn._backend import default_settings
+from scenelearn._checks import check_path
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn._network_names import normalize_name, split_width
 from scenelearn.errors import (
@@ -50,10 +52,10 @@ def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | 
         [32, 10]
     """
     text = os.fspath(source)
-    if "(" in text and not os.path.lexists(text):
-        return parse_layers(text)
     if text.endswith(".keras"):
-        return _load_saved(Path(text))
+        return _load_saved(check_path("network", text, advice="Pass the path of a .keras file."))
+    if "(" in text:
+        return parse_layers(text)
     return build_application(text, input_shape)
 
 
@@ -94,7 +96,7 @@ def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> 
             "out, or use a MobileNet with a width, such as 'mobilenet_v2_0.35'."
         )
     try:
-        with deferred_initialization():
+        with default_settings(), deferred_initialization():
             return build(weights=None, input_shape=input_shape, **width)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
@@ -120,7 +122,7 @@ def parse_layers(text: str) -> list[Layer]:
         tree = ast.parse(f"[{text}]", mode="eval").body
         assert isinstance(tree, ast.List)
         return [_parse_layer(node) for node in tree.elts]
-    except (SyntaxError, TypeError) as error:
+    except (SyntaxError, TypeError, UnicodeError) as error:
         raise ArgumentError(
             f"The layers could not be read: {error}. Write them as in Python, separated by "
             "commas: \"Conv2D(32, 3, padding='same'), Flatten(), Dense(10)\"."
@@ -165,7 +167,7 @@ def _load_saved(path: Path) -> Any:
                     f"{str(path)!r} must have a config.json of at most {_MAX_CONFIG_BYTES:,} bytes."
                 )
             config = json.loads(archive.read("config.json"))
-        with deferred_initialization():
+        with default_settings(), deferred_initialization():
             return keras.saving.deserialize_keras_object(config, safe_mode=True)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, BundleError):

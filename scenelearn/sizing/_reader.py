@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scenelearn import _backend
-from scenelearn._keras_internals import deferred_initialization, output_of
+from scenelearn._keras_internals import (
+    argument_of,
+    deferred_initialization,
+    functional_of,
+    input_shape_of,
+    nodes_of,
+)
 from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing import _layers
 from scenelearn.sizing._graph import Call, Graph
@@ -103,18 +109,15 @@ class _Reader:
 
     def _functional(self, model: Any) -> Any:
         """The functional graph of a model; a custom model is traced."""
-        functional = getattr(model, "_functional", None) or model
-        if getattr(functional, "_operations_by_depth", None):
+        functional = functional_of(model)
+        if functional is not None:
             return functional
         if isinstance(model, self.keras.Sequential):
             raise ArgumentError(
                 f'The model "{model.name}" has no input shape yet. Begin it with '
                 "keras.Input, or call it once."
             )
-        config = getattr(model, "_build_shapes_dict", None) or {}
-        shape = config.get("input_shape") or (
-            next(iter(config.values())) if len(config) == 1 else None
-        )
+        shape = input_shape_of(model)
         if not shape or not isinstance(shape[-1], int):
             raise ArgumentError(
                 f'The model "{model.name}" has no input shape yet. Call it once on a keras.Input.'
@@ -230,10 +233,14 @@ def _is_network(keras: Any, operation: Any) -> bool:
 
 def _nodes(function: Any) -> Iterator[tuple[Any, Any]]:
     """The calls of a functional graph, in topological order."""
-    depths = function._nodes_by_depth
-    for depth in sorted(depths, reverse=True):
-        for node in depths[depth]:
-            yield node.operation, node
+    nodes = nodes_of(function)
+    if not nodes:
+        raise UnknownLayerError(
+            "Sizing must know how the layers of a model are connected, which this version of Keras "
+            "does not tell. Describe the network as a list of sizing layers."
+        )
+    for node in nodes:
+        yield node.operation, node
 
 
 def _arguments(described: Any, operation: Any) -> dict[str, Any]:
@@ -253,9 +260,9 @@ def _arguments(described: Any, operation: Any) -> dict[str, Any]:
                     )
                 arguments[name] = kind(**_arguments(kind, inner))
             continue
-        value = getattr(operation, name, getattr(operation, f"_{name}", _MISSING))
+        value = argument_of(operation, name, _MISSING)
         if name == "output_dim" and type(operation).__name__ == "MultiHeadAttention":
-            shape = getattr(operation, "_output_shape", None)
+            shape = argument_of(operation, "output_shape", None)
             value = tuple(shape) if shape else None
         if name == "max_value" or name == "negative_slope":
             value = None if value in {None, _MISSING} else float(str(value))
@@ -291,7 +298,7 @@ def _activation_name(value: Any) -> str | None:
 def _einsum(layer: Any) -> Layer:
     return _layers.EinsumDense(
         layer.equation,
-        tuple(layer._kernel.shape),
+        tuple(layer.kernel.shape),
         None if layer.bias is None else tuple(layer.bias.shape),
         activation=_activation_name(layer.activation),
         name=layer.name,
@@ -309,7 +316,8 @@ def _operation(operation: Any, arguments: Any) -> Layer:
     ]
     shape = None
     inputs = arguments.keras_tensors
-    out = output_of(operation)
+    out = operation.output
+    out = out[0] if isinstance(out, list | tuple) else out
     if kind not in _ELEMENTWISE or any(len(tensor.shape) > len(out.shape) for tensor in inputs):
         shape = tuple(out.shape)
         if any(size is None for size in shape[1:]):

@@ -203,12 +203,17 @@ def test_images_that_are_not_floats() -> None:
         np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-3)
 
 
-def test_keras_rejects_a_photo_smaller_than_the_kernel() -> None:
+def test_a_photo_smaller_than_the_kernel_gives_what_keras_gives() -> None:
     k = keras()
     layers = [k.layers.Conv2D(6, 5), k.layers.GlobalAveragePooling2D()]
-    model = backbones.fast_on_cpu(of_layers((None, None, 4), *layers))
-    with pytest.raises(ValueError, match="empty output"):
-        model(images(2, 4, 4, 4))
+    model = of_layers((None, None, 4), *layers)
+    try:
+        plain = model(images(2, 4, 4, 4))
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error)[:40])):
+            backbones.fast_on_cpu(model)(images(2, 4, 4, 4))
+    else:  # Keras 3.12: the mean of no values
+        np.testing.assert_array_equal(backbones.fast_on_cpu(model)(images(2, 4, 4, 4)), plain)
 
 
 @pytest.mark.parametrize(

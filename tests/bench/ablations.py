@@ -69,7 +69,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
         "interpolation": fit.interpolation,
         "test": fit.evaluation.accuracy.to_json(),
         "test_correct": correct_digits(fit),
-        "validation": fit.validation.accuracy.to_json(),
+        "validation": fit.validation_evaluation.accuracy.to_json(),
         "seconds": round(fit.seconds, 1),
         "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
         "environment": fit.environment,

@@ -56,7 +56,7 @@ def run(splits: Splits, case: dict[str, Any], options: argparse.Namespace) -> di
         "validation_fine_tuned": last.validation_accuracy,
         "validation_loss_fine_tuned": last.validation_loss,
         "train_loss_fine_tuned": last.train_loss,
-        "n_validation": fit.validation.n_photos,
+        "n_validation": fit.validation_evaluation.n_photos,
         "seconds": round(fit.seconds, 1),
         "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
         "environment": fit.environment,

@@ -101,7 +101,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         "interpolation": fit.interpolation,
         "test": fit.evaluation.accuracy.to_json(),
         "test_calibration_error": fit.evaluation.calibration_error,
-        "validation": fit.validation.accuracy.to_json(),
+        "validation": fit.validation_evaluation.accuracy.to_json(),
         "seconds": round(fit.seconds, 1),
         "phases": {phase.name: round(phase.seconds, 1) for phase in fit.phases},
         "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},

@@ -11,10 +11,12 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from scenelearn.classify import (
     Prediction,
     Predictions,
     Probabilities,
+    _export_worker,
+    _grad_cam,
     compare,
     manifest_columns,
 )
@@ -42,6 +46,7 @@ from scenelearn.classify._neighbors import build_neighbor_index
 from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.errors import (
     ArgumentError,
+    BackendError,
     BundleError,
     ClassMismatchError,
     DiskSpaceError,
@@ -163,7 +168,7 @@ def test_scanned_photo_that_is_gone_is_named(
     (tmp_path / "b" / "1.jpg").unlink()
     with pytest.raises(PhotoError, match=r"1\.jpg' cannot be read: No such file"):
         classifier.predict(photos)
-    assert len(classifier.predict(photos, skip_broken=True)) == 1
+    assert len(classifier.predict(photos, broken="skip")) == 1
 
 
 def test_predict_proba_takes_what_predict_takes(
@@ -310,7 +315,7 @@ def test_broken_photo_can_be_skipped_with_a_warning(
     classifier: Classifier, photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "text.jpg").write_text("not a photo")
-    answers = classifier.predict([tmp_path / "text.jpg", photo], skip_broken=True)
+    answers = classifier.predict([tmp_path / "text.jpg", photo], broken="skip")
     assert [a.source for a in answers] == [str(photo)]
     assert "text.jpg" in caplog.text
 
@@ -339,8 +344,155 @@ def test_array_that_is_not_an_image(classifier: Classifier, array: np.ndarray) -
 
 @pytest.mark.parametrize("thing", [3, [3], None, object()])
 def test_object_that_is_not_a_photo(classifier: Classifier, thing: object) -> None:
-    with pytest.raises(ArgumentError, match="`photos` must be a path, bytes, an array"):
+    with pytest.raises(ArgumentError, match="`photos` must be a path, bytes, an open file"):
         classifier.predict(thing)  # type: ignore[arg-type]
+
+
+def test_open_file_is_one_photo(classifier: Classifier, photo: Path) -> None:
+    (expected,) = classifier.predict(photo)
+    stream = io.BytesIO(photo.read_bytes())
+    stream.seek(0, io.SEEK_END)  # as after writing an upload to it
+    with photo.open("rb") as file:
+        many = [*classifier.predict(stream), *classifier.predict(file)]
+        many += classifier.predict([stream, file])
+    assert [p.probabilities for p in many] == [expected.probabilities] * 4
+    assert [p.source for p in many] == ["file 0", str(photo), "file 0", str(photo)]
+
+
+def test_file_that_is_open_as_text_or_closed(classifier: Classifier, photo: Path) -> None:
+    with photo.open("rb") as closed:
+        pass
+    with photo.open() as text:
+        for file in (text, closed, io.StringIO("no photo")):
+            with pytest.raises(ArgumentError, match=r"binary mode.*Pass open\(path, 'rb'\)"):
+                classifier.predict(file)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_array_of_paths(classifier: Classifier, photo: Path, dtype: type) -> None:
+    assert [p.source for p in classifier.predict(np.array([photo, photo], dtype))] == [
+        str(photo)
+    ] * 2
+
+
+@pytest.mark.parametrize("path", ["", "a\0b.jpg", "x" * 300, "x" * 5000])
+def test_path_that_cannot_exist(classifier: Classifier, path: str) -> None:
+    with pytest.raises(ArgumentError, match="`photos` must be a path"):
+        classifier.predict(path)
+    with pytest.raises(ArgumentError, match="`path` must be a path"):
+        sl.load(path)
+    with pytest.raises(ArgumentError, match="`path` must be a path"):
+        classifier.save(path)
+    with pytest.raises(ArgumentError, match="`path` must be a path"):
+        classifier.export(path)
+
+
+@pytest.mark.parametrize("broken", [True, "ignore"])
+def test_broken_that_is_not_a_choice(classifier: Classifier, photo: Path, broken: Any) -> None:
+    with pytest.raises(ArgumentError, match="`broken` must be one of 'skip', 'raise'"):
+        classifier.predict(photo, broken=broken)
+
+
+@pytest.mark.slow
+def test_several_threads_may_share_a_classifier(
+    classifier: Classifier, scenes: Path, tmp_path: Path
+) -> None:
+    photos = sorted(scenes.glob("*/*_000[0-4].jpg")) * 4
+    expected = [classifier.predict(photo)[0].probabilities for photo in photos]
+    path = classifier.save(tmp_path / "scenes.keras")
+    with ThreadPoolExecutor(8) as pool:
+        first, *_ = pool.map(sl.load, [path] * 2)
+        results = pool.map(lambda photo: first.predict(photo)[0].probabilities, photos)
+        for row, other in zip(expected, results, strict=True):
+            np.testing.assert_allclose(other, row, rtol=0, atol=1e-6)
+
+
+# Names from the disk
+
+
+HOSTILE = ("for\udceat", "s\x1b[2Jea", "=1+1", "<b>", "a|b", "for\u00eat")
+
+
+@pytest.fixture
+def hostile(fitted: FitResult) -> Classifier:
+    """A classifier whose class names are not UTF-8, control a terminal, and so on."""
+    return dataclasses.replace(fitted.classifier, class_names=HOSTILE)
+
+
+def test_hostile_class_names_are_saved_shown_and_exported(
+    hostile: Classifier, photo: Path, tmp_path: Path
+) -> None:
+    loaded = sl.load(hostile.save(tmp_path / "for\udceat.keras"))
+    assert loaded.class_names == HOSTILE
+    prediction = dataclasses.replace(
+        hostile.predict(photo)[0], label=HOSTILE[0], source="for\udceat.jpg"
+    )
+    predictions = Predictions([prediction])
+    explanation = dataclasses.replace(hostile.explain(photo), prediction=prediction)
+    assert list(predictions.to_pandas()["label"]) == [HOSTILE[0]]
+    assert json.loads(json.dumps(predictions.to_json()))[0]["label"] == HOSTILE[0]
+    for text in (
+        str(hostile), str(predictions), repr(predictions), predictions.to_csv(),
+        predictions._repr_html_(), str(explanation), repr(explanation), explanation._repr_html_(),
+    ):  # fmt: skip
+        assert "\x1b" not in text
+        text.encode()
+    description = _export_worker._description(hostile, any_size=True)
+    files = _export_worker._metadata_files(description)
+    assert files["labels.txt"].encode().splitlines()[0] == rb"for\udceat"
+    assert json.loads(files["scenelearn.json"])["class_names"] == list(HOSTILE)
+
+
+def test_fingerprint_of_names_that_are_not_unicode(fitted: FitResult) -> None:
+    photos = fitted.splits.photos
+    fingerprints = {
+        sl.finetune.fingerprint(dataclasses.replace(photos, class_names=(name, *"abcde")))
+        for name in ("for\udceat", "for\udcebt", "for\u00eat")
+    }
+    assert len(fingerprints) == 3
+
+
+def test_errors_escape_class_names(hostile: Classifier, scenes: Path, photo: Path) -> None:
+    with pytest.raises(ClassMismatchError) as raised:
+        hostile.evaluate(sl.scan(scenes))
+    assert "s\\x1b[2Jea" in str(raised.value)
+    with pytest.raises(ArgumentError, match=r"s\\x1b\[2Jea.*Received: label='no'"):
+        hostile.explain(photo, label="no")
+
+
+def test_accents_may_be_composed_or_not(
+    fitted: FitResult, scenes: Path, photo: Path, tmp_path: Path
+) -> None:
+    composed, decomposed = "for\u00eat", "fore\u0302t"
+    names = fitted.classifier.class_names
+    french = dataclasses.replace(
+        fitted.classifier, class_names=tuple(composed if n == "forest" else n for n in names)
+    )
+    shutil.copytree(scenes / "forest", tmp_path / decomposed)
+    shutil.copytree(scenes / "sea", tmp_path / "sea")
+    evaluation = french.evaluate(tmp_path)
+    assert {m.label: m.n_photos for m in evaluation.per_class if m.n_photos} == {
+        composed: 12, "sea": 12,
+    }  # fmt: skip
+    assert french.explain(photo, label=decomposed).label == composed
+    other = dataclasses.replace(
+        french, class_names=tuple(decomposed if n == composed else n for n in french.class_names)
+    )
+    assert compare(french, other, tmp_path).accuracy_difference.value == 0
+
+
+@pytest.mark.parametrize("columns", [3, ["a"], {"a": [1]}, {"a": [[1], [2, 3]]}])
+def test_columns_that_do_not_fit(classifier: Classifier, scenes: Path, columns: Any) -> None:
+    with pytest.raises(ArgumentError, match="`columns"):
+        classifier.evaluate(sl.scan(scenes), columns=columns)
+
+
+def test_explanation_needs_gradients(
+    classifier: Classifier, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras.backend.backend", lambda: "numpy")
+    with pytest.raises(BackendError, match="backend with gradients"):
+        _grad_cam.input_gradient(None, np.zeros(1, np.float32), np.zeros(1, np.float32))
 
 
 def test_predict_proba_of_arrays_of_any_size_but_no_other_dtype(classifier: Classifier) -> None:
@@ -501,7 +653,7 @@ def test_pillow_image_of_a_truncated_file_is_rejected_like_the_file(
     assert (
         len(
             classifier.predict(
-                [Image.open(io.BytesIO(photo.read_bytes()[:2000])), whole], skip_broken=True
+                [Image.open(io.BytesIO(photo.read_bytes()[:2000])), whole], broken="skip"
             )
         )
         == 1

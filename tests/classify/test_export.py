@@ -159,13 +159,14 @@ def test_square_layer_agrees_with_to_square(
         ("scenes.onnx", "tflite", "Received: format='tflite'"),
         ("scenes.tflite", "onnx", "`path` must end in '.onnx' for 'onnx'"),
         ("taken.onnx", None, "`path` must be unused, or an older export"),
-        ("taken.onnx", "saved_model", "which is something else"),
+        ("taken.onnx", "saved_model", "notes.txt.* is something else"),
     ],
 )
 def test_format_and_path_that_do_not_match(
     classifier: Classifier, tmp_path: Path, name: str, format_: str | None, words: str
 ) -> None:
     (tmp_path / "taken.onnx").mkdir()
+    (tmp_path / "taken.onnx" / "notes.txt").touch()
     with pytest.raises(ArgumentError, match=words):
         classifier.export(tmp_path / name, format=format_)
 
@@ -238,6 +239,20 @@ def test_check_photos_that_do_not_exist(classifier: Classifier, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("without_packages")
+@pytest.mark.parametrize("foreign", ["notes.txt", "variables/notes.txt", "assets/photo.jpg"])
+def test_folder_with_other_files_is_not_replaced(
+    classifier: Classifier, tmp_path: Path, foreign: str
+) -> None:
+    for name in ("saved_model.pb", "variables/variables.index", foreign):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"as it was")
+    with pytest.raises(ArgumentError, match="must be unused, or an older export") as raised:
+        classifier.export(tmp_path)
+    assert foreign in str(raised.value)
+    assert (tmp_path / foreign).read_bytes() == b"as it was"
+
+
+@pytest.mark.usefixtures("without_packages")
 def test_folder_replaces_an_older_export_only_when_complete(
     classifier: Classifier,
     tmp_path: Path,
@@ -260,4 +275,3 @@ def test_folder_replaces_an_older_export_only_when_complete(
         assert json.loads(capsys.readouterr().out)["n_photos"] == 1
         assert [one.name for one in folder.iterdir()] == ["saved_model.pb"]
         assert [one.name for one in folder.parent.iterdir()] == ["scenes"]
-        (folder / "older").touch()

@@ -17,7 +17,8 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.backbones import BUNDLED
+from scenelearn.backbones._bundled import BUNDLED
+from scenelearn.data._rejections import HARMLESS
 from scenelearn.finetune import FitResult
 
 QUICK = [
@@ -126,6 +127,15 @@ def test_predict_logs_a_broken_photo_and_continues(
     assert code == 0
     assert [prediction["source"] for prediction in json.loads(out)] == [good]
     assert "text.jpg" in caplog.text
+
+
+def test_predict_stops_at_a_broken_photo_on_request(
+    capsys: pytest.CaptureFixture[str], bundle: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    code, out, err = run(capsys, "predict", bundle, str(tmp_path), "--broken", "raise")
+    assert (code, out) == (1, "")
+    assert "text.jpg' must be a complete JPEG" in err
 
 
 def test_predict_fails_if_no_photo_can_be_read(
@@ -249,6 +259,133 @@ def test_output_folder_is_checked_before_training(
     code, _, err = run(capsys, "fit", str(tmp_path), "--out", str(tmp_path / "file"))
     assert code == 2
     assert "file' is a file. Pass another name" in err
+
+
+def test_space_is_asked_for_before_training(
+    capsys: pytest.CaptureFixture[str],
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100 * 2**20))
+    monkeypatch.setattr("scenelearn.fit", lambda *_, **__: pytest.fail("too late"))
+    out = tmp_path / "out"
+    options = ["--no-audit", "--backbone", "mobilenet_v3_small", "--out", str(out)]
+    code, _, err = run(capsys, "fit", str(scenes), *options)
+    assert code == 1
+    # 939,120 parameters of 4 bytes, twice, and 32 MiB
+    assert f"'{out}' needs 39 MiB of free space" in err
+    assert "pass another --out" in err
+
+
+def test_second_fit_finds_the_output_of_the_first_among_the_photos(
+    capsys: pytest.CaptureFixture[str],
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fitted: FitResult,
+) -> None:
+    photos = shutil.copytree(scenes, tmp_path / "photos")
+    monkeypatch.chdir(photos)
+    counts: list[int] = []
+
+    def fit(splits: Any, *, broken: str, **_: Any) -> FitResult:
+        assert broken == "raise"
+        harmful = [one for one in splits.photos.rejected if one.reason not in HARMLESS]
+        assert harmful == []
+        counts.append(len(splits.photos))
+        return fitted
+
+    monkeypatch.setattr("scenelearn.fit", fit)
+    for _ in range(2):
+        assert run(capsys, "fit", ".", "--no-audit", "--broken", "raise")[0] == 0
+    assert run(capsys, "audit", ".", "--out", "audit")[0] == 0
+    assert run(capsys, "fit", ".", "--no-audit", "--broken", "raise")[0] == 0
+    assert counts == [72, 72, 72]
+
+
+@pytest.mark.slow
+def test_checkpoint_stays_until_everything_is_saved(
+    capsys: pytest.CaptureFixture[str],
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "cache"))
+    words = ["fit", str(scenes), *QUICK, "--no-audit", "--out", str(tmp_path / "out")]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise sl.errors.DiskSpaceError("no space is left")
+
+    for name in ("scenelearn.classify._bundle.write", "scenelearn.report"):
+        with monkeypatch.context() as context:
+            context.setattr(name, full)
+            assert run(capsys, *words, "--resume")[0] == 1
+        assert len(list((tmp_path / "cache/runs").glob("*/state"))) == 1
+    code, out, _ = run(capsys, *words, "--resume", "--json")
+    assert code == 0
+    assert json.loads(out)["phases"][2]["name"] == "earlier run" or "earlier run" in out
+    assert list((tmp_path / "cache/runs").glob("*/state")) == []
+
+
+@pytest.mark.slow
+def test_class_folder_whose_name_is_not_unicode(
+    capsys: pytest.CaptureFixture[str], scenes: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(scenes, tmp_path / "photos")
+    try:
+        (folder / "forest").rename(folder / "for\udceat")
+    except OSError:
+        pytest.skip("the file system requires Unicode")
+    out = tmp_path / "out"
+    code, text, _ = run(capsys, "fit", str(folder), *QUICK, "--no-audit", "--out", str(out))
+    assert code == 0
+    text.encode()
+    bundle = str(out / "scenes.keras")
+    assert "for\udceat" in sl.load(bundle).class_names
+    for command in (["evaluate", bundle, str(folder)], ["compare", bundle, bundle, str(folder)]):
+        code, text, _ = run(capsys, *command, "--json")
+        assert code == 0
+        json.loads(text)
+
+
+@pytest.mark.parametrize("value", ["", "\0", "x" * 5000, "a\udceab", "\ud800", "~nobody/x", "%s%n"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{}"],
+        ["fit", "{}"],
+        ["fit", "{}", "--out", "{}"],
+        ["predict", "{}", "photo.jpg"],
+        ["evaluate", "{}", "photos"],
+        ["audit", "{}"],
+        ["audit", ".", "--manifest", "{}"],
+        ["sample", "{}", "--per-class", "0"],
+        ["size", "{}"],
+        ["size", "{}.keras"],
+        ["size", "{}("],
+        ["size", "Dense(3)", "--input-shape", "{}"],
+        ["size", "Dense(3)", "--input-shape", "3", "--memory", "{}"],
+        ["report", "{}", "--out", "report"],
+    ],
+    ids=" ".join,
+)
+def test_hostile_argument(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    value: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code, _, err = run(capsys, *(word.replace("{}", value) for word in words))
+    except SystemExit as ended:  # argparse
+        code, err = ended.code, capsys.readouterr().err  # type: ignore[assignment]
+    assert code in (1, 2)
+    assert err
+    assert "bug in scenelearn" not in err
 
 
 def test_json_stays_valid_when_keras_prints(
@@ -406,6 +543,10 @@ def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
     assert "street/a sea.jpg" in quarantine
     assert len(quarantine) == 2
     where = ["--out", str(tmp_path / "out"), "--quarantine", str(out / "quarantine.json")]
+    plan = ["fit", str(with_duplicates), *QUICK, "--plan", "--out", str(tmp_path / "plan")]
+    err = run(capsys, *plan)[2]  # without --quarantine, what the audit finds is left out
+    assert "2 photos in quarantine, which are not used" in err
+    assert "2 in quarantine" in err
     code, text, err = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--json")
     assert code == 0
     splits = json.loads(text)["splits"]
@@ -414,7 +555,7 @@ def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
         row["path"]: name for name in ("train", "validation", "test") for row in splits[name]
     }
     assert not set(quarantine) & set(split_of)
-    assert "2 duplicates, which stay in one split; 2 photos that should not be used" in err
+    assert "2 duplicates, which stay in one split; 2 photos in quarantine" in err
     again = sl.split(sl.scan(with_duplicates, tmp_path / "out/report/split.csv"), seed=77)
     repeated = again.to_json()  # the manifest decides, whatever the seed
     assert all(repeated[name] == splits[name] for name in ("train", "validation", "test"))
@@ -507,17 +648,42 @@ def test_fit_passes_its_options_on(
     monkeypatch.setattr("scenelearn.fit", fit)
     options = ["--batch-size", "8", "--learning-rate", "0.01", "--augmentation", "light"]
     options += ["--devices", "all", "--image-px", "64", "--minutes", "3", "--no-audit", "--resume"]
+    options += ["--precision", "mixed_bfloat16"]
     assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
     assert received.pop("progress") is not None
     assert received == {
         "batch_size": 8, "learning_rate": 0.01, "augmentation": "light", "devices": "all",
         "image_px": 64, "minutes": 3, "resume": True, "broken": "skip", "recipe": {}, "seed": 0,
+        "precision": "mixed_bfloat16",
     }  # fmt: skip
     # Without --weights, fit uses its default; "none" stands for random weights.
     received.clear()
     options = [*options, "--weights", "none"]
     assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
     assert received["weights"] is None
+
+
+def test_fit_splits_as_requested(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: Path,
+    tmp_path: Path,
+    fitted: FitResult,
+) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def fit(splits: Any, **_: Any) -> FitResult:
+        sizes.append((len(splits.validation), len(splits.test)))
+        return fitted
+
+    monkeypatch.setattr("scenelearn.fit", fit)
+    where = ["fit", str(scenes), "--no-audit", "--out", str(tmp_path)]
+    assert run(capsys, *where, "--validation", "12", "--test", "0.5")[0] == 0
+    splits = sl.split(sl.scan(scenes), validation=12, test=0.5)
+    assert sizes == [(len(splits.validation), len(splits.test))]
+    code, _, err = run(capsys, *where, "--test", "1.5")
+    assert code == 2
+    assert "`test` must be" in err
 
 
 def actions() -> dict[str, list[Any]]:

@@ -67,7 +67,9 @@ def test_linear_probe_is_restored_when_fine_tuning_diverges(
     fit = sl.fit(fitted.splits, **fit_settings | {"learning_rate": 1e3})
     assert fit.history[-1].validation_accuracy < fit.history[0].validation_accuracy
     assert fit.kept == "linear probe"
-    assert fit.validation.accuracy.value == pytest.approx(fit.history[0].validation_accuracy)
+    assert fit.validation_evaluation.accuracy.value == pytest.approx(
+        fit.history[0].validation_accuracy
+    )
 
 
 @pytest.mark.slow
@@ -317,7 +319,7 @@ def test_result_predicts_as_its_classifier(fitted: FitResult, scenes: Path) -> N
     with pytest.raises(ArgumentError, match="`coverage` must be"):
         fitted.predict(files, coverage=2.0)
     mixed = [files[0], b"not a photo"]
-    assert len(fitted.predict(mixed, skip_broken=True)) == 1
+    assert len(fitted.predict(mixed, broken="skip")) == 1
 
 
 def test_most_confused_is_that_of_the_evaluation(fitted: FitResult) -> None:

@@ -539,6 +539,7 @@ def test_nan_loss_restores_the_best_weights(
     assert fit.validation_evaluation.accuracy.value == pytest.approx(
         fit.history[0].validation_accuracy
     )
+    fit.remove_checkpoint()
     assert runs() == []
 
 

@@ -374,7 +374,7 @@ def test_most_confused_classes_come_first() -> None:
         ("a", "b", 2, 2 / 3), ("b", "a", 2, 1.0), ("a", "c", 1, 1 / 3), ("c", "a", 1, 0.5),
     ]  # fmt: skip
     assert result.most_confused(min_count=2) == result.most_confused()[:2]
-    assert result.most_confused()[0].label == "a"
+    assert result.most_confused()[0].true_label == "a"
     assert evaluate([0, 1], np.eye(2), "ab").most_confused() == []
     with pytest.raises(ArgumentError, match=r"`min_count` must be an integer of at least 1"):
         result.most_confused(0)

@@ -19,7 +19,11 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import keras
-from scenelearn._keras_internals import forget_programs, nested_layers
+from scenelearn._keras_internals import (
+    forget_programs,
+    has_training_internals,
+    nested_layers,
+)
 from scenelearn.backbones._compilation_cache import keep_programs
 from scenelearn.backbones._fast._batchnorm import (
     FROZEN_BATCHNORM,
@@ -70,7 +74,7 @@ def fast_on_cpu(model: Any) -> Any:
     if keras().backend.backend() != "jax":
         return model
     keep_programs()
-    if not _on_cpu():
+    if not _on_cpu() or not has_training_internals(model):
         return model
     keep_freed_memory()
     linear: dict[int, Linear] = {}
