@@ -1,8 +1,8 @@
 """Every private name of Keras and JAX that scenelearn touches.
 
-No other module may use one, so that a new release of Keras or JAX is checked here. Tested with
-Keras 3.12 to 3.15 and JAX 0.6 to 0.12, by `nox -s versions`. Where a newer Keras lacks a name, the
-log says so once, and scenelearn does without: mostly slower, with the same results.
+No other module may use one, so that a new release of Keras or JAX is checked here. Tried with
+Keras 3.12 to 3.15 and JAX 0.6 to 0.12; `nox -s versions` repeats it. Where a newer Keras lacks a
+name, the log says so once, and scenelearn does without: mostly slower, with the same results.
 
 This module knows nothing of backends. Before its functions are called, `scenelearn._backend.keras`
 has imported Keras.
@@ -176,6 +176,21 @@ def input_tensors_of(operation: Any) -> list[Any] | None:
     """Return the symbolic inputs of an operation; None unless it is called exactly once."""
     nodes = _private(operation, "_inbound_nodes") or []
     return list(nodes[0].input_tensors) if len(nodes) == 1 else None
+
+
+def output_of(operation: Any) -> Any:
+    """Return the first symbolic output of the first call of an operation."""
+    nodes = _private(operation, "_inbound_nodes")
+    if nodes:
+        return nodes[0].outputs[0]
+    output = operation.output
+    return output[0] if isinstance(output, list | tuple) else output
+
+
+def kernel_of(layer: Any) -> Any:
+    """Return the variable of a layer's kernel, without quantization or LoRA."""
+    kernel = _private(layer, "_kernel")
+    return layer.kernel if kernel is None else kernel
 
 
 def producer_of(tensor: Any) -> Any:

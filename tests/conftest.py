@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     before = os.environ.get("SCENELEARN_CACHE")
     os.environ["SCENELEARN_CACHE"] = cache
     if config.cache is not None:  # compiled programs are shared by all workers, and kept
-        (Path(cache) / "programs").symlink_to(config.cache.mkdir("programs"))
+        with suppress(OSError):  # Windows allows links to administrators only
+            (Path(cache) / "programs").symlink_to(config.cache.mkdir("programs"))
 
     def restore() -> None:
         if before is None:

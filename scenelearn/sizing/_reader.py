@@ -16,7 +16,9 @@ from scenelearn._keras_internals import (
     deferred_initialization,
     functional_of,
     input_shape_of,
+    kernel_of,
     nodes_of,
+    output_of,
 )
 from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing import _layers
@@ -298,7 +300,7 @@ def _activation_name(value: Any) -> str | None:
 def _einsum(layer: Any) -> Layer:
     return _layers.EinsumDense(
         layer.equation,
-        tuple(layer.kernel.shape),
+        tuple(kernel_of(layer).shape),
         None if layer.bias is None else tuple(layer.bias.shape),
         activation=_activation_name(layer.activation),
         name=layer.name,
@@ -316,8 +318,7 @@ def _operation(operation: Any, arguments: Any) -> Layer:
     ]
     shape = None
     inputs = arguments.keras_tensors
-    out = operation.output
-    out = out[0] if isinstance(out, list | tuple) else out
+    out = output_of(operation)
     if kind not in _ELEMENTWISE or any(len(tensor.shape) > len(out.shape) for tensor in inputs):
         shape = tuple(out.shape)
         if any(size is None for size in shape[1:]):
