@@ -306,7 +306,7 @@ def test_invalid_cache_folder_raises(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ArgumentError, match="`SCENELEARN_CACHE` must name a folder"):
+    with pytest.raises(ArgumentError, match="`SCENELEARN_CACHE` must name a writable folder"):
         features(photos, weights_file)
 
 

@@ -30,7 +30,7 @@ from scenelearn.finetune._training_batches import Augmentation, augmented_batche
 def test_result_has_all_fields(fitted: FitResult) -> None:
     photos = fitted.splits.photos
     assert fitted.evaluation.n_photos == len(fitted.splits.test) == len(fitted.test_indices)
-    assert fitted.validation.n_photos == len(fitted.splits.validation)
+    assert fitted.validation_evaluation.n_photos == len(fitted.splits.validation)
     accuracy = fitted.evaluation.accuracy
     assert 0 <= accuracy.low <= accuracy.value <= accuracy.high <= 1
     assert fitted.classifier.class_names == photos.class_names
@@ -58,7 +58,7 @@ def best(fit: FitResult) -> Epoch:
 def test_best_epoch_on_the_validation_photos_is_kept(fitted: FitResult) -> None:
     kept = best(fitted)
     assert fitted.kept == ("fine-tuned" if kept.number else "linear probe")
-    assert fitted.validation.accuracy.value == pytest.approx(kept.validation_accuracy)
+    assert fitted.validation_evaluation.accuracy.value == pytest.approx(kept.validation_accuracy)
 
 
 def test_linear_probe_is_restored_when_fine_tuning_diverges(
@@ -146,7 +146,7 @@ def test_photos_instead_of_splits_raise(fitted: FitResult) -> None:
 
 def test_temperature_scaling_lowers_the_validation_loss(fitted: FitResult) -> None:
     kept = best(fitted)
-    assert fitted.validation.log_loss <= kept.validation_loss + 1e-4
+    assert fitted.validation_evaluation.log_loss <= kept.validation_loss + 1e-4
 
 
 def test_json_is_strict_and_sufficient_to_repeat(fitted: FitResult) -> None:
