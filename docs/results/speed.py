@@ -37,11 +37,11 @@ for row in speed["rows"]:
 # 2. Gradients of other convolutions are matrix products. On large feature maps, the gradient of the
 #    input is a convolution with the flipped kernel. (XLA's kernel gradient of a 3×3 convolution on
 #    a few photos took fifty times as long.) Max pooling is the maximum of shifted copies.
-# 3. A batch runs in parts of four photos, so that activations stay in the CPU cache; in training,
-#    all the way to the gradients.
+# 3. Photos are processed in microbatches of four, so that activations stay in the CPU cache; in
+#    training, all the way to the gradients.
 # 4. Memory that a program frees is kept for its next run. The system need not clear new pages.
-# 5. Each core takes one part after another. The gradients are added in a fixed order, so that
-#    results are the same bit for bit on any number of cores.
+# 5. A batch runs in parts of 16 photos, or in two smaller ones, on as many cores. The gradients are
+#    added in a fixed order, so that results are the same bit for bit on any number of cores.
 # 6. BatchNormalization with fixed statistics is folded into the preceding convolution.
 # 7. The gradient of ReLU is computed from its output.
 #
@@ -81,7 +81,7 @@ for row in speed["rows"]:
 # The same calls, limited to some of the cores of one machine. "Serial" is the time per photo in
 # which only one core computes: Keras' own work around a step, and the update of the weights.
 # `nox -s cores` repeats the measurement, by default with one and two cores. More cores have not
-# been measured with this version.
+# been measured with this version: a batch of 32 photos has two parts, so use larger batches there.
 
 # %% tags=["folded"]
 cores = json.loads(Path("docs/results/cores.json").read_text())["rows"]

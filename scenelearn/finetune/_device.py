@@ -20,7 +20,7 @@ from scenelearn._distributed import broadcast, n_devices, padded_batch_size
 from scenelearn._io import name_bytes
 from scenelearn._keras_internals import can_read_graphs, forget_programs, nested_layers
 from scenelearn._threads import n_threads
-from scenelearn.backbones._fast import PART, runs_in_parts
+from scenelearn.backbones._fast import MICROBATCH, runs_in_parts
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, UnknownLayerError
 
@@ -167,7 +167,7 @@ def training_bytes(model: Any, batch_size: int) -> int:
     batch of images, and the gradients of these parts and of the sums on their way. 0 if unknown.
     """
     in_parts = runs_in_parts(model)
-    n = min(batch_size, PART * n_threads()) if in_parts else batch_size
+    n = min(batch_size, MICROBATCH * n_threads()) if in_parts else batch_size
     if not can_read_graphs(model):
         return 0
     try:

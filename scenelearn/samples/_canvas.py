@@ -92,11 +92,11 @@ def noise(
     """Sample periodic fractal noise with mean 0 and standard deviation 1.
 
     Args:
-        rng: Random number generator.
-        power: Amplitudes fall with frequency to this power; 0 is white, 2 is smooth.
-        stretch: Aspect ratio of the features, width over height.
-        side: Width and height, in pixels.
-        lowest: Lowest frequency, in waves per side.
+        rng: random number generator.
+        power: amplitudes fall with frequency to this power; 0 is white, 2 is smooth.
+        stretch: aspect ratio of the features, width over height.
+        side: width and height, in pixels.
+        lowest: lowest frequency, in waves per side.
 
     Returns:
         Array of shape (side, side).

@@ -119,9 +119,9 @@ def add_clutter(picture: Picture, horizon: float, base: float) -> None:
     """Add random clutter, or none: birds, people, twigs, wires, a pole.
 
     Args:
-        picture: The painted scene.
-        horizon: Position of the horizon; birds stay above it.
-        base: Where people stand, as a fraction of the height.
+        picture: the painted scene.
+        horizon: position of the horizon; birds stay above it.
+        base: where people stand, as a fraction of the height.
     """
     rng = picture.rng
     kinds = rng.random(5)

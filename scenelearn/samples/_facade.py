@@ -38,11 +38,11 @@ def draw_facade(
     """Draw a flat facade of `columns` by `rows` windows.
 
     Args:
-        picture: The picture, for its light; at night some windows are lit.
-        columns: Windows in a row.
-        rows: Stories.
-        shops: Whether the ground floor has shop windows and awnings.
-        light: Direct light on the wall.
+        picture: the picture, for its light; at night some windows are lit.
+        columns: windows in a row.
+        rows: stories.
+        shops: whether the ground floor has shop windows and awnings.
+        light: direct light on the wall.
 
     Returns:
         An RGB image, its size set by the number of windows.
@@ -138,11 +138,11 @@ def place_facade(
     """Project a facade onto a quadrilateral of the canvas.
 
     Args:
-        picture: The picture.
-        facade: The flat facade.
-        corners: Upper left, upper right, lower right and lower left corner, as fractions of
+        picture: the picture.
+        facade: the flat facade.
+        corners: upper left, upper right, lower right and lower left corner, as fractions of
             the canvas.
-        shade: Factor for the colors.
+        shade: factor for the colors.
     """
     target = np.asarray(corners, np.float64) * SIDE
     left, top = np.floor(target.min(0)).clip(0, SIDE - 1).astype(int)

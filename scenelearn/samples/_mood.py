@@ -46,13 +46,13 @@ class Mood:
         hour: "noon", "golden", "dusk" or "night".
         weather: "clear", "cloudy", "overcast", "fog", "rain" or "snow".
         season: "spring", "summer", "autumn" or "winter".
-        zenith: Color of the sky overhead.
-        horizon: Color of the sky at the horizon; distant things fade toward it.
-        sun: Color of the direct light.
-        ambient: Color of the light in the shade.
-        haze: How much distant things fade, in [0, 1].
-        sun_x: Position of the sun, as a fraction of the width.
-        sun_y: Height of the sun over the horizon, as a fraction of the height.
+        zenith: color of the sky overhead.
+        horizon: color of the sky at the horizon; distant things fade toward it.
+        sun: color of the direct light.
+        ambient: color of the light in the shade.
+        haze: how much distant things fade, in [0, 1].
+        sun_x: position of the sun, as a fraction of the width.
+        sun_y: height of the sun over the horizon, as a fraction of the height.
     """
 
     hour: str

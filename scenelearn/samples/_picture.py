@@ -34,13 +34,13 @@ class Picture:
     Shapes go to a transparent layer over the canvas until `flatten` adds them to it, antialiased.
 
     Args:
-        rng: Random number generator.
-        night: Probability of a scene at night.
+        rng: random number generator.
+        night: probability of a scene at night.
 
     Attributes:
-        rng: Random number generator.
-        mood: Light, weather and season.
-        canvas: The image, shape (3, SIDE, SIDE).
+        rng: random number generator.
+        mood: light, weather and season.
+        canvas: the image, shape (3, SIDE, SIDE).
     """
 
     def __init__(self, rng: Rng, night: float = 0.0) -> None:
@@ -126,8 +126,8 @@ class Picture:
         """Add the shapes to the canvas and start a new layer.
 
         Args:
-            blur: Radius of a Gaussian blur in canvas pixels.
-            texture: Brightness factors of the layer, shape (SIDE, SIDE).
+            blur: radius of a Gaussian blur in canvas pixels.
+            texture: brightness factors of the layer, shape (SIDE, SIDE).
         """
         if not self._empty:
             image = self._image.convert("RGBa").reduce(self._unit // SIDE)

@@ -61,11 +61,11 @@ def sample_scenes(
     Existing files of the same name are replaced; nothing is ever deleted.
 
     Args:
-        folder: The folder to write to, created if missing. Photos are written to
+        folder: the folder to write to, created if missing. Photos are written to
             `folder/<class>/<class>_0000.jpg` and so on, 150x150 px each.
-        per_class: Photos per class, at least 1.
-        seed: Seed of all random choices, at least 0.
-        progress: Called as `progress(what, done, total)` with numbers of photos.
+        per_class: photos per class, at least 1.
+        seed: seed of all random choices, at least 0.
+        progress: called as `progress(what, done, total)` with numbers of photos.
         verbose: True for a progress bar, False for none, "auto" for one on a terminal and in a
             notebook.
 
@@ -73,9 +73,9 @@ def sample_scenes(
         The folder.
 
     Raises:
-        ArgumentError: If `per_class` is not a positive integer, `seed` is not an integer of at
+        ArgumentError: if `per_class` is not a positive integer, `seed` is not an integer of at
             least 0, `folder` is not a path, or `folder` or a class folder in it is a file.
-        OSError: If a file cannot be written.
+        OSError: if a file cannot be written.
 
     Example:
         >>> import tempfile
@@ -106,9 +106,9 @@ def render_scene(seed: int, class_name: str, index: int) -> bytes:
     """Render one scene.
 
     Args:
-        seed: Seed of the collection.
-        class_name: One of `CLASS_NAMES`.
-        index: Index of the photo within its class.
+        seed: seed of the collection.
+        class_name: one of `CLASS_NAMES`.
+        index: index of the photo within its class.
 
     Returns:
         The bytes of a JPEG file of 150x150 px.

@@ -14,13 +14,13 @@ class Terrain:
     """A landscape along camera rays, sampled at (steps, SIDE) points of increasing distance.
 
     Attributes:
-        x: Sideways position of each point.
-        z: Distance of each point.
-        height: Height of each point.
-        slope_x: Rise to the right at each point.
-        slope_z: Rise away from the camera at each point.
-        step: The step visible at each pixel, shape (SIDE, SIDE).
-        between: The pixel's position between the previous step and that step, in [0, 1].
+        x: sideways position of each point.
+        z: distance of each point.
+        height: height of each point.
+        slope_x: rise to the right at each point.
+        slope_z: rise away from the camera at each point.
+        step: the step visible at each pixel, shape (SIDE, SIDE).
+        between: the pixel's position between the previous step and that step, in [0, 1].
         visible: True where a pixel shows the landscape, not the sky.
     """
 
@@ -112,9 +112,9 @@ def project_ground(
     """Project the pixels below the horizon onto level ground.
 
     Args:
-        horizon: Position of the horizon, as a fraction of the height.
-        camera: Height of the camera over the ground.
-        lowest: Minimum distance of a pixel from the horizon.
+        horizon: position of the horizon, as a fraction of the height.
+        camera: height of the camera over the ground.
+        lowest: minimum distance of a pixel from the horizon.
 
     Returns:
         Sideways position and distance of each pixel, and the mask of pixels below the

@@ -36,9 +36,9 @@ def leaf_texture(picture: Picture, coarse: float, contrast: float = 1.0) -> Arra
     """Return brightness factors around 1 that look like leaves lit from above.
 
     Args:
-        picture: The picture, for the direction of the light.
-        coarse: Size of the clumps: about 0.9 for small ones, 1.6 for large ones.
-        contrast: Strength of light and shade.
+        picture: the picture, for the direction of the light.
+        coarse: size of the clumps: about 0.9 for small ones, 1.6 for large ones.
+        contrast: strength of light and shade.
 
     Returns:
         Array of shape (SIDE, SIDE).

@@ -27,7 +27,7 @@ def conv_output_length(
         The output's size along the axis.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the padding is unknown, or a "valid"
+        ArgumentError: if a size is not a positive integer, the padding is unknown, or a "valid"
             window is larger than the axis.
 
     Examples:
@@ -83,7 +83,7 @@ def conv_transpose_output_length(
         The output's size along the axis.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> conv_transpose_output_length(38, 3, stride=2, padding="same")
@@ -113,13 +113,13 @@ def conv_parameters(
         in_channels: C, the number of input channels.
         filters: F, the number of output feature maps.
         groups: g, the number of groups into which the channels are split.
-        use_bias: Whether each feature map has a bias, the + 1.
+        use_bias: whether each feature map has a bias, the + 1.
 
     Returns:
         The number of weights and biases.
 
     Raises:
-        ArgumentError: A size is not a positive integer.
+        ArgumentError: if a size is not a positive integer.
 
     Examples:
         >>> [conv_parameters((3, 3), c, f) for c, f in ((3, 100), (100, 200), (200, 400))]
@@ -150,7 +150,7 @@ def receptive_field(
         the center of the first one.
 
     Raises:
-        ArgumentError: A window or a stride is not a positive integer.
+        ArgumentError: if a window or a stride is not a positive integer.
 
     Examples:
         >>> receptive_field([(3, 2, 0), (3, 2, 0), (3, 2, 0)])

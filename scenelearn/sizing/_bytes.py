@@ -17,14 +17,14 @@ def parse_bytes(memory: int | float | str) -> int:
     """Convert an amount of memory to a number of bytes.
 
     Args:
-        memory: A number of bytes, or text: a number with one of the units B, kB, MB, GB, TB (powers
+        memory: a number of bytes, or text: a number with one of the units B, kB, MB, GB, TB (powers
             of 1,000) or KiB, MiB, GiB, TiB (powers of 1,024), in upper or lower case.
 
     Returns:
         The number of bytes, at least 1.
 
     Raises:
-        ArgumentError: The amount cannot be parsed, or is not positive.
+        ArgumentError: if the amount cannot be parsed, or is not positive.
 
     Examples:
         >>> parse_bytes("8 GiB"), parse_bytes("500MB")
@@ -49,7 +49,7 @@ def format_bytes(n_bytes: int) -> str:
     """Format a number of bytes for people, in powers of 1,000.
 
     Args:
-        n_bytes: A number of bytes, at least 0.
+        n_bytes: a number of bytes, at least 0.
 
     Returns:
         The amount in B, kB, MB, GB or TB, rounded to one decimal below 100.

@@ -20,9 +20,9 @@ class Ranking:
     """Networks by training memory, the cheapest first.
 
     Attributes:
-        estimates: The estimate of each network, sorted by training bytes.
-        memory_bytes: The amount of memory that `max_batches` refer to; None without one.
-        max_batches: The largest training batch of each network in that memory; empty without one.
+        estimates: the estimate of each network, sorted by training bytes.
+        memory_bytes: the amount of memory that `max_batches` refer to; None without one.
+        max_batches: the largest training batch of each network in that memory; empty without one.
     """
 
     estimates: tuple[Estimate, ...]
@@ -53,7 +53,7 @@ class Ranking:
         """Return a `pandas.DataFrame` with one row per network.
 
         Raises:
-            MissingExtraError: pandas is not installed.
+            MissingExtraError: if pandas is not installed.
         """
         return to_pandas(self.to_rows())
 
@@ -98,26 +98,26 @@ def compare(
     """Rank networks by the memory of a training step.
 
     Args:
-        networks: What `estimate` takes: names of `keras.applications` ("mobilenet_v2", and
+        networks: what `estimate` takes: names of `keras.applications` ("mobilenet_v2", and
             MobileNets with a width, "mobilenet_v2_0.35"), Keras models, paths of `.keras` files or
             lists of layer descriptions.
-        memory: Bytes, or text such as "8 GiB", to also find the largest training batch of each
+        memory: bytes, or text such as "8 GiB", to also find the largest training batch of each
             network.
-        image_px: Height and width of the images, in pixels.
-        batch_size: Samples per batch.
-        optimizer: As for `estimate`.
-        trainable: As for `estimate`.
+        image_px: height and width of the images, in pixels.
+        batch_size: samples per batch.
+        optimizer: as for `estimate`.
+        trainable: as for `estimate`.
         method: "textbook" or "xla".
 
     Returns:
         The networks, the cheapest to train first. No weights are created or downloaded.
 
     Raises:
-        ArgumentError: The list is empty, or an argument is out of range.
-        BundleError: A file is not a complete `.keras` file.
-        PathMissingError: A file does not exist.
-        UnknownBackboneError: A name is not in `keras.applications`.
-        UnknownLayerError: A network has a layer that cannot be sized.
+        ArgumentError: if the list is empty, or an argument is out of range.
+        BundleError: if a file is not a complete `.keras` file.
+        PathMissingError: if a file does not exist.
+        UnknownBackboneError: if a name is not in `keras.applications`.
+        UnknownLayerError: if a network has a layer that cannot be sized.
     """
     if not isinstance(networks, Sequence) or isinstance(networks, str) or not networks:
         raise ArgumentError(

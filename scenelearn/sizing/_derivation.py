@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from scenelearn._display import printable
 from scenelearn.sizing._bytes import format_bytes
-
-if TYPE_CHECKING:
-    from scenelearn.sizing._result import Estimate, LayerEstimate
+from scenelearn.sizing._values import EstimateValues, LayerEstimate
 
 
-def derivation(estimate: Estimate) -> str:
+def derivation(estimate: EstimateValues) -> str:
     """Write the calculation as Markdown, with LaTeX between dollar signs."""
     size = estimate.parameter_bytes // max(1, estimate.n_parameters)
     name = printable(estimate.name)
@@ -23,6 +20,7 @@ def derivation(estimate: Estimate) -> str:
         _parameters(estimate, size),
         _prediction(estimate),
         _training(estimate),
+        *([f"**Note**: {estimate.note}"] if estimate.note else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -55,19 +53,17 @@ def _formula(layer: LayerEstimate) -> str:
                     rf"$$({window} \cdot {channels}{plus}) \cdot {out} = {total}$$"
                 )
     if layer.layer_type == "Dense":
-        if layer.n_parameters == (channels + 1) * out:
-            return (
-                "Parameters, one weight per input and a bias for each unit: "
-                rf"$$({channels} + 1) \cdot {out} = {total}$$"
-            )
+        with_bias = layer.n_parameters == (channels + 1) * out
+        per_unit = f"({channels} + 1)" if with_bias else str(channels)
+        what = "one weight per input and a bias" if with_bias else "one weight per input"
         return (
-            "Parameters, one weight per input for each unit: "
-            rf"$${channels} \cdot {out} = {total}$$"
+            f"Parameters, {what} for each unit: "
+            rf"$${per_unit} \cdot {out} = {total}$$"
         )
     return f"Parameters: $${total}$$"
 
 
-def _parameters(estimate: Estimate, size: int) -> str:
+def _parameters(estimate: EstimateValues, size: int) -> str:
     counts = [layer.n_parameters for layer in estimate.layers if layer.n_parameters]
     return (
         "### Parameters\n\n"
@@ -78,7 +74,7 @@ def _parameters(estimate: Estimate, size: int) -> str:
     )
 
 
-def _prediction(estimate: Estimate) -> str:
+def _prediction(estimate: EstimateValues) -> str:
     activations = estimate.prediction_bytes - estimate.parameter_bytes
     kept = estimate.prediction_bytes_without_reuse - estimate.parameter_bytes
     how = (
@@ -100,7 +96,7 @@ def _prediction(estimate: Estimate) -> str:
     )
 
 
-def _training(estimate: Estimate) -> str:
+def _training(estimate: EstimateValues) -> str:
     parts = estimate.training
     named = (
         ("activations kept for the backward pass", parts.activations),

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn._checks import check_choice, check_integer
-from scenelearn.errors import ArgumentError
+from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing._graph import Graph
-from scenelearn.sizing._layers import Shape
+from scenelearn.sizing._layers import Layer, Shape
 from scenelearn.sizing._memory import MemoryEstimate, StepSettings
 from scenelearn.sizing._networks import load_network
 from scenelearn.sizing._optimizers import optimizer_slots
 from scenelearn.sizing._reader import read_graph
 from scenelearn.sizing._receptive import receptive_fields
-from scenelearn.sizing._result import Estimate, LayerEstimate
+from scenelearn.sizing._result import Estimate
 from scenelearn.sizing._textbook import (
     count_parameters,
     count_trainable_parameters,
     textbook_memory,
 )
+from scenelearn.sizing._values import LayerEstimate
 
 METHODS = ("textbook", "xla")
 """The methods by which memory is estimated."""
@@ -43,17 +44,17 @@ def estimate(
     """Estimate the parameters, multiply-adds and memory of a network without running it.
 
     Args:
-        network: A Keras model; a name of `keras.applications` such as "mobilenet_v2"; the path of a
+        network: a Keras model; a name of `keras.applications` such as "mobilenet_v2"; the path of a
             `.keras` file; a list of layer descriptions such as `sizing.Conv2D(32, 3)`; or such a
             list as text, "Conv2D(32, 3), Flatten(), Dense(10)". No weights are created or loaded.
-        input_shape: The input's shape without the batch axis, (height, width, channels) for images;
+        input_shape: the input's shape without the batch axis, (height, width, channels) for images;
             one shape per input if there are several. Required for layer descriptions and where the
             model leaves sizes open. By default the model's own.
-        batch_size: Samples per batch.
+        batch_size: samples per batch.
         dtype: "float32" (the default), "float16", "bfloat16" or "float64".
-        optimizer: A name of `keras.optimizers`, "sgd_momentum", or a Keras optimizer. By default
+        optimizer: a name of `keras.optimizers`, "sgd_momentum", or a Keras optimizer. By default
             that of the compiled model, else SGD without momentum.
-        trainable: What is trained: None for each layer's own `trainable` flag, True for all layers,
+        trainable: what is trained: None for each layer's own `trainable` flag, True for all layers,
             False for none, "head" for the last layer with weights, or a collection of layer names.
         mixed_precision: "mixed_float16" or "mixed_bfloat16": activations of 2 bytes, weights of 4.
         method: "textbook" for a calculation by hand, or "xla" for the memory that XLA:CPU plans
@@ -63,11 +64,12 @@ def estimate(
         The estimate, per layer and in total.
 
     Raises:
-        ArgumentError: An argument is out of range, or shapes do not match.
-        BundleError: The file is not a complete `.keras` file.
-        PathMissingError: The file does not exist.
-        UnknownBackboneError: The name is not in `keras.applications`.
-        UnknownLayerError: A layer has no description in sizing and its call cannot be traced.
+        ArgumentError: if an argument is out of range, or shapes do not match.
+        BundleError: if the file is not a complete `.keras` file.
+        PathMissingError: if the file does not exist.
+        UnknownBackboneError: if the name is not in `keras.applications`.
+        UnknownLayerError: if a layer has no description in sizing and its call cannot be traced, or
+            the parameters do not add up to those that Keras counts.
 
     Examples:
         >>> from scenelearn import sizing
@@ -106,7 +108,24 @@ def estimate(
         activation_itemsize=activation_itemsize,
         weight_itemsize=weight_itemsize,
     )
-    return estimator(batch_size=batch_size)
+    result = estimator(batch_size=batch_size)
+    if not isinstance(network, Layer | Sequence):
+        _check_total(network, result, graph)
+    return result
+
+
+def _check_total(network: Any, result: Estimate, graph: Graph) -> None:
+    """Check the number of parameters against Keras', for the shapes with which Keras built it."""
+    shapes = zip(graph.input_shapes, result.input_shapes, strict=True)
+    pairs = (pair for own, shape in shapes for pair in zip(own, shape[1:], strict=True))
+    same = all(size in (None, n) for size, n in pairs)
+    n_keras = sum(math.prod(weight.shape) for weight in network.weights)
+    if same and n_keras != result.n_parameters:
+        raise UnknownLayerError(
+            f"Sizing counts {result.n_parameters:,} parameters in {graph.name!r}, Keras "
+            f"{n_keras:,}. A layer holds weights that sizing cannot read: write it with Keras "
+            "layers, or describe the network as a list of sizing layers."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +149,7 @@ class _Estimator:
             weight.shape
             for call in graph.unique_layers()
             if call.layer_id in trained
-            for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
+            for weight in graph.weights(call, shapes)
             if weight.trainable
         ]
         settings = StepSettings(
@@ -153,15 +172,7 @@ class _Estimator:
             n_trainable_parameters=count_trainable_parameters(graph, shapes, settings),
             n_multiply_adds=sum(layer.n_multiply_adds for layer in layers),
             parameter_bytes=n_parameters * self.weight_itemsize,
-            prediction_bytes=memory.prediction_bytes,
-            prediction_bytes_without_reuse=memory.prediction_bytes_without_reuse,
-            prediction_peak_layer=memory.prediction_peak_layer,
-            training=memory.training,
-            training_peak_layer=memory.training_peak_layer,
-            prediction_timeline=memory.prediction_timeline,
-            training_timeline=memory.training_timeline,
-            prediction_resident_bytes=memory.prediction_resident_bytes,
-            training_resident_bytes=memory.training_resident_bytes,
+            **{name: getattr(memory, name) for name in MemoryEstimate.__slots__},
             _reestimate=self,
         )
 
@@ -183,7 +194,7 @@ def _layer_estimates(
     counted: set[int] = set()
     for call, field in zip(graph.calls, receptive_fields(graph, shapes), strict=True):
         inputs = graph.call_input_shapes(call, shapes)
-        weights = () if call.layer_id in counted else call.layer.weights(*inputs)
+        weights = () if call.layer_id in counted else graph.weights(call, shapes)
         counted.add(call.layer_id)
         outputs = [shapes[value] for value in call.outputs]
         layers.append(
@@ -213,10 +224,7 @@ def _trained_layers(
     candidates = [
         call
         for call in graph.unique_layers()
-        if any(
-            weight.trainable
-            for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
-        )
+        if any(weight.trainable for weight in graph.weights(call, shapes))
     ]
     if trainable is None:
         return frozenset(call.layer_id for call in candidates if call.layer.trainable)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html as _html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from scenelearn._display import printable
+from scenelearn._json import dataclass_json
 from scenelearn.sizing._bytes import format_bytes
 from scenelearn.sizing._memory import MemoryPoint
-
-if TYPE_CHECKING:
-    from scenelearn.sizing._result import Estimate
+from scenelearn.sizing._values import EstimateValues, LayerEstimate
 
 _HEADING = ("layer", "type", "output shape", "parameters", "multiply-adds", "activations")
 _COLORS = {"forward": "#3b7ea1", "backward": "#c4820e", "update": "#6b8e23"}
@@ -23,8 +21,8 @@ class Figure:
     """A figure with a caption; notebooks display it, and `str(figure)` is its HTML.
 
     Attributes:
-        svg: The drawing.
-        caption: What it shows, in words.
+        svg: the drawing.
+        caption: what it shows, in words.
     """
 
     svg: str
@@ -65,20 +63,22 @@ def html_table(lines: Sequence[Sequence[str]], caption: str = "") -> str:
     return f"<table>{title}<thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def table(estimate: Estimate) -> str:
+def table(estimate: EstimateValues) -> str:
     """Format an estimate as text: one line per layer, then the memory."""
-    memory = aligned([(name, _amount(n, unit)) for name, n, unit in _memory(estimate)], 1)
-    return "\n\n".join([printable(_title(estimate)), aligned(_lines(estimate), 3), memory])
+    parts = [printable(_title(estimate)), aligned(_lines(estimate), 3)]
+    parts.append(aligned([(name, _amount(n, unit)) for name, n, unit in _memory(estimate)], 1))
+    return "\n\n".join([*parts, estimate.note] if estimate.note else parts)
 
 
-def html(estimate: Estimate) -> str:
+def html(estimate: EstimateValues) -> str:
     """Format an estimate as HTML: one table of layers, one of memory."""
     memory = [(name.strip(), _amount(n, unit)) for name, n, unit in _memory(estimate)]
     layers = html_table(_lines(estimate), _title(estimate))
-    return layers + html_table([("memory", "bytes"), *memory])
+    note = f"<p>{_html.escape(estimate.note)}</p>" if estimate.note else ""
+    return layers + html_table([("memory", "bytes"), *memory]) + note
 
 
-def comparison(estimate: Estimate, other: Estimate) -> str:
+def comparison(estimate: EstimateValues, other: EstimateValues) -> str:
     """Format the totals of two estimates next to each other."""
     names = [f"{item.name} ({item.method})" for item in (estimate, other)]
     lines = [("", *names, "ratio")]
@@ -88,34 +88,30 @@ def comparison(estimate: Estimate, other: Estimate) -> str:
     return aligned(lines, 1)
 
 
-def _title(estimate: Estimate) -> str:
+def _title(estimate: EstimateValues) -> str:
     return f"{estimate.name}, batch of {estimate.batch_size}, method: {estimate.method}"
 
 
-def _lines(estimate: Estimate) -> list[tuple[str, ...]]:
+def _lines(estimate: EstimateValues) -> list[tuple[str, ...]]:
     layers = [
         (
             layer.name,
             layer.layer_type,
             "×".join(map(str, layer.output_shape)),
-            f"{layer.n_parameters:,}",
-            f"{layer.n_multiply_adds:,}",
-            format_bytes(layer.activation_bytes),
+            *_costs(layer, layer.activation_bytes),
         )
         for layer in estimate.layers
     ]
-    total = (
-        "total",
-        "",
-        "",
-        f"{estimate.n_parameters:,}",
-        f"{estimate.n_multiply_adds:,}",
-        format_bytes(sum(layer.activation_bytes for layer in estimate.layers)),
-    )
-    return [_HEADING, *layers, total]
+    activations = sum(layer.activation_bytes for layer in estimate.layers)
+    return [_HEADING, *layers, ("total", "", "", *_costs(estimate, activations))]
 
 
-def _totals(estimate: Estimate) -> list[tuple[str, int, str]]:
+def _costs(item: EstimateValues | LayerEstimate, activation_bytes: int) -> tuple[str, str, str]:
+    counts = f"{item.n_parameters:,}", f"{item.n_multiply_adds:,}"
+    return (*counts, format_bytes(activation_bytes))
+
+
+def _totals(estimate: EstimateValues) -> list[tuple[str, int, str]]:
     parts = estimate.training
     return [
         ("parameters", estimate.n_parameters, ""),
@@ -124,16 +120,11 @@ def _totals(estimate: Estimate) -> list[tuple[str, int, str]]:
         ("prediction", estimate.prediction_bytes, "B"),
         ("prediction, all activations kept", estimate.prediction_bytes_without_reuse, "B"),
         ("training step", estimate.training_bytes, "B"),
-        ("  parameters", parts.parameters, "B"),
-        ("  gradients", parts.gradients, "B"),
-        ("  optimizer slots", parts.optimizer_slots, "B"),
-        ("  inputs", parts.inputs, "B"),
-        ("  activations", parts.activations, "B"),
-        ("  temporaries", parts.temporaries, "B"),
+        *((f"  {name.replace('_', ' ')}", n, "B") for name, n in dataclass_json(parts).items()),
     ]
 
 
-def _memory(estimate: Estimate) -> list[tuple[str, int, str]]:
+def _memory(estimate: EstimateValues) -> list[tuple[str, int, str]]:
     """The totals in bytes, with those of the process where they are known."""
     process = (
         ("process memory for prediction, at most", estimate.prediction_resident_bytes),
@@ -147,29 +138,29 @@ def _amount(value: int, unit: str) -> str:
     return f"{value:,} B ({format_bytes(value)})" if unit else f"{value:,}"
 
 
-def plot(estimate: Estimate, timeline: tuple[MemoryPoint, ...]) -> Figure:
+def plot(estimate: EstimateValues, timeline: tuple[MemoryPoint, ...]) -> Figure:
     """Draw one bar per point of the timeline."""
     width, height, left, bottom = 720, 260, 76, 26
+    tallest = height - bottom - 14
     highest = max((point.n_bytes for point in timeline), default=1)
     step = (width - left) / max(1, len(timeline))
     bars = []
     for at, point in enumerate(timeline):
-        tall = point.n_bytes / highest * (height - bottom - 14)
+        tall = point.n_bytes / highest * tallest
         title = f"{point.layer} ({point.phase}): {format_bytes(point.n_bytes)}"
         bars.append(
             f'<rect x="{left + at * step:.2f}" y="{height - bottom - tall:.2f}" '
             f'width="{max(step * 0.92, 0.3):.2f}" height="{tall:.2f}" '
             f'fill="{_COLORS[point.phase]}"><title>{_html.escape(title)}</title></rect>'
         )
-    phases = list(dict.fromkeys(point.phase for point in timeline))
     legend = "".join(
         f'<rect x="{left + 110 * at}" y="{height - 14}" width="10" height="10" '
         f'fill="{_COLORS[phase]}"/>'
         f'<text x="{left + 14 + 110 * at}" y="{height - 5}">{phase}</text>'
-        for at, phase in enumerate(phases)
+        for at, phase in enumerate(dict.fromkeys(point.phase for point in timeline))
     )
     scale = "".join(
-        f'<text x="{left - 6}" y="{height - bottom - fraction * (height - bottom - 14) + 4:.1f}" '
+        f'<text x="{left - 6}" y="{height - bottom - fraction * tallest + 4:.1f}" '
         f'text-anchor="end">{format_bytes(round(highest * fraction))}</text>'
         for fraction in (0, 0.5, 1)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scenelearn.errors import ArgumentError
-from scenelearn.sizing._layers import Layer, Shape
+from scenelearn.sizing._layers import Layer, Shape, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +13,11 @@ class Call:
     """One call of a layer.
 
     Attributes:
-        layer: The layer's description.
-        inputs: The values that it reads, as indices into the graph's values.
-        outputs: The values that it produces.
-        layer_id: Calls with the same id share their weights: one layer called more than once.
-        name: Unique within the graph; "outer/inner" in a nested model.
+        layer: the layer's description.
+        inputs: the values that it reads, as indices into the graph's values.
+        outputs: the values that it produces.
+        layer_id: calls with the same id share their weights: one layer called more than once.
+        name: unique within the graph; "outer/inner" in a nested model.
     """
 
     layer: Layer
@@ -32,12 +32,12 @@ class Graph:
     """A network: its layer calls in topological order.
 
     Attributes:
-        name: The network's name.
-        calls: The layer calls. The network's inputs are values, not calls.
-        inputs: The values that are passed in.
-        outputs: The values that are returned.
-        n_values: The number of values.
-        input_shapes: The shape of each input without its batch axis; None for unknown sizes.
+        name: the network's name.
+        calls: the layer calls. The network's inputs are values, not calls.
+        inputs: the values that are passed in.
+        outputs: the values that are returned.
+        n_values: the number of values.
+        input_shapes: the shape of each input without its batch axis; None for unknown sizes.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Graph:
         """Infer the shape of every value from the input shapes, batch axes included.
 
         Raises:
-            ArgumentError: The number of shapes is not the number of inputs, or a layer cannot
+            ArgumentError: if the number of shapes is not the number of inputs, or a layer cannot
                 process its input; the message names the layer.
         """
         if len(input_shapes) != len(self.inputs):
@@ -74,6 +74,10 @@ class Graph:
     def call_input_shapes(self, call: Call, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         """Return the shapes of the values that a call reads."""
         return tuple(shapes[value] for value in call.inputs)
+
+    def weights(self, call: Call, shapes: tuple[Shape, ...]) -> tuple[Weight, ...]:
+        """Return the variables of the layer that a call calls."""
+        return call.layer.weights(*self.call_input_shapes(call, shapes))
 
     def unique_layers(self) -> tuple[Call, ...]:
         """Return the first call of each layer, where its weights are counted."""

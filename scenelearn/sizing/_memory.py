@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from scenelearn._json import dataclass_json
@@ -14,10 +14,10 @@ class StepSettings:
     """What an estimation method needs besides the network and its shapes.
 
     Attributes:
-        trained_layers: The ids of the layers whose trainable weights are trained.
-        slots: The optimizer's variables.
-        activation_itemsize: Bytes per element of activations.
-        weight_itemsize: Bytes per element of weights.
+        trained_layers: the ids of the layers whose trainable weights are trained.
+        slots: the optimizer's variables.
+        activation_itemsize: bytes per element of activations.
+        weight_itemsize: bytes per element of weights.
     """
 
     trained_layers: frozenset[int]
@@ -31,9 +31,9 @@ class MemoryPoint:
     """The memory in use while a layer runs.
 
     Attributes:
-        layer: The layer's name.
+        layer: the layer's name.
         phase: "forward", "backward" or "update".
-        n_bytes: All memory in use, including parameters and inputs.
+        n_bytes: all memory in use, including parameters and inputs.
     """
 
     layer: str
@@ -46,12 +46,12 @@ class TrainingMemory:
     """Peak memory of a training step in bytes, by what it holds.
 
     Attributes:
-        parameters: All weights, trained or not.
-        gradients: The gradients of the trained weights that exist at the same time.
-        optimizer_slots: The optimizer's variables: momentum, moving averages, scalars.
-        inputs: The batch; with the "xla" method, also its targets.
-        activations: The activations kept from the forward pass for the backward pass.
-        temporaries: Everything else at the peak: copies, gradients of activations, fragmentation.
+        parameters: all weights, trained or not.
+        gradients: the gradients of the trained weights that exist at the same time.
+        optimizer_slots: the optimizer's variables: momentum, moving averages, scalars.
+        inputs: the batch; with the "xla" method, also its targets.
+        activations: the activations kept from the forward pass for the backward pass.
+        temporaries: everything else at the peak: copies, gradients of activations, fragmentation.
     """
 
     parameters: int
@@ -64,14 +64,7 @@ class TrainingMemory:
     @property
     def total(self) -> int:
         """The sum of all parts."""
-        return (
-            self.parameters
-            + self.gradients
-            + self.optimizer_slots
-            + self.inputs
-            + self.activations
-            + self.temporaries
-        )
+        return sum(astuple(self))
 
     def to_json(self) -> dict[str, Any]:
         """Return the parts and their total."""
@@ -91,3 +84,4 @@ class MemoryEstimate:
     training_timeline: tuple[MemoryPoint, ...]
     prediction_resident_bytes: int | None = None
     training_resident_bytes: int | None = None
+    note: str = ""

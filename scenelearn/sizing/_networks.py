@@ -33,7 +33,7 @@ def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | 
     """Load the network that a text or path refers to, without its weights.
 
     Args:
-        source: A name of `keras.applications`; the path of a `.keras` file; or layers as written
+        source: a name of `keras.applications`; the path of a `.keras` file; or layers as written
             in Python, separated by commas: "Conv2D(32, 3), Flatten(), Dense(10)".
         input_shape: (height, width, channels) of a named network; None for its default.
 
@@ -41,11 +41,12 @@ def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | 
         A Keras model or a list of layer descriptions.
 
     Raises:
-        ArgumentError: The layers cannot be parsed, or the network does not accept the input shape.
-        BundleError: The file is not a complete `.keras` file.
-        PathMissingError: The file does not exist.
-        UnknownBackboneError: The name is not in `keras.applications`.
-        UnknownLayerError: A layer's name is unknown.
+        ArgumentError: if the layers cannot be parsed, or the network does not accept the input
+            shape.
+        BundleError: if the file is not a complete `.keras` file.
+        PathMissingError: if the file does not exist.
+        UnknownBackboneError: if the name is not in `keras.applications`.
+        UnknownLayerError: if a layer's name is unknown.
 
     Examples:
         >>> [layer.units for layer in load_network("Dense(32), Dense(10)")]
@@ -63,7 +64,7 @@ def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> 
     """Build a model of `keras.applications` with its 1,000-class head, without weights.
 
     Args:
-        name: The model's name in upper or lower case, with or without underscores: "mobilenet_v2",
+        name: the model's name in upper or lower case, with or without underscores: "mobilenet_v2",
             "ResNet50"; MobileNets also with a width, "mobilenet_v2_0.35".
         input_shape: (height, width, channels) of its images; None for its default.
 
@@ -71,8 +72,8 @@ def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> 
         A Keras model whose variables have shapes but no values.
 
     Raises:
-        UnknownBackboneError: There is no model of that name, or not of that width.
-        ArgumentError: The model does not accept the input shape.
+        UnknownBackboneError: if there is no model of that name, or not of that width.
+        ArgumentError: if the model does not accept the input shape.
     """
     keras = _backend.keras()
     builders = {
@@ -109,14 +110,14 @@ def parse_layers(text: str) -> list[Layer]:
     """Parse layer descriptions from text.
 
     Args:
-        text: Layer calls separated by commas, with literals as arguments.
+        text: layer calls separated by commas, with literals as arguments.
 
     Returns:
         One description per call.
 
     Raises:
-        ArgumentError: The text cannot be parsed, or an argument is out of range.
-        UnknownLayerError: A layer's name is unknown.
+        ArgumentError: if the text cannot be parsed, or an argument is out of range.
+        UnknownLayerError: if a layer's name is unknown.
     """
     try:
         tree = ast.parse(f"[{text}]", mode="eval").body

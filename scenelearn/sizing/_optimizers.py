@@ -22,9 +22,9 @@ class OptimizerSlots:
     """The variables of an optimizer.
 
     Attributes:
-        name: The optimizer's name.
-        shapes: The shapes of the slots of all weights.
-        n_scalars: The number of scalars of 4 bytes each: iteration, learning rate and the like.
+        name: the optimizer's name.
+        shapes: the shapes of the slots of all weights.
+        n_scalars: the number of scalars of 4 bytes each: iteration, learning rate and the like.
     """
 
     name: str
@@ -39,14 +39,14 @@ def optimizer_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
         optimizer: None or "sgd" for SGD without momentum; another name of `keras.optimizers`, or
             "sgd_momentum"; or a Keras optimizer, with its settings (momentum, amsgrad, use_ema,
             gradient accumulation, ...).
-        weights: The shape of each trained weight.
+        weights: the shape of each trained weight.
 
     Returns:
         The shapes of the slots. Common names are looked up in a table; for all others, Keras builds
         the optimizer without values.
 
     Raises:
-        ArgumentError: The name is unknown, or the value is not an optimizer.
+        ArgumentError: if the name is unknown, or the value is not an optimizer.
 
     Examples:
         >>> optimizer_slots("adam", [(3, 3, 3, 100), (100,)]).shapes

@@ -23,19 +23,13 @@ from scenelearn._keras_internals import (
 from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing import _layers
 from scenelearn.sizing._graph import Call, Graph
-from scenelearn.sizing._layers import Dropout, Layer, Operation
+from scenelearn.sizing._layers import Dropout, Layer, Operation, Weight
+from scenelearn.sizing._layers._core import OwnWeights
 
-_AS_DROPOUT = frozenset(
-    (
-        "AlphaDropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "SpatialDropout3D",
-        "StochasticDepth",
-    )
-)
+_AS_DROPOUT = frozenset((
+    "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D", "StochasticDepth",
+))  # fmt: skip
 _KINDS = {
     name: getattr(_layers, name) for name in _layers.__all__ if name not in {"Shape", "Weight"}
 } | {"GroupedQueryAttention": _layers.GroupQueryAttention}  # the class that Keras exports so
@@ -45,15 +39,15 @@ def read_graph(network: Any) -> Graph:
     """Read a network into a graph.
 
     Args:
-        network: A functional or Sequential model; a custom model or layer whose `call` runs on
+        network: a functional or Sequential model; a custom model or layer whose `call` runs on
             symbolic tensors; or a list of layer descriptions, applied one after the other.
 
     Returns:
         The graph in topological order, with nested models expanded.
 
     Raises:
-        ArgumentError: It is none of these, or a model without an input shape.
-        UnknownLayerError: A layer has no description and its call cannot be traced.
+        ArgumentError: if it is none of these, or a model without an input shape.
+        UnknownLayerError: if a layer has no description and its call cannot be traced.
     """
     if isinstance(network, Layer):
         return _chain([network])
@@ -153,14 +147,36 @@ class _Reader:
             if kind == "InputLayer":
                 continue
             name = f"{prefix}{operation.name}"
-            if _is_network(self.keras, operation):
+            if isinstance(operation, self.keras.Model):
                 self._inline(self._functional(operation), node, tensors, name)
                 continue
             layer = self._describe(operation, arguments)
             if layer is None:
-                self._inline(self._trace(operation, tensors, arguments), node, tensors, name)
+                inner = self._trace(operation, tensors, arguments)
+                tensors = self._add_own_weights(operation, inner, tensors, name)
+                self._inline(inner, node, tensors, name)
                 continue
             self._add(layer, operation, tensors, list(node.outputs), name)
+
+    def _add_own_weights(
+        self, layer: Any, function: Any, tensors: list[Any], name: str
+    ) -> list[Any]:
+        """Add the weights that a traced layer holds itself; return its inputs."""
+        inner = {
+            id(weight) for part, _ in _nodes(function) for weight in getattr(part, "weights", ())
+        }
+        own = tuple(
+            Weight(weight.name, tuple(weight.shape), trainable=weight.trainable)
+            for weight in layer.weights
+            if id(weight) not in inner
+        )
+        if not own:
+            return tensors
+        first, *rest = tensors
+        held = OwnWeights(own, name=layer.name, trainable=layer.trainable)
+        behind = self.keras.KerasTensor(first.shape, first.dtype)
+        self._add(held, layer, [first], [behind], name)
+        return [behind, *rest]
 
     def _inline(self, function: Any, node: Any, tensors: list[Any], name: str) -> None:
         """Replace the call of a nested network by the calls inside it."""
@@ -206,6 +222,7 @@ class _Reader:
         """The description of a Keras layer or operation; None if its call has to be traced."""
         if not isinstance(operation, self.keras.layers.Layer):
             return _operation(operation, arguments)
+        name, trainable = operation.name, operation.trainable
         kind = type(operation).__name__
         if getattr(operation, "data_format", "channels_last") == "channels_first":
             raise UnknownLayerError(
@@ -214,23 +231,25 @@ class _Reader:
             )
         if kind in _AS_DROPOUT:
             mask = (None, *(1,) * int(kind[-2]), None) if kind.startswith("Spatial") else None
-            return Dropout(
-                0.5, noise_shape=mask, name=operation.name, trainable=operation.trainable
-            )
+            return Dropout(0.5, noise_shape=mask, name=name, trainable=trainable)
         if kind == "LayerScale":
-            return _layers.LayerScale(name=operation.name, trainable=operation.trainable)
+            return _layers.LayerScale(name=name, trainable=trainable)
         if kind == "EinsumDense":
             return _einsum(operation)
-        described = _KINDS.get(kind)
-        module = type(operation).__module__
-        if described is None or not module.startswith(("keras.src.layers", "keras.layers")):
+        base = _described_base(type(operation))
+        if base is None or base.call is not type(operation).call:
             return None
+        described = _KINDS[base.__name__]
         layer: Layer = described(**_arguments(described, operation))
         return layer
 
 
-def _is_network(keras: Any, operation: Any) -> bool:
-    return isinstance(operation, keras.Model)
+def _described_base(kind: type) -> Any:
+    """The class of Keras, itself or the nearest base, that has a description; None without one."""
+    for base in kind.__mro__:
+        if base.__module__.startswith(("keras.src.layers", "keras.layers")):
+            return base if base.__name__ in _KINDS else None
+    return None
 
 
 def _nodes(function: Any) -> Iterator[tuple[Any, Any]]:
@@ -329,31 +348,8 @@ def _operation(operation: Any, arguments: Any) -> Layer:
     return Operation(kind, constants[0] if constants else None, shape, name=operation.name)
 
 
-_ELEMENTWISE = frozenset(
-    (
-        "absolute",
-        "add",
-        "divide",
-        "exp",
-        "log",
-        "maximum",
-        "minimum",
-        "multiply",
-        "negative",
-        "power",
-        "relu",
-        "relu6",
-        "rsqrt",
-        "sigmoid",
-        "silu",
-        "sqrt",
-        "square",
-        "subtract",
-        "tanh",
-        "truedivide",
-        "softplus",
-        "gelu",
-        "hardsigmoid",
-        "hardsilu",
-    )
-)
+_ELEMENTWISE = frozenset((
+    "absolute", "add", "divide", "exp", "log", "maximum", "minimum", "multiply", "negative",
+    "power", "relu", "relu6", "rsqrt", "sigmoid", "silu", "sqrt", "square", "subtract", "tanh",
+    "truedivide", "softplus", "gelu", "hardsigmoid", "hardsilu",
+))  # fmt: skip

@@ -21,10 +21,10 @@ class ReceptiveField:
     """The receptive field of an element of a feature map, in input elements, per axis.
 
     Attributes:
-        size: The extent of the receptive field, padding included.
-        stride: The distance between the fields of neighboring elements (effective stride); less
+        size: the extent of the receptive field, padding included.
+        stride: the distance between the fields of neighboring elements (effective stride); less
             than 1 after upsampling.
-        start: The center of the first element's field. 0 is the center of the input's first
+        start: the center of the first element's field. 0 is the center of the input's first
             element; negative values lie in the padding.
     """
 
@@ -54,8 +54,8 @@ def receptive_fields(graph: Graph, shapes: tuple[Shape, ...]) -> tuple[Receptive
     ignored where they merge with a branch that has a receptive field.
 
     Args:
-        graph: The network.
-        shapes: The shape of each of its values, batch axes included.
+        graph: the network.
+        shapes: the shape of each of its values, batch axes included.
 
     Returns:
         One field per call; None where an element depends on the whole input: after flattening,

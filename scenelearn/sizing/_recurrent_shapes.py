@@ -19,8 +19,8 @@ class Axis:
 
     Attributes:
         name: "batch", "time", "features" or "units".
-        size: The size of the axis; None if it is not fixed.
-        meaning: What the axis holds.
+        size: the size of the axis; None if it is not fixed.
+        meaning: what the axis holds.
     """
 
     name: str
@@ -34,15 +34,15 @@ class RecurrentShapes:
 
     Attributes:
         cell: "SimpleRNN", "LSTM" or "GRU".
-        units: The units of each layer, from first to last.
-        input: The three axes of the input.
-        step: The two axes of the input at a single time step.
-        intermediate_outputs: The axes of the output of each layer before the last.
-        output: The axes of the last layer's output.
-        states: The axes of each returned state.
-        weights: The variables of the first layer.
-        bidirectional: Whether a second layer reads the sequence in reverse.
-        merge_mode: How the outputs of the two directions are merged, if bidirectional.
+        units: the units of each layer, from first to last.
+        input: the three axes of the input.
+        step: the two axes of the input at a single time step.
+        intermediate_outputs: the axes of the output of each layer before the last.
+        output: the axes of the last layer's output.
+        states: the axes of each returned state.
+        weights: the variables of the first layer.
+        bidirectional: whether a second layer reads the sequence in reverse.
+        merge_mode: how the outputs of the two directions are merged, if bidirectional.
     """
 
     cell: str
@@ -188,21 +188,21 @@ def recurrent_shapes(
     """Return the dimensions of a recurrent layer's inputs and outputs, and what each one means.
 
     Args:
-        units: The size of the state; a list for stacked layers, from first to last.
-        batch_size: Sequences per batch; None if it is not fixed.
-        timesteps: Time steps per sequence; None if it is not fixed.
-        features: Values per time step.
-        return_sequences: Whether the last layer returns an output for every time step.
-        return_state: Whether the last layer returns its final states as well.
+        units: the size of the state; a list for stacked layers, from first to last.
+        batch_size: sequences per batch; None if it is not fixed.
+        timesteps: time steps per sequence; None if it is not fixed.
+        features: values per time step.
+        return_sequences: whether the last layer returns an output for every time step.
+        return_state: whether the last layer returns its final states as well.
         cell: "SimpleRNN", "LSTM" or "GRU".
-        bidirectional: Whether a second layer reads the sequence in reverse.
-        merge_mode: How the two directions are merged: "concat", "sum", "mul" or "ave".
+        bidirectional: whether a second layer reads the sequence in reverse.
+        merge_mode: how the two directions are merged: "concat", "sum", "mul" or "ave".
 
     Returns:
         The axes, with their sizes and meanings.
 
     Raises:
-        ArgumentError: A size is not a positive integer, or the cell or merge mode is unknown.
+        ArgumentError: if a size is not a positive integer, or the cell or merge mode is unknown.
 
     Examples:
         >>> shapes = recurrent_shapes(units=64, batch_size=8, timesteps=50, features=10)

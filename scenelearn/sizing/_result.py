@@ -12,44 +12,14 @@ from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing import _format
 from scenelearn.sizing._bytes import format_bytes, parse_bytes
-from scenelearn.sizing._layers import Shape
-from scenelearn.sizing._memory import MemoryPoint, TrainingMemory
-from scenelearn.sizing._receptive import ReceptiveField
-from scenelearn.sizing._search import largest_that_fits
+from scenelearn.sizing._derivation import derivation
+from scenelearn.sizing._values import EstimateValues
 
 _MAX_BATCH, _MAX_HEIGHT = 2**20, 16_384
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerEstimate:
-    """The cost of one layer call.
-
-    Attributes:
-        name: The layer's name; "outer/inner" in a nested model.
-        layer_type: The layer's Keras class.
-        input_shapes: The shapes of the inputs, batch axes included.
-        output_shape: The shape of the first output, batch axis included.
-        n_parameters: The number of parameters; 0 where a shared layer is called again.
-        n_trainable_parameters: The number of parameters that are trained.
-        n_multiply_adds: Multiply-adds over the whole batch.
-        activation_bytes: The bytes of all outputs.
-        receptive_field: The receptive field of an output element in the network's input, with
-            effective stride and start; None where it depends on the whole input.
-    """
-
-    name: str
-    layer_type: str
-    input_shapes: tuple[Shape, ...]
-    output_shape: Shape
-    n_parameters: int
-    n_trainable_parameters: int
-    n_multiply_adds: int
-    activation_bytes: int
-    receptive_field: ReceptiveField | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Estimate:
+class Estimate(EstimateValues):
     """The parameters, multiply-adds and memory of a network.
 
     Bytes are exact under the method. The "xla" method counts what XLA reserves for arrays. A
@@ -57,56 +27,34 @@ class Estimate:
     memory of the kernels, for which the `resident` bytes add a measured margin.
 
     Attributes:
-        name: The network's name.
+        name: the network's name.
         method: "textbook" or "xla".
-        batch_size: Samples per batch.
-        input_shapes: The shapes of the inputs, batch axes included.
-        optimizer: The optimizer's name.
-        layers: One entry per layer call, in order.
-        n_parameters: The number of parameters, trainable or not.
-        n_trainable_parameters: The number of parameters that are trained.
-        n_multiply_adds: Multiply-adds of one forward pass over the batch; FLOPs are twice as many.
-        parameter_bytes: The bytes of all parameters.
-        prediction_bytes: Peak memory of a prediction for the batch, with activations released
+        batch_size: samples per batch.
+        input_shapes: the shapes of the inputs, batch axes included.
+        optimizer: the optimizer's name.
+        layers: one entry per layer call, in order.
+        n_parameters: the number of parameters, trainable or not.
+        n_trainable_parameters: the number of parameters that are trained.
+        n_multiply_adds: multiply-adds of one forward pass over the batch; FLOPs are twice as many.
+        parameter_bytes: the bytes of all parameters.
+        prediction_bytes: peak memory of a prediction for the batch, with activations released
             after their last use.
-        prediction_bytes_without_reuse: The same with all activations kept.
-        prediction_peak_layer: The layer at which a prediction needs the most memory.
-        training: Peak memory of a training step, by what it holds.
-        training_peak_layer: The layer at which a training step needs the most memory.
-        prediction_timeline: The memory in use in a prediction, layer by layer.
-        training_timeline: The memory in use in a training step, layer by layer.
-        prediction_resident_bytes: With the "xla" method, an upper bound on the growth of the
+        prediction_bytes_without_reuse: the same with all activations kept.
+        prediction_peak_layer: the layer at which a prediction needs the most memory.
+        training: peak memory of a training step, by what it holds.
+        training_peak_layer: the layer at which a training step needs the most memory.
+        prediction_timeline: the memory in use in a prediction, layer by layer.
+        training_timeline: the memory in use in a training step, layer by layer.
+        prediction_resident_bytes: with the "xla" method, an upper bound on the growth of the
             process's resident memory in a prediction: 100 MB plus 2.6 times XLA's arrays and the
             activations inside one call of its library. All of 27 measured steps needed less, the
             median one half (docs/results/resident_memory.json). None with the "textbook" method.
-        training_resident_bytes: The same for a training step.
+        training_resident_bytes: the same for a training step.
+        note: where the estimate may not hold, in words: the "xla" method under versions of Keras or
+            JAX for which it was not verified. Empty if it holds.
     """
 
-    name: str
-    method: str
-    batch_size: int
-    input_shapes: tuple[Shape, ...]
-    optimizer: str
-    layers: tuple[LayerEstimate, ...]
-    n_parameters: int
-    n_trainable_parameters: int
-    n_multiply_adds: int
-    parameter_bytes: int
-    prediction_bytes: int
-    prediction_bytes_without_reuse: int
-    prediction_peak_layer: str
-    training: TrainingMemory
-    training_peak_layer: str
-    prediction_timeline: tuple[MemoryPoint, ...]
-    training_timeline: tuple[MemoryPoint, ...]
-    prediction_resident_bytes: int | None = None
-    training_resident_bytes: int | None = None
     _reestimate: Callable[..., Estimate] = field(compare=False)
-
-    @property
-    def training_bytes(self) -> int:
-        """Peak memory of a training step, the sum of the parts in `training`."""
-        return self.training.total
 
     # Questions about other sizes
 
@@ -116,15 +64,15 @@ class Estimate:
         """Return whether a step fits into an amount of memory.
 
         Args:
-            memory: Bytes, or text such as "8 GiB".
-            batch_size: Samples per batch; by default the estimate's.
+            memory: bytes, or text such as "8 GiB".
+            batch_size: samples per batch; by default the estimate's.
             training: True for a training step, False for a prediction.
 
         Returns:
             Whether the step's bytes under this method do not exceed the memory.
 
         Raises:
-            ArgumentError: `memory` cannot be parsed, or `batch_size` is not a positive integer.
+            ArgumentError: if `memory` cannot be parsed, or `batch_size` is not a positive integer.
         """
         limit = parse_bytes(memory)
         if batch_size is None:
@@ -135,7 +83,7 @@ class Estimate:
         """Find the largest batch size that fits into an amount of memory.
 
         Args:
-            memory: Bytes, or text such as "8 GiB".
+            memory: bytes, or text such as "8 GiB".
             training: True for a training step, False for a prediction.
 
         Returns:
@@ -143,7 +91,7 @@ class Estimate:
             a batch of one fits.
 
         Raises:
-            ArgumentError: `memory` cannot be parsed.
+            ArgumentError: if `memory` cannot be parsed.
 
         Examples:
             >>> from scenelearn import sizing
@@ -152,13 +100,13 @@ class Estimate:
             208
         """
         limit = parse_bytes(memory)
-        return largest_that_fits(lambda n: self._step_bytes(n, training) <= limit, _MAX_BATCH)
+        return _largest_that_fits(lambda n: self._step_bytes(n, training) <= limit, _MAX_BATCH)
 
     def max_image_size(self, memory: int | str, *, training: bool = True) -> tuple[int, int]:
         """Find the largest image of the same aspect ratio that fits into an amount of memory.
 
         Args:
-            memory: Bytes, or text such as "8 GiB".
+            memory: bytes, or text such as "8 GiB".
             training: True for a training step, False for a prediction.
 
         Returns:
@@ -166,7 +114,8 @@ class Estimate:
             too small for the network, such as for a "valid" window, count as fitting.
 
         Raises:
-            ArgumentError: `memory` cannot be parsed, or the network does not have one image input.
+            ArgumentError: if `memory` cannot be parsed, or the network does not have one image
+                input.
         """
         limit = parse_bytes(memory)
         if len(self.input_shapes) != 1 or len(self.input_shapes[0]) != 4:
@@ -187,7 +136,7 @@ class Estimate:
                 return high < height  # too small for the network, not too large for the memory
             return (other.training_bytes if training else other.prediction_bytes) <= limit
 
-        largest = largest_that_fits(fits, _MAX_HEIGHT)
+        largest = _largest_that_fits(fits, _MAX_HEIGHT)
         return (largest, width_for(largest)) if largest else (0, 0)
 
     def _step_bytes(self, batch_size: int, training: bool) -> int:
@@ -202,13 +151,13 @@ class Estimate:
         """Format this estimate next to another one.
 
         Args:
-            other: An estimate of any network, by any method.
+            other: an estimate of any network, by any method.
 
         Returns:
             Aligned text: one line per total, with the ratio of `other` to this estimate.
 
         Raises:
-            ArgumentError: `other` is not an estimate.
+            ArgumentError: if `other` is not an estimate.
         """
         if not isinstance(other, Estimate):
             raise ArgumentError(
@@ -224,8 +173,6 @@ class Estimate:
             Markdown with LaTeX: each layer's shape, parameters and activations, then the memory of
             prediction and training, in bytes and in MB (millions of bytes).
         """
-        from scenelearn.sizing._derivation import derivation
-
         return derivation(self)
 
     def plot(self, *, training: bool = True) -> _format.Figure:
@@ -258,7 +205,7 @@ class Estimate:
         """Return the layers as a `pandas.DataFrame`, one row per layer call.
 
         Raises:
-            MissingExtraError: pandas is not installed.
+            MissingExtraError: if pandas is not installed.
         """
         return to_pandas(self.to_rows())
 
@@ -280,3 +227,20 @@ class Estimate:
 
     def _repr_html_(self) -> str:
         return _format.html(self)
+
+
+def _largest_that_fits(fits: Callable[[int], bool], limit: int) -> int:
+    """Return the largest n from 1 to `limit` that fits, by doubling and bisection; 0 if none does.
+
+    Assumes that everything below a size that fits also fits.
+    """
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= limit and fits(high):
+        low, high = high, high * 2
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

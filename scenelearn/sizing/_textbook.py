@@ -33,9 +33,9 @@ def textbook_memory(
     """Calculate the memory of prediction and training.
 
     Args:
-        graph: The network.
-        shapes: The shape of each of its values, batch axes included.
-        settings: What is trained, the optimizer's slots, and the precision.
+        graph: the network.
+        shapes: the shape of each of its values, batch axes included.
+        settings: what is trained, the optimizer's slots, and the precision.
 
     Returns:
         The bytes of a prediction and of a training step.
@@ -93,7 +93,7 @@ def count_parameters(graph: Graph, shapes: tuple[Shape, ...]) -> int:
     return sum(
         weight.n_elements
         for call in graph.unique_layers()
-        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
+        for weight in graph.weights(call, shapes)
     )
 
 
@@ -105,7 +105,7 @@ def count_trainable_parameters(
         weight.n_elements
         for call in graph.unique_layers()
         if call.layer_id in settings.trained_layers
-        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes))
+        for weight in graph.weights(call, shapes)
         if weight.trainable
     )
 

@@ -248,7 +248,9 @@ def test_damaged_weights_file(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_wrong_type() -> None:
-    with pytest.raises(ArgumentError, match=r"`weights` must be a path\. .*'imagenet', 'scenelearn', the path"):
+    with pytest.raises(
+        ArgumentError, match=r"`weights` must be a path\. .*'imagenet', 'scenelearn', the path"
+    ):
         backbones.build(SMALL, weights=3, image_px=32)  # type: ignore[arg-type]
 
 

@@ -385,6 +385,11 @@ def test_numpy_integers_are_sizes() -> None:
         (lambda: sizing.compare([]), ArgumentError, "networks"),
         (lambda: sizing.compare(["no_such_net"]), UnknownBackboneError, "no_such_net"),
         (lambda: sizing.compare(["InceptionV3"], image_px=32), ArgumentError, "(32, 32, 3)"),
+        (
+            lambda: sizing.estimate("BatchNormalization(axis=5)", input_shape=(3,)),
+            ArgumentError,
+            "`axis` must be an axis of the input",
+        ),
         (lambda: sizing.estimate("Nothing(3)"), UnknownLayerError, "Nothing"),
         (lambda: sizing.estimate("Dense("), ArgumentError, "could not be read"),
         (lambda: sizing.estimate("Dense(open('x'))"), UnknownLayerError, "open"),

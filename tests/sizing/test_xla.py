@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,21 @@ def test_the_parts_add_up_and_the_peak_is_named() -> None:
     assert found.training_bytes == found.training.total
     assert found.training_peak_layer in {layer.name for layer in found.layers}
     assert {point.phase for point in found.training_timeline} >= {"forward", "backward"}
+
+
+def test_other_versions_of_keras_or_jax_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def estimate(method: str = "xla", **installed: str) -> sizing.Estimate:
+        versions = {"keras": "3.15.1", "jax": "0.10.2", **installed}
+        monkeypatch.setattr(metadata, "version", versions.__getitem__)
+        return sizing.estimate("Dense(3)", input_shape=(4,), method=method)
+
+    assert not estimate().note
+    assert not estimate("textbook", keras="3.99.0").note
+    for installed in ({"keras": "3.99.0"}, {"keras": "3.1.0"}, {"jax": "0.1.0"}):
+        found = estimate(**installed)
+        ((package, number),) = installed.items()
+        assert f"Installed: {package} {number}" in found.note
+        assert found.to_json()["note"] == found.note
+        for shown in (str(found), found.derivation()):
+            assert found.note in shown
+        assert "verified for keras 3.15 and jax 0.10 only" in found._repr_html_()

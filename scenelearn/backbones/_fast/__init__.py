@@ -40,11 +40,11 @@ from scenelearn.backbones._fast._microbatch import (
     photos_are_independent,
     supports_microbatches,
 )
-from scenelearn.backbones._fast._parallel import PART, make_parallel_function
+from scenelearn.backbones._fast._parallel import MICROBATCH, make_parallel_function
 from scenelearn.backbones._fast._relu import relu, relu_maximum
 from scenelearn.backbones._fast._windows import compute_pads, shift_windows
 
-__all__ = ["FROZEN_BATCHNORM", "PART", "fast_on_cpu", "runs_in_parts", "undo_fast"]
+__all__ = ["FROZEN_BATCHNORM", "MICROBATCH", "fast_on_cpu", "runs_in_parts", "undo_fast"]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
 _MAX_WINDOW = 25  # values of a pooling window, each of which is a shifted copy
@@ -119,7 +119,7 @@ def undo_fast(model: Any) -> Any:
 
 
 def runs_in_parts(model: Any) -> bool:
-    """Return whether a training step of this `keras.Model` runs in parts of `PART` photos."""
+    """Return whether a training step of this `keras.Model` runs in parts, in microbatches."""
     is_fast = vars(model).get(_SWITCH, False) and supports_microbatches(model)
     return is_fast and photos_are_independent(model, True)
 

@@ -101,3 +101,43 @@ def _call_microbatches(
     for n, state in zip(seeds, states, strict=True):
         variables[n].assign(state)
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), outputs)
+
+
+def loss_with_gradients(compute_batch: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """Return (trainable, others) -> ((loss, aux), gradients), computed in microbatches.
+
+    Each microbatch goes all the way to the loss and back before the next one starts. The means of
+    the losses and gradients are those of the batch.
+
+    Args:
+        compute_batch: Keras' `compute_loss_and_updates`.
+        size: photos per microbatch.
+    """
+    import jax
+
+    def compute(trainable: Any, others: Any) -> Any:
+        non_trainable, metrics, x, y, weights, optimizer = others
+        microbatches = [array.reshape(-1, size, *array.shape[1:]) for array in (x, y, weights)]
+
+        def compute_one(state: Any, photos: Any) -> Any:
+            return jax.value_and_grad(compute_batch, has_aux=True)(
+                trainable, *state, *photos, training=True, optimizer_variables=optimizer
+            )
+
+        def add(carry: Any, photos: Any) -> Any:
+            total, state = carry
+            (loss, (unscaled, outputs, *state)), gradients = compute_one(state, photos)
+            return (jax.tree.map(jax.numpy.add, total, (loss, unscaled, gradients)), state), outputs
+
+        state = [non_trainable, metrics]
+        first = tuple(array[0] for array in microbatches)
+        (loss, (unscaled, *_)), gradients = jax.eval_shape(compute_one, state, first)
+        zero = jax.tree.map(
+            lambda a: jax.numpy.zeros(a.shape, a.dtype), (loss, unscaled, gradients)
+        )
+        (total, state), outputs = jax.lax.scan(add, (zero, state), tuple(microbatches))
+        loss, unscaled, gradients = jax.tree.map(lambda a: a / len(microbatches[0]), total)
+        outputs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), outputs)
+        return (loss, (unscaled, outputs, *state)), gradients
+
+    return compute

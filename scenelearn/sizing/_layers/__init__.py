@@ -1,101 +1,17 @@
+# ruff: noqa: F403, F405  # `__all__` names what the star imports export
 """Descriptions of Keras' layers: arguments, output shapes, weights and multiply-adds."""
 
 from __future__ import annotations
 
-from scenelearn.sizing._layers._attention import (
-    AdditiveAttention,
-    Attention,
-    EinsumDense,
-    GroupQueryAttention,
-    MultiHeadAttention,
-)
-from scenelearn.sizing._layers._convolution import (
-    Conv1D,
-    Conv1DTranspose,
-    Conv2D,
-    Conv2DTranspose,
-    Conv3D,
-    Conv3DTranspose,
-    DepthwiseConv1D,
-    DepthwiseConv2D,
-    SeparableConv1D,
-    SeparableConv2D,
-)
-from scenelearn.sizing._layers._core import (
-    ELU,
-    Activation,
-    Dense,
-    Dropout,
-    Embedding,
-    Identity,
-    LayerScale,
-    LeakyReLU,
-    Normalization,
-    PReLU,
-    ReLU,
-    Rescaling,
-    Softmax,
-)
-from scenelearn.sizing._layers._layer import (
-    Layer,
-    Shape,
-    Weight,
-)
-from scenelearn.sizing._layers._merge import (
-    Add,
-    Average,
-    Concatenate,
-    Dot,
-    Maximum,
-    Minimum,
-    Multiply,
-    Operation,
-    Subtract,
-)
-from scenelearn.sizing._layers._normalization import (
-    BatchNormalization,
-    GroupNormalization,
-    LayerNormalization,
-    RMSNormalization,
-    UnitNormalization,
-)
-from scenelearn.sizing._layers._pooling import (
-    AveragePooling1D,
-    AveragePooling2D,
-    AveragePooling3D,
-    GlobalAveragePooling1D,
-    GlobalAveragePooling2D,
-    GlobalAveragePooling3D,
-    GlobalMaxPooling1D,
-    GlobalMaxPooling2D,
-    GlobalMaxPooling3D,
-    MaxPooling1D,
-    MaxPooling2D,
-    MaxPooling3D,
-)
-from scenelearn.sizing._layers._recurrent import (
-    GRU,
-    LSTM,
-    Bidirectional,
-    SimpleRNN,
-    TimeDistributed,
-)
-from scenelearn.sizing._layers._reshape import (
-    Cropping1D,
-    Cropping2D,
-    Cropping3D,
-    Flatten,
-    Permute,
-    RepeatVector,
-    Reshape,
-    Resizing,
-    UpSampling1D,
-    UpSampling2D,
-    UpSampling3D,
-    ZeroPadding1D,
-    ZeroPadding2D,
-    ZeroPadding3D,
-)
+from scenelearn.sizing._layers._attention import *
+from scenelearn.sizing._layers._convolution import *
+from scenelearn.sizing._layers._core import *
+from scenelearn.sizing._layers._layer import *
+from scenelearn.sizing._layers._merge import *
+from scenelearn.sizing._layers._normalization import *
+from scenelearn.sizing._layers._pooling import *
+from scenelearn.sizing._layers._recurrent import *
+from scenelearn.sizing._layers._reshape import *
 
 __all__ = [
     "ELU",

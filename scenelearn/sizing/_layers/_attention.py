@@ -20,20 +20,20 @@ class MultiHeadAttention(Layer):
     position axes, such as (batch, height, width, features).
 
     Attributes:
-        num_heads: The number of heads.
-        key_dim: The size of queries and keys per head.
-        value_dim: The size of values per head; None for `key_dim`.
-        use_bias: Whether the projections have biases.
-        output_dim: The last axis or axes of the output, Keras' `output_shape`; None for the
+        num_heads: the number of heads.
+        key_dim: the size of queries and keys per head.
+        value_dim: the size of values per head; None for `key_dim`.
+        use_bias: whether the projections have biases.
+        output_dim: the last axis or axes of the output, Keras' `output_shape`; None for the
             features of the query.
-        attention_axes: The axes to attend over; None for all axes between batch and features.
-        use_gate: Whether the heads' outputs are multiplied by a projection of the query.
-        return_attention_scores: Whether the scores are a second output, (batch, heads, query
+        attention_axes: the axes to attend over; None for all axes between batch and features.
+        use_gate: whether the heads' outputs are multiplied by a projection of the query.
+        return_attention_scores: whether the scores are a second output, (batch, heads, query
             positions, key positions). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: A size is not a positive integer, an attention axis is the batch or feature
-            axis, or the input shapes do not match.
+        ArgumentError: if a size is not a positive integer, an attention axis is the batch or
+            feature axis, or the input shapes do not match.
 
     Examples:
         >>> MultiHeadAttention(4, 32).n_parameters((8, 64, 128), (8, 64, 128))
@@ -126,17 +126,17 @@ class GroupQueryAttention(Layer):
     The inputs are query, value and, optionally, key, of shape (batch, time, features).
 
     Attributes:
-        head_dim: The size of queries, keys and values per head.
-        num_query_heads: The number of query heads.
-        num_key_value_heads: The number of key and value heads; must divide `num_query_heads`.
-        use_bias: Whether the projections have biases.
-        use_gate: Whether the heads' outputs are multiplied by a projection of the query.
-        return_attention_scores: Whether the scores are a second output, (batch, query heads,
+        head_dim: the size of queries, keys and values per head.
+        num_query_heads: the number of query heads.
+        num_key_value_heads: the number of key and value heads; must divide `num_query_heads`.
+        use_bias: whether the projections have biases.
+        use_gate: whether the heads' outputs are multiplied by a projection of the query.
+        return_attention_scores: whether the scores are a second output, (batch, query heads,
             query time, key time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the numbers of heads do not divide, or the
-            input shapes do not match.
+        ArgumentError: if a size is not a positive integer, the numbers of heads do not divide, or
+            the input shapes do not match.
 
     Examples:
         >>> GroupQueryAttention(32, 4, 2).n_parameters((8, 64, 128), (8, 64, 128))
@@ -203,14 +203,14 @@ class Attention(Layer):
     The inputs are query, value and, optionally, key, of shape (batch, time, features).
 
     Attributes:
-        use_scale: Whether a learned factor multiplies the scores.
+        use_scale: whether a learned factor multiplies the scores.
         score_mode: "dot" for the product of query and key, "concat" for a sum of tanh(query + key),
             which is elementwise and counts no multiply-adds.
-        return_attention_scores: Whether the scores are a second output, (batch, query time, key
+        return_attention_scores: whether the scores are a second output, (batch, query time, key
             time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: The score mode is unknown, or the input shapes do not match.
+        ArgumentError: if the score mode is unknown, or the input shapes do not match.
 
     Examples:
         >>> Attention().output_shape((8, 10, 16), (8, 20, 16))
@@ -251,12 +251,12 @@ class AdditiveAttention(Layer):
     are elementwise; only the weighted sum of the values counts multiply-adds.
 
     Attributes:
-        use_scale: Whether a learned vector weights the features in the scores.
-        return_attention_scores: Whether the scores are a second output, (batch, query time, key
+        use_scale: whether a learned vector weights the features in the scores.
+        return_attention_scores: whether the scores are a second output, (batch, query time, key
             time). In Keras, an argument of the call.
 
     Raises:
-        ArgumentError: The input shapes do not match.
+        ArgumentError: if the input shapes do not match.
 
     Examples:
         >>> AdditiveAttention().n_parameters((8, 10, 16), (8, 20, 16))
@@ -285,12 +285,12 @@ class EinsumDense(Layer):
     """A dense layer written as an einsum equation; see `keras.layers.EinsumDense`.
 
     Attributes:
-        equation: The equation in Keras' notation, such as "abc,cd->abd".
-        kernel_shape: The kernel's shape, which Keras infers.
-        bias_shape: The bias's shape; None without a bias.
+        equation: the equation in Keras' notation, such as "abc,cd->abd".
+        kernel_shape: the kernel's shape, which Keras infers.
+        bias_shape: the bias's shape; None without a bias.
 
     Raises:
-        ArgumentError: The input does not have the axes of the equation.
+        ArgumentError: if the input does not have the axes of the equation.
 
     Examples:
         >>> EinsumDense("ab,bc->ac", (16, 4), (4,)).n_multiply_adds((8, 16))

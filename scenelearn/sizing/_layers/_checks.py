@@ -15,48 +15,54 @@ def check_positive(layer: Any, *names: str) -> None:
         object.__setattr__(layer, name, check_integer(name, getattr(layer, name), low=1))
 
 
-def check_per_axis(name: str, value: Any, n: int) -> tuple[int, ...]:
-    """Return one positive integer per axis, from a single integer or a tuple of n.
+def check_per_axis(layer: Any, *names: str) -> None:
+    """Make these fields one positive integer per space axis, from an integer or a tuple.
 
     Raises:
-        ArgumentError: It is neither.
+        ArgumentError: if a field is neither.
     """
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != n:
+    n = layer.n_space_axes
+    for name in names:
+        value = getattr(layer, name)
+        sizes = value if isinstance(value, list | tuple) else (value,) * n
+        if len(sizes) != n:
             raise ArgumentError(
                 f"`{name}` must be a positive integer or a tuple of {n}. "
                 f"Received: {name}={value!r}."
             )
-        return tuple(check_integer(name, size, low=1) for size in value)
-    advice = f"Pass one integer for all axes, or a tuple of {n}."
-    return (check_integer(name, value, low=1, advice=advice),) * n
+        advice = "" if sizes is value else f"Pass one integer for all axes, or a tuple of {n}."
+        checked = tuple(check_integer(name, size, low=1, advice=advice) for size in sizes)
+        object.__setattr__(layer, name, checked)
 
 
-def check_pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
-    """Return (before, after) per axis, from one integer, one per axis, or one pair per axis.
+def check_pairs(layer: Any, name: str) -> None:
+    """Make a field (before, after) per space axis, from an integer, one or a pair per axis.
 
     Raises:
-        ArgumentError: It is none of these, or a number is negative.
+        ArgumentError: if it is none of these, or a number is negative.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return ((value, value),) * n
-    listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if n == 1 and len(listed) == 2 and all(isinstance(size, int) for size in listed):
+    value, n = getattr(layer, name), layer.n_space_axes
+    listed = list(value) if isinstance(value, list | tuple) else [value] * n
+    if n == 1 and len(listed) == 2:
         listed = [tuple(listed)]
-    pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in listed]
-    if len(pairs) != n or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
+    pairs = [pair if isinstance(pair, list | tuple) else (pair, pair) for pair in listed]
+    try:
+        if [len(pair) for pair in pairs] != [2] * n:
+            raise ArgumentError
+        checked = tuple(tuple(check_integer(name, size, low=0) for size in pair) for pair in pairs)
+    except ArgumentError:
         raise ArgumentError(
             f"`{name}` must be an integer, {n} integers, or {n} pairs (before, after), none of "
             f"them negative. Received: {name}={value!r}."
-        )
-    return tuple((int(before), int(after)) for before, after in pairs)
+        ) from None
+    object.__setattr__(layer, name, checked)
 
 
 def check_rank(layer: str, shape: tuple[int, ...], n: int) -> tuple[int, ...]:
     """Return a shape that must have n axes.
 
     Raises:
-        ArgumentError: It has a different number of axes.
+        ArgumentError: if it has a different number of axes.
     """
     if len(shape) != n:
         raise ArgumentError(
@@ -70,7 +76,7 @@ def broadcast_shapes(layer: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int
     """Return the shape that these shapes broadcast to, by NumPy's rules.
 
     Raises:
-        ArgumentError: They do not broadcast.
+        ArgumentError: if they do not broadcast.
     """
     out = []
     for axis in range(-max(map(len, shapes)), 0):

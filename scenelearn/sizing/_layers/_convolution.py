@@ -9,15 +9,54 @@ from typing import Any, ClassVar
 from scenelearn._checks import check_choice
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing._arithmetic import conv_output_length, conv_transpose_output_length
-from scenelearn.sizing._layers._checks import check_per_axis, check_positive, check_rank
-from scenelearn.sizing._layers._layer import Layer, Shape, Weight
+from scenelearn.sizing._layers._checks import check_per_axis, check_positive
+from scenelearn.sizing._layers._layer import Shape, SpatialLayer, Weight
+
+
+class _Windowed(SpatialLayer):
+    """What all convolutions share; subclasses have the fields."""
+
+    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
+
+    filters: int
+    kernel_size: Any
+    strides: Any
+    padding: str
+    dilation_rate: Any
+    use_bias: bool
+
+    def __post_init__(self) -> None:
+        counts = ("filters", "groups", "depth_multiplier")
+        check_positive(self, *(name for name in counts if hasattr(self, name)))
+        check_per_axis(self, "kernel_size", "strides", "dilation_rate")
+        check_choice("padding", self.padding, self.paddings)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ArgumentError(
+                "`strides` and `dilation_rate` cannot both exceed 1. Received: "
+                f"strides={self.strides}, dilation_rate={self.dilation_rate}. Leave one of them "
+                "at 1."
+            )
+
+    def space_sizes(self, shape: Shape) -> Shape:
+        windows = zip(shape[1:-1], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+        return tuple(
+            conv_output_length(n, k, stride=s, padding=self.padding, dilation=d)
+            for n, k, s, d in windows
+        )
+
+    def channels(self, n: int) -> int:  # noqa: ARG002
+        return self.filters
+
+    def _with_bias(self, *weights: Weight, size: int) -> tuple[Weight, ...]:
+        return (*weights, Weight("bias", (size,))) if self.use_bias else weights
+
+    @property
+    def _taps(self) -> int:
+        return math.prod(self.kernel_size)
 
 
 @dataclass(frozen=True, slots=True)
-class _Convolution(Layer):
-    n_space_axes: ClassVar[int] = 0
-    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
-
+class _Convolution(_Windowed):
     filters: int
     kernel_size: Any
     strides: Any = 1
@@ -28,68 +67,35 @@ class _Convolution(Layer):
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        check_positive(self, "filters", "groups")
-        _check_window(self)
+        _Windowed.__post_init__(self)
         if self.filters % self.groups:
             raise ArgumentError(
                 f"`filters` must be a multiple of `groups`. Received: filters={self.filters}, "
                 f"groups={self.groups}."
             )
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        (shape,) = inputs
-        check_rank(type(self).__name__, shape, self.n_space_axes + 2)
-        if shape[-1] % self.groups:
+    def channels(self, n: int) -> int:
+        if n % self.groups:
             raise ArgumentError(
                 f"The number of input channels must be a multiple of `groups`. Received: "
-                f"{shape[-1]} channels, groups={self.groups}."
+                f"{n} channels, groups={self.groups}."
             )
-        return ((shape[0], *_space_sizes(self, shape), self.filters),)
+        return self.filters
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         kernel = (*self.kernel_size, inputs[0][-1] // self.groups, self.filters)
-        return (Weight("kernel", kernel), *_bias(self, self.filters))
+        return self._with_bias(Weight("kernel", kernel), size=self.filters)
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        (out,) = self.output_shapes(*inputs)
-        return math.prod(out) * _taps(self) * inputs[0][-1] // self.groups
+        out = math.prod(self.output_shape(*inputs))
+        return out * self._taps * inputs[0][-1] // self.groups
 
 
-def _check_window(layer: Any) -> None:
-    for name in ("kernel_size", "strides", "dilation_rate"):
-        value = check_per_axis(name, getattr(layer, name), layer.n_space_axes)
-        object.__setattr__(layer, name, value)
-    check_choice("padding", layer.padding, layer.paddings)
-    if max(layer.strides) > 1 and max(layer.dilation_rate) > 1:
-        raise ArgumentError(
-            "`strides` and `dilation_rate` cannot both exceed 1. Received: "
-            f"strides={layer.strides}, dilation_rate={layer.dilation_rate}. Leave one of them at 1."
-        )
-
-
-def _taps(layer: Any) -> int:
-    return math.prod(layer.kernel_size)
-
-
-def _space_sizes(layer: Any, shape: Shape) -> tuple[int, ...]:
-    return tuple(
-        conv_output_length(n, k, stride=s, padding=layer.padding, dilation=d)
-        for n, k, s, d in zip(
-            shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
-        )
-    )
-
-
-def _bias(layer: Any, size: int) -> tuple[Weight, ...]:
-    return (Weight("bias", (size,)),) if layer.use_bias else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Conv1D(_Convolution):
+class Conv1D(_Convolution, n_space_axes=1):
     """A convolution over (batch, steps, channels); see `keras.layers.Conv1D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the padding is unknown, or `groups` does
+        ArgumentError: if a size is not a positive integer, the padding is unknown, or `groups` does
             not divide the channels.
 
     Examples:
@@ -97,16 +103,14 @@ class Conv1D(_Convolution):
         (1, 20, 8)
     """
 
-    n_space_axes: ClassVar[int] = 1
     paddings: ClassVar[tuple[str, ...]] = ("valid", "same", "causal")
 
 
-@dataclass(frozen=True, slots=True)
-class Conv2D(_Convolution):
+class Conv2D(_Convolution, n_space_axes=2):
     """A convolution over (batch, height, width, channels); see `keras.layers.Conv2D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the padding is unknown, or `groups` does
+        ArgumentError: if a size is not a positive integer, the padding is unknown, or `groups` does
             not divide the channels.
 
     Examples:
@@ -115,15 +119,12 @@ class Conv2D(_Convolution):
         ((1, 100, 150, 100), 2800)
     """
 
-    n_space_axes: ClassVar[int] = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Conv3D(_Convolution):
+class Conv3D(_Convolution, n_space_axes=3):
     """A convolution over (batch, depth, height, width, channels); see `keras.layers.Conv3D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer, the padding is unknown, or `groups` does
+        ArgumentError: if a size is not a positive integer, the padding is unknown, or `groups` does
             not divide the channels.
 
     Examples:
@@ -131,14 +132,9 @@ class Conv3D(_Convolution):
         (1, 6, 6, 6, 4)
     """
 
-    n_space_axes: ClassVar[int] = 3
-
 
 @dataclass(frozen=True, slots=True)
-class _Depthwise(Layer):
-    n_space_axes: ClassVar[int] = 0
-    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
-
+class _Depthwise(_Windowed):
     kernel_size: Any
     strides: Any = 1
     padding: str = "valid"
@@ -147,60 +143,44 @@ class _Depthwise(Layer):
     activation: str | None = None
     use_bias: bool = True
 
-    def __post_init__(self) -> None:
-        check_positive(self, "depth_multiplier")
-        _check_window(self)
-
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        (shape,) = inputs
-        check_rank(type(self).__name__, shape, self.n_space_axes + 2)
-        return ((shape[0], *_space_sizes(self, shape), shape[-1] * self.depth_multiplier),)
+    def channels(self, n: int) -> int:
+        return n * self.depth_multiplier
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         channels = inputs[0][-1]
         kernel = (*self.kernel_size, channels, self.depth_multiplier)
-        return (Weight("kernel", kernel), *_bias(self, channels * self.depth_multiplier))
+        return self._with_bias(Weight("kernel", kernel), size=self.channels(channels))
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        (out,) = self.output_shapes(*inputs)
-        return math.prod(out) * _taps(self)
+        return math.prod(self.output_shape(*inputs)) * self._taps
 
 
-@dataclass(frozen=True, slots=True)
-class DepthwiseConv1D(_Depthwise):
+class DepthwiseConv1D(_Depthwise, n_space_axes=1):
     """One kernel per input channel; see `keras.layers.DepthwiseConv1D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> DepthwiseConv1D(3).n_parameters((1, 20, 4))
         16
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class DepthwiseConv2D(_Depthwise):
+class DepthwiseConv2D(_Depthwise, n_space_axes=2):
     """One kernel per input channel; see `keras.layers.DepthwiseConv2D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> DepthwiseConv2D(3, use_bias=False).n_parameters((1, 32, 32, 16))
         144
     """
 
-    n_space_axes: ClassVar[int] = 2
-
 
 @dataclass(frozen=True, slots=True)
-class _Separable(Layer):
-    n_space_axes: ClassVar[int] = 0
-    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
-
+class _Separable(_Windowed):
     filters: int
     kernel_size: Any
     strides: Any = 1
@@ -210,65 +190,47 @@ class _Separable(Layer):
     activation: str | None = None
     use_bias: bool = True
 
-    def __post_init__(self) -> None:
-        check_positive(self, "filters", "depth_multiplier")
-        _check_window(self)
-
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        (shape,) = inputs
-        check_rank(type(self).__name__, shape, self.n_space_axes + 2)
-        return ((shape[0], *_space_sizes(self, shape), self.filters),)
-
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         channels = inputs[0][-1]
-        middle = channels * self.depth_multiplier
-        return (
+        points = (*(1,) * self.n_space_axes, channels * self.depth_multiplier, self.filters)
+        return self._with_bias(
             Weight("depthwise_kernel", (*self.kernel_size, channels, self.depth_multiplier)),
-            Weight("pointwise_kernel", (*(1,) * self.n_space_axes, middle, self.filters)),
-            *_bias(self, self.filters),
+            Weight("pointwise_kernel", points),
+            size=self.filters,
         )
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        (out,) = self.output_shapes(*inputs)
         middle = inputs[0][-1] * self.depth_multiplier
-        return math.prod(out[:-1]) * middle * (_taps(self) + self.filters)
+        positions = math.prod(self.output_shape(*inputs)[:-1])
+        return positions * middle * (self._taps + self.filters)
 
 
-@dataclass(frozen=True, slots=True)
-class SeparableConv1D(_Separable):
+class SeparableConv1D(_Separable, n_space_axes=1):
     """A depthwise, then a pointwise convolution; see `keras.layers.SeparableConv1D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> SeparableConv1D(8, 3).n_parameters((1, 20, 4))
         52
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class SeparableConv2D(_Separable):
+class SeparableConv2D(_Separable, n_space_axes=2):
     """A depthwise, then a pointwise convolution; see `keras.layers.SeparableConv2D`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> SeparableConv2D(8, 3).n_parameters((1, 20, 20, 4))
         76
     """
 
-    n_space_axes: ClassVar[int] = 2
-
 
 @dataclass(frozen=True, slots=True)
-class _Transposed(Layer):
-    n_space_axes: ClassVar[int] = 0
-    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
-
+class _Transposed(_Windowed):
     filters: int
     kernel_size: Any
     strides: Any = 1
@@ -279,75 +241,63 @@ class _Transposed(Layer):
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        check_positive(self, "filters")
-        _check_window(self)
+        _Windowed.__post_init__(self)
         if self.output_padding is not None:
             value = self.output_padding
             value = (value,) * self.n_space_axes if isinstance(value, int) else tuple(value)
             object.__setattr__(self, "output_padding", value)
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        (shape,) = inputs
-        check_rank(type(self).__name__, shape, self.n_space_axes + 2)
+    def space_sizes(self, shape: Shape) -> Shape:
         extra = self.output_padding or (None,) * self.n_space_axes
-        lengths = tuple(
+        windows = zip(
+            shape[1:-1], self.kernel_size, self.strides, extra, self.dilation_rate, strict=True
+        )
+        return tuple(
             conv_transpose_output_length(
                 n, k, stride=s, padding=self.padding, output_padding=p, dilation=d
             )
-            for n, k, s, p, d in zip(
-                shape[1:-1], self.kernel_size, self.strides, extra, self.dilation_rate, strict=True
-            )
+            for n, k, s, p, d in windows
         )
-        return ((shape[0], *lengths, self.filters),)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         kernel = (*self.kernel_size, self.filters, inputs[0][-1])
-        return (Weight("kernel", kernel), *_bias(self, self.filters))
+        return self._with_bias(Weight("kernel", kernel), size=self.filters)
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
-        return math.prod(inputs[0]) * _taps(self) * self.filters
+        return math.prod(inputs[0]) * self._taps * self.filters
 
 
-@dataclass(frozen=True, slots=True)
-class Conv1DTranspose(_Transposed):
+class Conv1DTranspose(_Transposed, n_space_axes=1):
     """A transposed convolution; see `keras.layers.Conv1DTranspose`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> Conv1DTranspose(8, 3, strides=2, padding="same").output_shape((1, 10, 4))
         (1, 20, 8)
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Conv2DTranspose(_Transposed):
+class Conv2DTranspose(_Transposed, n_space_axes=2):
     """A transposed convolution; see `keras.layers.Conv2DTranspose`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> Conv2DTranspose(8, 3, strides=2).output_shape((1, 10, 10, 4))
         (1, 21, 21, 8)
     """
 
-    n_space_axes: ClassVar[int] = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Conv3DTranspose(_Transposed):
+class Conv3DTranspose(_Transposed, n_space_axes=3):
     """A transposed convolution; see `keras.layers.Conv3DTranspose`.
 
     Raises:
-        ArgumentError: A size is not a positive integer or the padding is unknown.
+        ArgumentError: if a size is not a positive integer or the padding is unknown.
 
     Examples:
         >>> Conv3DTranspose(2, 3).output_shape((1, 4, 4, 4, 1))
         (1, 6, 6, 6, 2)
     """
-
-    n_space_axes: ClassVar[int] = 3

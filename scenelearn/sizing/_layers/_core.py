@@ -16,7 +16,7 @@ class Dense(Layer):
     """Matrix product over the last axis, (..., features) to (..., units); `keras.layers.Dense`.
 
     Raises:
-        ArgumentError: `units` is not a positive integer.
+        ArgumentError: if `units` is not a positive integer.
 
     Examples:
         >>> Dense(10).n_parameters((50, 400))
@@ -46,7 +46,7 @@ class Embedding(Layer):
     """A table row per token, (...) to (..., output_dim); see `keras.layers.Embedding`.
 
     Raises:
-        ArgumentError: A size is not a positive integer.
+        ArgumentError: if a size is not a positive integer.
 
     Examples:
         >>> Embedding(1000, 16).output_shape((8, 50))
@@ -154,12 +154,12 @@ class Dropout(SameShape):
     Keras' other noise layers (GaussianNoise, SpatialDropout2D, ...) are read as this one.
 
     Attributes:
-        rate: The fraction of elements to drop, in [0, 1].
-        noise_shape: The shape of the random mask, with None for axes as long as the input's; None
+        rate: the fraction of elements to drop, in [0, 1].
+        noise_shape: the shape of the random mask, with None for axes as long as the input's; None
             for one random number per element.
 
     Raises:
-        ArgumentError: `rate` is not in [0, 1].
+        ArgumentError: if `rate` is not in [0, 1].
 
     Examples:
         >>> Dropout(0.2).output_shape((1, 10))
@@ -235,3 +235,18 @@ class LayerScale(SameShape):
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         return (Weight("gamma", (inputs[0][-1],)),)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWeights(Identity):
+    """The weights that a layer without a description holds itself; its call is sized apart.
+
+    Examples:
+        >>> OwnWeights((Weight("scale", (4,)),)).n_parameters((1, 4))
+        4
+    """
+
+    own: tuple[Weight, ...] = ()
+
+    def weights(self, *inputs: Shape) -> tuple[Weight, ...]:  # noqa: ARG002
+        return self.own

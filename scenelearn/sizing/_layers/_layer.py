@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
+
+from scenelearn.sizing._layers._checks import check_rank
 
 Shape: TypeAlias = tuple[int, ...]
 """The size of each axis of an array, the batch axis first: (batch, height, width, channels)."""
@@ -16,7 +18,7 @@ class Weight:
 
     Attributes:
         name: Keras' name for it within the layer: kernel, bias, gamma, moving_mean.
-        shape: The size of each axis.
+        shape: the size of each axis.
         trainable: False for variables that gradients do not update, such as the moving averages of
             batch normalization.
     """
@@ -36,8 +38,8 @@ class Layer:
     """A layer's configuration: Keras' name and arguments, without any arrays.
 
     Attributes:
-        name: The layer's name in results; by default its class name in lower case, numbered.
-        trainable: Whether training updates its trainable weights.
+        name: the layer's name in results; by default its class name in lower case, numbered.
+        trainable: whether training updates its trainable weights.
     """
 
     name: str = ""
@@ -73,3 +75,26 @@ class SameShape(Layer):
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
         return (inputs[0],)
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialLayer(Layer):
+    """A layer whose first input is (batch, one to three space axes, channels)."""
+
+    n_space_axes: ClassVar[int] = 0
+
+    def __init_subclass__(cls, n_space_axes: int = 0) -> None:
+        if n_space_axes:
+            cls.n_space_axes = n_space_axes
+
+    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
+        shape = check_rank(type(self).__name__, inputs[0], self.n_space_axes + 2)
+        return ((shape[0], *self.space_sizes(shape), self.channels(shape[-1])),)
+
+    def space_sizes(self, shape: Shape) -> Shape:
+        """Return the sizes of the output's space axes for this input shape."""
+        raise NotImplementedError
+
+    def channels(self, n: int) -> int:
+        """Return the number of output channels for `n` input channels."""
+        return n

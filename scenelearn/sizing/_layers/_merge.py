@@ -21,12 +21,11 @@ class _Merge(Layer):
         return (broadcast_shapes(type(self).__name__, inputs),)
 
 
-@dataclass(frozen=True, slots=True)
 class Add(_Merge):
     """The sum of the inputs; see `keras.layers.Add`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Add().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -34,12 +33,11 @@ class Add(_Merge):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Average(_Merge):
     """The mean of the inputs; see `keras.layers.Average`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Average().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -47,12 +45,11 @@ class Average(_Merge):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Maximum(_Merge):
     """The elementwise maximum of the inputs; see `keras.layers.Maximum`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Maximum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -60,12 +57,11 @@ class Maximum(_Merge):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Minimum(_Merge):
     """The elementwise minimum of the inputs; see `keras.layers.Minimum`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Minimum().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -73,12 +69,11 @@ class Minimum(_Merge):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Multiply(_Merge):
     """The product of the inputs; see `keras.layers.Multiply`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Multiply().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -86,12 +81,11 @@ class Multiply(_Merge):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class Subtract(_Merge):
     """The first input minus the second; see `keras.layers.Subtract`.
 
     Raises:
-        ArgumentError: The shapes do not broadcast, or there are fewer than two inputs.
+        ArgumentError: if the shapes do not broadcast, or there are fewer than two inputs.
 
     Examples:
         >>> Subtract().output_shape((1, 8, 8, 4), (1, 1, 1, 4))
@@ -104,7 +98,7 @@ class Concatenate(Layer):
     """The inputs joined along an axis; see `keras.layers.Concatenate`.
 
     Raises:
-        ArgumentError: The inputs differ along another axis.
+        ArgumentError: if the inputs differ along another axis.
 
     Examples:
         >>> Concatenate().output_shape((1, 8, 8, 4), (1, 8, 8, 6))
@@ -130,7 +124,7 @@ class Dot(Layer):
     """The products of two inputs, summed over one axis of each; see `keras.layers.Dot`.
 
     Raises:
-        ArgumentError: The two axes differ in size.
+        ArgumentError: if the two axes differ in size.
 
     Examples:
         >>> Dot(axes=1).output_shape((8, 5), (8, 5))
@@ -168,12 +162,12 @@ class Operation(Layer):
     """A single operation of `keras.ops`, elementwise unless `shape` is given.
 
     Attributes:
-        op: Its name in `keras.ops`, such as "add" or "multiply".
-        constant: A number or array operand; None if there is none.
-        shape: The output's shape where it differs from that of the inputs, batch axis included.
+        op: its name in `keras.ops`, such as "add" or "multiply".
+        constant: a number or array operand; None if there is none.
+        shape: the output's shape where it differs from that of the inputs, batch axis included.
 
     Raises:
-        ArgumentError: The shapes do not broadcast.
+        ArgumentError: if the shapes do not broadcast.
 
     Examples:
         >>> Operation("add", constant=3.0).output_shape((1, 8, 8, 4))

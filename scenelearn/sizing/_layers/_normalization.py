@@ -25,7 +25,7 @@ class BatchNormalization(SameShape):
     scale: bool = True
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        shape = (inputs[0][self.axis],)
+        shape = _sizes(inputs[0], self.axis)
         return (
             *_gamma_beta(shape, scale=self.scale, center=self.center),
             Weight("moving_mean", shape, trainable=False),
@@ -74,7 +74,7 @@ class GroupNormalization(SameShape):
     """Normalization over groups of channels; see `keras.layers.GroupNormalization`.
 
     Raises:
-        ArgumentError: The number of channels is not a multiple of the number of groups.
+        ArgumentError: if the number of channels is not a multiple of the number of groups.
 
     Examples:
         >>> GroupNormalization(8).n_parameters((2, 16, 16, 32))
@@ -87,7 +87,7 @@ class GroupNormalization(SameShape):
     scale: bool = True
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        channels = inputs[0][self.axis]
+        (channels,) = _sizes(inputs[0], self.axis)
         if self.groups != -1 and channels % self.groups:
             raise ArgumentError(
                 "The number of channels must be a multiple of `groups`. Received: "
@@ -96,7 +96,7 @@ class GroupNormalization(SameShape):
         return (inputs[0],)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        return _gamma_beta((inputs[0][self.axis],), scale=self.scale, center=self.center)
+        return _gamma_beta(_sizes(inputs[0], self.axis), scale=self.scale, center=self.center)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +117,9 @@ def _gamma_beta(shape: Shape, *, scale: bool, center: bool) -> tuple[Weight, ...
 
 
 def _sizes(shape: Shape, axis: int | tuple[int, ...]) -> Shape:
-    return tuple(shape[at] for at in ((axis,) if isinstance(axis, int) else axis))
+    axes = (axis,) if isinstance(axis, int) else axis
+    if any(not -len(shape) <= at < len(shape) for at in axes):
+        raise ArgumentError(
+            f"`axis` must be an axis of the input. Received: axis={axis} for shape {shape}."
+        )
+    return tuple(shape[at] for at in axes)

@@ -54,12 +54,11 @@ class _Recurrent(Layer):
         return batch * time * (features + self.units) * self.units * self.n_gates
 
 
-@dataclass(frozen=True, slots=True)
 class SimpleRNN(_Recurrent):
     """The simple recurrence h = tanh(x W + h U + b); see `keras.layers.SimpleRNN`.
 
     Raises:
-        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
+        ArgumentError: if `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> SimpleRNN(32).output_shape((8, 50, 10)), SimpleRNN(32).n_parameters((8, 50, 10))
@@ -67,12 +66,11 @@ class SimpleRNN(_Recurrent):
     """
 
 
-@dataclass(frozen=True, slots=True)
 class LSTM(_Recurrent):
     """Long short-term memory, with four gates and the states h and c; see `keras.layers.LSTM`.
 
     Raises:
-        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
+        ArgumentError: if `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> LSTM(32, return_state=True).output_shapes((8, 50, 10))
@@ -94,7 +92,7 @@ class GRU(_Recurrent):
     state.
 
     Raises:
-        ArgumentError: `units` is not a positive integer, or the input does not have three axes.
+        ArgumentError: if `units` is not a positive integer, or the input does not have three axes.
 
     Examples:
         >>> GRU(32).n_parameters((8, 50, 10)), GRU(32, reset_after=False).n_parameters((8, 50, 10))
@@ -117,12 +115,12 @@ class Bidirectional(Layer):
     """One recurrent layer per direction; see `keras.layers.Bidirectional`.
 
     Attributes:
-        layer: The forward layer: `SimpleRNN`, `LSTM` or `GRU`.
+        layer: the forward layer: `SimpleRNN`, `LSTM` or `GRU`.
         merge_mode: "concat", "sum", "mul" or "ave"; None returns both outputs.
-        backward_layer: The backward layer, with `go_backwards=True`; None for a copy of `layer`.
+        backward_layer: the backward layer, with `go_backwards=True`; None for a copy of `layer`.
 
     Raises:
-        ArgumentError: The merge mode is unknown, a layer is not recurrent, both have the same
+        ArgumentError: if the merge mode is unknown, a layer is not recurrent, both have the same
             direction, they return different outputs, or their sizes cannot be merged.
 
     Examples:
@@ -199,10 +197,11 @@ class TimeDistributed(Layer):
     """A layer applied to every time step; see `keras.layers.TimeDistributed`.
 
     Attributes:
-        layer: The layer to apply: at each step of (batch, time, ...) it reads (batch, ...).
+        layer: the layer to apply: at each step of (batch, time, ...) it reads (batch, ...).
 
     Raises:
-        ArgumentError: `layer` is not a layer description, or the input has fewer than three axes.
+        ArgumentError: if `layer` is not a layer description, or the input has fewer than three
+            axes.
 
     Examples:
         >>> from scenelearn.sizing import Dense

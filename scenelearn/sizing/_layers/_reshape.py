@@ -13,7 +13,7 @@ from scenelearn.sizing._layers._checks import (
     check_positive,
     check_rank,
 )
-from scenelearn.sizing._layers._layer import Layer, Shape
+from scenelearn.sizing._layers._layer import Layer, Shape, SpatialLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Reshape(Layer):
     """The same values in a different shape; see `keras.layers.Reshape`.
 
     Raises:
-        ArgumentError: The target shape holds a different number of values.
+        ArgumentError: if the target shape holds a different number of values.
 
     Examples:
         >>> Reshape((-1, 4)).output_shape((8, 5, 5, 4))
@@ -59,7 +59,7 @@ class Permute(Layer):
     """The axes in a different order, counted from 1; see `keras.layers.Permute`.
 
     Raises:
-        ArgumentError: `dims` is not a permutation of the axes.
+        ArgumentError: if `dims` is not a permutation of the axes.
 
     Examples:
         >>> Permute((2, 1)).output_shape((8, 5, 4))
@@ -82,7 +82,7 @@ class RepeatVector(Layer):
     """A vector repeated n times, to (batch, n, features); see `keras.layers.RepeatVector`.
 
     Raises:
-        ArgumentError: `n` is not a positive integer, or the input has more than two axes.
+        ArgumentError: if `n` is not a positive integer, or the input has more than two axes.
 
     Examples:
         >>> RepeatVector(3).output_shape((8, 5))
@@ -100,68 +100,57 @@ class RepeatVector(Layer):
 
 
 @dataclass(frozen=True, slots=True)
-class _Padding(Layer):
-    n_space_axes: ClassVar[int] = 0
-
+class _Padding(SpatialLayer):
     padding: Any = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "padding", check_pairs("padding", self.padding, self.n_space_axes))
+        check_pairs(self, "padding")
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        shape = check_rank(type(self).__name__, inputs[0], self.n_space_axes + 2)
-        sizes = (n + sum(pad) for n, pad in zip(shape[1:-1], self.padding, strict=True))
-        return ((shape[0], *sizes, shape[-1]),)
+    def space_sizes(self, shape: Shape) -> Shape:
+        return tuple(n + sum(pad) for n, pad in zip(shape[1:-1], self.padding, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class _Cropping(Layer):
-    n_space_axes: ClassVar[int] = 0
-
+class _Cropping(SpatialLayer):
     cropping: Any = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "cropping", check_pairs("cropping", self.cropping, self.n_space_axes)
-        )
+        check_pairs(self, "cropping")
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        shape = check_rank(type(self).__name__, inputs[0], self.n_space_axes + 2)
+    def space_sizes(self, shape: Shape) -> Shape:
         sizes = tuple(n - sum(crop) for n, crop in zip(shape[1:-1], self.cropping, strict=True))
         if min(sizes) < 1:
             raise ArgumentError(
                 f"{type(self).__name__} must leave at least one element per axis. Received: "
                 f"cropping={self.cropping} for shape {shape}."
             )
-        return ((shape[0], *sizes, shape[-1]),)
+        return sizes
 
 
 @dataclass(frozen=True, slots=True)
-class _UpSampling(Layer):
-    n_space_axes: ClassVar[int] = 0
-
+class _UpSampling(SpatialLayer):
     size: Any = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_per_axis("size", self.size, self.n_space_axes))
+        check_per_axis(self, "size")
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        shape = check_rank(type(self).__name__, inputs[0], self.n_space_axes + 2)
-        sizes = (n * factor for n, factor in zip(shape[1:-1], self.size, strict=True))
-        return ((shape[0], *sizes, shape[-1]),)
+    def space_sizes(self, shape: Shape) -> Shape:
+        return tuple(n * factor for n, factor in zip(shape[1:-1], self.size, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Resizing(Layer):
+class Resizing(SpatialLayer):
     """Images resized to (height, width); see `keras.layers.Resizing`.
 
     Raises:
-        ArgumentError: A size is not a positive integer, or the input is not a batch of images.
+        ArgumentError: if a size is not a positive integer, or the input is not a batch of images.
 
     Examples:
         >>> Resizing(32, 48).output_shape((8, 100, 100, 3))
         (8, 32, 48, 3)
     """
+
+    n_space_axes: ClassVar[int] = 2
 
     height: int
     width: int
@@ -169,141 +158,113 @@ class Resizing(Layer):
     def __post_init__(self) -> None:
         check_positive(self, "height", "width")
 
-    def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        shape = check_rank("Resizing", inputs[0], 4)
-        return ((shape[0], self.height, self.width, shape[-1]),)
+    def space_sizes(self, shape: Shape) -> Shape:  # noqa: ARG002
+        return (self.height, self.width)
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroPadding1D(_Padding):
+class ZeroPadding1D(_Padding, n_space_axes=1):
     """Zeros around each feature map; see `keras.layers.ZeroPadding1D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> ZeroPadding1D().output_shape((1, 6, 4))
         (1, 8, 4)
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class ZeroPadding2D(_Padding):
+class ZeroPadding2D(_Padding, n_space_axes=2):
     """Zeros around each feature map; see `keras.layers.ZeroPadding2D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> ZeroPadding2D().output_shape((1, 6, 8, 4))
         (1, 8, 10, 4)
     """
 
-    n_space_axes: ClassVar[int] = 2
 
-
-@dataclass(frozen=True, slots=True)
-class ZeroPadding3D(_Padding):
+class ZeroPadding3D(_Padding, n_space_axes=3):
     """Zeros around each feature map; see `keras.layers.ZeroPadding3D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> ZeroPadding3D().output_shape((1, 6, 8, 8, 4))
         (1, 8, 10, 10, 4)
     """
 
-    n_space_axes: ClassVar[int] = 3
 
-
-@dataclass(frozen=True, slots=True)
-class Cropping1D(_Cropping):
+class Cropping1D(_Cropping, n_space_axes=1):
     """Each feature map without its borders; see `keras.layers.Cropping1D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> Cropping1D().output_shape((1, 6, 4))
         (1, 4, 4)
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Cropping2D(_Cropping):
+class Cropping2D(_Cropping, n_space_axes=2):
     """Each feature map without its borders; see `keras.layers.Cropping2D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> Cropping2D().output_shape((1, 6, 8, 4))
         (1, 4, 6, 4)
     """
 
-    n_space_axes: ClassVar[int] = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Cropping3D(_Cropping):
+class Cropping3D(_Cropping, n_space_axes=3):
     """Each feature map without its borders; see `keras.layers.Cropping3D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> Cropping3D().output_shape((1, 6, 8, 8, 4))
         (1, 4, 6, 6, 4)
     """
 
-    n_space_axes: ClassVar[int] = 3
 
-
-@dataclass(frozen=True, slots=True)
-class UpSampling1D(_UpSampling):
+class UpSampling1D(_UpSampling, n_space_axes=1):
     """Each element repeated along each axis; see `keras.layers.UpSampling1D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> UpSampling1D().output_shape((1, 6, 4))
         (1, 12, 4)
     """
 
-    n_space_axes: ClassVar[int] = 1
 
-
-@dataclass(frozen=True, slots=True)
-class UpSampling2D(_UpSampling):
+class UpSampling2D(_UpSampling, n_space_axes=2):
     """Each element repeated along each axis; see `keras.layers.UpSampling2D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> UpSampling2D().output_shape((1, 6, 8, 4))
         (1, 12, 16, 4)
     """
 
-    n_space_axes: ClassVar[int] = 2
 
-
-@dataclass(frozen=True, slots=True)
-class UpSampling3D(_UpSampling):
+class UpSampling3D(_UpSampling, n_space_axes=3):
     """Each element repeated along each axis; see `keras.layers.UpSampling3D`.
 
     Raises:
-        ArgumentError: An argument is out of range, or the input has the wrong number of axes.
+        ArgumentError: if an argument is out of range, or the input has the wrong number of axes.
 
     Examples:
         >>> UpSampling3D().output_shape((1, 6, 8, 8, 4))
         (1, 12, 16, 16, 4)
     """
-
-    n_space_axes: ClassVar[int] = 3

@@ -9,8 +9,8 @@ It follows XLA's own passes, each from the source of the version in jaxlib 0.10.
    a buffer.
 3. `_buffers` inserts copies of donated weights, schedules the kernels and assigns the buffers.
 
-It holds for Keras 3.15 on JAX 0.10 on a CPU, in float32. It counts what XLA reserves for arrays; a
-process needs more (see `Estimate`).
+It holds for the versions in `_versions`, on a CPU, in float32. It counts what XLA reserves for
+arrays; a process needs more (see `Estimate`).
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ class Buffer:
     """A piece of memory and its live range, in steps of the schedule.
 
     Attributes:
-        n_bytes: The size.
-        start: The step that writes it.
-        end: The last step that reads it.
-        values: The arrays that share it, in order.
+        n_bytes: the size.
+        start: the step that writes it.
+        end: the last step that reads it.
+        values: the arrays that share it, in order.
     """
 
     n_bytes: int
@@ -41,10 +41,10 @@ class Layout:
     """The result of buffer assignment.
 
     Attributes:
-        temporary_bytes: The size of the block for everything but arguments and results.
-        order: The kernels in execution order.
-        buffers: The buffers in the block.
-        peak_step: The step with the most bytes in use.
+        temporary_bytes: the size of the block for everything but arguments and results.
+        order: the kernels in execution order.
+        buffers: the buffers in the block.
+        peak_step: the step with the most bytes in use.
     """
 
     temporary_bytes: int
@@ -59,9 +59,9 @@ def insert_copies(
     """Add a copy of each donated argument that may be read after its update.
 
     Args:
-        program: The operations; copies are added to it.
-        kernels: Its kernels, in topological order.
-        donated: The operation whose array replaces each donated argument.
+        program: the operations; copies are added to it.
+        kernels: its kernels, in topological order.
+        donated: the operation whose array replaces each donated argument.
     """
     argument_of = {result: argument for argument, result in donated.items()}
     bit = {argument: 1 << place for place, argument in enumerate(donated)}

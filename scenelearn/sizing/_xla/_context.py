@@ -16,14 +16,14 @@ class LoweringContext:
     """One layer call that is being lowered.
 
     Attributes:
-        trace: The program to emit operations into.
-        layer: The layer's description.
-        weights: The layer's variables, in order.
-        inputs: The arrays that it reads.
-        shapes: The shapes of its outputs.
-        training: Whether this is a training step.
-        updates: Receives the new values of variables that gradients do not update.
-        name: The call's name, for error messages.
+        trace: the program to emit operations into.
+        layer: the layer's description.
+        weights: the layer's variables, in order.
+        inputs: the arrays that it reads.
+        shapes: the shapes of its outputs.
+        training: whether this is a training step.
+        updates: receives the new values of variables that gradients do not update.
+        name: the call's name, for error messages.
     """
 
     trace: Trace

@@ -24,11 +24,11 @@ class Kernel:
     """A fused computation that reads buffers and writes one.
 
     Attributes:
-        root: The operation whose array it writes.
-        reads: The operations whose arrays it reads, in order, without duplicates.
-        elementwise: The reads that the kernel may overwrite, because each output element needs only
+        root: the operation whose array it writes.
+        reads: the operations whose arrays it reads, in order, without duplicates.
+        elementwise: the reads that the kernel may overwrite, because each output element needs only
             the same element of them.
-        n_bytes_inside: The bytes of activations inside a library call.
+        n_bytes_inside: the bytes of activations inside a library call.
     """
 
     root: int

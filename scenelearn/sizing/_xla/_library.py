@@ -38,9 +38,9 @@ class LibraryCall:
     """One call of the library.
 
     Attributes:
-        root: The operation whose array it writes.
-        members: All its operations.
-        reads: The arrays that it reads from outside, in the order of discovery.
+        root: the operation whose array it writes.
+        members: all its operations.
+        reads: the arrays that it reads from outside, in the order of discovery.
     """
 
     root: int
@@ -54,10 +54,10 @@ def find_library_calls(
     """Find the library calls of a program.
 
     Args:
-        program: The operations.
-        users: The operations that read each operation.
-        outputs: The operations whose arrays the step returns.
-        alive: Whether each operation is needed.
+        program: the operations.
+        users: the operations that read each operation.
+        outputs: the operations whose arrays the step returns.
+        alive: whether each operation is needed.
 
     Returns:
         The calls; no operation is in two of them.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Callable
 
 from scenelearn.errors import UnknownLayerError
@@ -17,21 +19,23 @@ from scenelearn.sizing._xla._normalization import (
     rms_normalization,
 )
 from scenelearn.sizing._xla._sequence import attention, bidirectional, embed, recurrent
+from scenelearn.sizing._xla._trace import Trace
 
 
 def lower(context: LoweringContext) -> list[int]:
     """Emit a layer's operations and return its output arrays.
 
     Raises:
-        UnknownLayerError: There is no lowering for the layer.
+        UnknownLayerError: if there is no lowering for the layer.
     """
     kind = type(context.layer).__name__
-    if kind not in LAYERS:
+    lowered = LAYERS.get(re.sub(r"[123]D", "", kind))
+    if lowered is None:
         raise UnknownLayerError(
             f'method="xla" does not support the layer "{context.name}" ({kind}). '
             'Use method="textbook".'
         )
-    return LAYERS[kind](context)
+    return lowered(context)
 
 
 def _convolution(context: LoweringContext) -> list[int]:
@@ -88,12 +92,6 @@ def _depthwise_convolution(context: LoweringContext) -> int:
     )
 
 
-def _dense(context: LoweringContext) -> list[int]:
-    return add_bias_and_activation(
-        context, context.trace.dot(context.inputs[0], context.weights[0])
-    )
-
-
 def _global_average(context: LoweringContext) -> list[int]:
     trace, x = context.trace, context.inputs[0]
     shape = trace.shape(x)
@@ -133,10 +131,6 @@ def _upsampling(context: LoweringContext) -> list[int]:
         out = trace.broadcast(out, wide, others)
         out = trace.view(out, (*shape[:axis], shape[axis] * times, *shape[axis + 1 :]))
     return [out]
-
-
-def _repeat_vector(context: LoweringContext) -> list[int]:
-    return [context.trace.broadcast(context.inputs[0], context.shapes[0], (0, 2))]
 
 
 def _dropout(context: LoweringContext) -> list[int]:
@@ -192,22 +186,8 @@ def _pooling(maximum: bool) -> Callable[[LoweringContext], list[int]]:
     return lowered
 
 
-def _extreme(kind: str) -> Callable[[LoweringContext], list[int]]:
+def _extreme(kind: str, trace: Trace, a: int, b: int) -> int:
     """The elementwise maximum or minimum; equal elements share the gradient."""
-
-    def lowered(context: LoweringContext) -> list[int]:
-        trace, shape = context.trace, context.shapes[0]
-        parts = [broadcast_to(trace, part, shape) for part in context.inputs]
-        out = parts[0]
-        for part in parts[1:]:
-            out = _pairwise_extreme(context, kind, out, part)
-        return [out]
-
-    return lowered
-
-
-def _pairwise_extreme(context: LoweringContext, kind: str, a: int, b: int) -> int:
-    trace = context.trace
     shape = trace.shape(a)
     out = trace.elementwise(kind, a, b)
 
@@ -226,7 +206,7 @@ def _pairwise_extreme(context: LoweringContext, kind: str, a: int, b: int) -> in
 
 
 def _average(context: LoweringContext) -> list[int]:
-    (total,) = _fold("add")(context)
+    (total,) = _fold(Trace.add)(context)
     return [context.trace.scale(total, 1 / len(context.inputs))]
 
 
@@ -258,15 +238,11 @@ def _einsum(context: LoweringContext) -> list[int]:
     return [activate(trace, layer.activation, result)]
 
 
-def _fold(operation: str) -> Callable[[LoweringContext], list[int]]:
+def _fold(operation: Callable[[Trace, int, int], int]) -> Callable[[LoweringContext], list[int]]:
     def lowered(context: LoweringContext) -> list[int]:
-        trace = context.trace
-        shape = context.shapes[0]
+        trace, shape = context.trace, context.shapes[0]
         parts = [broadcast_to(trace, part, shape) for part in context.inputs]
-        out = parts[0]
-        for part in parts[1:]:
-            out = getattr(trace, operation)(out, part)
-        return [out]
+        return [functools.reduce(functools.partial(operation, trace), parts)]
 
     return lowered
 
@@ -294,78 +270,69 @@ def _operation(context: LoweringContext) -> list[int]:
     )
 
 
-def _identity(context: LoweringContext) -> list[int]:
-    return list(context.inputs)
+def _map(
+    emit: Callable[[LoweringContext, Trace, int], int],
+) -> Callable[[LoweringContext], list[int]]:
+    """The lowering of a layer with one input and one output."""
+    return lambda context: [emit(context, context.trace, context.inputs[0])]
 
 
+# By class name, without "1D", "2D" or "3D"
 LAYERS: dict[str, Callable[[LoweringContext], list[int]]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
-    "Dense": _dense,
-    "BatchNormalization": batch_normalization,
-    **dict.fromkeys(
-        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
-        _global_average,
+    "Conv": _convolution,
+    "DepthwiseConv": _depthwise,
+    "SeparableConv": _separable,
+    "Dense": lambda context: add_bias_and_activation(
+        context, context.trace.dot(context.inputs[0], context.weights[0])
     ),
-    **dict.fromkeys(("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"), _pooling(True)),
-    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), _pooling(False)),
-    "Add": _fold("add"),
-    "Multiply": _fold("multiply"),
-    "Subtract": _fold("subtract"),
+    "BatchNormalization": batch_normalization,
+    "GlobalAveragePooling": _global_average,
+    "MaxPooling": _pooling(True),
+    "AveragePooling": _pooling(False),
+    "Add": _fold(Trace.add),
+    "Multiply": _fold(Trace.multiply),
+    "Subtract": _fold(Trace.subtract),
     "Concatenate": lambda context: [
         context.trace.concatenate(context.inputs, context.layer.axis % len(context.shapes[0]))
     ],
-    "Activation": lambda context: [
-        activate(context.trace, context.layer.activation, context.inputs[0])
-    ],
-    "ReLU": lambda context: [
-        context.trace.gate(
-            context.inputs[0], 0.0, context.layer.max_value, leak=context.layer.negative_slope
+    "Activation": _map(lambda context, trace, x: activate(trace, context.layer.activation, x)),
+    "ReLU": _map(
+        lambda context, trace, x: trace.gate(
+            x, 0.0, context.layer.max_value, leak=context.layer.negative_slope
         )
-    ],
-    "LeakyReLU": lambda context: [
-        context.trace.gate(context.inputs[0], None, None, leak=context.layer.negative_slope)
-    ],
-    "Softmax": lambda context: [softmax(context.trace, context.inputs[0], context.layer.axis)],
-    "Identity": _identity,
-    "Rescaling": lambda context: [
-        context.trace.shift(context.trace.scale(context.inputs[0], 0.5), 0.1)
-    ],
-    "Normalization": lambda context: [
-        context.trace.scale(context.trace.shift(context.inputs[0], 0.1), 0.5)
-    ],
-    **dict.fromkeys(
-        ("Flatten", "Reshape"),
-        lambda context: [context.trace.view(context.inputs[0], context.shapes[0])],
     ),
-    "Embedding": lambda context: [
-        embed(context.trace, context.inputs[0], context.weights[0], context.shapes[0])
-    ],
+    "LeakyReLU": _map(
+        lambda context, trace, x: trace.gate(x, None, None, leak=context.layer.negative_slope)
+    ),
+    "Softmax": _map(lambda context, trace, x: softmax(trace, x, context.layer.axis)),
+    "Identity": lambda context: list(context.inputs),
+    "Rescaling": _map(lambda _, trace, x: trace.shift(trace.scale(x, 0.5), 0.1)),
+    "Normalization": _map(lambda _, trace, x: trace.scale(trace.shift(x, 0.1), 0.5)),
+    "Flatten": _map(lambda context, trace, x: trace.view(x, context.shapes[0])),
+    "Reshape": _map(lambda context, trace, x: trace.view(x, context.shapes[0])),
+    "Embedding": _map(
+        lambda context, trace, x: embed(trace, x, context.weights[0], context.shapes[0])
+    ),
     "MultiHeadAttention": attention,
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), recurrent),
     "LayerNormalization": layer_normalization,
-    "LayerScale": lambda context: [
-        context.trace.multiply(
-            context.inputs[0], broadcast_to(context.trace, context.weights[0], context.shapes[0])
+    "LayerScale": _map(
+        lambda context, trace, x: trace.multiply(
+            x, broadcast_to(trace, context.weights[0], context.shapes[0])
         )
-    ],
-    "Operation": _operation,
-    **dict.fromkeys(("Cropping1D", "Cropping2D", "Cropping3D"), _cropping),
-    **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), _padding),
-    **dict.fromkeys(("UpSampling1D", "UpSampling2D", "UpSampling3D"), _upsampling),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
-    **dict.fromkeys(
-        ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), _global_maximum
     ),
-    "Permute": lambda context: [
-        context.trace.transpose(context.inputs[0], (0, *context.layer.dims))
-    ],
-    "RepeatVector": _repeat_vector,
-    "Maximum": _extreme("maximum"),
-    "Minimum": _extreme("minimum"),
+    "Operation": _operation,
+    "Cropping": _cropping,
+    "ZeroPadding": _padding,
+    "UpSampling": _upsampling,
+    "ConvTranspose": _transposed,
+    "GlobalMaxPooling": _global_maximum,
+    "Permute": _map(lambda context, trace, x: trace.transpose(x, (0, *context.layer.dims))),
+    "RepeatVector": _map(lambda context, trace, x: trace.broadcast(x, context.shapes[0], (0, 2))),
+    "Maximum": _fold(functools.partial(_extreme, "maximum")),
+    "Minimum": _fold(functools.partial(_extreme, "minimum")),
     "Average": _average,
-    "ELU": lambda context: [ACTIVATIONS["elu"](context.trace, context.inputs[0])],
+    "ELU": _map(lambda _, trace, x: ACTIVATIONS["elu"](trace, x)),
     "PReLU": _prelu,
     "GroupNormalization": group_normalization,
     "RMSNormalization": rms_normalization,

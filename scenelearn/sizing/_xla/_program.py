@@ -13,77 +13,23 @@ from typing import Any
 
 from scenelearn.sizing._layers import Shape
 
-ELEMENTWISE = frozenset(
-    (
-        "abs",
-        "add",
-        "and",
-        "clamp",
-        "compare",
-        "convert",
-        "cos",
-        "divide",
-        "erf",
-        "exp",
-        "expm1",
-        "floor",
-        "log",
-        "log1p",
-        "maximum",
-        "minimum",
-        "multiply",
-        "negate",
-        "not",
-        "or",
-        "power",
-        "rsqrt",
-        "select",
-        "sign",
-        "sin",
-        "sqrt",
-        "subtract",
-        "tanh",
-        "xor",
-    )
-)
+ELEMENTWISE = frozenset((
+    "abs", "add", "and", "clamp", "compare", "convert", "cos", "divide", "erf", "exp", "expm1",
+    "floor", "log", "log1p", "maximum", "minimum", "multiply", "negate", "not", "or", "power",
+    "rsqrt", "select", "sign", "sin", "sqrt", "subtract", "tanh", "xor",
+))  # fmt: skip
 """Operations whose output elements need one element of each input."""
 
-FUSIBLE = ELEMENTWISE | frozenset(
-    (
-        "broadcast",
-        "concatenate",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "gather",
-        "iota",
-        "pad",
-        "reduce",
-        "reverse",
-        "slice",
-        "transpose",
-        "view",
-    )
-)
+FUSIBLE = ELEMENTWISE | frozenset((
+    "broadcast", "concatenate", "dynamic_slice", "dynamic_update_slice", "gather", "iota", "pad",
+    "reduce", "reverse", "slice", "transpose", "view",
+))  # fmt: skip
 """Operations that XLA:CPU may fuse into a user (CanBeLoopFused in cpu_instruction_fusion.cc)."""
 
-EXPENSIVE = frozenset(
-    (
-        "cos",
-        "divide",
-        "erf",
-        "exp",
-        "expm1",
-        "gather",
-        "log",
-        "log1p",
-        "power",
-        "reduce",
-        "rsqrt",
-        "sin",
-        "sqrt",
-        "tanh",
-    )
-)
+EXPENSIVE = frozenset((
+    "cos", "divide", "erf", "exp", "expm1", "gather", "log", "log1p", "power", "reduce", "rsqrt",
+    "sin", "sqrt", "tanh",
+))  # fmt: skip
 """Operations that XLA does not duplicate into users (InstructionFusion::IsExpensive)."""
 
 

@@ -16,6 +16,7 @@ from scenelearn.sizing._xla._context import LoweringContext
 from scenelearn.sizing._xla._fusion import fuse
 from scenelearn.sizing._xla._lower import lower
 from scenelearn.sizing._xla._trace import Trace
+from scenelearn.sizing._xla._versions import version_note
 
 # Upper bound on the growth of a process's resident memory, over 27 steps of nine networks on a CPU:
 # `python -m tests.bench.resident_memory`, docs/results/resident_memory.json.
@@ -29,12 +30,12 @@ class Plan:
     """The memory of one compiled step, in the parts that XLA reports.
 
     Attributes:
-        argument_bytes: The arguments: variables, batch and targets.
-        output_bytes: The outputs.
-        temporary_bytes: The block for everything in between.
-        alias_bytes: Outputs that share the memory of donated arguments.
-        layout: The assignment of buffers.
-        trace: The step's operations.
+        argument_bytes: the arguments: variables, batch and targets.
+        output_bytes: the outputs.
+        temporary_bytes: the block for everything in between.
+        alias_bytes: outputs that share the memory of donated arguments.
+        layout: the assignment of buffers.
+        trace: the step's operations.
     """
 
     argument_bytes: int
@@ -60,9 +61,9 @@ def xla_memory(graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings) 
     """Estimate the memory that XLA:CPU plans for Keras' predict and train steps.
 
     Args:
-        graph: The network.
-        shapes: The shape of each of its values, batch axes included.
-        settings: What is trained, and the optimizer's slots.
+        graph: the network.
+        shapes: the shape of each of its values, batch axes included.
+        settings: what is trained, and the optimizer's slots.
 
     Returns:
         The bytes of a prediction and of a training step. `prediction_bytes_without_reuse` is that
@@ -84,6 +85,7 @@ def xla_memory(graph: Graph, shapes: tuple[Shape, ...], settings: StepSettings) 
         training_timeline=train_timeline,
         prediction_resident_bytes=predict.resident_bytes,
         training_resident_bytes=train.resident_bytes,
+        note=version_note(),
     )
 
 
@@ -167,7 +169,7 @@ def _variables(
     moved, others = [], []
     for call in graph.unique_layers():
         own = []
-        for weight in call.layer.weights(*graph.call_input_shapes(call, shapes)):
+        for weight in graph.weights(call, shapes):
             on = call.layer_id in trained and weight.trainable
             index = trace.parameter(weight.shape, trainable=on)
             own.append(index)
