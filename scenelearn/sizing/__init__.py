@@ -56,3 +56,4 @@ __all__ = [
 ]
 __all__ += _layers.__all__
 __all__.remove("Shape")
+__all__.sort(key=lambda name: (not name.isupper(), not name[0].isupper(), name))
