@@ -265,6 +265,7 @@ def test_printed_pieces_of_a_cell_become_one_output(monkeypatch: pytest.MonkeyPa
     pytest.importorskip("mkdocs")
     soup = pytest.importorskip("bs4").BeautifulSoup
     monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
+    monkeypatch.setenv("TQDM_DISABLE", "")  # the hooks would disable the bars of later tests
     hooks = importlib.import_module("_hooks")
     progress, result = "application/vnd.jupyter.stderr", "jp-OutputArea-executeResult"
     pieces = "".join(
