@@ -43,7 +43,7 @@ def n_threads() -> int:
         n = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         n = os.cpu_count() or 1
-    return max(1, min(n, int(min(_cpu_quota(), n))))
+    return max(1, int(min(n, _cpu_quota())))
 
 
 @functools.cache
@@ -101,7 +101,8 @@ def run_in_threads(function: Callable[[int], None], numbers: Iterable[int]) -> N
     Raises:
         Exception: the first one that the function raised. Other calls are completed before.
     """
-    remaining, errors = iter(list(numbers)), list[Exception]()
+    items, errors = list(numbers), list[Exception]()
+    remaining = iter(items)
 
     def work() -> None:
         try:
@@ -112,7 +113,7 @@ def run_in_threads(function: Callable[[int], None], numbers: Iterable[int]) -> N
         finally:
             deque(remaining, maxlen=0)  # after an error, no thread starts another call
 
-    helpers = [_pool().submit(work) for _ in range(n_threads() - 1)]
+    helpers = [_pool().submit(work) for _ in range(min(n_threads(), len(items)) - 1)]
     try:
         work()
     finally:

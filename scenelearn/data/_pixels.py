@@ -10,7 +10,6 @@ other.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from scenelearn._checks import check_choice, check_integer
 from scenelearn._io import cache_folder, has_free_space
 from scenelearn._progress import Progress, show_progress
-from scenelearn._threads import map_ahead
+from scenelearn._threads import map_ahead, n_threads
 from scenelearn.data._decode import STRICT, decode_photo, to_square
 from scenelearn.data._photos import Photos, check_not_empty
 from scenelearn.data._rejections import Rejected, RejectionReason
@@ -203,7 +202,7 @@ def estimate_decode_seconds(photos: Photos, image_px: int) -> float:
         for index in sample.tolist():
             decode_photo(photos, index, lambda content: to_square(content, image_px))
         seconds = time.perf_counter() - start
-    return seconds / len(sample) * len(photos) / (os.cpu_count() or 1)
+    return seconds / len(sample) * len(photos) / n_threads()
 
 
 def check_broken(broken: object) -> None:
@@ -233,8 +232,8 @@ def _fill_cache(
 ) -> dict[bytes, Failure]:
     """Decode missing photos into new shards; return what could not be read this time."""
     unreadable: dict[bytes, Failure] = {}
-    hashes, n_cores = list(missing), os.cpu_count() or 1
-    even = min(_USUAL_SHARD, -(-len(hashes) // (4 * n_cores)))  # no core waits long at the end
+    hashes, n_workers = list(missing), n_threads()
+    even = min(_USUAL_SHARD, -(-len(hashes) // (4 * n_workers)))  # none waits long at the end
     size = max(_MIN_SHARD, even, -(-len(hashes) // _MAX_SHARDS))
     parts = [hashes[start : start + size] for start in range(0, len(hashes), size)]
 
@@ -254,7 +253,7 @@ def _fill_cache(
     n_done = len(photos) - len(hashes)
     try:
         with STRICT:  # each core decodes a shard; while one waits for the disk, others continue
-            written = map_ahead(write, range(len(parts)), n_cores)
+            written = map_ahead(write, range(len(parts)), n_workers)
             for part, (index_file, failures) in zip(parts, written, strict=True):
                 add_shard(shards, index_file)
                 unreadable |= {
@@ -329,7 +328,7 @@ def _load(
         images[in_shard] = shards.arrays[shard][row_of[in_shard]]
     uncached = np.flatnonzero(shard_of < 0)
     if len(uncached):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(n_threads()) as pool:
             decoded = pool.map(decode_one, indices[uncached].tolist())
             for k, image in zip(uncached, decoded, strict=True):
                 readable[k] = not isinstance(image, Rejected)
