@@ -166,21 +166,22 @@ def materialize(make: Callable[[], Any], seed: int | None = 0) -> Any:
 
     Args:
         make: builds and returns a `keras.Model`; it may load weights.
-        seed: random seed of random values; None if all values must have been loaded.
+        seed: random seed of random values; None if all weights must have been loaded.
 
     Returns:
         The model, ready for use.
 
     Raises:
-        ValueError: if `seed` is None and a value was not loaded.
+        ValueError: if `seed` is None and a weight was not loaded.
     """
     with deferred_initialization() as scope:
         model = make()
         values = {id(v): scope.get_current_value(v) for v in model.variables}
     rng = np.random.default_rng(seed)
+    weights = {id(variable) for variable in model.weights}  # not the states of random generators
     for variable in model.variables:
         value = values[id(variable)]
-        if value is None and seed is None:
+        if value is None and seed is None and id(variable) in weights:
             raise ValueError(f"no weights {variable.path!r}")
         initialize_variable(variable, _initial_value(variable, rng) if value is None else value)
     return model
