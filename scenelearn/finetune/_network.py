@@ -14,7 +14,7 @@ from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._settings import FitSettings
 
 # The largest feature maps of trained layers, as a fraction of the image width.
-_MAX_SIZE = {"stride16": 1 / 16, "stride32": 1 / 32, "all": np.inf, "none": -1.0}
+_MAX_SIZE = {"stride16": 1 / 16, "all": np.inf, "none": -1.0}
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
     Args:
         features: from `backbones.build`.
         image_px: width and height of its input.
-        unfreeze: "stride16", "stride32", "all" or "none", see `Recipe`.
+        unfreeze: "stride16", "all" or "none", see `Recipe`.
     """
     max_px = np.ceil(image_px * _MAX_SIZE[unfreeze])
     frozen = set[int]()  # what large feature maps depend on, including squeeze-and-excitation

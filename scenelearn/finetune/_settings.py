@@ -30,7 +30,7 @@ _LR_PRETRAINED, _LR_HIGH = 1e-3, 3e-3
 # Random weights need more epochs.
 _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
 
-UNFREEZE = ("stride16", "stride32", "all", "none")
+UNFREEZE = ("stride16", "all", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Recipe:
         unfreeze: which layers of the backbone to train. "stride16": those from the point on where
             all feature maps are at least 16 times smaller than the image. Earlier layers detect
             edges and textures, which transfer unchanged, and their gradients would take most of the
-            time. "stride32": those at least 32 times smaller, if there are any. "all": all layers.
-            "none": only the head. With random weights, all layers are trained.
+            time. "all": all layers. "none": only the head. With random weights, all layers are
+            trained.
         scale_lr_by_weights: whether to scale the learning rate of each channel of a kernel below
             the head by the size of its weights: 100 × root mean square / √(number of inputs),
             clipped to [0.01, 1]. The same peak rate then suits narrow and wide networks, and

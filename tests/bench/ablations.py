@@ -40,7 +40,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no interpolation of weights": {"recipe": {"interpolate_weights": False}},
     "no augmentation": {"augmentation": "none"},
     "all layers train": {"recipe": {"unfreeze": "all"}},
-    "stride 32 layers train": {"recipe": {"unfreeze": "stride32"}},
     "learning rates not scaled by weights": {"recipe": {"scale_lr_by_weights": False}},
     "learning rate 0.003": {"learning_rate": 0.003},
     "learning rate 0.0003": {"learning_rate": 0.0003},

@@ -76,13 +76,13 @@ def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_rec
     code, out, _ = run(
         capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
         "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "cutmix_alpha=1",
-        "--recipe", "unfreeze=stride32",
+        "--recipe", "unfreeze=all",
     )  # fmt: skip
     assert code == 0
     settings = json.loads(out)["settings"]
     assert settings["backbone"] == "mobilenet_0.25"
     recipe = settings["recipe"]
-    assert (recipe["soup"], recipe["cutmix_alpha"], recipe["unfreeze"]) == (2, 1, "stride32")
+    assert (recipe["soup"], recipe["cutmix_alpha"], recipe["unfreeze"]) == (2, 1, "all")
 
 
 @pytest.mark.parametrize(
