@@ -302,11 +302,13 @@ def memory(session: nox.Session) -> None:
 def pretrain(session: nox.Session) -> None:
     """Render images and pretrain the bundled backbone on them; an hour on two cores.
 
-    Writes its weights and docs/results/pretrain.json. `-- --minutes 30` sets another time.
+    Writes its weights, and pretrain.json and pretrain_classes.json in docs/results. `-- --minutes
+    30` sets another time.
     """
     session.install("-e", ".", *group("test"))
     weights = str(Path("scenelearn", "backbones", "scenelearn_tiny.weights.h5"))
     measure(session, "pretrain", "--out", weights, *session.posargs)
+    measure(session, "pretrain.picture", *out("pretrain_classes"))
 
 
 @nox.session

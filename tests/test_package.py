@@ -141,6 +141,11 @@ def test_tests_mirror_the_packages_and_import_no_other_test() -> None:
     assert not wrong
 
 
+def test_docs_do_not_import_tests() -> None:
+    pages = (REPOSITORY / "docs").rglob("*.py")
+    assert not [page for page in pages if any(m.startswith("tests") for m in imports(page))]
+
+
 def test_no_module_imports_a_backend_when_it_is_imported() -> None:
     wrong = []
     for path in MODULES:

@@ -21,27 +21,17 @@
 # images. Here are four images of each of twelve classes:
 
 # %% tags=["folded"]
-import base64
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 from IPython.display import HTML
-from PIL import Image
 
-from tests.bench import pretrain_ablations
-from tests.bench.pretrain import _kinds
-
-strips = [np.concatenate(_kinds.render_images(0, label, range(4), 72), 1) for label in range(12)]
-rows = [np.concatenate(strips[first : first + 3], 1) for first in (0, 3, 6, 9)]
-jpeg = io.BytesIO()
-Image.fromarray(np.concatenate(rows)).save(jpeg, "jpeg", quality=85)
-source = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-kinds = ", ".join(_kinds.kind_of(label) for label in range(12))
+picture = json.loads(Path("docs/results/pretrain_classes.json").read_text())
 HTML(
     '<figure><img alt="Four rows of three classes, four small synthetic images of each. '
-    f'The kinds, row by row: {kinds}." src="{source}"></figure>'
+    f'The kinds, row by row: {", ".join(picture["kinds"])}." '
+    f'src="data:image/jpeg;base64,{picture["jpeg_base64"]}"></figure>'
 )
 
 # %% [markdown]
@@ -81,17 +71,16 @@ for kind, accuracy in pretrain["held_out_accuracy_by_kind"].items():
 # Written by `nox -s pretrain_ablations -- --photos FOLDER`.
 
 # %% tags=["folded"]
-ablations = json.loads(Path("docs/results/pretrain_ablations.json").read_text())["rows"]
-sizes = list(ablations[0]["cross_validated"])
+ablations = json.loads(Path("docs/results/pretrain_ablations.json").read_text())
+sizes = list(ablations["rows"][0]["cross_validated"])
 print(f"{'':<46} " + " ".join(f"{'at ' + px + ' px':>24}" for px in sizes))
-for row in ablations:
+for row in ablations["rows"]:
     cells = [
         f"{result['value']:.1%} ({result['low']:.1%} to {result['high']:.1%})"
         for result in (row["cross_validated"][px] for px in sizes)
     ]
     print(f"{row['name']:<46} " + " ".join(f"{cell:>24}" for cell in cells))
-missing = sorted(set(pretrain_ablations.VARIANTS) - {row["name"] for row in ablations})
-print("\nnot run yet:", *(missing or ["none"]), sep="\n  ")
+print("\nnot run yet:", *(ablations["not_run"] or ["none"]), sep="\n  ")
 
 # %% [markdown]
 # "Every image its own class" needs no labels: the network learns to recognize each image under

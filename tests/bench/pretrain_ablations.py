@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         row = {"name": name, **_measure(photos, VARIANTS[name], options)}
         print(json.dumps(row), flush=True)
         table["rows"].append(row)
-        table["environment"] = environment()
+        rows = {row["name"] for row in table["rows"]}
+        table |= {"not_run": sorted(set(VARIANTS) - rows), "environment": environment()}
         write_json(out, table)
 
 
