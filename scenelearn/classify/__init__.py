@@ -2,9 +2,9 @@
 
 from scenelearn.classify._calibration import Calibration
 from scenelearn.classify._classifier import Classifier, load
+from scenelearn.classify._comparison import compare
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._export import ExportResult
-from scenelearn.classify._labeled_outputs import compare
 from scenelearn.classify._neighbors import Neighbor, NeighborIndex
 from scenelearn.classify._ood import OODDetector
 from scenelearn.classify._predictions import Prediction, Predictions, Probabilities

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scenelearn._checks import check_choice, check_integer, check_path
 from scenelearn._display import html_text, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones import fast_on_cpu
-from scenelearn.classify import _bundle, _export
+from scenelearn.classify import _bundle
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
     Calibration,
@@ -26,7 +27,7 @@ from scenelearn.classify._calibration import (
     check_coverage,
 )
 from scenelearn.classify._explanation import Explanation
-from scenelearn.classify._export import ExportResult
+from scenelearn.classify._export import ExportResult, export
 from scenelearn.classify._grad_cam import grad_cam, split_model
 from scenelearn.classify._inference import (
     Outputs,
@@ -435,7 +436,15 @@ class Classifier:
             DiskSpaceError: if it does not fit on the disk.
         """
         target = check_path("path", path, advice="Pass e.g. 'scenes.onnx'.")
-        return _export.export(self, target, format_=format, check=check)
+        return export(
+            target,
+            format_=format,
+            check=check,
+            image_px=self.image_px,
+            n_parameters=self.model.count_params(),
+            predict=partial(self.predict_proba, verbose=False),
+            save=self.save,
+        )
 
     def _stream(
         self, photos: PhotosLike, coverage: float | None, *, broken: str, report: Progress

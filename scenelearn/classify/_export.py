@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,6 @@ from scenelearn.classify._inputs import (
 )
 from scenelearn.errors import ArgumentError, ExportError, MissingExtraError, NoPhotosError
 from scenelearn.samples import sample_scenes
-
-if TYPE_CHECKING:
-    from scenelearn.classify._classifier import Classifier
 
 TOLERANCE = 1e-4
 """The largest difference allowed between a probability of an export and the classifier's."""
@@ -84,9 +82,26 @@ class ExportResult:
 
 
 def export(
-    classifier: Classifier, path: Path, *, format_: str | None, check: PhotosLike | None
+    path: Path,
+    *,
+    format_: str | None,
+    check: PhotosLike | None,
+    image_px: int,
+    n_parameters: int,
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+    save: Callable[[Path], object],
 ) -> ExportResult:
-    """See `Classifier.export`."""
+    """See `Classifier.export`.
+
+    Args:
+        path: as there.
+        format_: as there.
+        check: as there.
+        image_px: width and height of the classifier's images.
+        n_parameters: of its model.
+        predict: its probabilities for images (n, image_px, image_px, 3).
+        save: writes it as a bundle.
+    """
     kind = _check_format(path, format_)
     missing = [name for name in _REQUIREMENTS[kind] if importlib.util.find_spec(name) is None]
     if missing:
@@ -96,14 +111,14 @@ def export(
             f"{', no '.join(missing)}. Install what is missing: "
             f'`pip install "scenelearn[{extra}]"`.'
         )
-    images = _render_samples() if check is None else _load_images(check, classifier.image_px)
-    squares = [read_square(("", image), classifier.image_px) for image in images]
-    expected = classifier.predict_proba(np.stack(squares), verbose=False)
+    images = _render_samples() if check is None else _load_images(check, image_px)
+    squares = [read_square(("", image), image_px) for image in images]
+    expected = predict(np.stack(squares))
     with tempfile.TemporaryDirectory(prefix="scenelearn-export-") as folder:
         work = Path(folder)
-        n_bytes = sum(image.nbytes for image in images) + 12 * classifier.model.count_params()
+        n_bytes = sum(image.nbytes for image in images) + 12 * n_parameters
         require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
-        classifier.save(work / "scenes.keras")
+        save(work / "scenes.keras")
         for k, image in enumerate(squares if kind == "litert" else images):
             np.save(work / f"{k}.npy", image, allow_pickle=False)
         probabilities = _run_worker(work, kind, len(images))
