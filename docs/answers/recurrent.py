@@ -1,30 +1,49 @@
 # %% [markdown]
 # # Dimensions of a recurrent layer
 #
-# The input has three dimensions: **(batch, time, features)**. The output has two, (batch, units),
-# or three, (batch, time, units), if the layer returns its output at every time step. Computed when
-# this page was built:
+# How many dimensions do the input and the output of a recurrent layer have, and what does each
+# stand for?
 
-# %%
+# %% tags=["answer"]
+from IPython.display import HTML, Markdown
+
 from scenelearn import sizing
 
-shapes = sizing.recurrent_shapes(units=64, batch_size=8, timesteps=50, features=10, cell="LSTM")
-shapes
+example = {"units": 64, "batch_size": 8, "timesteps": 50, "features": 10, "cell": "LSTM"}
+shapes = sizing.recurrent_shapes(**example)
+sequences = sizing.recurrent_shapes(**example, return_sequences=True, return_state=True)
+
+
+def row(name, axes):
+    return f"| {name} | **{len(axes)}** | {', '.join(axis.name for axis in axes)} |\n"
+
+
+meanings = {axis.name: axis.meaning for axis in (*shapes.input, *shapes.output)}
+Markdown(
+    "| Array | Dimensions | In this order |\n|---|---|---|\n"
+    + row("Input", shapes.input)
+    + row("Output, last time step", shapes.output)
+    + row("Output, all time steps", sequences.output)
+    + "".join(f"\n- **{name}**: {meaning}" for name, meaning in meanings.items())
+    + "\n\nA layer returns all time steps if `return_sequences=True`."
+)
+
+# %% [markdown]
+# ## Derivation
 
 # %%
-from IPython.display import Markdown
+shapes
 
+# %% tags=["folded"]
 Markdown(shapes.explanation())
 
 # %% [markdown]
-# ## Illustration
+# ### Illustration
 #
 # Each sheet is one sample of the batch, each column one time step, each cell one feature.
 
+
 # %% tags=["folded"]
-from IPython.display import HTML
-
-
 def illustration(batch=3, time=6, features=3, step=2):
     """Draw the input as one sheet per sample, with the slice of one time step filled in."""
     cell, offset = 26, 16  # pixels
@@ -65,42 +84,13 @@ def illustration(batch=3, time=6, features=3, step=2):
 illustration()
 
 # %% [markdown]
-# ## Why the submitted answer describes a single time step
-#
-# The submitted answer gave an input of m × n_inputs and an output of m × n_neurons: two dimensions
-# each. That is correct for the cell at **one** time step, where it computes h(t) = φ(x(t) Wₓ +
-# h(t−1) Wₕ + b) for m samples at once. A layer runs the cell over all time steps, so its input has
-# one dimension more:
+# ### With sequences and states as outputs
 
 # %%
-print("one time step:  ", *(axis.name for axis in shapes.step))
-print("layer input:    ", *(axis.name for axis in shapes.input))
-
-# %% [markdown]
-# Keras agrees: it rejects a two-dimensional input.
-
-# %%
-import textwrap
-
-import keras
-import numpy as np
-
-try:
-    keras.layers.LSTM(64)(np.zeros((8, 10), "float32"))
-except ValueError as error:
-    print(textwrap.fill(str(error).splitlines()[0], 90))
-
-# %% [markdown]
-# ## With sequences and states as outputs
-
-# %%
-sequences = sizing.recurrent_shapes(
-    units=64, batch_size=8, timesteps=50, features=10, return_sequences=True, return_state=True
-)
 Markdown(sequences.explanation())
 
 # %% [markdown]
-# ## Stacked and bidirectional layers
+# ### Stacked and bidirectional layers
 #
 # A second recurrent layer also needs three dimensions, so every layer but the last returns
 # sequences. A bidirectional layer has twice as many outputs.
@@ -112,9 +102,14 @@ stack = sizing.recurrent_shapes(
 Markdown(stack.explanation())
 
 # %% [markdown]
-# ## Verification with Keras
+# ## Checks
+#
+# Keras has the same shapes:
 
 # %%
+import keras
+import numpy as np
+
 layer = keras.layers.LSTM(64, return_sequences=True, return_state=True)
 outputs = layer(np.zeros((8, 50, 10), "float32"))
 actual = [tuple(output.shape) for output in outputs]
@@ -124,6 +119,29 @@ computed = [
 ]
 assert actual == computed
 actual
+
+# %% [markdown]
+# It rejects a two-dimensional input.
+
+# %%
+import textwrap
+
+try:
+    keras.layers.LSTM(64)(np.zeros((8, 10), "float32"))
+except ValueError as error:
+    print(textwrap.fill(str(error).splitlines()[0], 90))
+
+# %% [markdown]
+# ## Mistake in the submitted answer
+#
+# The submitted answer gave an input of m × n_inputs and an output of m × n_neurons: two dimensions
+# each. That is correct for the cell at **one** time step, where it computes h(t) = φ(x(t) Wₓ +
+# h(t−1) Wₕ + b) for m samples at once. A layer runs the cell over all time steps, so its input has
+# one dimension more:
+
+# %%
+print("one time step:  ", *(axis.name for axis in shapes.step))
+print("layer input:    ", *(axis.name for axis in shapes.input))
 
 # %% [markdown]
 # Sources: Géron, *Hands-On Machine Learning*, 3rd edition, chapter 15; Hochreiter and Schmidhuber,

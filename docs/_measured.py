@@ -1,0 +1,85 @@
+"""Numbers and tables of the docs from the files in docs/results, which commands wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from scenelearn import backbones
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def numbers() -> dict[str, str]:
+    """The numbers on the home page, by the name of their placeholder."""
+    intel, few = _read("intel"), _read("few_photos")
+    probe = [run for run in intel["runs"] if run["minutes"] is None]
+    minutes = max(run["minutes"] or 0 for run in intel["runs"])
+    longest = [run for run in intel["runs"] if run["minutes"] == minutes]
+    per_class = max(run["per_class"] for run in few["runs"])
+    ours, keras = (
+        [run for run in few["runs"] if (run["per_class"], run["name"]) == (per_class, name)]
+        for name in ("scenelearn", "Keras' recipe")
+    )
+    values = [run["test"]["value"] for run in longest]
+    return {
+        "networks": str(len(backbones.names())),
+        "photos": f"{intel['photos']['n']:,}",
+        "cores": probe[0]["environment"]["cores"],
+        "first seconds": _seconds(probe),
+        "first accuracy": _accuracy(probe),
+        "minutes": f"{minutes:g}",
+        "accuracy": _accuracy(longest),
+        "accuracy range": f"{min(values):.1%} to {max(values):.1%}",
+        "seeds": str(len(longest)),
+        "per class": str(per_class),
+        "few accuracy": _accuracy(ours),
+        "few seconds": _seconds(ours),
+        "few accuracy of Keras": _accuracy(keras),
+        "few seconds of Keras": _seconds(keras),
+    }
+
+
+def _read(name: str) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return contents
+
+
+def _accuracy(runs: list[dict[str, Any]]) -> str:
+    return f"{mean(run['test']['value'] for run in runs):.1%}"
+
+
+def _seconds(runs: list[dict[str, Any]]) -> str:
+    return f"{mean(run['seconds'] for run in runs):.0f}"
+
+
+def tables() -> dict[str, tuple[str, int, str]]:
+    """For each file with a list of measurements: its command, the number of rows, and a CSV."""
+    found = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        contents = _read(path.stem)
+        rows = next((contents[key] for key in ("runs", "rows", "sizes") if key in contents), None)
+        if rows and all(isinstance(row, dict) for row in rows):
+            flat = [_flatten(row) for row in rows]
+            columns = list(dict.fromkeys(column for row in flat for column in row))
+            buffer = io.StringIO()
+            writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(flat)
+            found[path.stem] = (str(contents.get("command", "")), len(rows), buffer.getvalue())
+    return found
+
+
+def _flatten(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Scalars by their dotted names; lists, such as curves, are only in the JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            flat[prefix + name] = value
+    return flat
