@@ -8,7 +8,6 @@ that a session runs. Measurements resume where they were interrupted.
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import nox
@@ -28,9 +27,12 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
-def measure(session: nox.Session, name: str, *arguments: str) -> None:
+def measure(
+    session: nox.Session, name: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
     """Run a module of tests/bench on JAX."""
-    session.run("python", "-m", f"tests.bench.{name}", *arguments, env={"KERAS_BACKEND": "jax"})
+    env = {"KERAS_BACKEND": "jax"} | (env or {})
+    session.run("python", "-m", f"tests.bench.{name}", *arguments, env=env)
 
 
 def out(name: str) -> list[str]:
@@ -65,25 +67,25 @@ def tests(session: nox.Session, backend: str) -> None:
         ("3.12", "3.13", "0.7"),
         ("3.13", "3.14", "0.8"),
         ("3.13", "3.15", "0.12"),
-        ("3.14", None, None),  # the newest, also of pre-releases of Keras and JAX
+        ("3.14", "nightly", None),  # what comes next, with the newest release of JAX
     ],
-    ids=["keras3.12-jax0.6", "keras3.13-jax0.7", "keras3.14-jax0.8", "keras3.15-jax0.12", "newest"],
+    ids=["keras3.12-jax0.6", "keras3.13-jax0.7", "keras3.14-jax0.8", "keras3.15-jax0.12", "next"],
 )
-def versions(session: nox.Session, keras: str | None, jax: str | None) -> None:
+def versions(session: nox.Session, keras: str, jax: str | None) -> None:
     """Run the tests of what depends on Keras and JAX, with one pair of versions of them.
 
-    Adds a row to docs/results/versions.json. Each row has its own Python, which uv downloads.
+    Adds a row to docs/results/versions.json. Each row has its own Python, which uv downloads;
+    `-P 3.13` takes another one.
     """
-    pins = (
-        [f"keras=={keras}.*", f"jax=={jax}.*"] if keras else ["--pre", "--upgrade", "keras", "jax"]
-    )
+    pins, env = [f"keras=={keras}.*", f"jax=={jax}.*"], {}
     if keras == "3.12":
-        lowest = [
-            re.sub(r">=([\d.]+)", r"==\1.*", each) for each in PROJECT["project"]["dependencies"]
-        ]
-        pins = lowest
+        pins = [each.replace(">=", "==") for each in PROJECT["project"]["dependencies"]]
+    elif keras == "nightly":
+        pins, folder = ["--upgrade", "jax"], str(Path(session.cache_dir, "keras-nightly").resolve())
+        session.install("--no-deps", "--upgrade", "--target", folder, "keras-nightly>=3.16.dev0")
+        env = {"PYTHONPATH": folder}  # hides the Keras that is installed
     session.install("-e", ".", *group("test"), *pins)
-    measure(session, "versions", *out("versions"), *session.posargs)
+    measure(session, "versions", *out("versions"), *session.posargs, env=env)
 
 
 @nox.session

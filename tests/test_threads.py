@@ -14,6 +14,7 @@ import pytest
 from scenelearn import _threads
 from scenelearn._threads import n_threads, run_in_threads
 from scenelearn.errors import ArgumentError
+from tests.helpers.systems import needs_posix
 
 
 def test_threads_follow_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +125,7 @@ def test_calls_inside_calls_do_not_wait_for_each_other(monkeypatch: pytest.Monke
     assert len(done) == 900
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@needs_posix
 def test_a_forked_child_has_threads_of_its_own() -> None:
     code = (
         "import os; from scenelearn._threads import run_in_threads\n"

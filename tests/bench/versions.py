@@ -2,8 +2,8 @@
 
     python -m tests.bench.versions [--out FILE.json] [--numprocesses N]
 
-Adds one row to the file, or replaces the one of the same Python, Keras and JAX. Exits with 1 if a
-test fails.
+Adds one row to the file, or replaces the one of the same system, Python, Keras and JAX. Exits with
+1 if a test fails.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import xml.etree.ElementTree as ET
 from importlib.metadata import version
 from pathlib import Path
 
+from packaging.version import Version
+
+from scenelearn._backend import keras
 from tests.bench._common import add_out, bench_parser, write_json
 
 CORE = (
@@ -33,7 +36,7 @@ def main() -> None:
     parser.add_argument("--numprocesses", default="logical", help="see pytest-xdist")
     options = parser.parse_args()
     row = {"python": platform.python_version(), "system": platform.system()}
-    row |= {name: version(name) for name in ("keras", "jax", "numpy")}
+    row |= {"keras": keras().__version__, "jax": version("jax"), "numpy": version("numpy")}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         pytest = [sys.executable, "-m", "pytest", f"--numprocesses={options.numprocesses}"]
@@ -46,10 +49,9 @@ def main() -> None:
     path = Path(options.out)
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     same = ("system", "python", "keras", "jax")
-    others = [old for old in rows if any(old[key] != row[key] for key in same)]
-    order = [*others, row | result]
-    order.sort(key=lambda r: [[int(n) for n in r[key].split(".")] for key in ("keras", "jax")])
-    write_json(path, order)
+    rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row | result]
+    rows.sort(key=lambda each: [Version(each[key]) for key in ("keras", "jax", "python")])
+    write_json(path, rows)
     print(row | result)
     if failed or not passed:
         raise SystemExit(1)

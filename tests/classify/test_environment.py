@@ -22,6 +22,7 @@ from scenelearn._backend import default_settings
 from scenelearn.classify import Classifier
 from scenelearn.errors import BackendError, BundleError
 from scenelearn.finetune import FitResult
+from tests.helpers.systems import needs_posix
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def in_fork(work: Callable[[], Any]) -> str:
     return text
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_posix
 def test_forked_process_gets_an_error_and_does_not_wait(
     classifier: Classifier, bundle: Path, photo: Path, scenes: Path
 ) -> None:
@@ -81,7 +82,7 @@ def test_forked_process_gets_an_error_and_does_not_wait(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_posix
 def test_classifier_that_is_loaded_after_the_fork_works(bundle: Path, photo: Path) -> None:
     code = (
         "import os, sys, scenelearn as sl\n"

@@ -28,6 +28,7 @@ from tests.helpers.similar_photos import (
     put_drawings,
     put_parts,
 )
+from tests.helpers.systems import needs_posix
 
 
 @pytest.fixture
@@ -124,9 +125,10 @@ def test_the_quarantine_is_counted_and_can_be_kept(tmp_path: Path) -> None:
         sl.split(found.photos, quarantine=found.photos.paths[:4])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a limit of the process")
+@needs_posix
 def test_a_full_disk_is_an_error_that_says_where_and_how_much(scenes: Path) -> None:
-    resource = pytest.importorskip("resource")
+    import resource
+
     photos = sl.scan(scenes)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))

@@ -24,6 +24,7 @@ from scenelearn.errors import (
 )
 from tests.helpers.photo_files import PLAIN, classes, detail, photo, put_all, splits_by_path, why
 from tests.helpers.splits import SPLITS, made_up, splits_of, with_splits
+from tests.helpers.systems import needs_byte_names, needs_posix
 
 
 def zipped(file: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -193,6 +194,7 @@ def test_a_manifest_may_list_an_archive(tmp_path: Path) -> None:
     assert classes(scan(archive, file)) == {"sea/1.jpg": "a", "street/2.jpg": "b"}
 
 
+@needs_posix
 def test_listed_files_that_are_missing_or_not_photos_are_rejected(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     (tmp_path / "words.jpg").write_text("no photo")
@@ -335,6 +337,7 @@ def test_cells_of_a_parquet_manifest_must_be_text(
     assert f"Received: {received}." in str(caught.value)
 
 
+@needs_byte_names
 def test_names_that_are_not_unicode_survive_a_manifest(tmp_path: Path) -> None:
     name = os.fsdecode(b"for\xeat")
     folder = put_all(

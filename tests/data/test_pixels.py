@@ -24,6 +24,7 @@ from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, sc
 from scenelearn.data._decode import to_square
 from scenelearn.data._shards import DECODER_VERSION
 from scenelearn.errors import ArgumentError, DiskSpaceError, NoPhotosError, PhotoError
+from tests.helpers.systems import needs_posix
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -479,7 +480,7 @@ def test_a_cache_folder_that_cannot_be_created_names_the_variable(
         cache_folder()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@needs_posix
 @pytest.mark.parametrize("home", ["missing", "closed"])
 def test_without_a_home_the_cache_is_among_the_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: str
@@ -570,7 +571,7 @@ def test_the_old_content_is_replaced(tmp_path: Path) -> None:
     assert target.read_text() == "new"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@needs_posix
 def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with atomic_write(tmp_path / "whole") as temporary:

@@ -29,6 +29,7 @@ from scenelearn.errors import (
     TooFewClassesError,
 )
 from tests.helpers.photo_files import PLAIN, classes, detail, photo, put_all, splits_by_path, why
+from tests.helpers.systems import needs_byte_names, needs_posix, needs_symlinks
 
 # Every file is accounted for
 
@@ -295,7 +296,7 @@ def test_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert scan("photos").folder == tmp_path / "photos"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@needs_byte_names
 def test_unicode_newline_and_undecodable_names(tmp_path: Path) -> None:
     names = [
         "überall/größe.jpg",
@@ -312,7 +313,7 @@ def test_unicode_newline_and_undecodable_names(tmp_path: Path) -> None:
     assert all(photos.file(k).read_bytes() for k in range(len(photos)))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@needs_byte_names
 def test_rejections_of_odd_names_print_on_one_line(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     odd = ["sea/two\nlines", "sea/\x1b[31mred", "sea/" + os.fsdecode(b"caf\xe9"), "sea/größe"]
@@ -397,6 +398,7 @@ def test_hashes_are_of_the_content(tmp_path: Path) -> None:
 # Links, pipes, permissions
 
 
+@needs_symlinks
 def test_links(tmp_path: Path) -> None:
     put_all(tmp_path / "photos", PLAIN)
     put_all(tmp_path / "elsewhere", ["1.jpg"])
@@ -417,13 +419,14 @@ def test_links(tmp_path: Path) -> None:
     assert "broken link" in detail(photos, "sea/loop.jpg")
 
 
+@needs_symlinks
 def test_the_scanned_folder_may_be_a_link(tmp_path: Path) -> None:
     put_all(tmp_path / "photos", PLAIN)
     (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
     assert len(scan(tmp_path / "link")) == 4
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@needs_posix
 def test_pipes_and_sockets_are_never_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import _feature_cache, _features
 from scenelearn.finetune._feature_cache import feature_folder
+from tests.helpers.systems import needs_posix
 
 Usage = namedtuple("Usage", "total used free")
 Table = npt.NDArray[np.float32]
@@ -173,6 +174,7 @@ sl.finetune.extract_features(
 """
 
 
+@needs_posix
 @pytest.mark.nightly
 def test_killed_runs_lose_at_most_one_part(
     scenes: Path,

@@ -194,7 +194,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
         if what == "fine-tuning":
             seen.append(done)
             if done == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
     stopped = sl.fit(fit.splits, **settings, progress=terminate)
     assert seen[-1] <= 7
