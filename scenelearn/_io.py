@@ -64,7 +64,8 @@ def cache_path() -> Path:
 
 def _is_writable(folder: Path) -> bool:
     """Whether a folder is writable; if it does not exist, whether it can be created."""
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    existing = (path for path in (folder, *folder.parents) if os.path.lexists(path))
+    nearest = next(existing, folder)  # none on a drive that Windows does not have
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
@@ -277,8 +278,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path, in the same folder. It is deleted in the end, whatever happens.
 
     Raises:
-        ArgumentError: if `path` is no path or a folder, or its folder cannot be created or written
-            to.
+        ArgumentError: if `path` is no path or a folder, its folder cannot be created or written to,
+            or the file cannot be replaced.
         DiskSpaceError: if the disk becomes full; then nothing is left of what was written.
     """
     target = check_path("path", path, advice="Pass the name of a file.")
@@ -308,7 +309,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             _apply_umask(temporary, 0o666)
-            temporary.replace(target)
+            with _explain_refusal(target):
+                temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -324,6 +326,7 @@ def atomic_write_folder(path: Path) -> Iterator[Path]:
         The temporary folder. It is deleted in the end, whatever happens.
 
     Raises:
+        ArgumentError: if an existing folder cannot be replaced.
         DiskSpaceError: if the disk becomes full.
         OSError: if it cannot be written for another reason.
     """
@@ -334,17 +337,30 @@ def atomic_write_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _apply_umask(temporary, 0o777)
-            if path.exists():
-                path.rename(old)
-            try:
-                temporary.rename(path)
-            except OSError:
-                if old.exists():
-                    old.rename(path)
-                raise
+            with _explain_refusal(path):
+                if path.exists():
+                    path.rename(old)
+                try:
+                    temporary.rename(path)
+                except OSError:
+                    if old.exists():
+                        old.rename(path)
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _explain_refusal(path: Path) -> Iterator[None]:
+    """Say what to do if a file or folder cannot be replaced, as on Windows while it is open."""
+    try:
+        yield
+    except PermissionError as error:
+        raise ArgumentError(
+            f"`path` must name something that can be replaced. Received: {str(path)!r}: "
+            f"{error.strerror}. Close it in other programs, or choose another name."
+        ) from None
 
 
 def _apply_umask(path: Path, mode: int) -> None:

@@ -86,5 +86,6 @@ def _remove_oldest(folder: Path) -> None:
     for path, status in sorted(files, key=lambda file: file[1].st_mtime):
         if total <= _LIMIT_BYTES:
             return
-        path.unlink(missing_ok=True)
-        total -= status.st_size
+        with contextlib.suppress(OSError):  # on Windows, another process may have it open
+            path.unlink(missing_ok=True)
+            total -= status.st_size

@@ -97,7 +97,7 @@ def add_commands(commands: Any) -> None:
 
 def fit(options: argparse.Namespace) -> Output:
     """Scan, audit, split, fit, save and report."""
-    start = time.monotonic()
+    start = time.perf_counter()
     bundle = ensure_folder(options.out) / "scenes.keras"
     settings = {
         "batch_size": options.batch_size,
@@ -135,7 +135,7 @@ def fit(options: argparse.Namespace) -> Output:
         if audit:
             bars.say(_audit_line(audit, folder, len(splits.quarantined)))
         if options.folder is not None and options.minutes is None:
-            settings["minutes"] = max(1.0, _MINUTES - (time.monotonic() - start) / 60)
+            settings["minutes"] = max(1.0, _MINUTES - (time.perf_counter() - start) / 60)
         if options.plan:
             plan = sl.plan(splits, **settings, progress=bars)
             return Output(str(plan), plan.to_json())

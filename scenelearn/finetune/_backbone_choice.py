@@ -52,13 +52,13 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float) -> str:
         A name for `backbones.build`; the smallest network if none fits.
     """
     best, *larger = CANDIDATES
-    start, n_passes = time.monotonic(), _PASSES * n_photos
+    start, n_passes = time.perf_counter(), _PASSES * n_photos
 
     def fit_seconds(network: Any) -> float:
         return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
 
     def left_s() -> float:
-        return float(broadcast(_TIME_FRACTION * (60 * minutes - (time.monotonic() - start))))
+        return float(broadcast(_TIME_FRACTION * (60 * minutes - (time.perf_counter() - start))))
 
     smallest = _build(best, image_px)
     best_s = fit_seconds(smallest)

@@ -56,14 +56,14 @@ class Checkpoint:
         self.seconds = 0.0
         self.n_written = 0
         self._last_s = 0.0
-        self._written_at = -np.inf  # on `time.monotonic`'s clock
+        self._written_at = -np.inf  # on `time.perf_counter`'s clock
         self._has_warned = False
 
     def is_due(self, *, epoch_ended: bool = False) -> bool:
         """Whether to write now: at the end of an epoch, and from time to time within it."""
         if not self._is_main:
             return False
-        since = time.monotonic() - self._written_at
+        since = time.perf_counter() - self._written_at
         wait = self._last_s / MAX_TIME_FRACTION
         return since >= (wait if epoch_ended else max(wait, INTERVAL_S))
 
@@ -78,7 +78,7 @@ class Checkpoint:
         """
         if not self._is_main:
             return
-        start = time.monotonic()
+        start = time.perf_counter()
         try:
             write_checkpoint(self.file, metadata, arrays)
             self.n_written += 1
@@ -91,7 +91,7 @@ class Checkpoint:
                 error,
             )
             self._has_warned = True
-        self._written_at = time.monotonic()
+        self._written_at = time.perf_counter()
         self._last_s = self._written_at - start
         self.seconds += self._last_s
 

@@ -103,7 +103,7 @@ def compute_features(
         report(n_cached, len(table))
     while start < len(missing):
         part = replace(batches, pixels=pixels, indices=missing[start : start + size])
-        begin, base = time.monotonic(), n_cached + start
+        begin, base = time.perf_counter(), n_cached + start
         report_part = (lambda n, _, base=base: report(base + n, len(table))) if report else None
         try:
             features, indices = predict_batches(model, part, report_part)
@@ -115,7 +115,7 @@ def compute_features(
         if folder is not None and len(indices):
             folder = _write_part(folder, [hashes[index] for index in indices.tolist()], features)
         start += size
-        growth = _WRITE_INTERVAL_S / max(time.monotonic() - begin, 1e-3)
+        growth = _WRITE_INTERVAL_S / max(time.perf_counter() - begin, 1e-3)
         n_batches = int(min(max(size * growth, 1), _MAX_PART)) // batches.batch_size
         size = max(1, n_batches) * batches.batch_size
     if report and len(missing):
@@ -166,9 +166,9 @@ def measure_photo_seconds(model: Any, batch_size: int, dtype: npt.DTypeLike = np
     """
     batch, seconds = np.zeros((batch_size, *model.input_shape[1:]), dtype), []
     for _ in range(1 + _N_TIMED_BATCHES):
-        start = time.monotonic()
+        start = time.perf_counter()
         predict_images(model, [batch], batch_size)
-        seconds.append(time.monotonic() - start)
+        seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[1:])) / batch_size  # the first one compiles
 
 

@@ -186,7 +186,7 @@ def fit(
         Linear probing before fine-tuning: A. Kumar et al. (2022), Fine-tuning can distort
         pretrained features and underperform out-of-distribution. ICLR.
     """
-    start = time.monotonic()
+    start = time.perf_counter()
     settings = resolve_settings(
         splits,
         backbone=backbone,

@@ -142,7 +142,7 @@ def prepare_training(
     schedule: Schedule = ()
     if costs.step_s and not stop.requested:
         deadline = clock.deadline(reserve_s=costs.reserve_s)
-        left_s = broadcast(deadline - time.monotonic()) if time_limited else math.inf
+        left_s = broadcast(deadline - time.perf_counter()) if time_limited else math.inf
         schedule = make_schedule(settings, left_s, len(datasets.train), costs)
     plan = TrainingPlan(
         schedule=schedule,
@@ -204,7 +204,7 @@ def measure_costs(
         learner: not trained yet; compiled if any epochs are requested.
         settings: of the fit.
         predict_s: seconds per photo of the final network.
-        deadline: when the fit should end, on `time.monotonic`'s clock. If no time is left for
+        deadline: when the fit should end, on `time.perf_counter`'s clock. If no time is left for
             training, no step is timed, and a warning is logged.
         stop: whether to stop; if so, no step is timed.
         report: called with (timed steps done, total).
@@ -220,7 +220,7 @@ def measure_costs(
         test_s=1.3 * predict_s * n_final + _TEST_OVERHEAD_S,
     )
     train = settings.epochs != 0 and not stop.requested
-    if train and all_reduce_max(time.monotonic() > deadline - costs.reserve_s):
+    if train and all_reduce_max(time.perf_counter() > deadline - costs.reserve_s):
         _log.warning(
             "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
         )
@@ -274,9 +274,9 @@ def measure_step_time(
         report(n_done, 1 + _N_TIMED_STEPS)
         if stop.requested:
             return math.nan
-        start = time.monotonic()
+        start = time.perf_counter()
         learner.model.train_on_batch(*next(batches)[1])
-        seconds.append(time.monotonic() - start)
+        seconds.append(time.perf_counter() - start)
     report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
 

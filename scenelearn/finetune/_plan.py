@@ -161,14 +161,14 @@ def plan(
 
 
 def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
-    requested_batch_size, start = settings.batch_size, time.monotonic()
+    requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
     features = _network.build_features(settings)
     batch_size = choose_batch_size(
         features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
     )
     settings = replace(settings, batch_size=batch_size)
-    network_s = time.monotonic() - start
+    network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
     to_logits, model = _network.add_zero_head(features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))

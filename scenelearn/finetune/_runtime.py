@@ -161,13 +161,13 @@ class Clock:
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[str], None]]:
         """Time a phase. Yields a function that takes one line about what was done."""
-        begin, notes = time.monotonic(), [""]
+        begin, notes = time.perf_counter(), [""]
 
         def note(text: str) -> None:
             notes[0] = text
 
         yield note
-        self.phases.append(Phase(name=name, seconds=time.monotonic() - begin, note=notes[0]))
+        self.phases.append(Phase(name=name, seconds=time.perf_counter() - begin, note=notes[0]))
         _log.info("%s: %.1f s, %s", name, self.phases[-1].seconds, notes[0])
         self._stop.check()
 
@@ -182,8 +182,8 @@ class Clock:
 
     def elapsed_s(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._start
+        return time.perf_counter() - self._start
 
     def deadline(self, *, reserve_s: float = 0.0) -> float:
-        """When, on `time.monotonic`'s clock, only `reserve_s` seconds of the budget are left."""
+        """When, on `time.perf_counter`'s clock, only `reserve_s` seconds of the budget are left."""
         return self._start + 60 * self._minutes - reserve_s

@@ -42,7 +42,7 @@ class Control:
     """What the trainer checks between two steps.
 
     Attributes:
-        deadline: when fine-tuning should end, on `time.monotonic`'s clock. An epoch that takes
+        deadline: when fine-tuning should end, on `time.perf_counter`'s clock. An epoch that takes
             longer than planned is cut off a little later.
         grace_s: how many seconds later.
         max_epochs: maximum number of epochs per run.
@@ -63,7 +63,7 @@ class Control:
     @property
     def is_out_of_time(self) -> bool:
         """Whether no time is left, not even the grace period. A collective operation."""
-        return bool(all_reduce_max(time.monotonic() > self.deadline + self.grace_s))
+        return bool(all_reduce_max(time.perf_counter() > self.deadline + self.grace_s))
 
     def save(self, state: TrainingState, model: Any) -> None:
         """Write a checkpoint now."""
@@ -142,14 +142,14 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
     model, plan, epoch, stopped = learner.model, state.plan, state.epoch, ""
     n_steps = plan.schedule[epoch - 1][0]
     before = sum(size for size, _ in plan.schedule[: epoch - 1])
-    start = time.monotonic() - state.epoch_s
+    start = time.perf_counter() - state.epoch_s
     for step, batch in learner.batches(epoch=epoch, steps=range(state.step, n_steps)):
         model.optimizer.learning_rate.assign(plan.learning_rate(epoch, step + 0.5))
         loss = float(np.asarray(model.train_on_batch(*batch)))
         if not math.isfinite(loss):
             return "not finite"
         state.losses.append(loss)
-        state.step, state.epoch_s = step + 1, time.monotonic() - start
+        state.step, state.epoch_s = step + 1, time.perf_counter() - start
         control.report(before + state.step, plan.n_steps)
         if control.stop.requested:
             return control.stop.requested
@@ -158,7 +158,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
             break
         if control.checkpoint.is_due():
             control.save(state, model)
-    steps_s = time.monotonic() - start
+    steps_s = time.perf_counter() - start
     n_done = state.step if stopped else n_steps
     scores = _validate(model, learner.datasets.validation, control.stop)
     if scores is None:
@@ -170,7 +170,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
         validation_accuracy=scores.accuracy,
         calibrated_loss=scores.calibrated_loss,
         learning_rate=plan.learning_rate(epoch, max(0.0, n_done - 0.5)),
-        seconds=time.monotonic() - start,
+        seconds=time.perf_counter() - start,
     )
     state.end_epoch(result, model)
     run_ended = plan.n_runs > 1 and n_done == n_steps and plan.ends_run(epoch)
@@ -197,7 +197,7 @@ def _update_plan(
     ended = n_done, schedule_progress(plan.schedule, epoch, n_done)
     left_s, step_s, validation_s = broadcast(
         [
-            control.deadline - time.monotonic(),
+            control.deadline - time.perf_counter(),
             steps_s / n_done,
             max(0.0, state.history[-1].seconds - steps_s),
         ]

@@ -508,6 +508,13 @@ def test_without_a_home_the_cache_is_among_the_temporary_files(
     assert "Set SCENELEARN_CACHE" in caplog.text
 
 
+def test_a_cache_folder_on_a_missing_drive_is_not_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    assert not _io._is_writable(tmp_path / "gone")
+
+
 def test_a_chosen_cache_folder_needs_no_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,6 +585,21 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
         temporary.write_text("")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "whole")}
     assert len(modes) == 1
+
+
+def test_a_file_that_another_program_has_open_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old")
+
+    def refuse(*_: object) -> None:  # as Windows does
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ArgumentError, match=r"file': Permission denied.*other programs"):
+        write(tmp_path / "file")
+    assert files(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_a_disk_that_fills_up_is_named_and_the_old_file_kept(tmp_path: Path) -> None:
