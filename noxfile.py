@@ -74,8 +74,7 @@ def tests(session: nox.Session, backend: str) -> None:
 def versions(session: nox.Session, keras: str, jax: str | None) -> None:
     """Run the tests of what depends on Keras and JAX, with one pair of versions of them.
 
-    Adds a row to docs/results/versions.json. Each row has its own Python, which uv downloads;
-    `-P 3.13` takes another one.
+    Adds a row to docs/results/versions.json. Each row has its own Python, which uv downloads.
     """
     pins, env = [f"keras=={keras}.*", f"jax=={jax}.*"], {}
     if keras == "3.12":
