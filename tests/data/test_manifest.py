@@ -42,6 +42,7 @@ def table(file: Path, *lines: str) -> Path:
 # Archives
 
 
+@needs_posix
 def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
     names = [f"intel/seg_train/seg_train/{path}" for path in PLAIN]
     names += ["intel/seg_pred/1.jpg", "intel/seg_train/sea/größe\n.jpg"]
@@ -245,6 +246,7 @@ def test_a_manifest_that_is_not_a_table_or_missing(tmp_path: Path) -> None:
 # Splits restored from a manifest
 
 
+@needs_posix
 def test_saved_splits_are_restored_from_their_manifest(tmp_path: Path) -> None:
     names = [f"{name}/{k},\n'{k}'.jpg" for name in "ab" for k in range(30)]
     folder = put_all(tmp_path / "photos", names)

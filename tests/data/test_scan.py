@@ -647,6 +647,7 @@ def test_a_folder_of_another_type(folder: object) -> None:
         scan(folder)  # type: ignore[arg-type]
 
 
+@needs_posix
 def test_html_is_escaped(tmp_path: Path) -> None:
     put_all(tmp_path, [*PLAIN, "<b>bold<b>/1.jpg"])
     (tmp_path / "sea/<script>.jpg").write_bytes(b"")

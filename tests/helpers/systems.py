@@ -18,7 +18,8 @@ def _can_link() -> bool:
 
 
 needs_posix = pytest.mark.skipif(
-    os.name == "nt", reason="Windows has no fork, named pipes, kill signals or file permissions"
+    os.name == "nt",
+    reason="Windows has no fork, pipes among files, kill signals or permissions, and fewer names",
 )
 needs_symlinks = pytest.mark.skipif(
     not _can_link(), reason="Windows lets only some users create symbolic links"
