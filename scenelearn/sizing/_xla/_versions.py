@@ -13,12 +13,7 @@ VERIFIED_VERSIONS = {"keras": "3.15", "jax": "0.10"}
 
 
 def version_note() -> str:
-    """Say which installed version the rule was not verified for; empty if there is none.
-
-    Examples:
-        >>> version_note()
-        ''
-    """
+    """Say which installed version the rule was not verified for; empty if there is none."""
     others = []
     for package, verified in VERIFIED_VERSIONS.items():
         try:
