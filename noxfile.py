@@ -142,9 +142,22 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Decode randomly damaged image files; `nox -s fuzz -- --minutes 10`."""
+    """Try a million random images, manifests, archives, bundles, arguments and environments.
+
+    Writes docs/results/fuzz.json. `-- --cases 10000` tries fewer, `-- --kinds images` some kinds.
+    """
+    session.install("-e", ".[parquet]", *group("test"))
+    measure(session, "fuzz", *out("fuzz"), *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Let each call that changes the disk fail, from `scan` to `export`; nothing may be lost.
+
+    Writes docs/results/faults.json; ten minutes.
+    """
     session.install("-e", ".", *group("test"))
-    measure(session, "fuzz", *session.posargs)
+    measure(session, "faults", *out("faults"), *session.posargs)
 
 
 @nox.session

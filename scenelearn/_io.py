@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenelearn._checks import check_path
-from scenelearn.errors import ArgumentError, DiskSpaceError
+from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, SceneLearnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,17 @@ _log = logging.getLogger(__name__)
 
 SPARE_BYTES = 64 * 2**20  # always left free on the disk
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, limit of the process
+_IS_LINUX = sys.platform == "linux"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2, which Python lacks
+_ADVICE = dict.fromkeys(
+    (errno.EMFILE, errno.ENFILE),
+    "Close files that are not needed, or raise the limit, as by `ulimit -n 4096`",
+)
+# Errors that follow from the name of a file or folder, and not from the state of the system.
+_UNUSABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOENT,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EINVAL,
+)  # fmt: skip
 
 
 def name_bytes(name: str) -> bytes:
@@ -70,18 +83,21 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _free_bytes(path: Path) -> int:
-    """The free space of the disk that a file or folder is on, or would be on."""
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
+    """The free space of the disk that a file or folder is on, or would be on; 0 if unknown."""
+    with suppress(OSError):
+        return shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
+    return 0
 
 
 @functools.cache
 def _temporary_cache() -> Path:
     """A cache folder among the temporary files, the same for all processes of a user."""
     user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir(), f"scenelearn-{user}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != user):
-        folder = Path(tempfile.mkdtemp(prefix="scenelearn-"))  # somebody else made it
+    with explain_disk_errors(Path(os.environ.get("TMPDIR", os.curdir))):
+        folder = Path(tempfile.gettempdir(), f"scenelearn-{user}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != user):
+            folder = Path(tempfile.mkdtemp(prefix="scenelearn-"))  # somebody else made it
     _log.warning(
         "The cache is in %s, since the home folder is missing or not writable. "
         "Set SCENELEARN_CACHE to a folder that lasts.",
@@ -126,12 +142,13 @@ def temporary_array(shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
     Raises:
         ArgumentError: if the cache folder cannot be created or is not writable.
         DiskSpaceError: if its disk has not enough space.
+        DiskError: if the file cannot be created or mapped.
     """
     import numpy as np  # here, so that `import scenelearn.sizing` stays light
 
     folder, n_bytes = cache_folder(), math.prod(shape)
     with ExitStack() as stack:
-        with explain_full_disk(folder, n_bytes):
+        with explain_disk_errors(folder, n_bytes):
             file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
             try:
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
@@ -141,30 +158,36 @@ def temporary_array(shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
                 for start in range(0, n_bytes, 2**20):  # where the system cannot reserve space
                     file.write(bytes(min(2**20, n_bytes - start)))
                 file.flush()
-        yield np.memmap(file, np.uint8, "r+", shape=shape)
+            array = np.memmap(file, np.uint8, "r+", shape=shape)
+        yield array
 
 
 @contextmanager
-def explain_full_disk(path: Path, n_bytes: int | None = None) -> Iterator[None]:
-    """Make errors about a full disk, a quota or a size limit say where, and how much was wanted.
+def explain_disk_errors(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Make errors of the system say which file is meant, and what to do.
 
     Args:
-        path: what is being written.
-        n_bytes: its size, if it is known.
+        path: what is being read or written.
+        n_bytes: how much is being written, if it is known.
 
     Raises:
-        DiskSpaceError: instead of an `OSError` of these kinds.
+        DiskSpaceError: instead of an `OSError` about a full disk, a quota or a size limit.
+        DiskError: instead of any other `OSError`.
     """
     try:
         yield
-    except DiskSpaceError:
+    except SceneLearnError:
         raise
     except OSError as error:
+        reason = error.strerror or str(error)
         if error.errno not in _FULL:
-            raise
+            advice = _ADVICE.get(error.errno or 0, "Check its disk and permissions, and try again")
+            raise DiskError(
+                f"{str(path)!r} must be accessible. Received: {reason}. {advice}."
+            ) from None
         size = "more" if n_bytes is None else f"{n_bytes / 2**20:,.1f} MiB of"
         raise DiskSpaceError(
-            f"{str(path)!r} needs {size} free space. Received: {error.strerror}, "
+            f"{str(path)!r} needs {size} free space. Received: {reason}, "
             f"{_free_bytes(path) / 2**20:,.1f} MiB free. Free some space, or use a folder on "
             "another disk; SCENELEARN_CACHE sets the one of the cache."
         ) from None
@@ -248,20 +271,24 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        ArgumentError: if a file has that name, or `folder` is not a path.
-        OSError: if the folder cannot be created or written to.
+        ArgumentError: if `folder` is not a path, or cannot be created or written to.
+        DiskError: if the system fails otherwise.
     """
     path = check_path("folder", folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        file = next((p for p in (path, *path.parents) if p.is_file()), path)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        with explain_disk_errors(path):
+            if error.errno not in _UNUSABLE:
+                raise
+        file = next((p for p in (path, *path.parents) if p.is_file()), None)
+        reason = f"but {str(file)!r} is a file" if file else error.strerror
         raise ArgumentError(
-            "`folder` must be an existing or a new folder. Received: "
-            f"{str(path)!r}, but {str(file)!r} is a file. Pass another name."
+            "`folder` must be an existing or a new folder that can be written to. Received: "
+            f"{str(path)!r}, {reason}. Pass another name."
         ) from None
-    with tempfile.TemporaryFile(dir=path):
-        return path
 
 
 @contextmanager
@@ -281,6 +308,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         ArgumentError: if `path` is no path or a folder, its folder cannot be created or written to,
             or the file cannot be replaced.
         DiskSpaceError: if the disk becomes full; then nothing is left of what was written.
+        DiskError: if the system fails otherwise.
     """
     target = check_path("path", path, advice="Pass the name of a file.")
     if target.is_dir():
@@ -289,14 +317,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             "Add a file name to it."
         )
     try:
-        with explain_full_disk(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
-            )
-    except DiskSpaceError:
-        raise
-    except OSError as error:  # a file of that name, no permission, …
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
+        )
+    except OSError as error:
+        with explain_disk_errors(target):
+            if error.errno not in _UNUSABLE:
+                raise
         raise ArgumentError(
             f"`path` must be in a writable folder. Received: {str(target)!r}: "
             f"{error.strerror}. Choose another folder."
@@ -304,7 +332,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with explain_full_disk(target):
+        with explain_disk_errors(target):
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -312,7 +340,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             with _explain_refusal(target):
                 temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -328,27 +357,37 @@ def atomic_write_folder(path: Path) -> Iterator[Path]:
     Raises:
         ArgumentError: if an existing folder cannot be replaced.
         DiskSpaceError: if the disk becomes full.
-        OSError: if it cannot be written for another reason.
+        DiskError: if it cannot be written for another reason.
     """
-    with explain_full_disk(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-        old = temporary.with_name(temporary.name + ".old")
         try:
             yield temporary
             _apply_umask(temporary, 0o777)
             with _explain_refusal(path):
                 if path.exists():
-                    path.rename(old)
-                try:
+                    _exchange(temporary, path)
+                else:
                     temporary.rename(path)
-                except OSError:
-                    if old.exists():
-                        old.rename(path)
-                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Exchange two folders: in one step on Linux, elsewhere by three renames."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _IS_LINUX else None
+    names = [(_AT_FDCWD, os.fsencode(path)) for path in (new, old)]
+    if rename and not rename(*names[0], *names[1], _RENAME_EXCHANGE):
+        return
+    aside = new.with_name(new.name + ".old")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+    aside.rename(new)
 
 
 @contextmanager

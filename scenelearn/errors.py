@@ -14,7 +14,8 @@ SceneLearnError
 │   ├── TooFewPhotosError   (ValueError)         a class has too few photos to split
 │   ├── ClassMismatchError  (ValueError)         photos have other classes than the classifier
 │   └── PhotoError          (ValueError)         a photo cannot be decoded
-├── DiskSpaceError          (OSError)            there is not enough free disk space
+├── DiskError               (OSError)            a file cannot be read or written
+│   └── DiskSpaceError                           there is not enough free disk space
 ├── BackendError            (ImportError)        Keras cannot be imported, or finds no device
 ├── ForkError               (RuntimeError)       the process was forked after Keras had started
 ├── DeviceError             (RuntimeError)       devices or processes cannot train together
@@ -43,6 +44,7 @@ __all__ = [
     "ClassMismatchError",
     "DataError",
     "DeviceError",
+    "DiskError",
     "DiskSpaceError",
     "ExportError",
     "ForkError",
@@ -118,7 +120,11 @@ class PhotoError(DataError, ValueError):
     """A photo cannot be decoded: the message names the photo and the reason."""
 
 
-class DiskSpaceError(SceneLearnError, OSError):
+class DiskError(SceneLearnError, OSError):
+    """The system cannot read or write a file: the message names it. Older files are unchanged."""
+
+
+class DiskSpaceError(DiskError):
     """There is not enough free disk space. Nothing was written."""
 
 

@@ -7,8 +7,6 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import start
-from scenelearn._io import atomic_write, require_free_space
+from scenelearn._io import atomic_write, explain_disk_errors, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._build import materialize
 from scenelearn.classify._bundle_checks import (
@@ -27,10 +25,9 @@ from scenelearn.classify._bundle_checks import (
     check_finite,
     check_model,
 )
-from scenelearn.errors import ArgumentError, BundleError, DiskSpaceError, PathMissingError
+from scenelearn.errors import ArgumentError, BundleError, PathMissingError
 
 _DTYPES = ("<f2", "<f4", "<i4")
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a file's size limit
 _MAX_DETAIL = 500  # characters of another library's error that a message repeats
 _FORMAT = 1
 
@@ -52,13 +49,14 @@ def write(
     Raises:
         ArgumentError: if `path` does not end in ``.keras``, or cannot be written.
         DiskSpaceError: if it does not fit on the disk.
+        DiskError: if the system cannot write it. An existing file is then unchanged.
     """
     if path.suffix != ".keras":
         raise ArgumentError(
             f"`path` must end in '.keras'. Received: {str(path)!r}. "
             f"Pass e.g. {str(path.with_suffix('.keras'))!r}."
         )
-    with _typed_disk_errors(path), atomic_write(path) as temporary:
+    with atomic_write(path) as temporary:
         require_free_space(
             temporary.parent,
             # float32, twice: while the archive is made, the weights are on the disk, too
@@ -78,20 +76,6 @@ def write(
     return path
 
 
-@contextmanager
-def _typed_disk_errors(path: Path) -> Iterator[None]:
-    """Name the file if the disk turns out to be full while it is written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise DiskSpaceError(
-            f"{str(path)!r} could not be written completely. Received: {error.strerror or error}. "
-            "An existing file is unchanged. Free some space, or save to a folder on a larger disk."
-        ) from None
-
-
 def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Read what `write` wrote.
 
@@ -104,6 +88,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
     Raises:
         PathMissingError: if the file does not exist or cannot be read.
         BundleError: if it is not a complete bundle. No code in it is run.
+        DiskError: if the system cannot read it.
         BackendError: if Keras cannot start.
     """
     start()  # before anything that fails is the file's fault
@@ -130,7 +115,10 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
         check_finite(model)
     except (ImportError, MemoryError):  # the environment's fault
         raise
-    except Exception as error:  # noqa: BLE001 - Keras, h5py, json, zipfile raise many kinds here
+    except Exception as error:  # Keras, h5py, json, zipfile raise many kinds here
+        if isinstance(error, OSError) and error.errno:  # not the file's fault
+            with explain_disk_errors(path):
+                raise
         known = isinstance(error, InvalidBundleError)
         detail = str(error) if known else f"{type(error).__name__}: {error}"
         raise bundle_error(path, detail[:_MAX_DETAIL]) from None

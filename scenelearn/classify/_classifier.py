@@ -382,6 +382,7 @@ class Classifier:
         Raises:
             ArgumentError: if `path` does not end in ``.keras``, or cannot be written.
             DiskSpaceError: if it does not fit on the disk.
+            DiskError: if the system cannot write it.
         """
         calibration = self.calibration
         entry = {
@@ -434,6 +435,7 @@ class Classifier:
             PhotoError: if a photo in `check` cannot be decoded.
             NoPhotosError: if `check` contains no photo.
             DiskSpaceError: if it does not fit on the disk.
+            DiskError: if the system cannot write it, or the files to verify it with.
         """
         target = check_path("path", path, advice="Pass e.g. 'scenes.onnx'.")
         return export(
@@ -546,6 +548,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         ArgumentError: if `path` is not a path.
         PathMissingError: if the file does not exist or cannot be read.
         BundleError: if the file is not a complete scenelearn bundle.
+        DiskError: if the system cannot read the file.
         BackendError: if Keras cannot start.
         ForkError: if this process was forked after Keras had started.
     """

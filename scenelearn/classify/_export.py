@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from scenelearn._io import atomic_write, atomic_write_folder, require_free_space
+from scenelearn._io import (
+    atomic_write,
+    atomic_write_folder,
+    explain_disk_errors,
+    require_free_space,
+)
 from scenelearn._json import dataclass_json
 from scenelearn.classify._inputs import (
     PhotosLike,
@@ -114,8 +120,7 @@ def export(
     images = _render_samples() if check is None else _load_images(check, image_px)
     squares = [read_square(("", image), image_px) for image in images]
     expected = predict(np.stack(squares))
-    with tempfile.TemporaryDirectory(prefix="scenelearn-export-") as folder:
-        work = Path(folder)
+    with _work_folder() as work:
         n_bytes = sum(image.nbytes for image in images) + 12 * n_parameters
         require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
         save(work / "scenes.keras")
@@ -176,11 +181,23 @@ def _is_of_saved_model(file: Path) -> bool:
     return name in _SAVED_MODEL_FILES or name.startswith("variables/variables.")
 
 
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A temporary folder; errors of the system while it is used say where it is."""
+    with (
+        explain_disk_errors(Path(os.environ.get("TMPDIR", tempfile.tempdir or os.curdir))),
+        tempfile.TemporaryDirectory(
+            prefix="scenelearn-export-", ignore_cleanup_errors=True
+        ) as folder,
+    ):
+        yield Path(folder)
+
+
 def _render_samples() -> list[npt.NDArray[np.uint8]]:
     """Sample scenes, each cropped to a different size."""
-    with tempfile.TemporaryDirectory(prefix="scenelearn-export-") as folder:
+    with _work_folder() as folder:
         sample_scenes(folder, _PER_CLASS, 0, verbose=False)
-        scenes = [np.asarray(Image.open(file)) for file in sorted(Path(folder).glob("*/*.jpg"))]
+        scenes = [np.asarray(Image.open(file)) for file in sorted(folder.glob("*/*.jpg"))]
     return [image[3 * k :, : image.shape[1] - k] for k, image in enumerate(scenes)]
 
 

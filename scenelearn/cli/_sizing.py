@@ -41,7 +41,7 @@ def size(options: argparse.Namespace) -> Output:
     shape = None
     if options.input_shape is not None:
         sizes = options.input_shape.split(",")
-        shape = tuple(int(text) if text.strip().isdigit() else 0 for text in sizes)
+        shape = tuple(int(text) if text.strip().isdecimal() else 0 for text in sizes)
     elif options.image_px is not None:
         shape = (options.image_px, options.image_px, 3)
     estimates = [

@@ -11,9 +11,16 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from scenelearn._io import explain_disk_errors
+from scenelearn.errors import NoPhotosError
+
 MAX_FILE_BYTES = 512 * 2**20  # larger than any photo; keeps a stray video out of memory
 
 _Archive = tuple[zipfile.ZipFile, dict[str, list[zipfile.ZipInfo]]]  # members by path, last valid
+
+
+class _DamagedArchiveError(OSError):
+    """A file that is not a complete archive."""
 
 
 def content_hash(content: bytes) -> bytes:
@@ -67,9 +74,19 @@ def list_archive(root: Path) -> Iterator[tuple[str, str]]:
         Each file's path, and why it cannot be a photo; empty if it can.
 
     Raises:
-        OSError: if the archive cannot be read.
+        NoPhotosError: if it is not a complete ZIP archive.
+        DiskError: if the system cannot read it.
     """
-    _, members = _open_archive(root)
+    try:
+        _, members = _open_archive(root)
+    except _DamagedArchiveError as error:
+        raise NoPhotosError(
+            f"{str(root)!r} must be a complete ZIP archive of photos. Received: {error.strerror}. "
+            "Copy or download it again, or unpack it."
+        ) from None
+    except OSError:
+        with explain_disk_errors(root):
+            raise
     for path, same_name in members.items():
         for _ in same_name[1:]:
             yield path, "a later file in the archive has the same name"
@@ -89,7 +106,7 @@ def _open_archive(root: Path) -> _Archive:
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged directories
-        raise OSError(errno.EIO, f"not a complete ZIP archive: {error}", str(root)) from None
+        raise _DamagedArchiveError(errno.EIO, f"not complete: {error}", str(root)) from None
 
 
 @functools.lru_cache(maxsize=4)

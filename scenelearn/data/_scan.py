@@ -95,7 +95,8 @@ def scan(
         PathMissingError: if `folder` or `manifest` does not exist, or `folder` is another kind of
             file.
         ManifestError: if the manifest cannot be read or is invalid.
-        NoPhotosError: if there is no usable photo in a class folder.
+        NoPhotosError: if there is no usable photo in a class folder, or a ZIP file is damaged.
+        DiskError: if the system cannot read a ZIP file.
         ArgumentError: if `folder` or `manifest` cannot be a path, or `verbose` is of another type.
 
     Example:

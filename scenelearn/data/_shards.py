@@ -133,7 +133,10 @@ def add_shard(shards: Shards, index_file: Path) -> None:
         array = np.load(array_file, mmap_mode="r")
         if array.shape != (len(hashes), px, px, 3) or array.dtype != np.uint8:
             raise ValueError("array and index do not match")
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:  # too many open files, say: nothing is wrong with the shard
+        _log.warning("Part of the pixel cache is not used: %s: %s", array_file, error)
+        return
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.info(
             "Part of the pixel cache is damaged and is built again: %s: %s", array_file, error
         )

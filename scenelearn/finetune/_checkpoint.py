@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._distributed import broadcast_bytes, n_devices, process_count, process_index
-from scenelearn._io import atomic_write, cache_path
+from scenelearn._io import atomic_write, cache_path, explain_disk_errors
 from scenelearn.data import Pixels, Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._device import versions
@@ -99,6 +99,9 @@ class Checkpoint:
         """Read the last checkpoint; None, and a warning, if there is no intact one.
 
         Of several processes the main one reads, and all get the content.
+
+        Raises:
+            DiskError: if there is one that the system cannot read now.
         """
         content: npt.NDArray[np.uint8] | None = None
         try:
@@ -107,7 +110,10 @@ class Checkpoint:
                 parse_checkpoint(content)
         except FileNotFoundError:
             _log.warning("No run to resume was found. This run starts from the beginning.")
-        except (OSError, ValueError) as error:
+        except OSError:  # it may be intact, and would be replaced
+            with explain_disk_errors(self.file):
+                raise
+        except ValueError as error:
             content = None
             _log.warning("This run starts from the beginning: %s: %s", self.file, error)
         content = broadcast_bytes(content)
@@ -148,7 +154,8 @@ def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, featu
     facts = [requested, versions(), splits.photos.class_names, n_devices(), process_count()]
     key.update(json.dumps(facts, sort_keys=True).encode())
     for source in sorted(_PACKAGE.rglob("*.py")):  # a version number does not identify a checkout
-        key.update(source.read_bytes())
+        with explain_disk_errors(source):
+            key.update(source.read_bytes())
     for content in splits.photos.hashes:
         key.update(content)
     indices = splits.train, splits.validation, splits.test
@@ -167,7 +174,7 @@ def write_checkpoint(file: Path, metadata: Mapping[str, Any], arrays: Arrays) ->
         arrays: by name.
 
     Raises:
-        OSError: if the file cannot be written. An earlier file is then unchanged.
+        DiskError: if the file cannot be written. An earlier file is then unchanged.
         ArgumentError: if its folder cannot be created or written to.
     """
     layout = [[name, array.dtype.name, array.shape] for name, array in arrays.items()]

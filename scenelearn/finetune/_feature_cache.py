@@ -232,7 +232,10 @@ def read_features(
             records = np.load(io.BytesIO(content), allow_pickle=False)
             if records.dtype != _record_dtype(table.shape[1]):
                 raise ValueError(f"unexpected dtype {records.dtype}")
-        except (OSError, EOFError, ValueError) as error:
+        except OSError as error:  # too many open files, say: nothing is wrong with the file
+            _log.warning("A file of the feature cache is not used: %s: %s", file, error)
+            continue
+        except (EOFError, ValueError) as error:
             _log.info("Removing a damaged file of the feature cache: %s: %s", file, error)
             with suppress(OSError):
                 file.unlink()

@@ -177,6 +177,7 @@ def fit(
         NoPhotosError: if no photo can be decoded.
         TooFewPhotosError: if no photo of a split can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
+        DiskError: if `resume` is True, and the system cannot read the checkpoint.
         BackendError: if no Keras backend is installed, or it finds no device.
         ForkError: if this process was forked after Keras had started.
         DeviceError: if devices or processes cannot work together, or have different photos.

@@ -53,8 +53,10 @@ def report(
     Raises:
         ArgumentError: if `result` has the wrong type, contains a path without a result, or fewer
             than two fits; if `audit` is not of the same photos; or if `folder` or one of its
-            parents is a file.
-        OSError: if the folder is not writable or the disk is full.
+            parents is a file, or it is not writable.
+        DiskSpaceError: if the disk is full.
+        DiskError: if the system cannot write a file. The one of an earlier report is then
+            unchanged.
     """
     target = ensure_folder(folder)
     if audit is not None and not _has_same_photos(audit, result):

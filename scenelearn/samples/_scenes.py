@@ -74,8 +74,10 @@ def sample_scenes(
 
     Raises:
         ArgumentError: if `per_class` is not a positive integer, `seed` is not an integer of at
-            least 0, `folder` is not a path, or `folder` or a class folder in it is a file.
-        OSError: if a file cannot be written.
+            least 0, `folder` is not a path, or `folder` or a class folder in it is a file or not
+            writable.
+        DiskSpaceError: if the disk is full.
+        DiskError: if the system cannot write a file.
 
     Example:
         >>> import tempfile

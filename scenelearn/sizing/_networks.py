@@ -14,12 +14,14 @@ from typing import Any
 from scenelearn import _backend
 from scenelearn._backend import default_settings
 from scenelearn._checks import check_path
+from scenelearn._io import explain_disk_errors
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn._network_names import normalize_name, split_width
 from scenelearn.errors import (
     ArgumentError,
     BundleError,
     PathMissingError,
+    SceneLearnError,
     UnknownBackboneError,
     UnknownLayerError,
 )
@@ -27,6 +29,7 @@ from scenelearn.sizing import _layers
 from scenelearn.sizing._layers import Layer
 
 _MAX_CONFIG_BYTES = 20 * 2**20
+_MAX_DETAIL = 500  # characters of another library's error that a message repeats
 
 
 def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | None = None) -> Any:
@@ -44,6 +47,7 @@ def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | 
         ArgumentError: if the layers cannot be parsed, or the network does not accept the input
             shape.
         BundleError: if the file is not a complete `.keras` file.
+        DiskError: if the system cannot read the file.
         PathMissingError: if the file does not exist.
         UnknownBackboneError: if the name is not in `keras.applications`.
         UnknownLayerError: if a layer's name is unknown.
@@ -85,7 +89,7 @@ def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> 
     key = normalize_name(base)
     if key not in builders:
         raise UnknownBackboneError(
-            f"keras.applications has no network {name!r}. Pass one of "
+            f"`network` must be one of keras.applications. Received: {name!r}. Pass one of "
             f"{', '.join(sorted({value.__name__ for value in builders.values()}))}; the path of a "
             ".keras file; or layers such as 'Conv2D(32, 3), Dense(10)'."
         )
@@ -99,10 +103,10 @@ def build_application(name: str, input_shape: tuple[Any, ...] | None = None) -> 
     try:
         with default_settings(), deferred_initialization():
             return build(weights=None, input_shape=input_shape, **width)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # Keras raises many types for impossible shapes
         raise ArgumentError(
-            f"{build.__name__} does not accept images of this size. Received: "
-            f"input_shape={input_shape}. Keras says: {error}"
+            f"`input_shape` must be (height, width, channels) that {build.__name__} accepts. "
+            f"Received: input_shape={input_shape}. Keras says: {str(error)[:_MAX_DETAIL]}."
         ) from error
 
 
@@ -123,22 +127,29 @@ def parse_layers(text: str) -> list[Layer]:
         tree = ast.parse(f"[{text}]", mode="eval").body
         assert isinstance(tree, ast.List)
         return [_parse_layer(node) for node in tree.elts]
-    except (SyntaxError, TypeError, UnicodeError) as error:
+    except SceneLearnError:
+        raise
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
         raise ArgumentError(
-            f"The layers could not be read: {error}. Write them as in Python, separated by "
-            "commas: \"Conv2D(32, 3, padding='same'), Flatten(), Dense(10)\"."
+            f"`network` must be layers as in Python, separated by commas. Received: {text!r:.200}: "
+            f"{type(error).__name__}: {error}. Write e.g. \"Conv2D(32, 3, padding='same'), "
+            'Flatten(), Dense(10)".'
         ) from error
 
 
 def _parse_layer(node: ast.expr) -> Layer:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ArgumentError(
-            f"Each layer must be a call such as Dense(10). Received: {ast.unparse(node)}."
+            f"Each layer must be a call such as Dense(10). Received: {ast.unparse(node):.200}. "
+            "Separate them by commas."
         )
     name = node.func.id
     kind: Callable[..., Layer] | None = getattr(_layers, name, None)
     if kind is Layer or not (isinstance(kind, type) and issubclass(kind, Layer)):
-        raise UnknownLayerError(f"There is no layer {name!r}. The names are those of keras.layers.")
+        raise UnknownLayerError(
+            f"A layer must have a name of keras.layers that sizing supports. Received: {name!r}. "
+            "Check its spelling, or pass a Keras model."
+        )
     layer: Layer = kind(
         *(_parse_value(argument) for argument in node.args),
         **{str(argument.arg): _parse_value(argument.value) for argument in node.keywords},
@@ -151,29 +162,34 @@ def _parse_value(node: ast.expr) -> Any:
         return _parse_layer(node)
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
         raise ArgumentError(
-            f"Arguments must be numbers, strings, tuples or layers. Received: {ast.unparse(node)}."
+            "Arguments must be numbers, strings, tuples or layers. Received: "
+            f"{ast.unparse(node):.200}. Write them as in Python."
         ) from error
 
 
 def _load_saved(path: Path) -> Any:
     if not path.is_file():
-        raise PathMissingError(f"There is no file {str(path)!r}.")
+        raise PathMissingError(
+            f"`network` must be an existing .keras file. Received: {str(path)!r}, which does not "
+            "exist. Check the path."
+        )
     keras = _backend.keras()
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
-                raise BundleError(
-                    f"{str(path)!r} must have a config.json of at most {_MAX_CONFIG_BYTES:,} bytes."
-                )
+                raise ValueError(f"a config.json of more than {_MAX_CONFIG_BYTES:,} bytes")
             config = json.loads(archive.read("config.json"))
         with default_settings(), deferred_initialization():
             return keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except (ImportError, MemoryError):  # the environment's fault
+        raise
+    except Exception as error:
+        with explain_disk_errors(path):
+            if isinstance(error, OSError) and error.errno:
+                raise
         raise BundleError(
-            f"{str(path)!r} must be a complete .keras file with layers that Keras knows. Keras "
-            f"says: {error}"
+            f"{str(path)!r} must be a complete .keras file with layers that Keras knows. Received: "
+            f"{type(error).__name__}: {str(error)[:_MAX_DETAIL]}. Save it again."
         ) from error

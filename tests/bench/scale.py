@@ -31,7 +31,7 @@ _CLASSES, _PX, _DUPLICATE_EVERY = 10, 64, 10
 
 _STEPS = """
 import json, sys, time
-from tests.bench.fuzz import peak_kib
+from tests.bench.fuzz._cases import peak_kib
 import scenelearn as sl
 steps, start = {}, time.monotonic()
 def done(name):

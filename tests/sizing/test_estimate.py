@@ -391,7 +391,7 @@ def test_numpy_integers_are_sizes() -> None:
             "`axis` must be an axis of the input",
         ),
         (lambda: sizing.estimate("Nothing(3)"), UnknownLayerError, "Nothing"),
-        (lambda: sizing.estimate("Dense("), ArgumentError, "could not be read"),
+        (lambda: sizing.estimate("Dense("), ArgumentError, "layers as in Python"),
         (lambda: sizing.estimate("Dense(open('x'))"), UnknownLayerError, "open"),
         (lambda: sizing.estimate("nowhere.keras"), PathMissingError, "nowhere.keras"),
         (lambda: sizing.conv_output_length(3, 5), ArgumentError, "must fit"),

@@ -1,0 +1,1 @@
+"""Random input of every kind that users hand to scenelearn; see `__main__`."""

@@ -1,0 +1,107 @@
+"""Try random input of every kind: each case ends with a correct result or an error of scenelearn.
+
+    python -m tests.bench.fuzz [--cases 1000000] [--kinds images ...] [--seed 0] [--workers N]
+        [--out FILE.json]
+    python -m tests.bench.fuzz --kinds manifests --seed 0 --number 4711
+
+Kinds: damaged images; manifests as CSV and Parquet; ZIP archives; bundles; arguments of the command
+line; and environments, each in a process of its own. An untyped error, a message without what was
+received, a warning, anything printed by the library, a traceback, another exit code than 0, 1 and
+2, more than ten seconds for a case, and more than a gibibyte for the damaged images are failures.
+
+`--number` repeats one case. Exits with 1 if a case failed.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.bench._common import bench_parser, write_json
+from tests.bench.fuzz._kinds import KINDS, SHARES, Part, run_cases
+
+_N_CHUNKS, _MIN_CHUNK = 40, 20  # ranges of cases per kind, and cases in a range
+_MAX_KIB = 2**20  # of a process that decodes damaged images
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try the cases; 1 if any failed."""
+    parser = bench_parser("fuzz", __doc__)
+    parser.add_argument(
+        "--cases", type=int, default=1_000_000, help="in total (default: a million)"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--number", type=int, help="repeat this case of one kind")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of processes")
+    parser.add_argument("--out", metavar="FILE", help="JSON file to write")
+    options = parser.parse_args(arguments)
+    if options.number is not None:
+        part = run_cases(options.kinds[0], options.seed, range(options.number, options.number + 1))
+        print("\n".join(part.failures) or f"{part.kind}: {next(iter(part.outcomes))}")
+        return 1 if part.failures else 0
+    table = _collect(list(_parts(options.kinds, options.cases, options.seed, options.workers)))
+    words = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["python -m tests.bench.fuzz", *(Path(word).name for word in words)])
+    names = ("scenelearn", "keras", "jax", "numpy", "pillow", "pyarrow")
+    environment = {"python": platform.python_version(), "system": platform.system()}
+    environment |= {name: version(name) for name in names}
+    result = {"command": command, "seed": options.seed, "environment": environment, **table}
+    if options.out:
+        write_json(options.out, result)
+    print(json.dumps(result))
+    return 1 if table["n_failures"] else 0
+
+
+def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterator[Part]:
+    """Try the share of each kind, divided among processes."""
+    jobs = []
+    for kind in kinds:
+        n = max(1, round(n_cases * SHARES[kind] / sum(map(SHARES.__getitem__, kinds))))
+        size = max(-(-n // _N_CHUNKS), min(n, _MIN_CHUNK))
+        jobs += [(kind, seed, range(k, min(k + size, n))) for k in range(0, n, size)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context) as pool:
+        for job in as_completed([pool.submit(run_cases, *job) for job in jobs]):
+            part = job.result()
+            for failure in part.failures[:20]:
+                print(failure, file=sys.stderr, flush=True)
+            yield part
+
+
+def _collect(parts: list[Part]) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    failures = [failure for part in parts for failure in part.failures]
+    for kind in dict.fromkeys(part.kind for part in parts):
+        mine = [part for part in parts if part.kind == kind]
+        outcomes = sum((part.outcomes for part in mine), collections.Counter[str]())
+        kinds[kind] = {
+            "cases": outcomes.total(),
+            "failures": sum(len(part.failures) for part in mine),
+            "outcomes": dict(outcomes.most_common()),
+            "slowest_s": round(max(part.slowest_s for part in mine), 3),
+            "seconds": round(sum(part.seconds for part in mine), 1),
+            "peak_mib": max(part.peak_kib for part in mine) // 1024,
+        }
+        if kind == "images" and kinds[kind]["peak_mib"] > _MAX_KIB // 1024:
+            failures.append(f"images: a peak of {kinds[kind]['peak_mib']} MiB")
+    n_cases = sum(kind["cases"] for kind in kinds.values())
+    return {
+        "n_cases": n_cases,
+        "n_failures": len(failures),
+        "failures": failures[:20],
+        "kinds": kinds,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
