@@ -141,6 +141,16 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def report_picture(session: nox.Session) -> None:
+    """Make the picture of a report on the home page, docs/assets/report.png; two minutes.
+
+    Needs Chromium on the machine.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "report_picture", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Try a million random images, manifests, archives, bundles, arguments and environments.
 

@@ -29,6 +29,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
@@ -98,8 +99,10 @@ def on_nav(_: object, config: MkDocsConfig, files: Files) -> None:
     pages = [file.page for file in files.documentation_pages() if plugin.should_include(file)]
 
     def execute(page: Page) -> None:
+        start = time.monotonic()
         plugin.on_pre_page(page, config=config, files=files)
         page.render(config, files)  # writes the cache
+        log.info("%s: %.0f s", page.file.src_uri, time.monotonic() - start)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         for _ in pool.map(execute, sorted(pages, key=_is_quick)):
@@ -150,7 +153,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     keywords = f"<p hidden>Also: {words}.</p>" if words else ""
     start = html.find('<div class="jupyter-wrapper">')
     if start < 0:
-        return html + keywords
+        return html.replace("</h1>", f"</h1>{keywords}", 1)
     soup = BeautifulSoup(html[start:], "html.parser")
     first, *cells = soup.select(".jp-Notebook > .jp-Cell")
     cells.sort(key=lambda cell: "celltag_answer" not in cell["class"])
@@ -162,7 +165,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     soup = BeautifulSoup(rebuilt, "html.parser")
     _resolve_links(soup, page, files)
     _move_pictures_out(soup, page, config, files)
-    return str(soup) + keywords
+    return str(soup).replace("</h1>", f"</h1>{keywords}", 1)
 
 
 def _download(page: Page) -> str:

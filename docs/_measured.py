@@ -70,7 +70,8 @@ def tables() -> dict[str, tuple[str, int, str]]:
             writer = csv.DictWriter(buffer, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(flat)
-            found[path.stem] = (str(contents.get("command", "")), len(rows), buffer.getvalue())
+            command = contents.get("command") or rows[0].get("command", "")
+            found[path.stem] = (str(command), len(rows), buffer.getvalue())
     return found
 
 

@@ -312,6 +312,33 @@ def test_printed_pieces_of_a_cell_become_one_output(monkeypatch: pytest.MonkeyPa
     assert shown.details.code.get_text() == "code"
 
 
+def test_answer_comes_before_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    soup = pytest.importorskip("bs4").BeautifulSoup
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    hooks = importlib.import_module("_hooks")
+    cell = soup(
+        '<div class="jp-Cell celltag_answer"><div class="jp-InputArea"><pre>code</pre></div>'
+        '<div class="jp-OutputArea-output" data-mime-type="text/markdown"><p>42</p></div></div>',
+        "html.parser",
+    ).div
+    box, code = soup(hooks._cell(cell), "html.parser").find_all(recursive=False)
+    assert box.get_text(" ", strip=True) == "Answer 42"
+    assert code.name == "details"
+
+
+def test_notebooks_to_download_have_no_links_within_the_site() -> None:
+    pytest.importorskip("jupytext")
+    page = REPOSITORY / "docs" / "answers" / "transfer_learning.py"
+    notebook = json.loads(docs_module("_notebooks").downloadable(page))
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert "sl.fit(" in text
+    assert "](../" not in text.split("Markdown(")[0]
+    assert "][scenelearn" not in text
+    assert notebook == json.loads(docs_module("_notebooks").downloadable(page))
+
+
 def test_every_error_has_a_cause_and_a_remedy() -> None:
     page = (REPOSITORY / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     for part in page.split("<!-- names of scenelearn.errors: ")[1:]:
