@@ -150,10 +150,10 @@ def _help(match: re.Match[str]) -> str:
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rebuild an executed page from its cells, and add the keywords of the page."""
     words = config.extra["keywords"].get(page.file.src_uri, "")
-    keywords = f"<p hidden>Also: {words}.</p>" if words else ""
+    page.meta["tags"] = words.split(", ") if words else []  # the search ranks these first
     start = html.find('<div class="jupyter-wrapper">')
     if start < 0:
-        return html.replace("</h1>", f"</h1>{keywords}", 1)
+        return html
     soup = BeautifulSoup(html[start:], "html.parser")
     first, *cells = soup.select(".jp-Notebook > .jp-Cell")
     cells.sort(key=lambda cell: "celltag_answer" not in cell["class"])
@@ -165,7 +165,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     soup = BeautifulSoup(rebuilt, "html.parser")
     _resolve_links(soup, page, files)
     _move_pictures_out(soup, page, config, files)
-    return str(soup).replace("</h1>", f"</h1>{keywords}", 1)
+    return str(soup)
 
 
 def _download(page: Page) -> str:
@@ -273,7 +273,7 @@ def on_env(_: object, files: Files, **__: object) -> None:
     for title in ("recurrent", "cnn", "transfer_learning"):
         page = files.get_file_from_path(f"answers/{title}.py").page
         soup = BeautifulSoup(page.content, "html.parser")
-        for tag in soup.select(".headerlink, .download, p[hidden], details:has(> .highlight)"):
+        for tag in soup.select(".headerlink, .download, details:has(> .highlight)"):
             tag.decompose()
         for tag in soup.find_all(id=True):
             tag["id"] = f"{title}-{tag['id']}"

@@ -87,7 +87,7 @@ fit = sl.fit(
     backbone="scenelearn_tiny",
     weights="scenelearn",
     image_px=64,
-    minutes=1.5,
+    minutes=1,
     seed=0,
 )
 print(fit)
