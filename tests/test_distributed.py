@@ -28,10 +28,10 @@ from scenelearn._distributed import (
 from scenelearn.augment import policy
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError, DeviceError
-from scenelearn.finetune import _training_batches
-from scenelearn.finetune._settings import Recipe
+from scenelearn.finetune import Recipe, _training_batches
 from scenelearn.finetune._training_batches import Augmentation, augmented_batches
 from tests.helpers import REPOSITORY
+from tests.helpers.marks import nightly, slow
 
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
@@ -178,8 +178,7 @@ def test_user_distribution_with_a_batch_size_that_it_does_not_divide(scenes: Pat
     assert said.endswith("True\n")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [{"unfreeze": "all"}, {"unfreeze": "stride16"}])
+@pytest.mark.parametrize("recipe", slow({"unfreeze": "stride16"}) + nightly({"unfreeze": "all"}))
 def test_fit_on_two_devices_equals_fit_on_one(
     scenes: Path, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:

@@ -22,7 +22,6 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli, errors
-from scenelearn.data._rejections import RejectedPhotoError
 from tests.helpers import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -372,8 +371,10 @@ def test_messages_on_the_troubleshooting_page_exist() -> None:
 def test_error_links_to_its_help_page() -> None:
     prefix = "reference/errors.html#scenelearn.errors."
     assert errors.DiskSpaceError("full").help_page == f"{prefix}DiskSpaceError"
-    rejected = RejectedPhotoError(sl.data.RejectionReason.EMPTY_FILE, "")
-    assert rejected.help_page == f"{prefix}PhotoError"  # its nearest public base class
+    with pytest.raises(errors.PhotoError) as caught:
+        sl.data.to_square(b"", 8)
+    assert type(caught.value).__name__ not in errors.__all__
+    assert caught.value.help_page == f"{prefix}PhotoError"  # its nearest public base class
 
 
 def test_every_command_is_on_the_command_line_page() -> None:

@@ -18,8 +18,7 @@ import pytest
 import scenelearn as sl
 from scenelearn import errors
 from scenelearn.data import RejectionReason
-from scenelearn.data._rejections import RejectedPhotoError
-from scenelearn.errors import SceneLearnError
+from scenelearn.errors import PhotoError, SceneLearnError
 from scenelearn.finetune import FitResult
 
 ERRORS = [getattr(errors, name) for name in errors.__all__]
@@ -38,9 +37,13 @@ def test_error_survives_pickle_and_copy(kind: type[SceneLearnError]) -> None:
 
 
 def test_rejected_photo_survives_pickle_and_copy() -> None:
-    error = RejectedPhotoError(RejectionReason.DAMAGED, "JPEG: …")
+    with pytest.raises(PhotoError) as caught:
+        sl.data.to_square(b"\xff\xd8\xff", 8)
+    error: Any = caught.value
+    assert error.reason is RejectionReason.TRUNCATED
     for again in copies(error):
-        assert (str(again), again.reason, again.detail) == (str(error), error.reason, "JPEG: …")
+        found = (type(again), str(again), again.reason, again.detail)
+        assert found == (type(error), str(error), error.reason, error.detail)
 
 
 def decode_nothing(content: bytes) -> None:

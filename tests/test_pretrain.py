@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn._backend import keras
 from scenelearn.backbones import _build, _bundled
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
 from tests.bench import bundled_backbone, pretrain_ablations
@@ -20,6 +19,7 @@ from tests.bench.pretrain import _kinds, _train
 from tests.bench.pretrain.__main__ import write_weights
 from tests.bench.pretrain._ghost_batches import use_ghost_batches
 from tests.bench.pretrain._store import ImageStore
+from tests.helpers.networks import keras
 
 HAS_WEIGHTS = pytest.mark.skipif(
     not _bundled.WEIGHTS_FILE.is_file(), reason="the package has no weights yet"

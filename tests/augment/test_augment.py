@@ -18,9 +18,9 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from scenelearn import augment
-from scenelearn._backend import keras
 from scenelearn.augment import OPERATIONS, POLICIES, Parameters, Policy, apply, fixed, sample
 from scenelearn.errors import ArgumentError, PhotoError
+from tests.helpers.networks import keras
 
 MANY = np.arange(2000)
 UINT8 = npt.NDArray[np.uint8]
@@ -900,7 +900,7 @@ _EACH = """
 import sys
 import numpy as np
 from scenelearn import augment
-from scenelearn._backend import keras
+from tests.helpers.networks import keras
 images = np.random.default_rng(0).integers(0, 256, (6, 20, 28, 3), dtype=np.uint8)
 found = {}
 for name in augment.POLICIES:

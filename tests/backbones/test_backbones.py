@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pytest
 
 from scenelearn import backbones
-from scenelearn._backend import keras
 from scenelearn.backbones import _preprocess
 from scenelearn.backbones._build import materialize
 from scenelearn.backbones._names import find_architecture
@@ -22,6 +21,7 @@ from scenelearn.errors import (
     WeightsFileError,
     WeightsUnavailableError,
 )
+from tests.helpers.networks import keras
 
 SMALL = "mobilenet_0.25"
 

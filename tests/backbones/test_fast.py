@@ -16,11 +16,10 @@ import numpy.typing as npt
 import pytest
 
 from scenelearn import backbones
-from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
 from scenelearn.backbones import _compilation_cache, _fast
 from scenelearn.backbones._fast import _convolution, _parallel
-from scenelearn.sizing._networks import build_application
+from tests.helpers.marks import nightly, slow
+from tests.helpers.networks import build_application, deferred_initialization, keras
 
 SMALL = "mobilenet_0.25"
 
@@ -105,38 +104,39 @@ def test_depthwise(kernel: Any, stride: int, padding: str, size: tuple[int, int]
     check(of_layers((*size, 3), layer), images(2, *size, 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda k: k.DepthwiseConv2D(3, 2, "same", depth_multiplier=2, activation="relu"),
-        lambda k: k.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
-        lambda k: k.SeparableConv2D(5, 3, 2, "same", activation="tanh"),
-        lambda k: k.SeparableConv2D(3, 3, 1, "valid", depth_multiplier=2, use_bias=False),
-        lambda k: k.Conv2D(7, 1, activation="relu"),
-        lambda k: k.Conv2D(2, 1, use_bias=False),
-        lambda k: k.Conv2D(6, 3, 2, "same"),
-        lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
-        lambda k: k.Conv2D(6, 1, 2, "same", use_bias=False),
-        lambda k: k.Conv2D(6, 1, (2, 1), "valid"),
-        lambda k: k.Conv2D(6, 5, padding="same", activation="relu"),
-        lambda k: k.Conv2D(6, 5, padding="valid"),
-        lambda k: k.Conv2D(6, 5, 2, "same", use_bias=False),
-        lambda k: k.Conv2D(6, (4, 5), 3, "valid"),
-        lambda k: k.Conv2D(6, 5, (2, 1), "same"),
-        lambda k: k.Conv2D(3, 5, padding="same"),  # fewer channels out than in
-        lambda k: k.MaxPooling2D(6, 2, "same"),  # as XLA has it
-        lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
-        lambda k: k.Conv2D(6, 5, padding="same", groups=2),
-        lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
-        lambda k: k.Conv2D(8, 3, 2, groups=4, activation="gelu"),
-        lambda k: k.Conv2D(4, 3, padding="same", dilation_rate=2, groups=4),
-        lambda k: k.ReLU(6.0),
-        lambda k: k.ReLU(negative_slope=0.1),
-        lambda k: k.Activation("relu"),
-        lambda k: k.Activation("relu6"),
-    ],
-)  # fmt: skip
+LAYERS = [
+    lambda k: k.DepthwiseConv2D(3, 2, "same", depth_multiplier=2, activation="relu"),
+    lambda k: k.SeparableConv2D(5, 3, 2, "same", activation="tanh"),
+    lambda k: k.Conv2D(6, 3, 2, "same"),
+    lambda k: k.Conv2D(6, 1, 2, "same", use_bias=False),
+    lambda k: k.Conv2D(6, 5, padding="same", activation="relu"),
+    lambda k: k.Conv2D(6, (4, 5), 3, "valid"),
+    lambda k: k.MaxPooling2D(6, 2, "same"),  # as XLA has it
+    lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=2),
+    lambda k: k.Conv2D(6, 5, padding="same", groups=2),
+    lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
+    lambda k: k.ReLU(6.0),
+    lambda k: k.ReLU(negative_slope=0.1),
+]  # fmt: skip
+MORE_LAYERS = [
+    lambda k: k.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
+    lambda k: k.SeparableConv2D(3, 3, 1, "valid", depth_multiplier=2, use_bias=False),
+    lambda k: k.Conv2D(7, 1, activation="relu"),
+    lambda k: k.Conv2D(2, 1, use_bias=False),
+    lambda k: k.Conv2D(6, 3, 2, "valid", activation="sigmoid"),
+    lambda k: k.Conv2D(6, 1, (2, 1), "valid"),
+    lambda k: k.Conv2D(6, 5, padding="valid"),
+    lambda k: k.Conv2D(6, 5, 2, "same", use_bias=False),
+    lambda k: k.Conv2D(6, 5, (2, 1), "same"),
+    lambda k: k.Conv2D(3, 5, padding="same"),  # fewer channels out than in
+    lambda k: k.Conv2D(8, 3, 2, groups=4, activation="gelu"),
+    lambda k: k.Conv2D(4, 3, padding="same", dilation_rate=2, groups=4),
+    lambda k: k.Activation("relu"),
+    lambda k: k.Activation("relu6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", slow(*LAYERS) + nightly(*MORE_LAYERS))
 def test_other_layers(make: Callable[[Any], Any]) -> None:
     check(of_layers((9, 10, 4), make(keras().layers)), 4 * images(2, 9, 10, 4))
 
@@ -453,12 +453,11 @@ def test_backbones_equal_those_of_keras(name: str, pixels: npt.NDArray[np.uint8]
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "NASNetMobile",
-     "Xception", "ConvNeXtTiny"],
-)  # fmt: skip
+    slow("EfficientNetB0", "ConvNeXtTiny")
+    + nightly("MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "Xception"),
+)
 def test_no_depthwise_convolution_is_left_to_xla(name: str) -> None:
     from tests.bench.memory import lower_step
 
@@ -469,8 +468,7 @@ def test_no_depthwise_convolution_is_left_to_xla(name: str) -> None:
     assert set(re.findall(r"feature_group_count = (\d+)", text)) <= {"1"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0", "Xception"])
+@pytest.mark.parametrize("name", slow("ResNet50") + nightly("EfficientNetV2B0", "Xception"))
 def test_no_convolution_or_pooling_gradient_is_left_to_xla(name: str) -> None:
     from tests.bench.memory import lower_step
 
@@ -621,7 +619,7 @@ import resource
 import numpy as np
 
 from scenelearn import backbones
-from scenelearn._backend import keras
+from tests.helpers.networks import keras
 
 k = keras()
 model = backbones.freeze_batchnorm(backbones.build("mobilenet_0.25", weights=None, image_px=96))
@@ -719,8 +717,7 @@ def test_sums_do_not_depend_on_the_order_in_which_parts_end() -> None:
     assert sums.pop() == pytest.approx(values.sum(dtype=np.float64), abs=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_photos", [16, 24, 20, 12, 7])
+@pytest.mark.parametrize("n_photos", slow(20) + nightly(16, 24, 12, 7))
 def test_keras_fit_runs_parts(n_photos: int) -> None:
     x, y = images(n_photos + 3, 12, 12, 3), np.arange(n_photos + 3) % 3
 
@@ -775,9 +772,8 @@ def test_undo_fast_runs_the_whole_batch_again() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_photos", [16, 19])
-def test_prediction_runs_parts_and_changes_no_variable(n_photos: int) -> None:
-    x = images(n_photos, 12, 12, 3)
+def test_prediction_runs_parts_and_changes_no_variable() -> None:
+    x = images(19, 12, 12, 3)  # the last part is incomplete
     model = network(dropout=0.5)
     expected = model.predict(x, batch_size=16, verbose=0)
     backbones.fast_on_cpu(model)

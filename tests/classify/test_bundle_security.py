@@ -26,6 +26,7 @@ import scenelearn as sl
 from scenelearn.classify import _bundle_checks
 from scenelearn.errors import BundleError
 from scenelearn.finetune import FitResult
+from tests.helpers.marks import nightly, slow
 
 Config = dict[str, Any]
 CONFIG, WEIGHTS, ENTRY = "config.json", "model.weights.h5", "scenelearn.json"
@@ -394,14 +395,15 @@ def test_weights_that_are_not_hdf5(parts: dict[str, bytes], tmp_path: Path) -> N
 # Harmless bundles
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "inception_v3",
-        "inception_resnet_v2", "mobilenet_0.25", "mobilenet_v2_0.35", "mobilenet_v3_small",
-        "nasnet_mobile", "resnet50", "resnet50_v2", "vgg16", "xception",
-    ],
+    # random layers; layers of an own class; squeeze-and-excitation
+    slow("efficientnet_b0", "convnext_tiny", "mobilenet_v3_small")
+    + nightly(
+        "densenet121", "efficientnet_v2_b0", "inception_v3", "inception_resnet_v2",
+        "mobilenet_0.25", "mobilenet_v2_0.35", "nasnet_mobile", "resnet50", "resnet50_v2",
+        "vgg16", "xception",
+    ),
 )  # fmt: skip
 def test_every_architecture_makes_a_bundle_that_loads(tmp_path: Path, name: str) -> None:
     import keras

@@ -17,13 +17,13 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.backbones._bundled import BUNDLED
 from scenelearn.data._rejections import HARMLESS
 from scenelearn.finetune import FitResult
 
 QUICK = [
     "--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32", "--epochs", "1",
 ]  # fmt: skip
+PROBE = [*QUICK, "--epochs", "0"]  # the last option wins
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
     code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
-    assert value["settings"]["weights"] == BUNDLED
+    assert value["settings"]["weights"] == "scenelearn"
     assert value["evaluation"]["n_photos"] == sum(map(sum, value["evaluation"]["confusion_matrix"]))
     assert Path(value["bundle"]).is_file()
     assert Path(value["report"]).is_file()
@@ -74,9 +74,9 @@ def test_fit_without_a_folder_infers_the_backbone_from_the_weights_and_takes_rec
     network = sl.backbones.build("mobilenet_0.25", weights=None, image_px=32, seed=0)
     network.get_layer("backbone").save_weights(file)
     code, out, _ = run(
-        capsys, "fit", "--weights", str(file), "--image-px", "32", "--plan", "--json",
-        "--out", str(tmp_path / "out"), "--recipe", "soup=2", "--recipe", "cutmix_alpha=1",
-        "--recipe", "unfreeze=all",
+        capsys, "fit", "--weights", str(file), "--image-px", "32", "--epochs", "0", "--plan",
+        "--json", "--out", str(tmp_path / "out"), "--recipe", "soup=2",
+        "--recipe", "cutmix_alpha=1", "--recipe", "unfreeze=all",
     )  # fmt: skip
     assert code == 0
     settings = json.loads(out)["settings"]
@@ -339,7 +339,7 @@ def test_class_folder_whose_name_is_not_unicode(
     except OSError:
         pytest.skip("the file system requires Unicode")
     out = tmp_path / "out"
-    code, text, _ = run(capsys, "fit", str(folder), *QUICK, "--no-audit", "--out", str(out))
+    code, text, _ = run(capsys, "fit", str(folder), *PROBE, "--no-audit", "--out", str(out))
     assert code == 0
     text.encode()
     bundle = str(out / "scenes.keras")
@@ -543,11 +543,11 @@ def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
     assert "street/a sea.jpg" in quarantine
     assert len(quarantine) == 2
     where = ["--out", str(tmp_path / "out"), "--quarantine", str(out / "quarantine.json")]
-    plan = ["fit", str(with_duplicates), *QUICK, "--plan", "--out", str(tmp_path / "plan")]
+    plan = ["fit", str(with_duplicates), *PROBE, "--plan", "--out", str(tmp_path / "plan")]
     err = run(capsys, *plan)[2]  # without --quarantine, what the audit finds is left out
     assert "2 photos in quarantine, which are not used" in err
     assert "2 in quarantine" in err
-    code, text, err = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--json")
+    code, text, err = run(capsys, "fit", str(with_duplicates), *PROBE, *where, "--json")
     assert code == 0
     splits = json.loads(text)["splits"]
     assert splits["quarantine"] == quarantine
@@ -573,13 +573,13 @@ def test_fit_follows_a_manifest_and_can_stop_at_broken_photos(
     file = splits.save(tmp_path / "split.csv")
     (with_duplicates / "sea/again.jpg").write_bytes(b"no photo any more")
     where = ["--out", str(tmp_path / "out"), "--manifest", str(file), "--no-audit"]
-    code, text, _ = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--json")
+    code, text, _ = run(capsys, "fit", str(with_duplicates), *PROBE, *where, "--json")
     assert code == 0
     value = json.loads(text)
     assert [row["path"] for row in value["rejected"]] == ["sea/again.jpg"]
     tested = {row["path"] for row in value["splits"]["test"]}
     assert tested == {splits.photos.paths[k] for k in splits.test} - {"sea/again.jpg"}
-    code, _, err = run(capsys, "fit", str(with_duplicates), *QUICK, *where, "--broken", "raise")
+    code, _, err = run(capsys, "fit", str(with_duplicates), *PROBE, *where, "--broken", "raise")
     assert code == 1
     assert "sea/again.jpg: not an image" in err
 
@@ -592,7 +592,7 @@ def test_quarantine_that_is_not_a_list_of_paths(
     if content is not None:
         file.write_text(content)
     where = ["--out", str(tmp_path / "out"), "--quarantine", str(file)]
-    code, _, err = run(capsys, "fit", str(scenes), *QUICK, *where)
+    code, _, err = run(capsys, "fit", str(scenes), *PROBE, *where)
     assert code == 2
     assert "`--quarantine` must name a JSON list of paths" in err
 
@@ -609,12 +609,15 @@ def test_audit_finds_label_issues_from_the_features_of_a_backbone(
         return features(photos, backbone=backbone, weights=weights, **settings)
 
     monkeypatch.setattr(sl.finetune, "extract_features", record)
-    for network in (["--backbone", "scenelearn_tiny", "--weights", "none"], ["--weights", BUNDLED]):
+    for network in (
+        ["--backbone", "scenelearn_tiny", "--weights", "none"],
+        ["--weights", "scenelearn"],
+    ):
         code, out, _ = run(capsys, "audit", str(scenes), *network, "--image-px", "32", "--json")
         assert code == 0
         kinds = {row["finding"] for row in json.loads(out)["findings"]}
         assert kinds <= {"label_issues", "near_duplicates"}
-    assert networks == [("scenelearn_tiny", None), (None, BUNDLED)]
+    assert networks == [("scenelearn_tiny", None), (None, "scenelearn")]
     assert run(capsys, "audit", str(scenes))[0] == 0
     code, _, err = run(capsys, "audit", str(scenes), "--weights", "none")
     assert code == 2
@@ -761,7 +764,7 @@ def test_stderr_that_cannot_be_written(
     stderr: Any,
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
-    code = cli.main(["fit", str(scenes), *QUICK, "--out", str(tmp_path)])
+    code = cli.main(["fit", str(scenes), *PROBE, "--out", str(tmp_path)])
     assert code == 0
     assert sys.stderr is stderr
     assert "Accuracy" in capsys.readouterr().out
@@ -805,7 +808,7 @@ def test_control_codes_of_names_never_reach_the_terminal(
     folder, code = tmp_path / "photos", "\x1b[2J"
     for name in ("sea", "street"):
         shutil.copytree(scenes / name, folder / f"{code}{name}")
-    ended, out, err = run(capsys, "fit", str(folder), *QUICK, "--out", str(tmp_path / "out"))
+    ended, out, err = run(capsys, "fit", str(folder), *PROBE, "--out", str(tmp_path / "out"))
     assert ended == 0
     assert "\\x1b[2J" in out
     bundle = str(tmp_path / "out/scenes.keras")

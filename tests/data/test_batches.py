@@ -277,7 +277,7 @@ def test_keras_epochs_equal_ours_whatever_the_global_random_state() -> None:
         given.append(indices.tolist())
         return np.zeros((len(indices), 3, 3, 3), np.uint8), indices
 
-    from scenelearn._backend import keras
+    from tests.helpers.networks import keras
 
     k = keras()
     batches = Batches(
@@ -298,7 +298,7 @@ def test_keras_epochs_equal_ours_whatever_the_global_random_state() -> None:
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_model_fit_accepts_batches(workers: int) -> None:
-    from scenelearn._backend import keras
+    from tests.helpers.networks import keras
 
     k = keras()
     batches = made(batch_size=5, workers=workers)
@@ -320,7 +320,7 @@ def test_model_fit_accepts_batches(workers: int) -> None:
 
 
 def test_keras_trains_the_same_with_any_number_of_workers() -> None:
-    from scenelearn._backend import keras
+    from tests.helpers.networks import keras
 
     k = keras()
     results = []

@@ -20,8 +20,7 @@ from PIL import Image
 
 from scenelearn import _io
 from scenelearn._io import atomic_write, atomic_write_folder, cache_folder, require_free_space
-from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan
-from scenelearn.data._decode import to_square
+from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan, to_square
 from scenelearn.data._shards import DECODER_VERSION
 from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, NoPhotosError, PhotoError
 from tests.helpers.systems import needs_posix

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scenelearn import backbones
-from scenelearn._backend import keras
 from scenelearn.finetune import _device
+from tests.helpers.networks import keras
 
 on_jax = pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX has the fast form")
 

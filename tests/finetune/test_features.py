@@ -23,6 +23,7 @@ from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import _feature_cache, _features
 from scenelearn.finetune._feature_cache import feature_folder
+from tests.helpers.marks import nightly, slow
 from tests.helpers.systems import needs_posix
 
 Usage = namedtuple("Usage", "total used free")
@@ -198,10 +199,10 @@ def flipped(content: bytes) -> bytes:
     return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
-    [flipped, lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"\x93NUMPY"],
+    slow(flipped, lambda content: content[: len(content) // 2])
+    + nightly(lambda _: b"", lambda _: b"\x93NUMPY"),
     ids=["one bit", "cut off", "empty", "something else"],
 )
 def test_damaged_file_is_computed_again(

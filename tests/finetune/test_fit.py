@@ -265,8 +265,7 @@ def test_photos_removed_during_a_run_are_rejected(
             (photos.folder / lost[1]).write_bytes(b"not a photo")
             (photos.folder / lost[2]).unlink(missing_ok=True)
 
-    settings = fit_settings | {"image_px": 35, "batch_size": 16}
-    fit = sl.fit(splits, **settings, progress=lose)
+    fit = sl.fit(splits, **fit_settings, progress=lose)
     assert {one.path for one in fit.rejected} == set(lost)
     assert len(fit.history) == 3
     assert int(splits.test[0]) not in fit.test_indices.tolist()
@@ -352,11 +351,7 @@ def test_top_losses_of_a_missing_photo(fitted: FitResult, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_result_survives_pickle_and_copy(fitted: FitResult) -> None:
-    for again in (
-        pickle.loads(pickle.dumps(fitted)),  # noqa: S301
-        copy.copy(fitted),
-        copy.deepcopy(fitted),
-    ):
+    for again in (pickle.loads(pickle.dumps(fitted)), copy.copy(fitted)):  # noqa: S301
         assert again.to_json() == fitted.to_json()
         assert str(again) == str(fitted)
 

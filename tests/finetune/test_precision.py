@@ -16,10 +16,10 @@ import pytest
 import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import _device, _fit
+from scenelearn.finetune import Recipe, _device, _fit
 from scenelearn.finetune._feature_cache import feature_folder
 from scenelearn.finetune._optimizer import build_optimizer
-from scenelearn.finetune._settings import Recipe
+from tests.helpers.marks import nightly, slow
 
 
 def policies(model: Any) -> set[str]:
@@ -91,8 +91,7 @@ def test_cpu_instructions_match_lscpu() -> None:
     assert _device._cpu_instructions() == set(flags)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", slow("mixed_bfloat16") + nightly("mixed_float16"))
 def test_mixed_network_has_float32_weights_and_similar_features(precision: str) -> None:
     exact, mixed = (
         backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=1, precision=one)

@@ -16,8 +16,6 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import backbones, sizing
-from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
 from scenelearn.augment import policy
 from scenelearn.backbones._names import find_architecture
 from scenelearn.classify._calibration import fit_temperature, softmax
@@ -50,7 +48,7 @@ from scenelearn.finetune._schedule import (
 from scenelearn.finetune._settings import resolve_settings
 from scenelearn.finetune._state import score_logits
 from scenelearn.finetune._training_batches import Augmentation, augmented_batches
-from scenelearn.sizing._networks import build_application
+from tests.helpers.networks import build_application, deferred_initialization, keras
 
 # Schedules
 

@@ -23,7 +23,7 @@ from scenelearn._distributed import (
 from scenelearn.augment import policy
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError, DeviceError
-from scenelearn.finetune._settings import Recipe
+from scenelearn.finetune import Recipe
 from scenelearn.finetune._training_batches import Augmentation, augmented_batches
 
 

@@ -12,8 +12,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from scenelearn.classify import Classifier, Explanation, Prediction
-from scenelearn.classify._neighbors import Neighbor
+from scenelearn.classify import Classifier, Explanation, Neighbor, Prediction
 from scenelearn.data import Audit, Photos, Rejected, RejectionReason, Splits
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Phase
 from scenelearn.metrics import evaluate

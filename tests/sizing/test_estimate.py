@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from scenelearn import sizing
-from scenelearn._backend import keras
 from scenelearn.errors import (
     ArgumentError,
     BundleError,
@@ -23,6 +22,7 @@ from scenelearn.errors import (
     UnknownBackboneError,
     UnknownLayerError,
 )
+from tests.helpers.networks import keras
 
 SPEC = ", ".join(f"Conv2D({n}, 3, strides=2, padding='same')" for n in (100, 200, 400))
 

@@ -10,17 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scenelearn import sizing
-from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import UnknownBackboneError, UnknownLayerError
-from scenelearn.sizing._networks import build_application
 from scenelearn.sizing._reader import read_graph
+from tests.helpers.marks import nightly, slow
+from tests.helpers.networks import build_application, deferred_initialization, keras
 
 APPLICATIONS = sorted(
     name
     for name, value in vars(keras().applications).items()
     if callable(value) and name[0].isupper()
 )
+ONE_PER_FAMILY = [
+    "ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionV3",
+    "MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2",
+    "VGG16", "Xception",
+]  # fmt: skip
+OTHERS = sorted(set(APPLICATIONS) - set(ONE_PER_FAMILY))
 
 
 def compare_to_keras(model: Any, batch: int = 2) -> None:
@@ -49,8 +54,7 @@ def agrees(shape: tuple[int, ...], tensor: Any) -> bool:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", slow(*ONE_PER_FAMILY) + nightly(*OTHERS))
 def test_every_application_equals_keras(name: str) -> None:
     compare_to_keras(build_application(name))
 
@@ -181,8 +185,9 @@ def test_a_width_that_the_network_does_not_have_is_rejected(name: str) -> None:
         build_application(name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "EfficientNetB0", "ConvNeXtTiny"])
+@pytest.mark.parametrize(
+    "name", slow("MobileNetV2", "ConvNeXtTiny") + nightly("ResNet50", "EfficientNetB0")
+)
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="counts what XLA counts")
 def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
     import jax
@@ -190,8 +195,9 @@ def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
     model = build_application(name, (64, 64, 3))
     found = sizing.estimate(model)
     total = 0
-    for call in read_graph(model).calls:  # one product at a time, so that XLA counts nothing else
-        shapes = read_graph(model).infer_shapes((1, 64, 64, 3))
+    graph = read_graph(model)
+    shapes = graph.infer_shapes((1, 64, 64, 3))
+    for call in graph.calls:  # one product at a time, so that XLA counts nothing else
         layer = call.layer
         if isinstance(layer, sizing.Dense):
             shape = shapes[call.inputs[0]]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from scenelearn import sizing
-from scenelearn._backend import keras
-from scenelearn.sizing._networks import build_application
+from tests.helpers.networks import build_application, keras
 
 LENGTH = 121
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from scenelearn import sizing
-from scenelearn._backend import keras
 from scenelearn.errors import ArgumentError
+from tests.helpers.networks import keras
 
 ALL = list(itertools.product(["SimpleRNN", "LSTM", "GRU"], [False, True], [False, True]))
 

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from scenelearn import sizing
-from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
-from scenelearn.sizing._networks import build_application
+from tests.helpers.networks import build_application, deferred_initialization, keras
 
 pytestmark = pytest.mark.skipif(
     keras().backend.backend() != "jax", reason="method='xla' models the JAX backend"
@@ -91,18 +89,18 @@ def test_a_network_that_averages_over_mirror_images() -> None:
         ("textbook CNN", "train sgd_momentum", 0.01),
         pytest.param("MobileNetV2", "train adam", 0.01, marks=pytest.mark.slow),
         ("EfficientNetB0", "predict", 0.01),
-        pytest.param("EfficientNetB0", "head adam", 0.01, marks=pytest.mark.slow),
+        pytest.param("EfficientNetB0", "head adam", 0.01, marks=pytest.mark.nightly),
         ("ConvNeXtTiny", "predict", 0.05),
         ("ResNet50", "predict", 0.02),
-        pytest.param("VGG16", "train sgd_momentum", 0.05, marks=pytest.mark.slow),
+        pytest.param("VGG16", "train sgd_momentum", 0.05, marks=pytest.mark.nightly),
         ("VGG16", "head adam", 0.01),
         ("VGG19", "head adam", 0.01),
         ("GRU", "train adam", 0.05),
         ("LSTM", "train sgd_momentum", 0.10),
         ("encoder", "predict", 0.01),
-        pytest.param("encoder", "train sgd_momentum", 0.10, marks=pytest.mark.slow),
-        pytest.param("U-Net", "train adam", 0.10, marks=pytest.mark.slow),
-        pytest.param("bidirectional", "train adam", 0.10, marks=pytest.mark.slow),
+        pytest.param("encoder", "train sgd_momentum", 0.10, marks=pytest.mark.nightly),
+        pytest.param("U-Net", "train adam", 0.10, marks=pytest.mark.nightly),
+        pytest.param("bidirectional", "train adam", 0.10, marks=pytest.mark.nightly),
         pytest.param("ViT", "train adam", 0.10, marks=pytest.mark.slow),
     ],
 )
