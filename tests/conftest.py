@@ -47,8 +47,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fit_settings() -> dict[str, Any]:
-    """Settings of a fit that takes a few seconds."""
-    return {"backbone": "scenelearn_tiny", "weights": None, "image_px": 32, "epochs": 2}
+    """Settings of a fit that takes a few seconds: two epochs of four steps.
+
+    Fits of other shapes compile programs of their own, which takes longer than the fit.
+    """
+    return {
+        "backbone": "scenelearn_tiny", "weights": None, "image_px": 32, "epochs": 2,
+        "batch_size": 16,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

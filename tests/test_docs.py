@@ -118,13 +118,13 @@ def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: 
 
     @functools.cache
     def first_fit() -> Any:
-        return fit(sl.split(sl.scan("photos/"), seed=0), epochs=1, **small)
+        return fit(sl.split(sl.scan("photos/"), seed=0), epochs=1, batch_size=16, **small)
 
     def small_fit(splits: Any, **arguments: Any) -> Any:
         if page.name == "cookbook.md":  # many fits: only their settings are checked
             sl.finetune.FitSettings(**arguments)
             return first_fit()
-        return fit(splits, **({"epochs": 1} | arguments | small))
+        return fit(splits, **({"epochs": 1, "batch_size": 16} | arguments | small))
 
     monkeypatch.setattr(sl, "fit", small_fit, raising=False)
     names: dict[str, Any] = {"__name__": "snippet"}

@@ -22,6 +22,7 @@ from scenelearn.finetune import FitResult
 
 QUICK = [
     "--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32", "--epochs", "1",
+    "--batch-size", "16",
 ]  # fmt: skip
 PROBE = [*QUICK, "--epochs", "0"]  # the last option wins
 
@@ -56,7 +57,7 @@ def test_fit_without_a_folder_uses_sample_scenes_and_downloads_nothing(
 ) -> None:
     monkeypatch.setattr(cli._photos, "SAMPLES_PER_CLASS", 12)
     monkeypatch.setattr(cli._fit, "_SAMPLES_FIT", cli._fit._SAMPLES_FIT | {"image_px": 32})
-    code, out, _ = run(capsys, "fit", "--epochs", "1", "--json", "--out", str(tmp_path))
+    code, out, _ = run(capsys, "fit", "--epochs", "0", "--json", "--out", str(tmp_path))
     value = json.loads(out)
     assert code == 0
     assert value["settings"]["weights"] == "scenelearn"

@@ -78,16 +78,13 @@ def _record_digests(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 
 
 @pytest.fixture(scope="module")
-def settings(fit_settings: dict[str, Any]) -> dict[str, Any]:
-    return fit_settings | {"batch_size": 16}  # four steps per epoch
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(fitted: FitResult, settings: dict[str, Any]) -> tuple[FitResult, dict[int, str]]:
+def uninterrupted(
+    fitted: FitResult, fit_settings: dict[str, Any]
+) -> tuple[FitResult, dict[int, str]]:
     """An uninterrupted fit, and its digests."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         found = _record_digests(monkeypatch)
-        fit = sl.fit(fitted.splits, **settings)
+        fit = sl.fit(fitted.splits, **fit_settings)
     return fit, found
 
 
@@ -130,7 +127,7 @@ def same(fit: FitResult, other: FitResult) -> bool:
 
 def test_resumed_fit_is_identical_bit_for_bit(
     uninterrupted: tuple[FitResult, dict[int, str]],
-    settings: dict[str, Any],
+    fit_settings: dict[str, Any],
     digests: dict[int, str],
     tmp_path: Path,
 ) -> None:
@@ -138,10 +135,10 @@ def test_resumed_fit_is_identical_bit_for_bit(
     # In the first epoch, at its end, in the second, and after training.
     for what, n_done in [("fine-tuning", 2), ("fine-tuning", 4), ("fine-tuning", 7)]:
         with pytest.raises(CrashError):
-            sl.fit(fit.splits, **settings, resume=True, progress=at(what, n_done, crash))
+            sl.fit(fit.splits, **fit_settings, resume=True, progress=at(what, n_done, crash))
     with pytest.raises(CrashError):
-        sl.fit(fit.splits, **settings, resume=True, progress=at("testing", 0, crash))
-    again = sl.fit(fit.splits, **settings, resume=True)
+        sl.fit(fit.splits, **fit_settings, resume=True, progress=at("testing", 0, crash))
+    again = sl.fit(fit.splits, **fit_settings, resume=True)
     assert digests == expected
     assert same(again, fit)
     assert again.phases[0].name == "earlier run"
@@ -181,7 +178,7 @@ def test_run_resumed_with_another_number_of_threads_is_identical(
 
 def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     uninterrupted: tuple[FitResult, dict[int, str]],
-    settings: dict[str, Any],
+    fit_settings: dict[str, Any],
     digests: dict[int, str],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
@@ -196,7 +193,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
             if done == 6:
                 signal.raise_signal(signal.SIGTERM)
 
-    stopped = sl.fit(fit.splits, **settings, progress=terminate)
+    stopped = sl.fit(fit.splits, **fit_settings, progress=terminate)
     assert seen[-1] <= 7
     assert stopped.stopped == stopped.to_json()["stopped"] == "SIGTERM"
     assert [epoch.number for epoch in stopped.history] == [0, 1]
@@ -209,7 +206,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     stopped.save(tmp_path / "scenes.keras")
     assert len(runs()) == 1
 
-    again = sl.fit(fit.splits, **settings, resume=True)
+    again = sl.fit(fit.splits, **fit_settings, resume=True)
     assert digests == expected
     assert same(again, fit)
     assert not again.stopped
@@ -219,7 +216,7 @@ def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
 
 @pytest.mark.slow
 def test_signal_during_validation(
-    fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict_batches = _trainer.predict_batches
 
@@ -228,7 +225,7 @@ def test_signal_during_validation(
         return predict_batches(*arguments, **named)
 
     monkeypatch.setattr(_trainer, "predict_batches", interrupted)
-    stopped = sl.fit(fitted.splits, **settings)
+    stopped = sl.fit(fitted.splits, **fit_settings)
     assert (stopped.stopped, len(stopped.history)) == ("SIGINT", 1)
     state = read_checkpoint(runs()[0]).metadata["state"]
     assert (state["step"], len(state["losses"]), len(state["history"])) == (4, 4, 1)
@@ -236,10 +233,10 @@ def test_signal_during_validation(
 
 @pytest.mark.slow
 def test_signal_during_timing_keeps_the_linear_probe(
-    fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    fitted: FitResult, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     early = at("compiling and timing", 1, interrupt)
-    fit = sl.fit(fitted.splits, **settings, progress=early)
+    fit = sl.fit(fitted.splits, **fit_settings, progress=early)
     assert (fit.stopped, fit.kept, len(fit.history)) == ("SIGINT", "linear probe", 1)
     assert "Stopped by SIGINT before fine-tuning. Keeping the linear probe." in caplog.text
     assert runs() == []  # a checkpoint would save no work
@@ -247,7 +244,7 @@ def test_signal_during_timing_keeps_the_linear_probe(
 
 @pytest.mark.slow
 def test_second_signal_or_one_before_the_linear_probe_raises(
-    fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
+    fitted: FitResult, fit_settings: dict[str, Any], digests: dict[int, str]
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
 
@@ -256,7 +253,7 @@ def test_second_signal_or_one_before_the_linear_probe_raises(
         interrupt()
 
     with pytest.raises(KeyboardInterrupt):
-        sl.fit(fitted.splits, **settings, progress=at("fine-tuning", 2, twice))
+        sl.fit(fitted.splits, **fit_settings, progress=at("fine-tuning", 2, twice))
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(runs()) == 1  # the last checkpoint is kept
 
@@ -264,7 +261,7 @@ def test_second_signal_or_one_before_the_linear_probe_raises(
         signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-        sl.fit(fitted.splits, **settings, progress=at("extracting features", 0, terminate))
+        sl.fit(fitted.splits, **fit_settings, progress=at("extracting features", 0, terminate))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert runs() == []  # without resume, a fit removes the checkpoint
 
@@ -462,12 +459,12 @@ def test_writing_takes_a_small_fraction_of_the_time(
 
 
 def test_different_runs_have_different_checkpoints(
-    fitted: FitResult, settings: dict[str, Any]
+    fitted: FitResult, fit_settings: dict[str, Any]
 ) -> None:
     splits = fitted.splits
     pixels = sl.data.decode(splits.photos, 32)
     network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=0)
-    requested = FitSettings(**settings)
+    requested = FitSettings(**fit_settings)
     first = checkpoint_path(requested, splits, pixels, network)
     other = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32, seed=1)
     files = {
@@ -494,9 +491,9 @@ def test_time_of_an_earlier_run_counts() -> None:
 
 @pytest.mark.slow
 def test_resumed_fit_without_time_left_keeps_the_best(
-    fitted: FitResult, settings: dict[str, Any], digests: dict[int, str]
+    fitted: FitResult, fit_settings: dict[str, Any], digests: dict[int, str]
 ) -> None:
-    timed = settings | {"epochs": None, "minutes": 5.0}
+    timed = fit_settings | {"epochs": None, "minutes": 5.0}
     with pytest.raises(CrashError):
         sl.fit(fitted.splits, **timed, progress=at("fine-tuning", 6, crash))
     late = sl.fit(fitted.splits, **timed | {"minutes": 0.001}, resume=True)
@@ -508,7 +505,7 @@ def test_resumed_fit_without_time_left_keeps_the_best(
 
 @pytest.mark.slow
 def test_slow_validation_ends_fine_tuning(
-    fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late_s, validate = [0.0], _trainer._validate
 
@@ -519,7 +516,7 @@ def test_slow_validation_ends_fine_tuning(
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late_s[0])
     monkeypatch.setattr(_trainer, "time", clock)
     monkeypatch.setattr(_trainer, "_validate", slowly)
-    fit = sl.fit(fitted.splits, **settings | {"epochs": None, "minutes": 5.0})
+    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 5.0})
     assert fit.stopped == "time"
     assert [epoch.number for epoch in fit.history] == [0, 1]
 
@@ -529,9 +526,9 @@ def test_slow_validation_ends_fine_tuning(
 
 @pytest.mark.slow
 def test_nan_loss_restores_the_best_weights(
-    fitted: FitResult, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    fitted: FitResult, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit = sl.fit(fitted.splits, **settings | {"learning_rate": 1e38})
+    fit = sl.fit(fitted.splits, **fit_settings | {"learning_rate": 1e38})
     assert fit.stopped == "not finite"
     assert "Pass a lower learning_rate than 1e+38" in caplog.text
     assert fit.kept == "linear probe"
