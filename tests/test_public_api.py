@@ -180,7 +180,9 @@ def test_evaluate_and_compare_take_a_folder(bundle: Path, scenes: Path, photos: 
 # Progress
 
 
-def test_progress_has_one_signature(scenes: Path, bundle: Path) -> None:
+def test_progress_has_one_signature(
+    scenes: Path, bundle: Path, fit_settings: dict[str, Any]
+) -> None:
     seen: list[tuple[str, int, int]] = []
 
     def progress(what: str, done: int, total: int) -> None:
@@ -190,14 +192,7 @@ def test_progress_has_one_signature(scenes: Path, bundle: Path) -> None:
     sl.audit(photos, progress=progress)
     sl.load(bundle).predict(photos, progress=progress)
     sl.load(bundle).evaluate(photos, progress=progress)
-    sl.fit(
-        sl.split(photos),
-        backbone="scenelearn_tiny",
-        weights=None,
-        image_px=32,
-        epochs=1,
-        progress=progress,
-    )
+    sl.fit(sl.split(photos), **fit_settings | {"epochs": 1}, progress=progress)
     for what, done, total in seen:
         assert what
         assert done >= 0
