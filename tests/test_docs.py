@@ -23,6 +23,7 @@ import pytest
 import scenelearn as sl
 from scenelearn import cli, errors
 from tests.helpers import REPOSITORY
+from tests.helpers.marks import nightly, slow
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 EXECUTED = sorted((REPOSITORY / "docs").glob("[!_]*/*.py"))
@@ -91,6 +92,7 @@ def test_readme_opens_with_its_two_commands() -> None:
 
 
 RUN = [page for page in PAGES if fences(page, "python", run=True)]
+SLOWEST = ("gpus.md", "small_datasets.md")
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, fitted: Any) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.parametrize(
+    "page",
+    slow(*(page for page in RUN if page.name not in SLOWEST))
+    + nightly(*(page for page in RUN if page.name in SLOWEST)),
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
+)
 def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Run the snippets of a page in order, unchanged except that fits are small."""
     shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)

@@ -245,15 +245,25 @@ def test_channels_first_is_unchanged() -> None:
     ("make", "stored"),
     [
         (lambda k: k.DepthwiseConv2D(3, 1, "same", depth_multiplier=2), "statistics kept"),
-        (lambda k: k.SeparableConv2D(5, 3, use_bias=False), "statistics kept"),
+        pytest.param(
+            lambda k: k.SeparableConv2D(5, 3, use_bias=False), "statistics kept", marks=pytest.mark.slow
+        ),
         (lambda k: k.Conv2D(7, 1), "statistics kept"),
-        (lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept"),
+        pytest.param(
+            lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept", marks=pytest.mark.slow
+        ),
         (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
-        (lambda k: k.Conv2D(6, 5, 2, use_bias=False), "statistics kept"),
+        pytest.param(
+            lambda k: k.Conv2D(6, 5, 2, use_bias=False), "statistics kept", marks=pytest.mark.slow
+        ),
         (lambda k: k.Conv2D(60, 9), "statistics kept"),  # has more weights than outputs
         (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
-        (lambda k: k.Conv2D(8, 3, padding="same", groups=4), "statistics kept"),
-        (lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept"),
+        pytest.param(
+            lambda k: k.Conv2D(8, 3, padding="same", groups=4), "statistics kept", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept", marks=pytest.mark.slow
+        ),
         (lambda k: k.DepthwiseConv2D(3), "frozen"),
         (lambda k: k.Conv2D(7, 1), "predicting"),
     ],
@@ -377,11 +387,16 @@ def test_microbatches_with_several_outputs() -> None:
     ("loss", "weighted"),
     [
         ("sparse_categorical_crossentropy", False),
-        (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        pytest.param(
+            lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True),
+            False,
+            marks=pytest.mark.slow,
+        ),
         (lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True), True),
-        (
+        pytest.param(
             lambda k: k.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
             False,
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["by name", "mean", "weighted", "sum"],

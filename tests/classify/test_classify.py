@@ -1028,7 +1028,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_batch_size_order_and_file_names_change_no_metric(
     classifier: Classifier, many: Path, tmp_path: Path
 ) -> None:

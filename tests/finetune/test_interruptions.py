@@ -125,6 +125,12 @@ def same(fit: FitResult, other: FitResult) -> bool:
     )
 
 
+def test_same_seed_gives_the_same_result(
+    fitted: FitResult, uninterrupted: tuple[FitResult, dict[int, str]]
+) -> None:
+    assert same(uninterrupted[0], fitted)
+
+
 def test_resumed_fit_is_identical_bit_for_bit(
     uninterrupted: tuple[FitResult, dict[int, str]],
     fit_settings: dict[str, Any],
@@ -176,6 +182,7 @@ def test_run_resumed_with_another_number_of_threads_is_identical(
     assert same(again, fit)
 
 
+@pytest.mark.slow
 def test_signal_in_a_step_returns_the_best_so_far_and_can_be_resumed(
     uninterrupted: tuple[FitResult, dict[int, str]],
     fit_settings: dict[str, Any],
@@ -489,7 +496,7 @@ def test_time_of_an_earlier_run_counts() -> None:
     assert clock.phases[0].seconds == 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resumed_fit_without_time_left_keeps_the_best(
     fitted: FitResult, fit_settings: dict[str, Any], digests: dict[int, str]
 ) -> None:
@@ -664,7 +671,7 @@ def test_published_results_have_no_lost_run() -> None:
     assert found["checkpoint_overhead"]["fraction"] <= 1.5 * _checkpoint.MAX_TIME_FRACTION
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_repeat_with_moved_weights(
     scenes: Path, weights_file: Path, tmp_path: Path, fit_settings: dict[str, Any]
 ) -> None:

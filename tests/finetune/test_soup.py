@@ -69,6 +69,7 @@ def network_of(fit: FitResult) -> list[np.ndarray]:
     return to_arrays(fit.classifier.model.get_layer("backbone").trainable_variables)
 
 
+@pytest.mark.slow
 def test_result_interpolates_between_initial_weights_and_mean(
     soup: tuple[FitResult, list[Any], list[Any]],
 ) -> None:
