@@ -246,28 +246,38 @@ def test_channels_first_is_unchanged() -> None:
     [
         (lambda k: k.DepthwiseConv2D(3, 1, "same", depth_multiplier=2), "statistics kept"),
         pytest.param(
-            lambda k: k.SeparableConv2D(5, 3, use_bias=False), "statistics kept", marks=pytest.mark.slow
+            lambda k: k.SeparableConv2D(5, 3, use_bias=False),
+            "statistics kept",
+            marks=pytest.mark.slow,
         ),
         (lambda k: k.Conv2D(7, 1), "statistics kept"),
         pytest.param(
-            lambda k: k.Conv2D(2, 1, use_bias=False), "statistics kept", marks=pytest.mark.slow
+            lambda k: k.Conv2D(2, 1, use_bias=False),
+            "statistics kept",
+            marks=pytest.mark.slow,
         ),
         (lambda k: k.Conv2D(6, 3, 2, "same", use_bias=False), "statistics kept"),
         pytest.param(
-            lambda k: k.Conv2D(6, 5, 2, use_bias=False), "statistics kept", marks=pytest.mark.slow
+            lambda k: k.Conv2D(6, 5, 2, use_bias=False),
+            "statistics kept",
+            marks=pytest.mark.slow,
         ),
         (lambda k: k.Conv2D(60, 9), "statistics kept"),  # has more weights than outputs
         (lambda k: k.Conv2D(6, 5, padding="same", groups=2), "statistics kept"),
         pytest.param(
-            lambda k: k.Conv2D(8, 3, padding="same", groups=4), "statistics kept", marks=pytest.mark.slow
+            lambda k: k.Conv2D(8, 3, padding="same", groups=4),
+            "statistics kept",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
-            lambda k: k.Conv2D(6, 1, activation="relu"), "statistics kept", marks=pytest.mark.slow
+            lambda k: k.Conv2D(6, 1, activation="relu"),
+            "statistics kept",
+            marks=pytest.mark.slow,
         ),
         (lambda k: k.DepthwiseConv2D(3), "frozen"),
         (lambda k: k.Conv2D(7, 1), "predicting"),
     ],
-)  # fmt: skip
+)
 def test_batchnorm_with_moving_statistics(make: Callable[[Any], Any], stored: str) -> None:
     k = keras()
     norm = k.layers.BatchNormalization(scale=stored != "frozen")
