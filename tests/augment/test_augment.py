@@ -725,15 +725,14 @@ def test_the_layer_keeps_the_model_compiled_and_compiles_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = small_model(augment.layer("standard"))
-    from scenelearn.augment import _layer
-
-    calls, run = [], _layer.apply_arguments
+    kind = augment.register()
+    calls, run = [], kind.call
 
     def counted(*arguments: Any, **how: Any) -> Any:
         calls.append(1)
         return run(*arguments, **how)
 
-    monkeypatch.setattr(_layer, "apply_arguments", counted)
+    monkeypatch.setattr(kind, "call", counted)
     images, labels = noise(8, 16, 16), np.arange(8) % 3
     model.fit(images, labels, batch_size=4, epochs=1, verbose=0)
     once = len(calls)
