@@ -344,7 +344,7 @@ def test_top_losses_of_a_missing_photo(fitted: FitResult, tmp_path: Path) -> Non
     assert all(caption.endswith("can no longer be read") for caption in captions)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # test_errors has a smaller one
 def test_result_survives_pickle_and_copy(fitted: FitResult) -> None:
     for again in (pickle.loads(pickle.dumps(fitted)), copy.copy(fitted)):  # noqa: S301
         assert again.to_json() == fitted.to_json()
