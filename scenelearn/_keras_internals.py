@@ -172,6 +172,12 @@ def own_trainable_variables(layer: Any) -> list[Any]:
     return list(variables)
 
 
+def own_variables(layer: Any) -> list[Any]:
+    """Return the variables of this layer itself, in the order in which Keras saves them."""
+    names = ("_trainable_variables", "_non_trainable_variables")
+    return [variable for name in names for variable in _private(layer, name) or []]
+
+
 def input_tensors_of(operation: Any) -> list[Any] | None:
     """Return the symbolic inputs of an operation; None unless it is called exactly once."""
     nodes = _private(operation, "_inbound_nodes") or []
@@ -220,11 +226,46 @@ def nodes_of(function: Any) -> list[Any]:
     return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
 
 
+def replay(
+    model: Any, inputs: Any, call: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+) -> Any:
+    """Apply the calls of a functional model to other symbolic inputs.
+
+    Args:
+        model: a functional or sequential model.
+        inputs: one symbolic tensor in place of each of its inputs, flat.
+        call: called with each operation, its positional and its keyword arguments; returns its
+            symbolic outputs.
+
+    Returns:
+        The outputs, structured as those of `model`.
+    """
+    tree = _keras().tree
+    function = functional_of(model)
+    tensors = {id(old): new for old, new in zip(function.inputs, inputs, strict=True)}
+    for node in nodes_of(function):
+        if node.is_input or all(id(output) in tensors for output in node.outputs):
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        outputs = tree.flatten(call(node.operation, args, kwargs))
+        tensors |= {id(old): new for old, new in zip(node.outputs, outputs, strict=True)}
+    return tree.map_structure(lambda tensor: tensors[id(tensor)], function.output)
+
+
 def input_shape_of(model: Any) -> tuple[Any, ...] | None:
     """Return the input shape with which a custom model was built; None if it was not."""
     shapes = getattr(model, "_build_shapes_dict", None) or {}
     only = next(iter(shapes.values())) if len(shapes) == 1 else None
     return shapes.get("input_shape") or only
+
+
+def input_structure_of(model: Any) -> Any:
+    """Return how the inputs of a functional model are structured: one, or in a list or dictionary.
+
+    None for other models.
+    """
+    function = functional_of(model)
+    return None if function is None else getattr(function, "_inputs_struct", function.inputs[0])
 
 
 def argument_of(layer: Any, name: str, default: Any) -> Any:

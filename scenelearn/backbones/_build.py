@@ -29,8 +29,11 @@ from scenelearn._keras_internals import (
 )
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones._bundled import BUNDLED, WEIGHTS_FILE, bundled_results, scenelearn_tiny
+from scenelearn.backbones._copy import copy_network
 from scenelearn.backbones._fast import FROZEN_BATCHNORM
 from scenelearn.backbones._names import Architecture, find_architecture
+from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
+from scenelearn.backbones._pooling import pool
 from scenelearn.backbones._preprocess import preprocessing_layers
 from scenelearn.errors import (
     ArgumentError,
@@ -39,13 +42,16 @@ from scenelearn.errors import (
     WeightsUnavailableError,
 )
 
+_DEFAULT_PX = 160
+
 
 @default_settings()
 def build(
-    name: str,
+    backbone: Any,
     *,
     weights: str | os.PathLike[str] | None = "imagenet",
-    image_px: int = 160,
+    preprocessing: Preprocessing = None,
+    image_px: int | None = None,
     seed: int = 0,
     train_batchnorm: bool = False,
     precision: str | None = None,
@@ -55,11 +61,16 @@ def build(
     """Build a model from raw pixels to features: preprocessing, backbone, global average pooling.
 
     Args:
-        name: a backbone, see `names`.
+        backbone: a name, see `names`; or a network of your own: a `keras.Model`, the path of a
+            ``.keras`` file, or a model or preset of KerasHub ("hub:" and its name, or its folder).
         weights: "imagenet", which Keras downloads once and verifies; "scenelearn", the bundled
             weights of "scenelearn_tiny"; the path of a weights file without the top layers, as
-            Keras offers them for download; or None for random weights.
-        image_px: width and height of the images, in pixels.
+            Keras offers them for download; or None for random weights. A network of your own brings
+            its weights along; None says that they are random.
+        preprocessing: for a network of your own: "none", "tf", "caffe", "torch" or (mean, std), see
+            `fit`. None if its preset or its first layer tells.
+        image_px: width and height of the images, in pixels. None for the size that a network of
+            your own was made for (at most 224 with KerasHub), or else 160.
         seed: random seed of random weights.
         train_batchnorm: whether BatchNormalization uses batch statistics in training with
             pretrained weights too, as it does with random weights.
@@ -77,11 +88,14 @@ def build(
 
     Raises:
         UnknownBackboneError: if there is no such backbone.
-        ArgumentError: if the network cannot be built for this image size, or the package has no
-            weights for it.
-        PathMissingError: if `weights` is a path without a file, or the bundled weights are missing.
-        WeightsFileError: if the weights in the file do not match the network.
+        ArgumentError: if the network cannot be built for this image size, the package has no
+            weights for it, a network of your own cannot be a backbone, or its preprocessing is not
+            known.
+        PathMissingError: if a path does not exist, or the bundled weights are missing.
+        WeightsFileError: if the weights in the file do not match the network, or the file of a
+            network cannot be loaded.
         WeightsUnavailableError: if the download failed.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
         BackendError: if Keras cannot start.
         ForkError: if this process was forked after Keras had started.
 
@@ -90,25 +104,60 @@ def build(
         (None, 768)
     """
     start()
-    architecture = find_architecture(name)
-    source = _check_weights(weights, architecture)
-
-    def make() -> Any:
-        k = keras()
-        image = k.Input((image_px, image_px, 3), name="image")
-        x = image
-        for layer in preprocessing_layers(architecture.preprocess):
-            x = layer(x)
-        with _dtype_policy(precision or "float32"):
-            network = _build_network(architecture, source, image_px)
-        return k.Model(image, network(x), name="features")
+    if isinstance(backbone, Network) or is_own(backbone):
+        known = isinstance(backbone, Network)
+        network = backbone if known else load_network(backbone, preprocessing)
+        make, is_random = _own_maker(network, image_px, precision or "float32"), weights is None
+    else:
+        architecture = find_architecture(backbone)
+        if preprocessing is not None:
+            raise ArgumentError(
+                f"`preprocessing` must be None for {architecture.name!r}, whose preprocessing is "
+                f"known. Received: preprocessing={preprocessing!r}. Leave it out."
+            )
+        source = _check_weights(weights, architecture)
+        is_random = source is None
+        make = partial(_make, architecture, source, image_px or _DEFAULT_PX, precision)
 
     with (
         show_progress(progress, verbose) as report,
         report_downloads(partial(report, "downloading weights")),
     ):
         model = materialize(make, seed)
-    return model if source is None or train_batchnorm else freeze_batchnorm(model)
+    return model if is_random or train_batchnorm else freeze_batchnorm(model)
+
+
+def _make(
+    architecture: Architecture, source: str | None, image_px: int, precision: str | None
+) -> Any:
+    k = keras()
+    image = k.Input((image_px, image_px, 3), name="image")
+    x = image
+    for layer in preprocessing_layers(architecture.preprocess):
+        x = layer(x)
+    with _dtype_policy(precision or "float32"):
+        network = _build_network(architecture, source, image_px)
+    return k.Model(image, network(x), name="features")
+
+
+def _own_maker(network: Network, image_px: int | None, precision: str) -> Callable[[], Any]:
+    """A function that builds the model of a network of the user's own."""
+    px = network.default_px if image_px is None else image_px
+    network.check_size(px)
+
+    def make() -> Any:
+        k = keras()
+        image = k.Input((px, px, 3), name="image")
+        x = image
+        for layer in preprocessing_layers(network.preprocess):
+            x = layer(x)
+        with _dtype_policy(precision):
+            inner = k.Input((px, px, 3))
+            outputs = copy_network(network.model, inner, precision)
+            backbone = k.Model(inner, pool(outputs, px), name="backbone")
+        return k.Model(image, backbone(x), name="features")
+
+    return make
 
 
 @default_settings()

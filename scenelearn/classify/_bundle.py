@@ -7,13 +7,14 @@ import json
 import math
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._backend import start
+from scenelearn._backend import keras, start
 from scenelearn._io import atomic_write, explain_disk_errors, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._build import materialize
@@ -76,11 +77,14 @@ def write(
     return path
 
 
-def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
+def read(
+    path: Path, custom_objects: Mapping[str, Any] | None = None
+) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Read what `write` wrote.
 
     Args:
         path: the file.
+        custom_objects: classes of the user's own that the network may consist of, by name.
 
     Returns:
         The model, its description, and the arrays.
@@ -90,6 +94,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
         BundleError: if it is not a complete bundle. No code in it is run.
         DiskError: if the system cannot read it.
         BackendError: if Keras cannot start.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
     """
     start()  # before anything that fails is the file's fault
     try:
@@ -109,8 +114,11 @@ def read(path: Path) -> tuple[Any, dict[str, Any], dict[str, npt.NDArray[Any]]]:
                 name: _read_array(archive, sizes, name, **spec)
                 for name, spec in entry["arrays"].items()
             }
-            checked = check_model(archive)
-        with warnings.catch_warnings(action="ignore"):
+            checked, names = check_model(archive, custom_objects or {})
+        with (
+            warnings.catch_warnings(action="ignore"),
+            keras().saving.custom_object_scope(names),
+        ):
             model = materialize(lambda: load_model_from_archive(checked), seed=None)
         check_finite(model)
     except (ImportError, MemoryError):  # the environment's fault

@@ -11,12 +11,15 @@ import json
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn.backbones._copy import custom_classes
+from scenelearn.backbones._network import import_keras_hub
+from scenelearn.errors import ArgumentError
 
 ENTRY = "scenelearn.json"
 ARRAYS = "scenelearn/"  # one entry per array: its bytes, little-endian, and nothing else
@@ -34,10 +37,18 @@ _MAX_GROUPS = 50_000  # in a weights file
 _ALLOWED: dict[tuple[object, object], frozenset[str]] = {
     ("keras.layers", None): frozenset(
         [
-            "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate",
-            "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "GlobalAveragePooling2D",
-            "InputLayer", "LayerNormalization", "MaxPooling2D", "Multiply", "Normalization", "ReLU",
-            "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "ZeroPadding2D",
+            "Activation", "Add", "AlphaDropout", "Attention", "Average", "AveragePooling1D",
+            "AveragePooling2D", "BatchNormalization", "CenterCrop", "Concatenate", "Conv1D",
+            "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv2D",
+            "Dot", "Dropout", "ELU", "EinsumDense", "Embedding", "Flatten", "GaussianDropout",
+            "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+            "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization",
+            "GroupQueryAttention", "Identity", "InputLayer", "LayerNormalization", "LeakyReLU",
+            "MaxPooling1D", "MaxPooling2D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply",
+            "Normalization", "PReLU", "Permute", "RMSNormalization", "ReLU", "RepeatVector",
+            "Rescaling", "Reshape", "Resizing", "SeparableConv2D", "Softmax", "SpatialDropout1D",
+            "SpatialDropout2D", "Subtract", "UnitNormalization", "UpSampling2D", "ZeroPadding1D",
+            "ZeroPadding2D",
         ]
     ),
     ("keras.initializers", None): frozenset(
@@ -50,13 +61,42 @@ _ALLOWED: dict[tuple[object, object], frozenset[str]] = {
     ("keras", None): frozenset(["DTypePolicy", "Sequential"]),
     (None, None): frozenset(["__keras_tensor__"]),
     ("keras.src.models.functional", "Functional"): frozenset(["Functional"]),
-    ("keras.src.ops.numpy", "Add"): frozenset(["Add"]),
-    ("keras.src.ops.numpy", "Multiply"): frozenset(["Multiply"]),
+    ("keras.constraints", None): frozenset(["MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"]),
     ("keras.src.applications.convnext", "LayerScale"): frozenset(["LayerScale"]),
     ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): frozenset(
         ["CustomScaleLayer"]
     ),
 }  # fmt: skip
+
+# Operations in the graph of a user's own network, each registered under its own name.
+_ALLOWED_OPERATIONS = {
+    "keras.src.ops.numpy": frozenset(
+        [
+            "Absolute", "Add", "Clip", "Concatenate", "Divide", "Exp", "ExpandDims", "GetItem",
+            "Matmul", "Max", "Maximum", "Mean", "Minimum", "Multiply", "Negative", "Pad", "Power",
+            "Reshape", "Sqrt", "Square", "Squeeze", "Subtract", "Sum", "Swapaxes", "Tanh",
+            "Transpose", "TrueDivide",
+        ]
+    ),
+    "keras.src.ops.nn": frozenset(
+        [
+            "Elu", "Gelu", "HardSigmoid", "HardSilu", "LayerNorm", "LeakyRelu", "LogSoftmax",
+            "Normalize", "Relu", "Relu6", "Sigmoid", "Silu", "Softmax", "Softplus",
+        ]
+    ),
+    "keras.src.ops.core": frozenset(["Cast"]),
+    "keras.src.ops.image": frozenset(["Resize"]),
+    "keras.src.ops.math": frozenset(["Rsqrt"]),
+}  # fmt: skip
+
+# Backbones and layers of KerasHub, by the part of the package that defines them. Its tokenizers,
+# preprocessors and converters, which read files, are in other modules.
+_HUB_MODULE = re.compile(
+    r"keras_hub\.src\.models\.("
+    r"clip|cspnet|deit|densenet|dinov2|dinov3|efficientnet|hgnetv2|mit|mobilenet|mobilenetv5|resnet"
+    r"|siglip|swin_transformer|vgg|video_prism|vit|vit_det|xception"
+    r")\.[a-z0-9_]*(backbone|layers|encoder|block|attention|cba|mbconv|util)s?"
+)
 
 
 class InvalidBundleError(ValueError):
@@ -104,18 +144,49 @@ def check_entries(archive: zipfile.ZipFile, n_bytes: int) -> dict[str, int]:
     return sizes
 
 
-def check_model(archive: zipfile.ZipFile) -> BinaryIO:
+def check_layers(model: Any) -> None:
+    """Check that a bundle may contain the layers of a network of the user's own.
+
+    Args:
+        model: a `keras.Model`. Its custom layers are allowed; `load` then needs `custom_objects`.
+
+    Raises:
+        ArgumentError: if `load` would reject a layer, or one has no configuration.
+    """
+    classes = custom_classes(model)
+    try:
+        with keras().saving.custom_object_scope(classes):
+            config = keras().saving.serialize_keras_object(model)
+        text = json.dumps(config)
+        _check_config([json.loads(text)], classes)
+    except (InvalidBundleError, NotImplementedError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            "`backbone` must consist of layers that a bundle can store: those of Keras that only "
+            "compute, those of KerasHub's networks for images, and classes of your own. Received: "
+            f"{str(error)[:500]}. Replace the layer: write a Lambda as a Layer class, for example."
+        ) from None
+
+
+def check_model(
+    archive: zipfile.ZipFile, custom_objects: Mapping[str, Any]
+) -> tuple[BinaryIO, dict[str, Any]]:
     """Check the entries that Keras wrote.
 
+    Args:
+        archive: of the bundle.
+        custom_objects: classes of the user's own, by name.
+
     Returns:
-        An archive in memory with only these entries, for Keras to load.
+        An archive in memory with only these entries, for Keras to load; and the custom objects by
+        all names that it uses for them.
 
     Raises:
         InvalidBundleError: if the network has anything but known layers, or the weights anything
             but plain arrays.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
     """
     config, weights = archive.read(CONFIG), archive.read(WEIGHTS)
-    _check_config([json.loads(config)])
+    names = _check_config([json.loads(config)], custom_objects)
     _check_weights(weights)
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w") as checked:
@@ -124,7 +195,7 @@ def check_model(archive: zipfile.ZipFile) -> BinaryIO:
         ):  # fmt: skip
             checked.writestr(name, content)
     copy.seek(0)
-    return copy
+    return copy, names
 
 
 def check_finite(model: Any) -> None:
@@ -139,18 +210,45 @@ def check_finite(model: Any) -> None:
             raise InvalidBundleError(f"weights {variable.path!r} that are NaN or infinite")
 
 
-def _check_config(config: Any) -> None:
+def _check_config(config: Any, custom_objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Check all objects; return the custom ones by all names that are used for them."""
+    names: dict[str, Any] = dict(custom_objects)
     for count, item in enumerate(_objects(config)):
         if count >= _MAX_OBJECTS:
             raise InvalidBundleError("a network with too many parts")
-        _check_object(item)
+        kind, module = item["class_name"], item.get("module")
+        registered = item.get("registered_name")
+        if not all(isinstance(name, str | None) for name in (kind, module, registered)):
+            raise InvalidBundleError("a network with an object that has no name")
+        if kind in _ALLOWED.get((module, registered), ()):
+            continue
+        if kind == registered and kind in _ALLOWED_OPERATIONS.get(str(module), ()):
+            continue
+        package = str(module).split(".")[0]
+        if package == "keras_hub" and _is_hub_layer(kind, str(module), registered):
+            continue
+        name = next((name for name in (kind, registered) if name in custom_objects), None)
+        if name is not None and package not in ("builtins", "keras", "keras_hub"):
+            names |= {str(kind): custom_objects[name], str(registered): custom_objects[name]}
+            continue
+        received = f"a network with {str(module)[:80]!r}, {str(kind)[:80]!r} in it"
+        if package not in ("builtins", "keras", "keras_hub") and module and kind:
+            received += (
+                ": a class that scenelearn does not know. If it is your own, pass it: "
+                f"sl.load(path, custom_objects={{{str(kind)[:80]!r}: …}})"
+            )
+        raise InvalidBundleError(received)
+    return names
 
 
-def _check_object(item: dict[str, Any]) -> None:
-    kind, where = item["class_name"], (item.get("module"), item.get("registered_name"))
-    are_names = all(isinstance(name, str | None) for name in (kind, *where))
-    if not are_names or kind not in _ALLOWED.get(where, ()):
-        raise InvalidBundleError(f"a network with {str(where[0])[:80]!r}, {str(kind)[:80]!r} in it")
+def _is_hub_layer(kind: str | None, module: str, registered: str | None) -> bool:
+    """Whether a class is a layer for images that the installed KerasHub defines in this module."""
+    if registered != f"keras_hub>{kind}" or not _HUB_MODULE.fullmatch(module):
+        return False
+    import_keras_hub()
+    found = keras().saving.get_registered_object(registered)
+    is_layer = isinstance(found, type) and issubclass(found, keras().layers.Layer)
+    return is_layer and found.__module__ == module
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:

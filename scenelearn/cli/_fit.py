@@ -45,15 +45,17 @@ def add_commands(commands: Any) -> None:
             "--quarantine": {},
             "--no-audit": {},
             "--backbone": {
-                "help": "network of keras.applications, or auto (default: the one of --weights)"
+                "help": "network of keras.applications, auto, a .keras file, hub:PRESET of "
+                "KerasHub, or the folder of a preset (default: the one of --weights)"
             },
             "--weights": {
                 "help": "pretrained weights: imagenet, scenelearn, a file, or none "
                 "(default: imagenet; for sample scenes scenelearn)"
             },
+            "--preprocessing": {},
             "--image-px": {
-                "help": "height and width of the input image in pixels "
-                "(default: 160; for sample scenes 64)"
+                "help": "height and width of the input image in pixels (default: that of the "
+                ".keras file or preset, or 160; for sample scenes 64)"
             },
             "--minutes": {
                 "help": "time budget in minutes (default: 4.5; for sample scenes 2)",
@@ -107,11 +109,16 @@ def fit(options: argparse.Namespace) -> Output:
         "precision": options.precision,
         "devices": options.devices,
     }
-    names = ("backbone", "weights", "image_px", "minutes", "epochs", "learning_rate")
+    names = (
+        "backbone", "weights", "preprocessing", "image_px", "minutes", "epochs", "learning_rate",
+    )  # fmt: skip
     settings |= {name: value for name in names if (value := getattr(options, name)) is not None}
     with ProgressBars() as bars:
         if options.folder is None:
-            settings, folder = _SAMPLES_FIT | settings, _sample_folder(bars)
+            defaults = _SAMPLES_FIT
+            if options.backbone is not None and _is_own(options.backbone):
+                defaults = {"minutes": _SAMPLES_FIT["minutes"]}
+            settings, folder = defaults | settings, _sample_folder(bars)
         else:
             settings, folder = {"minutes": _MINUTES} | settings, Path(options.folder)
         if options.weights is not None and options.weights.lower() == "none":
@@ -202,9 +209,22 @@ def _output_bytes(settings: dict[str, Any]) -> int:
     from scenelearn.backbones._build import count_parameters  # here, since they take long to import
     from scenelearn.finetune._backbone_choice import AUTO, CANDIDATES
 
-    name = settings.get("backbone") or sl.backbones.default_for(settings.get("weights"))
+    name = settings.get("backbone")
+    if name is not None and _is_own(name):
+        path = Path(name)
+        files = [path, *(path.rglob("*") if path.is_dir() else ())]
+        n_bytes = sum(file.stat().st_size for file in files if file.is_file())
+        return 2 * int(n_bytes) + _REPORT_BYTES
+    name = name or sl.backbones.default_for(settings.get("weights"))
     name = max(CANDIDATES, key=CANDIDATES.__getitem__) if name == AUTO else name
     return 8 * count_parameters(name, settings.get("image_px", 160)) + _REPORT_BYTES
+
+
+def _is_own(backbone: str) -> bool:
+    """Whether a backbone is a network of the user's own."""
+    from scenelearn.backbones._network import is_own  # here, since it takes long to import
+
+    return bool(is_own(backbone))
 
 
 def _sample_folder(bars: ProgressBars) -> Path:

@@ -19,6 +19,17 @@ def number(text: str) -> int | float:
     return int(text) if text.isdecimal() else float(text)
 
 
+def preprocessing(text: str) -> str | tuple[Any, Any]:
+    """The name of a preprocessing; or mean and standard deviation, one number or three each."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+    half = len(numbers) // 2
+    mean, std = numbers[:half], numbers[half:]
+    return (mean[0], std[0]) if half == 1 and len(std) == 1 else (mean, std)
+
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "bundle": {
         "metavar": "BUNDLE",
@@ -41,10 +52,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "quarantine.json of an audit; leave out the photos that it lists",
     },
     "--no-audit": {"action": "store_true", "help": "do not look for duplicates first"},
-    "--backbone": {"metavar": "NAME", "help": "network of keras.applications"},
+    "--backbone": {
+        "metavar": "NETWORK",
+        "help": "network of keras.applications, a .keras file, hub:PRESET of KerasHub, or the "
+        "folder of a preset",
+    },
     "--weights": {
         "metavar": "WEIGHTS",
         "help": "pretrained weights: imagenet, scenelearn, a file, or none",
+    },
+    "--preprocessing": {
+        "metavar": "VALUES",
+        "type": preprocessing,
+        "help": "pixel values that your own network expects: none, tf, caffe, torch, or mean and "
+        "standard deviation, such as 0.5,0.5 (default: as the network tells)",
     },
     "--image-px": {
         "metavar": "N", "type": int, "help": "height and width of the input image in pixels",

@@ -29,7 +29,8 @@ def add_commands(commands: Any) -> None:
                 "(default: the one of --weights)"
             },
             "--weights": {"help": "its pretrained weights (default: imagenet)"},
-            "--image-px": {"default": 160},
+            "--preprocessing": {},
+            "--image-px": {},
             "--out": {"help": "folder for a report page and quarantine.json"},
         },
     )
@@ -74,6 +75,7 @@ def _features(photos: Any, options: argparse.Namespace, bars: ProgressBars) -> A
         photos,
         backbone=options.backbone,
         weights=None if random else weights,
+        preprocessing=options.preprocessing,
         image_px=options.image_px,
         progress=bars,
     )

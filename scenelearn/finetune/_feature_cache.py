@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from scenelearn._distributed import (
     process_index,
 )
 from scenelearn._io import atomic_write, cache_folder, has_free_space
-from scenelearn._keras_internals import nested_layers
+from scenelearn._keras_internals import input_tensors_of, nested_layers, producer_of
 from scenelearn.classify._inference import predict_batches, predict_images
 from scenelearn.data import Batches, Pixels
 from scenelearn.data._shards import DECODER_VERSION
@@ -181,9 +182,9 @@ def feature_folder(
     """The cache folder for a network's features of photos at one size.
 
     Its name depends on everything that the features depend on except the photo: the version of the
-    decoder, the values of the network's weights, the versions of Keras and its backend, the device,
-    the precision, and the batch size. With JAX on a CPU the batch size can change the last bits; a
-    photo's position in the batch does not.
+    decoder, the network's layers and the values of its weights, the versions of Keras and its
+    backend, the device, the precision, and the batch size. With JAX on a CPU the batch size can
+    change the last bits; a photo's position in the batch does not.
 
     Args:
         model: from raw pixels to features.
@@ -205,8 +206,23 @@ def feature_folder(
         value = np.asarray(keras().ops.convert_to_numpy(weight))
         digest.update(f"\n{value.dtype} {value.shape}\n".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
+    digest.update(_describe_layers(model).encode())
+    name = re.sub(r"[^\w.-]", "_", backbone)[:60]  # of a file or a preset, too
     view = "mirrored" if mirrored else "plain"
-    return cache_folder() / f"features-{backbone}-{image_px}-{digest.hexdigest()}-{view}"
+    return cache_folder() / f"features-{name}-{image_px}-{digest.hexdigest()}-{view}"
+
+
+def _describe_layers(model: Any) -> str:
+    """The kind, arguments and inputs of each layer, without names, which count up in a process."""
+    layers = nested_layers(model)
+    positions = {id(layer): position for position, layer in enumerate(layers)}
+    lines = []
+    for layer in layers:
+        config = {} if getattr(layer, "layers", None) else dict(layer.get_config())
+        config.pop("name", None)
+        sources = [positions.get(id(producer_of(t)), -1) for t in input_tensors_of(layer) or ()]
+        lines.append(f"{type(layer).__name__} {sources} {sorted(config.items(), key=str)}")
+    return "\n".join(lines)
 
 
 def read_features(

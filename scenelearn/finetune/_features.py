@@ -15,6 +15,7 @@ from scenelearn import backbones
 from scenelearn._backend import default_settings
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones._names import find_architecture
+from scenelearn.backbones._network import Preprocessing, is_own, load_network
 from scenelearn.data import Batches, Photos, Pixels, Splits
 from scenelearn.data._pixels import load_pixels
 from scenelearn.errors import ArgumentError, TooFewPhotosError
@@ -157,9 +158,10 @@ def compute_probe_data(
 def extract_features(
     photos: Photos,
     *,
-    backbone: str | None = None,
+    backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
-    image_px: int = 160,
+    preprocessing: Preprocessing = None,
+    image_px: int | None = None,
     progress: Progress | None = None,
     verbose: bool | str = "auto",
 ) -> npt.NDArray[np.float32]:
@@ -178,10 +180,12 @@ def extract_features(
     Args:
         photos: from `scan`.
         backbone: a network of keras.applications, see `backbones.names`; None for the one that
-            belongs to the weights, see `backbones.default_for`: usually "mobilenet_v3_small".
+            belongs to the weights, see `backbones.default_for`: usually "mobilenet_v3_small". Or a
+            network of your own, as for `fit`.
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
             a weights file without top layers; or None for random weights.
-        image_px: width and height of the network's input, in pixels.
+        preprocessing: of a network of your own, as for `fit`.
+        image_px: width and height of the network's input, in pixels; None as for `fit`.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
             them always and never.
@@ -191,12 +195,14 @@ def extract_features(
 
     Raises:
         ArgumentError: if `photos` has the wrong type, the network does not support this image size,
-            no backbone is named and it cannot be inferred from the weights, or `verbose` is not a
-            supported value.
+            a network of your own cannot be a backbone, no backbone is named and it cannot be
+            inferred from the weights, or `verbose` is not a supported value.
         UnknownBackboneError: if keras.applications has no such network.
-        PathMissingError: if `weights` is a path where no file is.
-        WeightsFileError: if the weights file does not fit the network.
-        WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
+        PathMissingError: if `backbone` or `weights` is a path where no file is.
+        WeightsFileError: if the weights file does not fit the network, or the file of a network
+            cannot be loaded.
+        WeightsUnavailableError: if the ImageNet weights or a preset cannot be downloaded.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
         NoPhotosError: if no photo can be decoded.
         BackendError: if no Keras backend is installed, or it finds no device.
         ForkError: if this process was forked after Keras had started.
@@ -206,16 +212,21 @@ def extract_features(
             f"`photos` must come from `scan`. Received: photos={photos!r}. Pass sl.scan(folder)."
         )
     with show_progress(progress, verbose) as report:
-        if backbone is None:
+        network = load_network(backbone, preprocessing) if is_own(backbone) else None
+        if network is not None:
+            name = network.title
+        elif backbone is None:
             name = backbones.default_for(weights)
         else:
             name = find_architecture(backbone).name
         model = backbones.build(
-            name,
+            name if network is None else network,
             weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
+            preprocessing=None if network else preprocessing,
             image_px=image_px,
             seed=0,
         )
+        image_px = int(model.input_shape[1])
         backbones.fast_on_cpu(model)
         use_cache = weights is not None
         if use_cache:

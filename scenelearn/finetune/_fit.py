@@ -28,6 +28,7 @@ from scenelearn._distributed import (
 )
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
+from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
@@ -75,9 +76,10 @@ _GRACE = 0.03  # of the time budget: how much longer than planned the last epoch
 def fit(
     splits: Splits,
     *,
-    backbone: str | None = None,
+    backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
-    image_px: int = 160,
+    preprocessing: Preprocessing = None,
+    image_px: int | None = None,
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,
     batch_size: int = 32,
@@ -123,10 +125,23 @@ def fit(
         backbone: a network of keras.applications, MobileNets with their width, see
             `backbones.names`; "auto" for the most accurate of a few that fit the time budget; or
             None for the one that belongs to the weights, see `backbones.default_for`: usually
-            "mobilenet_v3_small".
+            "mobilenet_v3_small". Or a network of your own, from an image to feature maps, tokens
+            or a vector: a `keras.Model`, which is not changed; the path of a ``.keras`` file; or a
+            backbone, image classifier or preset of KerasHub, as "hub:" with its name or as the path
+            of its folder, which need ``scenelearn[hub]``. Of feature maps, the average is used; of
+            tokens, the class token and the average of the patches; of a classifier that ends in a
+            `Dense` layer with softmax, what comes before it.
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
-            a weights file without top layers; or None for random weights.
-        image_px: width and height of the network's input, in pixels.
+            a weights file without top layers; or None for random weights. A network of your own
+            brings its weights along; None trains them like random ones.
+        preprocessing: the pixel values that a network of your own expects: "none" for 0 to 255,
+            "tf" for -1 to 1, "torch" for 0 to 1 minus ImageNet's mean and divided by its standard
+            deviation, "caffe" for blue, green and red minus their means, or (mean, std) of values
+            between 0 and 1, a number or three each. None if the network tells: by the image
+            converter of its preset, or by a first layer `Rescaling` or `Normalization`.
+        image_px: width and height of the network's input, in pixels. None for the size that a
+            network of your own was made for (with KerasHub at most 224), or else 160. Position
+            embeddings of KerasHub's networks are interpolated.
         minutes: time budget of the whole fit. What must be done in any case (decoding, features,
             linear probe, test) is done even if it takes longer, with a warning.
         epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
@@ -168,12 +183,15 @@ def fit(
 
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
-            of range, the network does not support this image size, or no backbone is named and it
+            of range, the network does not support this image size, a network of your own cannot be
+            a backbone, or no backbone is named and it
             cannot be inferred from the weights file.
         UnknownBackboneError: if keras.applications has no such network.
-        PathMissingError: if `weights` is a path where no file is.
-        WeightsFileError: if the weights file does not fit the network.
-        WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
+        PathMissingError: if `backbone` or `weights` is a path where no file is.
+        WeightsFileError: if the weights file does not fit the network, or the file of a network
+            cannot be loaded.
+        WeightsUnavailableError: if the ImageNet weights or a preset cannot be downloaded.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
         NoPhotosError: if no photo can be decoded.
         TooFewPhotosError: if no photo of a split can be decoded.
         PhotoError: if `broken` is "raise" and a photo is broken.
@@ -188,10 +206,13 @@ def fit(
         pretrained features and underperform out-of-distribution. ICLR.
     """
     start = time.perf_counter()
+    network = load_network(backbone, preprocessing) if is_own(backbone) else None
     settings = resolve_settings(
         splits,
+        network=network,
         backbone=backbone,
         weights=weights,
+        preprocessing=preprocessing,
         image_px=image_px,
         minutes=minutes,
         epochs=epochs,
@@ -210,7 +231,7 @@ def fit(
     with ExitStack() as context:
         report = context.enter_context(show_progress(progress, verbose))
         stop = context.enter_context(handle_signals())
-        run = _Run(splits, settings, Clock(settings.minutes, report, stop, start), stop)
+        run = _Run(splits, settings, network, Clock(settings.minutes, report, stop, start), stop)
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):
             run.fit_probe()
@@ -266,9 +287,15 @@ class _Run:
     tested: LabeledOutputs
 
     def __init__(
-        self, splits: Splits, settings: FitSettings, clock: Clock, stop: StopSignal
+        self,
+        splits: Splits,
+        settings: FitSettings,
+        network: Network | None,
+        clock: Clock,
+        stop: StopSignal,
     ) -> None:
         self.splits, self.settings, self.clock = splits, settings, clock
+        self._own_network = network
         self._stop = stop
         self._probe_epoch: Epoch | None = None
 
@@ -284,7 +311,7 @@ class _Run:
         with self.clock.phase("network") as note:
             context.enter_context(data_parallel(devices))  # loads Keras
             self.settings = adapt_to_machine(self.settings, len(photos))
-            self.features = _network.build_features(self.settings)
+            self.features = _network.build_features(self.settings, self._own_network)
             note(f"{self.settings.backbone}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
             px, report = self.settings.image_px, self.clock.report("decoding photos")
@@ -295,7 +322,7 @@ class _Run:
         self.metadata = {
             **environment(),
             "photos": fingerprint(photos),
-            "backbone": settings.backbone,
+            "backbone": _title(settings, self._own_network),
             "weights": "random" if settings.weights is None else Path(settings.weights).name,
             "weights' license": backbones.weights_license(settings.backbone, settings.weights),
         }
@@ -334,7 +361,7 @@ class _Run:
                 self.features,
                 self.datasets,
                 self.splits,
-                settings.backbone,
+                self.metadata["backbone"],
                 use_cache=settings.weights is not None,
                 report=self.clock.report("extracting features"),
             )
@@ -473,6 +500,10 @@ class _Run:
     def _make_datasets(self, batch_size: int) -> None:
         self.settings = replace(self.settings, batch_size=batch_size)
         self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
+
+
+def _title(settings: FitSettings, network: Network | None) -> str:
+    return settings.backbone if network is None else network.title
 
 
 def sample_training_photos(train: Batches) -> Batches:

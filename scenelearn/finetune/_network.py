@@ -9,7 +9,9 @@ import numpy as np
 
 from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn._keras_internals import consumers_of
+from scenelearn._keras_internals import consumers_of, nested_layers
+from scenelearn.backbones._network import Network
+from scenelearn.classify._bundle_checks import check_layers
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._settings import FitSettings
 
@@ -19,20 +21,26 @@ _MAX_SIZE = {"stride16": 1 / 16, "all": np.inf, "none": -1.0}
 _log = logging.getLogger(__name__)
 
 
-def build_features(settings: FitSettings) -> Any:
+def build_features(settings: FitSettings, network: Network | None = None) -> Any:
     """Build the network from raw pixels to features, in the form that is fast on a CPU.
 
     Args:
         settings: of the fit, with the name of the backbone.
+        network: the backbone, if it is one of the user's own.
+
+    Raises:
+        ArgumentError: if its layers cannot be saved in a bundle.
     """
     features = backbones.build(
-        settings.backbone,
+        settings.backbone if network is None else network,
         weights=settings.weights,
         image_px=settings.image_px,
         seed=settings.seed,
         train_batchnorm=settings.recipe.train_batchnorm,
         precision=settings.precision,
     )
+    if network is not None:
+        check_layers(features)
     return backbones.fast_on_cpu(features)
 
 
@@ -113,7 +121,7 @@ def prepare_random_weights(features: Any, to_logits: Any) -> None:
         features: from `backbones.build`, with random weights.
         to_logits: the same network with its head.
     """
-    for layer in features.get_layer("backbone").layers:
+    for layer in nested_layers(features.get_layer("backbone")):
         if isinstance(layer, keras().layers.BatchNormalization):
             layer.momentum = 0.9
     divide_logits(to_logits, np.inf)

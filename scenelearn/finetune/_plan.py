@@ -19,6 +19,7 @@ from scenelearn._distributed import data_parallel
 from scenelearn._json import dataclass_json
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
+from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
@@ -89,9 +90,10 @@ class Plan:
 def plan(
     splits: Splits,
     *,
-    backbone: str | None = None,
+    backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
-    image_px: int = 160,
+    preprocessing: Preprocessing = None,
+    image_px: int | None = None,
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,
     batch_size: int = 32,
@@ -114,6 +116,7 @@ def plan(
         splits: from `split`.
         backbone: as for `fit`.
         weights: as for `fit`.
+        preprocessing: as for `fit`.
         image_px: as for `fit`.
         minutes: as for `fit`.
         epochs: as for `fit`.
@@ -132,20 +135,26 @@ def plan(
 
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
-            of range, the network does not support this image size, or no backbone is named and the
+            of range, the network does not support this image size, a network of your own cannot be
+            a backbone, or no backbone is named and the
             weights file does not tell which.
         UnknownBackboneError: if keras.applications has no such network.
-        PathMissingError: if `weights` is a path where no file is.
-        WeightsFileError: if the weights file does not fit the network.
-        WeightsUnavailableError: if the ImageNet weights cannot be downloaded.
+        PathMissingError: if `backbone` or `weights` is a path where no file is.
+        WeightsFileError: if the weights file does not fit the network, or the file of a network
+            cannot be loaded.
+        WeightsUnavailableError: if the ImageNet weights or a preset cannot be downloaded.
+        MissingExtraError: if the network needs KerasHub, which is not installed.
         BackendError: if no Keras backend is installed, or it finds no device.
         ForkError: if this process was forked after Keras had started.
         DeviceError: if the devices cannot work together.
     """
+    network = load_network(backbone, preprocessing) if is_own(backbone) else None
     settings = resolve_settings(
         splits,
+        network=network,
         backbone=backbone,
         weights=weights,
+        preprocessing=preprocessing,
         image_px=image_px,
         minutes=minutes,
         epochs=epochs,
@@ -157,13 +166,15 @@ def plan(
         precision=precision,
     )
     with show_progress(progress, verbose) as report, data_parallel(devices):
-        return _plan(splits, settings, report)
+        return _plan(splits, settings, network, report)
 
 
-def _plan(splits: Splits, settings: FitSettings, progress: Progress) -> Plan:
+def _plan(
+    splits: Splits, settings: FitSettings, network: Network | None, progress: Progress
+) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
-    features = _network.build_features(settings)
+    features = _network.build_features(settings, network)
     batch_size = choose_batch_size(
         features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
     )

@@ -28,6 +28,7 @@ def repeat(
     *,
     manifest: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    backbone: Any = None,
     progress: Progress | None = None,
     verbose: bool | str = "auto",
 ) -> FitResult:
@@ -42,6 +43,8 @@ def repeat(
         folder: the photos, a folder or archive. It may contain other files as well.
         manifest: the manifest with which the photos were scanned, if any.
         weights: path of the weights file; None for the path of the first fit.
+        backbone: the network, if the first fit was given a `keras.Model`, or if its file or folder
+            has moved; None for that of the first fit.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
             them always and never.
@@ -71,7 +74,8 @@ def repeat(
     ]
     if differences:
         _log.warning("The first fit ran with %s.", ", ".join(differences))
-    settings = result["settings"] | ({} if weights is None else {"weights": weights})
+    changes = {"weights": weights, "backbone": backbone}
+    settings = result["settings"] | {k: v for k, v in changes.items() if v is not None}
     return fit(splits, **settings, progress=progress, verbose=verbose)
 
 

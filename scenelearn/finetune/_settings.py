@@ -14,6 +14,13 @@ from scenelearn.augment import Policy
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
 from scenelearn.backbones._names import find_architecture
+from scenelearn.backbones._network import (
+    OWN,
+    Network,
+    Preprocessing,
+    check_preprocessing,
+    is_own,
+)
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._backbone_choice import AUTO, choose_backbone
@@ -116,9 +123,11 @@ class FitSettings:
     """The settings of a fit.
 
     Attributes:
-        backbone: name of the network in keras.applications.
+        backbone: name of the network in keras.applications; or the path, the preset's name, or
+            "model:" with the name of a network of your own.
         weights: "imagenet", "scenelearn" for the bundled weights, the path of a weights file, or
-            None for random weights.
+            None for random weights; "own" for those that a network of your own brings along.
+        preprocessing: of a network of your own, see `fit`.
         image_px: width and height of the network's input, in pixels, at least 32.
         minutes: time budget of the whole fit in minutes, above 0.
         epochs: number of epochs of fine-tuning, in each run of a soup; None lets the time budget
@@ -140,6 +149,7 @@ class FitSettings:
 
     backbone: str = backbones.DEFAULT_BACKBONE
     weights: str | None = "imagenet"
+    preprocessing: Preprocessing = None
     image_px: int = 160
     minutes: float = 5.0
     epochs: int | Schedule | None = None
@@ -156,6 +166,8 @@ class FitSettings:
                 "`weights` must be 'imagenet', 'scenelearn', the path of a weights file, or None. "
                 f"Received: weights={self.weights!r}. Pass None for random weights."
             )
+        if self.preprocessing is not None:
+            self._set("preprocessing", check_preprocessing(self.preprocessing))
         advice = "None (float32) always works."
         check_choice("precision", self.precision, (*PRECISIONS, None), advice=advice)
         policy = resolve_policy(self.augmentation)
@@ -214,10 +226,12 @@ class FitSettings:
 def resolve_settings(
     splits: object,
     *,
-    backbone: str | None,
+    backbone: Any,
     weights: str | os.PathLike[str] | None,
+    image_px: int | None = None,
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
+    network: Network | None = None,
     **others: Any,
 ) -> FitSettings:
     """The settings from the arguments of `fit` and `plan`, with defaults filled in.
@@ -237,6 +251,8 @@ def resolve_settings(
             "`splits` must have validation photos, which decide when to stop and calibrate the "
             f"probabilities. Received: {splits!r}. Pass e.g. sl.split(photos, validation=0.15)."
         )
+    if network is not None:
+        backbone, weights = network.name, _own_weights(network, weights)
     if backbone == AUTO and weights != "imagenet":
         raise ArgumentError(
             "`backbone` must be the name of a network unless weights='imagenet', since 'auto' "
@@ -245,7 +261,7 @@ def resolve_settings(
         )
     name = backbones.default_for(weights) if backbone is None else backbone
     is_tiny = weights == BUNDLED or (
-        weights not in (None, "imagenet") and find_architecture(name).name == BUNDLED_BACKBONE
+        weights not in (None, "imagenet", OWN) and find_architecture(name).name == BUNDLED_BACKBONE
     )
     default_lr = _LR_HIGH if is_tiny or weights is None else _LR_PRETRAINED
     defaults = {"unfreeze": "all"} if is_tiny else {}
@@ -254,10 +270,26 @@ def resolve_settings(
     return FitSettings(
         backbone=name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
+        image_px=_default_px(network) if image_px is None else image_px,
         learning_rate=default_lr if learning_rate is None else learning_rate,
         recipe=recipe,  # type: ignore[arg-type]
         **others,
     )
+
+
+def _own_weights(network: Network, weights: object) -> str | None:
+    """The setting `weights` for a network that brings its weights along."""
+    if weights not in (None, OWN, "imagenet"):
+        raise ArgumentError(
+            "`weights` must be left out for a network of your own, whose own weights are used, or "
+            f"None to train it like random weights. Received: weights={weights!r} for "
+            f"backbone={network.name!r}. Load them into the network first."
+        )
+    return None if weights is None else OWN
+
+
+def _default_px(network: Network | None) -> int:
+    return 160 if network is None else network.default_px
 
 
 def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
@@ -274,7 +306,7 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
         name = choose_backbone(n_photos, settings.image_px, settings.minutes)
     return replace(
         settings,
-        backbone=find_architecture(name).name,
+        backbone=name if is_own(name) else find_architecture(name).name,
         precision=supported_precision(settings.precision),
     )
 

@@ -1,0 +1,342 @@
+"""A network of the user's own as the backbone: a Keras model, a file, or a KerasHub preset."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scenelearn._backend import keras, start
+from scenelearn._checks import check_path
+from scenelearn._keras_internals import (
+    functional_of,
+    input_shape_of,
+    nested_layers,
+    nodes_of,
+)
+from scenelearn.backbones._copy import is_from_keras_hub
+from scenelearn.errors import (
+    ArgumentError,
+    MissingExtraError,
+    PathMissingError,
+    WeightsFileError,
+    WeightsUnavailableError,
+)
+
+OWN = "own"
+"""The value of `weights` for the weights that a network of the user's own brings along."""
+
+HUB, MODEL = "hub:", "model:"
+_MODES = ("none", "tf", "caffe", "torch")
+_DEFAULT_PX, _MAX_DEFAULT_PX = 160, 224
+_EXAMPLES = "'mobilenet_v2', a keras.Model, 'mine.keras', 'hub:dinov2_small' or a preset folder"
+
+Preprocessing = str | Sequence[Any] | None
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Network:
+    """A network that keras.applications does not have.
+
+    Attributes:
+        name: how to load it again: a path, "hub:" with the name of a preset, or "model:" with the
+            name of a `keras.Model`, which cannot be loaded again.
+        model: a `keras.Model` with its weights. It is copied, never changed.
+        preprocess: from pixels in 0 to 255 to what the model expects, for `preprocessing_layers`.
+    """
+
+    name: str
+    model: Any
+    preprocess: Callable[..., Any]
+
+    @property
+    def title(self) -> str:
+        """A short name, without folders."""
+        return self.name if self.name.startswith((HUB, MODEL)) else Path(self.name).name
+
+    @property
+    def fixed_px(self) -> int | None:
+        """The size of the images that the model was built for; None for any size."""
+        shape = _input_shape(self.model)
+        return None if shape is None or not isinstance(shape[1], int) else int(shape[1])
+
+    @property
+    def default_px(self) -> int:
+        """The size of images to use if none is chosen."""
+        px = self.fixed_px
+        if px is None or not is_from_keras_hub(self.model):
+            return px or _DEFAULT_PX
+        patch = _patch_px(self.model)
+        return min(px, _MAX_DEFAULT_PX) // patch * patch
+
+    def check_size(self, image_px: int) -> None:
+        """Check that patches fill the image.
+
+        Raises:
+            ArgumentError: if they do not.
+        """
+        patch = _patch_px(self.model)
+        if image_px % patch:
+            low = max(1, image_px // patch) * patch
+            raise ArgumentError(
+                f"`image_px` must be a multiple of {patch}, the size of the network's patches. "
+                f"Received: image_px={image_px}. Pass e.g. image_px={low} or {low + patch}."
+            )
+
+
+def is_own(backbone: object) -> bool:
+    """Return whether a backbone is a network of the user's own, not one of keras.applications."""
+    if not isinstance(backbone, str | os.PathLike):
+        return backbone is not None
+    text = os.fspath(backbone)
+    if not isinstance(text, str) or not isinstance(backbone, str):
+        return True
+    is_path = text.endswith(".keras") or any(sep in text for sep in (os.sep, "/"))
+    return is_path or text.startswith((HUB, MODEL))
+
+
+def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network:
+    """Load a network of the user's own.
+
+    Args:
+        backbone: a `keras.Model`; the path of a ``.keras`` file; a backbone or task of KerasHub; a
+            preset of KerasHub, as "hub:" with its name, or as the path of its folder.
+        preprocessing: what the network expects; None if its preset or its first layers tell.
+
+    Raises:
+        ArgumentError: if the network cannot be a backbone, or its preprocessing is not known.
+        PathMissingError: if there is no such file or folder.
+        WeightsFileError: if the file is damaged, or has layers that Keras does not know.
+        WeightsUnavailableError: if a preset cannot be loaded.
+        MissingExtraError: if it needs KerasHub, which is not installed.
+        BackendError: if Keras cannot start.
+    """
+    start()
+    preprocess = None if preprocessing is None else _check_preprocessing(preprocessing)
+    converter = None
+    if isinstance(backbone, str | os.PathLike):
+        name = os.fspath(backbone)
+        if name.startswith(MODEL):
+            raise ArgumentError(
+                "`backbone` must be the keras.Model itself, as in the first fit. Received: "
+                f"backbone={name!r}, its name. Pass backbone=model."
+            )
+        if name.startswith(HUB):
+            model, converter = _load_preset(name.removeprefix(HUB))
+        else:
+            path = check_path("backbone", name, advice="Pass e.g. 'mine.keras'.")
+            name = str(path)
+            if path.is_dir():
+                model, converter = _load_preset(str(path))
+            else:
+                model = _load_file(path)
+    else:
+        model = backbone
+        if not isinstance(model, keras().Model):
+            raise ArgumentError(
+                f"`backbone` must be {_EXAMPLES}. Received: backbone={type(backbone).__name__}. "
+                "Build a keras.Model."
+            )
+        name = f"{MODEL}{model.name}"
+        converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)
+    model = _vision_part(model)
+    _check_model(model)
+    if preprocess is None:
+        preprocess = _infer_preprocessing(model, converter)
+    return Network(name=name, model=model, preprocess=preprocess)
+
+
+# Loading
+
+
+def _load_file(path: Path) -> Any:
+    from scenelearn.backbones._build import materialize
+
+    if not path.is_file():
+        raise PathMissingError(
+            f"`backbone` must be {_EXAMPLES}. Received: backbone={str(path)!r}, where there is no "
+            "file or folder. Check the path."
+        )
+    load = keras().saving.load_model
+    try:
+        if _mentions_keras_hub(path):
+            import_keras_hub()
+        try:
+            return materialize(lambda: load(path, compile=False), seed=None)
+        except (AttributeError, RuntimeError, ValueError):  # layers that compute with weights
+            return load(path, compile=False)
+    except (MemoryError, MissingExtraError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Keras, h5py and zipfile raise many kinds
+        raise WeightsFileError(
+            f"`backbone` must be a file that `model.save` wrote, with layers that Keras can load. "
+            f"Received: {str(path)!r}: {type(error).__name__}: {str(error)[:400]} For layers of "
+            "your own, load it yourself, and pass the model: "
+            "backbone=keras.saving.load_model(path, custom_objects=…)."
+        ) from None
+
+
+def _mentions_keras_hub(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return b'"keras_hub' in archive.read("config.json")
+
+
+def import_keras_hub() -> Any:
+    """Import KerasHub, which takes long.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    if importlib.util.find_spec("keras_hub") is None:
+        raise MissingExtraError(
+            "This network needs KerasHub. Received: no keras_hub. Install it: "
+            '`pip install "scenelearn[hub]"`.'
+        )
+    return importlib.import_module("keras_hub")
+
+
+def _load_preset(preset: str) -> tuple[Any, Any]:
+    """The backbone of a preset, and its image converter, if there is one."""
+    hub = import_keras_hub()
+    try:
+        model = hub.models.Backbone.from_preset(preset)
+    except Exception as error:  # noqa: BLE001 - KerasHub and its downloads raise many kinds
+        raise WeightsUnavailableError(
+            "`backbone` must be a preset of KerasHub that can be loaded. Received: "
+            f"{preset!r}: {type(error).__name__}: {str(error)[:400]} Check its name; or download "
+            "it on a machine with internet access, and pass the path of its folder."
+        ) from None
+    try:
+        return model, hub.layers.ImageConverter.from_preset(preset)
+    except Exception:  # noqa: BLE001 - KerasHub raises many kinds if a preset has none
+        return model, None
+
+
+# Checks
+
+
+def _vision_part(model: Any) -> Any:
+    """The part of a KerasHub model that takes the image: without a head, and without text."""
+    if not is_from_keras_hub(model):
+        return model
+    for name in ("backbone", "vision_encoder"):
+        model = getattr(model, name, None) or model
+    return model
+
+
+def _check_model(model: Any) -> None:
+    inputs = getattr(model, "inputs", None) or []
+    layers = nested_layers(model, include_self=True)
+    problem = ""
+    shape = _input_shape(model)
+    if len(inputs) > 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        problem = f"a network with {len(inputs)} inputs: {names}"
+    elif any(getattr(layer, "data_format", None) == "channels_first" for layer in layers):
+        problem = "a network with data_format='channels_first'"
+    elif shape is not None and (len(shape) != 4 or shape[3] not in (3, None)):
+        problem = f"a network with the input shape {tuple(shape)}"
+    elif shape is not None and shape[1] != shape[2]:
+        problem = f"a network for images of {shape[1]}×{shape[2]} px, which are not square"
+    if problem:
+        raise ArgumentError(
+            "`backbone` must take one image, (batch, height, width, 3), square, with channels "
+            f"last. Received: {problem}. Pass the part of it that takes the image."
+        )
+    if not getattr(model, "built", True) or not model.weights:
+        _log.warning("The backbone %r was never called: its weights are random.", model.name)
+    for variable in model.variables:
+        values = keras().ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ArgumentError(
+                "`backbone` must have finite weights. Received: NaN or infinity in "
+                f"{variable.path!r}. Load the weights again, from before training diverged."
+            )
+
+
+def _input_shape(model: Any) -> tuple[Any, ...] | None:
+    inputs = getattr(model, "inputs", None)
+    return tuple(inputs[0].shape) if inputs else input_shape_of(model)
+
+
+def _patch_px(model: Any) -> int:
+    patch = getattr(model, "patch_size", 1) if is_from_keras_hub(model) else 1
+    return int(patch[0] if isinstance(patch, list | tuple) else patch)
+
+
+# Preprocessing
+
+
+def check_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
+    """Return a valid `preprocessing` as JSON values.
+
+    Raises:
+        ArgumentError: if it is invalid.
+    """
+    if preprocessing is None or isinstance(preprocessing, str):
+        if preprocessing is not None:
+            _check_preprocessing(preprocessing)
+        return preprocessing
+    _check_preprocessing(preprocessing)
+    return [np.asarray(values, float).tolist() for values in preprocessing]
+
+
+def _check_preprocessing(preprocessing: Any) -> Callable[..., Any]:
+    """The function from pixels in 0 to 255 to what the network expects."""
+    if isinstance(preprocessing, str) and preprocessing in _MODES:
+        if preprocessing == "none":
+            return lambda x, **_: x
+        mode = keras().applications.imagenet_utils.preprocess_input
+        return lambda x, **options: mode(x, mode=preprocessing, **options)
+    try:
+        mean, std = (np.asarray(values, float) for values in preprocessing)
+        are_colors = mean.shape in ((), (3,)) and std.shape in ((), (3,))
+        if isinstance(preprocessing, str) or not are_colors:
+            raise ValueError
+        if (mean < 0).any() or (mean > 1).any() or (std <= 0).any() or (std > 1).any():
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            "`preprocessing` must be 'none' (0 to 255 as they are), 'tf' (-1 to 1), 'caffe' (blue, "
+            "green, red minus their means), 'torch' (0 to 1, minus mean, divided by standard "
+            "deviation), or (mean, std) of values between 0 and 1, a number or three each. "
+            f"Received: preprocessing={preprocessing!r}. Pass e.g. 'torch', or "
+            "((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))."
+        ) from None
+    return lambda x, **_: (x / 255 - mean) / std
+
+
+def _infer_preprocessing(model: Any, converter: Any) -> Callable[..., Any]:
+    if converter is not None:
+        scale = np.asarray(1.0 if converter.scale is None else converter.scale, float)
+        offset = np.asarray(0.0 if converter.offset is None else converter.offset, float)
+        return lambda x, **_: x * scale + offset
+    first = _first_layer(model)
+    if isinstance(first, keras().layers.Rescaling | keras().layers.Normalization):
+        return lambda x, **_: x
+    raise ArgumentError(
+        "`preprocessing` must be given for this backbone: which values it was trained with cannot "
+        "be told, since it does not begin with a Rescaling or Normalization layer, and has no "
+        "image converter of KerasHub. Received: preprocessing=None. Pass 'none' for 0 to 255, 'tf' "
+        "for -1 to 1, 'torch' for ImageNet's mean and standard deviation, 'caffe', or (mean, std)."
+    )
+
+
+def _first_layer(model: Any) -> Any:
+    """The layer that a functional model calls first, also inside of nested models."""
+    while functional_of(model) is not None:
+        calls = [node for node in nodes_of(functional_of(model)) if not node.is_input]
+        if not calls:
+            return None
+        model = calls[0].operation
+    return model

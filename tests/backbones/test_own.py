@@ -1,0 +1,323 @@
+"""Networks of the user's own as backbones: Keras models and `.keras` files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn import backbones
+from scenelearn.backbones._build import materialize
+from scenelearn.backbones._copy import resize_position_embedding
+from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
+
+layers = keras.layers
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scale(layers.Layer):
+    """A layer of the user's own."""
+
+    def __init__(self, start: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start = start
+
+    def build(self, shape: Any) -> None:
+        self.factor = self.add_weight(
+            shape=(shape[-1],), initializer=keras.initializers.Constant(self.start)
+        )
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "start": self.start}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    """A subclassed model."""
+
+    def __init__(self, width: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.convolution = layers.Conv2D(width, 3, 2)
+        self.norm = layers.BatchNormalization()
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return keras.ops.relu(self.norm(self.convolution(x), training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width}
+
+
+def quick(make: Callable[[], Any]) -> Any:
+    """Build a model without one compilation per shape of weight."""
+    return materialize(make)
+
+
+def model_of(*inner: Any, size: int | None = None) -> Any:
+    def make() -> Any:
+        image = keras.Input((size, size, 3))
+        x = image
+        for layer in inner:
+            x = layer(x)
+        return keras.Model(image, x)
+
+    return quick(make)
+
+
+def randomize(model: Any, seed: int = 0) -> Any:
+    """Random positive weights, so that every part of the network matters."""
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.1, 0.6, w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+def expected_average(model: Any, pixels: Any) -> Any:
+    return np.asarray(model(np.asarray(pixels, np.float32), training=False)).mean((1, 2))
+
+
+def features_of(backbone: Any, **settings: Any) -> Any:
+    return backbones.build(backbone, **{"image_px": 32, **settings})
+
+
+def assert_same(ours: Any, expected: Any) -> None:
+    np.testing.assert_allclose(np.asarray(ours), expected, rtol=2e-4, atol=2e-4)
+
+
+def small(*, rescaling: bool = True) -> Any:
+    first = [layers.Rescaling(1 / 255)] if rescaling else []
+    return randomize(
+        model_of(*first, layers.Conv2D(4, 3, 2), layers.BatchNormalization(), layers.ReLU())
+    )
+
+
+def test_feature_maps_are_averaged_and_the_model_is_not_changed() -> None:
+    model = small()
+    before = model.get_weights()
+    features = features_of(model)
+    assert features.get_layer("backbone").input_shape == (None, 32, 32, 3)
+    assert_same(features(IMAGES), expected_average(model, IMAGES))
+    features.set_weights([0 * weight for weight in features.get_weights()])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_file_gives_the_same_as_the_model(tmp_path: Path) -> None:
+    model = small()
+    model.save(tmp_path / "mine.keras")
+    assert_same(features_of(tmp_path / "mine.keras")(IMAGES), expected_average(model, IMAGES))
+    assert features_of(str(tmp_path / "mine.keras"), image_px=None).input_shape[1] == 160
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "pixels"),
+    [
+        ("none", IMAGES),
+        ("tf", IMAGES / 127.5 - 1),
+        ("torch", (IMAGES / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
+        ("caffe", IMAGES[..., ::-1] - np.array([103.939, 116.779, 123.68])),
+        ((0.5, 0.25), (IMAGES / 255 - 0.5) / 0.25),
+        (([0.1, 0.2, 0.3], [0.5, 1, 0.5]), (IMAGES / 255 - [0.1, 0.2, 0.3]) / [0.5, 1, 0.5]),
+    ],
+)
+def test_preprocessing(preprocessing: Any, pixels: Any) -> None:
+    model = small(rescaling=False)
+    features = features_of(model, preprocessing=preprocessing)
+    assert_same(features(IMAGES), expected_average(model, pixels))
+
+
+def test_preprocessing_that_cannot_be_told_must_be_given() -> None:
+    with pytest.raises(ArgumentError, match=r"`preprocessing` must be given.*'torch'"):
+        features_of(small(rescaling=False))
+    for wrong in ("imagenet", (123.0, 58.0), (0.5, 0), (0.5,), ([0.1, 0.2], 1), 3):
+        with pytest.raises(ArgumentError, match="`preprocessing` must be 'none'"):
+            features_of(small(), preprocessing=wrong)
+    with pytest.raises(ArgumentError, match=r"`preprocessing` must be None for 'mobilenet_0\.25'"):
+        features_of("mobilenet_0.25", weights=None, preprocessing="tf")
+
+
+def test_nested_and_shared_models_are_taken_apart() -> None:
+    inner = model_of(layers.Conv2D(3, 3, 1, "same", name="logits"), layers.ReLU())
+    sequential = keras.Sequential([layers.Conv2D(4, 3, 2), layers.BatchNormalization()])
+    model = randomize(model_of(layers.Rescaling(1 / 255), inner, inner, sequential))
+    inner.trainable = False
+    features = features_of(model)
+    assert_same(features(IMAGES), expected_average(model, IMAGES))
+    backbone = features.get_layer("backbone")
+    assert not any(hasattr(layer, "layers") for layer in backbone.layers)
+    assert features.count_params() == model.count_params()
+
+
+def test_tokens_give_class_token_and_average_of_patches() -> None:
+    def make() -> Any:
+        image = keras.Input((32, 32, 3))
+        patches = layers.Reshape((16, 4))(layers.Conv2D(4, 8, 8)(image))
+        token = layers.Reshape((1, 4))(layers.Dense(4)(layers.GlobalAveragePooling2D()(image)))
+        return keras.Model(image, layers.Concatenate(axis=1)([token, patches]))
+
+    model = randomize(quick(make))
+    tokens = np.asarray(model(IMAGES / np.float32(255)))
+    expected = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=1)
+    assert_same(features_of(model, preprocessing=(0, 1))(IMAGES), expected)
+
+
+def test_classification_head_is_cut_only_if_it_is_one() -> None:
+    average = [layers.Rescaling(1 / 255), layers.Conv2D(5, 3), layers.GlobalAveragePooling2D()]
+    heads = {
+        "softmax": [layers.Dense(7, activation="softmax")],
+        "separate": [layers.Dense(7), layers.Softmax()],
+        "embedding": [layers.Dense(7)],
+    }
+    n_features = {
+        name: features_of(model_of(*average, *head, size=32)).output_shape[1]
+        for name, head in heads.items()
+    }
+    assert n_features == {"softmax": 5, "separate": 5, "embedding": 7}
+
+
+def test_dictionary_gives_the_smallest_feature_maps() -> None:
+    def make() -> Any:
+        image = keras.Input((32, 32, 3))
+        p2 = layers.Conv2D(4, 3, 4)(layers.Rescaling(1 / 255)(image))
+        outputs = {"P3": layers.Conv2D(6, 3, 2)(p2), "P2": p2, "vector": layers.Flatten()(p2)}
+        return keras.Model(image, outputs)
+
+    assert features_of(quick(make)).output_shape == (None, 6)
+
+
+def test_custom_layer_and_subclassed_model() -> None:
+    model = randomize(model_of(layers.Rescaling(1 / 255), Scale(2.0), Subclassed(5)))
+    features = features_of(model)
+    assert_same(features(IMAGES), expected_average(model, IMAGES))
+    alone = Subclassed(3)
+    randomize(alone(np.zeros((1, 32, 32, 3), np.float32)) is not None and alone)
+    assert_same(features_of(alone, preprocessing="none")(IMAGES), expected_average(alone, IMAGES))
+
+
+def test_subclassed_model_that_was_never_called(caplog: pytest.LogCaptureFixture) -> None:
+    model = Subclassed(3)
+    assert features_of(model, preprocessing="none").output_shape == (None, 3)
+    assert "its weights are random" in caplog.text
+    assert not model.built
+
+
+def test_layers_of_any_precision_compute_in_the_requested_one() -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small()
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert features_of(model).get_layer("backbone").compute_dtype == "float32"
+    assert features_of(model, precision="mixed_bfloat16").output.dtype == "bfloat16"
+
+
+def test_batchnorm_keeps_its_statistics_also_inside_custom_layers() -> None:
+    features = features_of(model_of(layers.Rescaling(1 / 255), Subclassed(4)))
+    before = features.get_weights()
+    features(IMAGES, training=True)
+    for old, new in zip(before, features.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def two_inputs() -> Any:
+    a, b = keras.Input((32, 32, 3), name="a"), keras.Input((4,), name="b")
+    x = layers.GlobalAveragePooling2D()(a)
+    return keras.Model([a, b], layers.Concatenate()([x, b]))
+
+
+def with_nan() -> Any:
+    model = small()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (two_inputs, "2 inputs: a, b"),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((3, 32, 32)), layers.GlobalAveragePooling2D("channels_first")]
+            ),
+            "channels_first",
+        ),
+        (lambda: keras.Sequential([keras.Input((32, 32, 1)), layers.Flatten()]), "input shape"),
+        (lambda: keras.Sequential([keras.Input((32, 16, 3)), layers.Flatten()]), "not square"),
+        (with_nan, "NaN or infinity"),
+        (lambda: model_of(layers.Reshape((16, 16, 4, 3)), size=32), "outputs of shape"),
+        (lambda: 3, r"a keras\.Model"),
+        (lambda: model_of(layers.Flatten(), layers.Dense(3), size=16), "the `image_px`"),
+    ],
+)
+def test_unusable_networks_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        features_of(make(), preprocessing="none")
+
+
+def test_unusable_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PathMissingError, match="no file or folder"):
+        features_of(tmp_path / "none.keras")
+    (tmp_path / "text.keras").write_text("text")
+    with pytest.raises(WeightsFileError, match=r"`model\.save` wrote"):
+        features_of(tmp_path / "text.keras")
+    with pytest.raises(ArgumentError, match=r"the keras\.Model itself"):
+        features_of("model:functional")
+
+
+def test_position_embeddings_are_interpolated() -> None:
+    ramp = np.linspace(0, 1, 4)[None, :, None] * np.ones((4, 1, 1))
+    values = np.concatenate([np.full((1, 1, 1), 5.0), ramp.reshape(1, 16, 1)], axis=1)
+    resized = resize_position_embedding(values, (1, 65, 1))
+    assert resized[0, 0, 0] == 5
+    assert np.diff(resized[0, 1:].reshape(8, 8), axis=1).min() > 0
+    np.testing.assert_allclose(resized[0, 1:].mean(), 0.5, atol=1e-6)
+    with pytest.raises(ValueError, match="is expected"):
+        resize_position_embedding(values, (1, 65, 2))
+
+
+def test_weights_of_another_network_are_refused(scenes: Path) -> None:
+    splits = sl.split(sl.scan(scenes))
+    with pytest.raises(ArgumentError, match="`weights` must be left out"):
+        sl.fit(splits, backbone=small(), weights="scenelearn")
+
+
+@pytest.mark.slow
+def test_fit_save_and_load(scenes: Path, tmp_path: Path) -> None:
+    splits = sl.split(sl.scan(scenes))
+    image = keras.Input((None, None, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    for width in (8, 16):
+        x = layers.Conv2D(width, 3, 4, "same", use_bias=False, kernel_regularizer="l2")(x)
+        x = layers.Dropout(0.1)(layers.ReLU()(layers.BatchNormalization()(x)))
+    model = keras.Model(image, Scale()(x))
+    fit = sl.fit(splits, backbone=model, image_px=32, epochs=1)
+    assert fit.settings.backbone == f"model:{model.name}"
+    assert fit.settings.weights == "own"
+    file = fit.save(tmp_path / "scenes.keras")
+    with pytest.raises(sl.errors.BundleError, match=r"custom_objects={'Scale': …}"):
+        sl.load(file)
+    with pytest.raises(ArgumentError, match="must map names to classes"):
+        sl.load(file, custom_objects=[Scale])  # type: ignore[arg-type]
+    loaded = sl.load(file, custom_objects={"Scale": Scale})
+    ours, theirs = (c.predict_proba(IMAGES) for c in (fit.classifier, loaded))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert loaded.explain(IMAGES[0]).heatmap.shape == (32, 32)
+    repeated = sl.finetune.repeat(fit.to_json(), scenes, backbone=model)
+    np.testing.assert_array_equal(repeated.test_probabilities, fit.test_probabilities)
+    with pytest.raises(ArgumentError, match=r"the keras\.Model itself"):
+        sl.finetune.repeat(fit.to_json(), scenes)
+
+
+def test_lambda_is_refused_before_anything_is_trained(scenes: Path) -> None:
+    model = model_of(layers.Rescaling(1 / 255), layers.Lambda(lambda x: x), layers.Conv2D(3, 3))
+    with pytest.raises(ArgumentError, match="Lambda"):
+        sl.fit(sl.split(sl.scan(scenes)), backbone=model, image_px=32)
