@@ -102,6 +102,15 @@ def exports(session: nox.Session) -> None:
     session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax"})
 
 
+@nox.session(tags=["backends"])
+def hub(session: nox.Session) -> None:
+    """Fit, save and load tiny networks of KerasHub, one per family."""
+    session.install("-e", ".[hub]", *group("test"))
+    arguments = ["tests/backbones/test_hub.py", "-m", "slow", *session.posargs]
+    env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    session.run("pytest", *arguments, env=env)
+
+
 @nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
     """Check style, formatting and spelling; `nox -s lint -- --fix` fixes what it can."""

@@ -21,8 +21,8 @@ SceneLearnError
 ├── DeviceError             (RuntimeError)       devices or processes cannot train together
 ├── BackboneError                                something is wrong with the pretrained network
 │   ├── UnknownBackboneError       (ValueError)  keras.applications has no such network
-│   ├── WeightsFileError           (ValueError)  a weights file does not fit the backbone
-│   └── WeightsUnavailableError    (OSError)     ImageNet weights could not be downloaded
+│   ├── WeightsFileError           (ValueError)  a file of weights or a network is unusable
+│   └── WeightsUnavailableError    (OSError)     weights or a preset could not be downloaded
 ├── BundleError             (ValueError)         a file is not a valid classifier bundle
 ├── ExportError             (RuntimeError)       an export failed, or its predictions differ
 ├── MissingExtraError       (ImportError)        an optional package is not installed
@@ -149,11 +149,11 @@ class UnknownBackboneError(BackboneError, ValueError):
 
 
 class WeightsFileError(BackboneError, ValueError):
-    """A weights file is damaged or does not fit the backbone."""
+    """A weights file is damaged or does not fit the backbone, or a network cannot be loaded."""
 
 
 class WeightsUnavailableError(BackboneError, OSError):
-    """The ImageNet weights could not be downloaded."""
+    """The ImageNet weights, or a preset of KerasHub, could not be downloaded or loaded."""
 
 
 class BundleError(SceneLearnError, ValueError):

@@ -17,6 +17,8 @@
 #   choice.
 # - **The classes differ in small details** (species, defects): more pixels first (`image_px`), then
 #   a wider network.
+# - **You have a network of your own,** or want one of KerasHub, such as DINOv2 or a ViT: [pass
+#   it](own_backbone.md).
 # - **You have a GPU:** a larger network. We have not measured any.
 # - **You cannot download weights:** [`scenelearn_tiny`](../explanation/bundled_backbone.py), or a
 #   [weights file](offline_weights.md).

@@ -135,6 +135,18 @@ def _copy_weights(original: Any, copy: Any) -> None:
             new.load_own_variables(store)
 
 
+def keep_position_embeddings(model: Any) -> None:
+    """Let KerasHub's DINOv2 save the position embeddings that were trained.
+
+    It saves those of another size, from which it interpolates the ones that it uses. Here both have
+    one size; but it updates the former only if the sum of the latter has become smaller.
+    """
+    for layer in nested_layers(model):
+        trained = getattr(layer, "interpolated_position_embeddings", None)
+        if trained is not None:
+            layer.position_embeddings.assign(trained)
+
+
 def resize_position_embedding(
     values: npt.NDArray[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:

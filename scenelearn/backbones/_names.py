@@ -196,5 +196,6 @@ def _unknown_backbone(name: object) -> UnknownBackboneError:
     return UnknownBackboneError(
         f"`backbone` must be a network of keras.applications. Received: backbone={name!r}. "
         f"Did you mean {suggestion}? The backbones are {', '.join(known)}; "
-        "MobileNets also with a width at the end, e.g. 'mobilenet_v2_0.35'."
+        "MobileNets also with a width at the end, e.g. 'mobilenet_v2_0.35'. For a network of your "
+        "own, pass a keras.Model, a path that ends in '.keras', or 'hub:' with a KerasHub preset."
     )

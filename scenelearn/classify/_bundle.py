@@ -18,6 +18,7 @@ from scenelearn._backend import keras, start
 from scenelearn._io import atomic_write, explain_disk_errors, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._build import materialize
+from scenelearn.backbones._copy import keep_position_embeddings
 from scenelearn.classify._bundle_checks import (
     ARRAYS,
     ENTRY,
@@ -64,6 +65,7 @@ def write(
             2 * (4 * model.count_params() + sum(array.nbytes for array in arrays.values())),
             advice="save to a folder on a larger disk",
         )
+        keep_position_embeddings(model)
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
             shapes = {

@@ -238,7 +238,7 @@ class Classifier:
 
         Raises:
             ArgumentError: if `photo` is not one photo, `label` is not a class of the classifier,
-                or `n_neighbors` is out of range.
+                `n_neighbors` is out of range, or the backbone gives a vector only.
             PathMissingError: if the path does not exist.
             PhotoError: if the photo cannot be read or decoded.
             BackendError: if Keras runs on NumPy, which has no gradients.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,16 +10,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._backend import keras
+from scenelearn.backbones._pooling import TOKENS
 from scenelearn.classify._inference import backbone_input, feature_map_layers
-from scenelearn.errors import BackendError
+from scenelearn.errors import ArgumentError, BackendError
 
 
 class SplitModel(NamedTuple):
-    """A model, split at the backbone's last feature map.
+    """A model, split at the backbone's last feature map, or at the tokens of a transformer.
 
     Attributes:
-        to_feature_map: from images to the feature map (batch, h, w, channels).
-        to_logits: from the feature map to logits.
+        to_feature_map: from images to the feature map (batch, h, w, channels), or to tokens
+            (batch, n, dim).
+        to_logits: from there to logits.
     """
 
     to_feature_map: Any
@@ -26,10 +29,25 @@ class SplitModel(NamedTuple):
 
 
 def split_model(model: Any) -> SplitModel:
-    """Split a classifier's model: preprocessing, "backbone", "logits", "probabilities"."""
+    """Split a classifier's model: preprocessing, "backbone", "logits", "probabilities".
+
+    Raises:
+        ArgumentError: if the backbone has no feature maps and no grid of patch tokens.
+    """
     k = keras()
     x, backbone = backbone_input(model)
-    feature_map = feature_map_layers(backbone)[-1].output
+    names = [layer.name for layer in backbone.layers]
+    layers = feature_map_layers(backbone)
+    if TOKENS in names:
+        feature_map = backbone.get_layer(TOKENS).input
+    elif layers:
+        feature_map = layers[-1].output
+    else:
+        raise ArgumentError(
+            "An explanation needs a backbone that gives feature maps, or tokens of a square grid. "
+            "Received: a classifier whose backbone gives a vector only. Fit with a backbone that "
+            "ends before its pooling."
+        )
     to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
     split = k.Input(feature_map.shape[1:])
     logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
@@ -41,9 +59,9 @@ def grad_cam(
 ) -> npt.NDArray[np.float32]:
     """Where the network found evidence for a class.
 
-    Each channel of the last feature map is weighted by the gradient of the class's logit, averaged
-    over all positions. The positive part of the weighted sum, enlarged to the image's size, is the
-    heatmap.
+    Each channel of the last feature map, or of the patch tokens, is weighted by the gradient of the
+    class's logit, averaged over all positions. The positive part of the weighted sum, enlarged to
+    the image's size, is the heatmap.
 
     Args:
         split: from `split_model`.
@@ -61,6 +79,8 @@ def grad_cam(
     one_hot = np.zeros((1, split.to_logits.output.shape[1]), np.float32)
     one_hot[:, label] = 1
     gradient = input_gradient(split.to_logits, feature_maps, one_hot)
+    if feature_maps.ndim == 3:
+        feature_maps, gradient = _patch_grid(feature_maps), _patch_grid(gradient)
     weights = gradient.mean(axis=(1, 2), keepdims=True)
     heatmap = np.maximum((feature_maps * weights).sum(axis=3), 0)[0]
     if heatmap.max() > 0:
@@ -68,6 +88,12 @@ def grad_cam(
     size = image.shape[:2][::-1]
     enlarged = Image.fromarray(heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     return np.clip(np.asarray(enlarged, np.float32), 0, 1)
+
+
+def _patch_grid(tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The square grid of patches at the end of tokens (1, n, dim)."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens[:, -(side**2) :].reshape(1, side, side, -1)
 
 
 def input_gradient(

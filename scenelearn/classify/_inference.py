@@ -40,8 +40,9 @@ class Outputs:
         probabilities: (n, n_classes) float32.
         features: (n, n_features) float32, the input of the head.
         ood_features: (n, n_ood_features) float32, the averaged feature maps of stride 16, which
-            separate photos of other things. (`features` do not: fine-tuning maps all photos of a
-            class close together, and photos of no class as well.)
+            separate photos of other things; `features` if the backbone has no feature maps.
+            (`features` do not separate them: fine-tuning maps all photos of a class close together,
+            and photos of no class as well.)
     """
 
     logits: npt.NDArray[np.float32]
@@ -72,9 +73,13 @@ def inference_model(model: Any) -> Any:
     """
     k = keras()
     x, backbone = backbone_input(model)
-    pool = k.layers.GlobalAveragePooling2D(name="scenelearn_ood_features")
-    extractor = k.Model(backbone.input, [backbone.output, pool(_ood_layer(backbone).output)])
-    features, ood_features = extractor(x)
+    source = _ood_layer(backbone)
+    if source is None:
+        features = ood_features = backbone(x)
+    else:
+        pool = k.layers.GlobalAveragePooling2D(name="scenelearn_ood_features")
+        extractor = k.Model(backbone.input, [backbone.output, pool(source.output)])
+        features, ood_features = extractor(x)
     logits = model.get_layer("logits")(features)
     probabilities = model.get_layer("probabilities")(logits)
     return fast_on_cpu(k.Model(model.input, [logits, probabilities, features, ood_features]))
@@ -99,7 +104,8 @@ def output_sizes(model: Any) -> tuple[int, int, int]:
     layers = {layer.name: layer for layer in model.layers}
     try:
         backbone, logits = layers["backbone"], layers["logits"]
-        n_ood_features = _ood_layer(backbone).output.shape[-1]
+        source = _ood_layer(backbone)
+        n_ood_features = (backbone if source is None else source).output.shape[-1]
         n_features, n_classes = logits.kernel.shape
         expected = ["backbone", "logits", "probabilities"]
         if [layer.name for layer in model.layers][-3:] != expected:
@@ -110,15 +116,28 @@ def output_sizes(model: Any) -> tuple[int, int, int]:
 
 
 def _ood_layer(backbone: Any) -> Any:
-    """The last layer whose feature map is at least 1/20 of the image's size."""
+    """The last layer whose feature map is at least 1/20 of the image's size.
+
+    If there is none, the last one with a smaller feature map; None without feature maps.
+    """
     smallest = backbone.input.shape[1] / _OOD_STRIDE
     layers = feature_map_layers(backbone)
-    return [layer for layer in layers if layer.output.shape[1] >= smallest][-1]
+    large = [layer for layer in layers if layer.output.shape[1] >= smallest]
+    chosen = large or layers
+    return chosen[-1] if chosen else None
 
 
 def feature_map_layers(backbone: Any) -> list[Any]:
-    """The backbone's layers that output feature maps (batch, height, width, channels), in order."""
-    return [layer for layer in backbone.layers if len(getattr(layer.output, "shape", ())) == 4]
+    """The backbone's layers that output feature maps (batch, height, width, channels), in order.
+
+    Those that output images are left out: the input, and preprocessing inside a network.
+    """
+    layers = []
+    for layer in backbone.layers:
+        shape = tuple(getattr(layer.output, "shape", ()))
+        if len(shape) == 4 and shape[-1] not in (1, 3):
+            layers.append(layer)
+    return layers
 
 
 def stream_outputs(

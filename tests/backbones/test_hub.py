@@ -1,0 +1,94 @@
+"""Networks of KerasHub as backbones: tiny ones with random weights, from local presets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn import backbones
+from scenelearn.errors import ArgumentError, MissingExtraError, WeightsUnavailableError
+from tests.helpers.hub_presets import makers, save_preset
+
+is_installed = importlib.util.find_spec("keras_hub") is not None
+needs_hub = pytest.mark.skipif(not is_installed, reason="needs KerasHub: `nox -s hub`")
+
+_LOAD = """
+import sys, numpy as np, scenelearn as sl
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], sl.load(sys.argv[1]).predict_proba(images, verbose=False))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Any:
+    return pytest.importorskip("keras_hub")
+
+
+@pytest.mark.skipif(is_installed, reason="KerasHub is installed")
+def test_preset_without_keras_hub_says_what_to_install(tmp_path: Path) -> None:
+    for preset in ("hub:dinov2_small", tmp_path):
+        with pytest.raises(MissingExtraError, match=r"scenelearn\[hub\]"):
+            backbones.build(preset)
+
+
+@needs_hub
+@pytest.mark.slow
+@pytest.mark.parametrize("family", makers())
+def test_fit_save_and_load_in_a_fresh_process(
+    family: str, hub: Any, scenes: Path, tmp_path: Path
+) -> None:
+    backbone = save_preset(hub, family, tmp_path / "preset")
+    fit = sl.fit(
+        sl.split(sl.scan(scenes)), backbone=str(tmp_path / "preset"), preprocessing="tf", epochs=1
+    )
+    px = fit.settings.image_px
+    assert px == (backbone.inputs[0].shape[1] or 160)
+    images = np.random.default_rng(0).integers(0, 256, (4, px, px, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    file, table = fit.save(tmp_path / "scenes.keras"), tmp_path / "table.npy"
+    command = [sys.executable, "-c", _LOAD, str(file), str(tmp_path / "images.npy"), str(table)]
+    subprocess.run(command, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    ours = fit.classifier.predict_proba(images, verbose=False)
+    np.testing.assert_allclose(ours, np.load(table), atol=1e-5)
+    heatmap = fit.classifier.explain(images[0]).heatmap
+    assert heatmap.shape == (px, px)
+
+
+@needs_hub
+@pytest.mark.slow
+def test_vit_gives_its_tokens_with_the_preprocessing_of_its_preset(
+    hub: Any, tmp_path: Path
+) -> None:
+    vit = save_preset(hub, "vit", tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    tokens = vit.predict_on_batch(images / np.float32(127.5) - 1)
+    expected = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=1)
+    features = backbones.build(tmp_path)
+    np.testing.assert_allclose(features.predict_on_batch(images), expected, atol=1e-5)
+    assert backbones.build(tmp_path, image_px=64).count_params() > features.count_params()
+    with pytest.raises(ArgumentError, match=r"multiple of 8.*image_px=40 or 48"):
+        backbones.build(tmp_path, image_px=44)
+
+
+@needs_hub
+@pytest.mark.slow
+def test_classifier_of_keras_hub_loses_its_head(hub: Any) -> None:
+    backbone = makers()["resnet"](hub.models)
+    classifier = hub.models.ResNetImageClassifier(backbone=backbone, num_classes=7)
+    features = backbones.build(classifier, preprocessing="torch", image_px=64)
+    assert features.output_shape == (None, 16)
+
+
+@needs_hub
+@pytest.mark.slow
+def test_folder_without_a_preset(hub: Any, tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailableError, match="preset of KerasHub"):
+        backbones.build(tmp_path)
