@@ -112,8 +112,8 @@ def _copy_operation(operation: Any, image_px: int, precision: str, names: set[st
     config["name"] = name
     if isinstance(operation, keras().Layer) and operation.dtype_policy.name in _FLOATS:
         config["dtype"] = precision
-    if is_from_keras_hub(operation):
-        sizes = {"image_shape", "position_embedding_shape"} & set(config)
+    if is_from_keras_hub(operation) and isinstance(operation, keras().Model):
+        sizes = {"image_shape", "input_shape", "position_embedding_shape"} & set(config)
         config.update(dict.fromkeys(sizes, (image_px, image_px, 3)))
     return type(operation).from_config(config)
 
