@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import scenelearn as sl
 from scenelearn._display import printable, printable_lines
@@ -44,9 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print(text)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors cannot steer a terminal by the arguments that they quote."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="scenelearn",
         description="From a folder of photos to an image classifier that you can trust.",
     )

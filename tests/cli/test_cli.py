@@ -840,3 +840,9 @@ def test_control_codes_in_log_messages_never_reach_the_terminal(
     monkeypatch.setattr("scenelearn.scan", scan)
     assert run(capsys, "audit", "photos")[2].startswith("skipping a\\x1b[2J.jpg\n")
     assert root.handlers == []
+
+
+def test_unknown_options_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["size", "Dense(3)", "--\x1b[2J\u2028"])
+    assert r"--\x1b[2J\u2028" in capsys.readouterr().err

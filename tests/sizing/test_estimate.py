@@ -391,6 +391,8 @@ def test_numpy_integers_are_sizes() -> None:
             "`axis` must be an axis of the input",
         ),
         (lambda: sizing.estimate("Nothing(3)"), UnknownLayerError, "Nothing"),
+        (lambda: sizing.estimate("Dense(\0)"), ArgumentError, "layers as in Python"),
+        (lambda: sizing.estimate("Dense(" + "-" * 10**5 + "1)"), ArgumentError, "in Python"),
         (lambda: sizing.estimate("Dense("), ArgumentError, "layers as in Python"),
         (lambda: sizing.estimate("Dense(open('x'))"), UnknownLayerError, "open"),
         (lambda: sizing.estimate("nowhere.keras"), PathMissingError, "nowhere.keras"),

@@ -7,7 +7,7 @@
 Kinds: damaged images; manifests as CSV and Parquet; ZIP archives; bundles; arguments of the command
 line; and environments, each in a process of its own. An untyped error, a message without what was
 received, a warning, anything printed by the library, a traceback, another exit code than 0, 1 and
-2, more than ten seconds for a case, and more than a gibibyte for the damaged images are failures.
+2, more than 30 seconds for a case, and more than a gibibyte for the damaged images are failures.
 
 `--number` repeats one case. Exits with 1 if a case failed.
 """

@@ -57,7 +57,7 @@ def arguments(folder: Path) -> Case:
         str(folder / name)
         for name in ("scenes.keras", "list.csv", "result.json", "photos", "empty", photos[0], "no")
     ]
-    os.environ["SCENELEARN_CACHE"] = str(folder / "cache")
+    os.environ |= {"SCENELEARN_CACHE": str(folder / "cache"), "HOME": str(folder / "empty")}
 
     def case(random: random.Random) -> str:
         command = random.choices(list(_COMMANDS), [_WEIGHTS[name] for name in _COMMANDS])[0]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from scenelearn.data._rejections import RejectedPhotoError
 from scenelearn.errors import MissingExtraError, SceneLearnError
 
-MAX_S = 10.0  # per case
+MAX_S = 30.0  # per case; some compile a network, on a machine that may be busy
 Case = Callable[[random.Random], str]
 """Tries one thing, and names the outcome. Raises `SceneLearnError` for what must be refused, and
 anything else, such as `AssertionError`, if something is wrong."""

@@ -21,8 +21,8 @@ KINDS = {
     kind.__name__: kind for kind in (images, manifests, archives, bundles, arguments, environments)
 }
 SHARES = {  # of a million cases
-    "images": 330_000, "manifests": 460_000, "archives": 150_000, "bundles": 30_000,
-    "arguments": 29_700, "environments": 300,
+    "images": 250_000, "manifests": 641_800, "archives": 100_000, "bundles": 4_000,
+    "arguments": 4_000, "environments": 200,
 }  # fmt: skip
 
 
