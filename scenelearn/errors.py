@@ -36,6 +36,8 @@ do. `help_page` is the page of the documentation that explains the error. On the
 
 from __future__ import annotations
 
+from scenelearn._display import printable_lines
+
 __all__ = [
     "ArgumentError",
     "BackboneError",
@@ -73,8 +75,6 @@ class SceneLearnError(Exception):
 
     def __str__(self) -> str:
         """The message, in which names from the disk cannot steer a terminal."""
-        from scenelearn._display import printable_lines  # here, since it imports this module
-
         return printable_lines(super().__str__())
 
     @property

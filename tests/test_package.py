@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import inspect
 import itertools
@@ -127,6 +128,21 @@ def test_imports_run_down_only() -> None:
                 if other not in MAY_IMPORT[package] | ROOT | {package}:
                     wrong.append(f"{name_of(path)} imports {module}")
     assert not wrong
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {name_of(path) for path in MODULES}
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        wanted = set[str]()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                members = {f"{node.module}.{alias.name}" for alias in node.names}
+                wanted |= members & names or {str(node.module)}
+        graph[name_of(path)] = wanted & names
+    graphlib.TopologicalSorter(graph).prepare()  # raises if there is a cycle
 
 
 def test_tests_mirror_the_packages_and_import_no_other_test() -> None:

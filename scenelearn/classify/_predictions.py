@@ -10,8 +10,9 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import html_text, printable, to_pandas
+from scenelearn._display import html_text, printable
 from scenelearn._json import dataclass_json
+from scenelearn._pandas import to_pandas
 from scenelearn.classify._calibration import Calibration
 from scenelearn.classify._inference import Outputs
 from scenelearn.classify._ood import OOD_P_VALUE

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import html_text, printable, to_pandas
+from scenelearn._display import html_text, printable
 from scenelearn._io import temporary_array
+from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._decode import STRICT, decode_photo, to_thumbnail

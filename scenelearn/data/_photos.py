@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_array
-from scenelearn._display import html_text, printable, to_pandas
+from scenelearn._display import html_text, printable
+from scenelearn._pandas import to_pandas
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import Rejected
 from scenelearn.errors import ArgumentError, NoPhotosError

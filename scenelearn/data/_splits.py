@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import html_text, printable, to_pandas
+from scenelearn._display import html_text, printable
+from scenelearn._pandas import to_pandas
 from scenelearn.data._manifest import ManifestRow, write_manifest
 from scenelearn.data._photos import Photos
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_integer
-from scenelearn._display import printable, to_pandas
+from scenelearn._display import printable
 from scenelearn._json import dataclass_json
+from scenelearn._pandas import to_pandas
 from scenelearn.metrics._inputs import Labels, Probabilities, check_predictions
 from scenelearn.metrics._intervals import Interval, bootstrap, f1_interval, wilson
 from scenelearn.metrics._selective import SelectiveMetrics, selective_metrics

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn._checks import check_integer
-from scenelearn._display import to_pandas
+from scenelearn._pandas import to_pandas
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing import _format
 from scenelearn.sizing._bytes import format_bytes, parse_bytes

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenelearn._checks import check_integer
-from scenelearn._display import to_pandas
 from scenelearn._json import dataclass_json
+from scenelearn._pandas import to_pandas
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing import _format
 from scenelearn.sizing._bytes import format_bytes, parse_bytes
