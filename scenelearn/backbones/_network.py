@@ -23,6 +23,7 @@ from scenelearn._keras_internals import (
     nodes_of,
 )
 from scenelearn.backbones._copy import is_from_keras_hub
+from scenelearn.backbones._materialize import materialize
 from scenelearn.errors import (
     ArgumentError,
     MissingExtraError,
@@ -160,8 +161,6 @@ def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network:
 
 
 def _load_file(path: Path) -> Any:
-    from scenelearn.backbones._build import materialize
-
     if not path.is_file():
         raise PathMissingError(
             f"`backbone` must be {_EXAMPLES}. Received: backbone={str(path)!r}, where there is no "

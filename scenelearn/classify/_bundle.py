@@ -17,8 +17,8 @@ import numpy.typing as npt
 from scenelearn._backend import keras, start
 from scenelearn._io import atomic_write, explain_disk_errors, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
-from scenelearn.backbones._build import materialize
 from scenelearn.backbones._copy import keep_position_embeddings
+from scenelearn.backbones._materialize import materialize
 from scenelearn.classify._bundle_checks import (
     ARRAYS,
     ENTRY,

@@ -12,7 +12,7 @@ import pytest
 
 from scenelearn import backbones
 from scenelearn.backbones import _preprocess
-from scenelearn.backbones._build import materialize
+from scenelearn.backbones._materialize import materialize
 from scenelearn.backbones._names import find_architecture
 from scenelearn.errors import (
     ArgumentError,

@@ -12,8 +12,8 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import backbones
-from scenelearn.backbones._build import materialize
 from scenelearn.backbones._copy import resize_position_embedding
+from scenelearn.backbones._materialize import materialize
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
 
 layers = keras.layers
