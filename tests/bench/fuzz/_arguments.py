@@ -69,7 +69,8 @@ def arguments(folder: Path) -> Case:
                 words += _words(name.strip("!?"), files, random, rate / 2)
         if random.random() < 0.2:
             words.append("--json")
-        return run(words)
+        with contextlib.chdir(folder):  # for what is written where no --out is given
+            return run(words)
 
     return case
 
