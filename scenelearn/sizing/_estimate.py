@@ -92,7 +92,7 @@ def estimate(
     shape = None if input_shape is None else _check_input_shape(input_shape)
     if isinstance(network, str | os.PathLike):
         network = load_network(network, shape)
-    graph = read_graph(network)
+    graph = read_graph(network, shape)
     if not graph.calls:
         raise ArgumentError(
             "`network` must have at least one layer. Received: only an input. Add e.g. Dense(10)."
@@ -200,7 +200,7 @@ def _layer_estimates(
         layers.append(
             LayerEstimate(
                 name=call.name,
-                layer_type=type(call.layer).__name__,
+                layer_type=call.layer.type_name,
                 input_shapes=inputs,
                 output_shape=outputs[0],
                 n_parameters=sum(weight.n_elements for weight in weights),
@@ -210,7 +210,8 @@ def _layer_estimates(
                     if weight.trainable and call.layer_id in settings.trained_layers
                 ),
                 n_multiply_adds=call.layer.n_multiply_adds(*inputs),
-                activation_bytes=sum(map(math.prod, outputs)) * settings.activation_itemsize,
+                activation_bytes=(sum(map(math.prod, outputs)) + call.layer.n_kept(*inputs))
+                * settings.activation_itemsize,
                 receptive_field=field,
             )
         )

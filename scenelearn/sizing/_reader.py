@@ -23,8 +23,9 @@ from scenelearn._keras_internals import (
 from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing import _layers
 from scenelearn.sizing._graph import Call, Graph
+from scenelearn.sizing._jaxprs import TracedCall
 from scenelearn.sizing._layers import Dropout, Layer, Operation, Weight
-from scenelearn.sizing._layers._core import OwnWeights
+from scenelearn.sizing._layers._traced import Traced
 
 _AS_DROPOUT = frozenset((
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
@@ -35,19 +36,20 @@ _KINDS = {
 } | {"GroupedQueryAttention": _layers.GroupQueryAttention}  # the class that Keras exports so
 
 
-def read_graph(network: Any) -> Graph:
+def read_graph(network: Any, input_shape: tuple[Any, ...] | None = None) -> Graph:
     """Read a network into a graph.
 
     Args:
-        network: a functional or Sequential model; a custom model or layer whose `call` runs on
-            symbolic tensors; or a list of layer descriptions, applied one after the other.
+        network: a Keras model; or a list of layer descriptions, applied one after the other.
+        input_shape: of a model that has none yet, without the batch axis; it is built then.
 
     Returns:
         The graph in topological order, with nested models expanded.
 
     Raises:
         ArgumentError: if it is none of these, or a model without an input shape.
-        UnknownLayerError: if a layer has no description and its call cannot be traced.
+        UnknownLayerError: if a layer has neither a description nor, on this backend of Keras, a
+            call that can be traced.
     """
     if isinstance(network, Layer):
         return _chain([network])
@@ -55,7 +57,7 @@ def read_graph(network: Any) -> Graph:
         return _chain(network)
     keras = _backend.keras()
     if isinstance(network, keras.Model):
-        return _Reader(keras).read(network)
+        return _Reader(keras).read(network, input_shape)
     raise ArgumentError(
         "`network` must be a Keras model, a name of keras.applications, the path of a .keras file "
         "or a list of layer descriptions such as sizing.Conv2D(32, 3). Received: "
@@ -95,88 +97,90 @@ class _Reader:
         self.names: dict[str, int] = {}
         self.n_values = 0
 
-    def read(self, model: Any) -> Graph:
-        function = self._functional(model)
+    def read(self, model: Any, input_shape: tuple[Any, ...] | None) -> Graph:
+        function = self._functional(model, input_shape)
         inputs = tuple(self._value(tensor) for tensor in function.inputs)
         self._walk(function, "")
         outputs = tuple(self._value(tensor) for tensor in function.outputs)
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in function.inputs)
         return Graph(model.name, tuple(self.calls), inputs, outputs, self.n_values, shapes)
 
-    def _functional(self, model: Any) -> Any:
-        """The functional graph of a model; a custom model is traced."""
+    def _functional(self, model: Any, input_shape: tuple[Any, ...] | None) -> Any:
+        """The functional graph of a model; a subclassed model is traced."""
         functional = functional_of(model)
+        if functional is None and input_shape is not None and not model.built:
+            several = input_shape and isinstance(input_shape[0], tuple)
+            inputs = [
+                self.keras.Input(shape) for shape in (input_shape if several else [input_shape])
+            ]
+            model(inputs if several else inputs[0])
+            functional = functional_of(model)
         if functional is not None:
             return functional
-        if isinstance(model, self.keras.Sequential):
-            raise ArgumentError(
-                f'The model "{model.name}" has no input shape yet. Begin it with '
-                "keras.Input, or call it once."
-            )
-        shape = input_shape_of(model)
+        shape = None if isinstance(model, self.keras.Sequential) else input_shape_of(model)
         if not shape or not isinstance(shape[-1], int):
             raise ArgumentError(
-                f'The model "{model.name}" has no input shape yet. Call it once on a keras.Input.'
+                f'The model "{model.name}" has no input shape yet. Pass `input_shape`, begin a '
+                "Sequential model with keras.Input, or call the model once."
             )
-        return self._trace(model, [self.keras.KerasTensor((None, *shape[1:]))])
+        tensor = self.keras.Input(batch_shape=(None, *(input_shape or shape[1:])))
+        followed = self._follow(model, [tensor], (tensor,), {})
+        if followed is not None and not _has_own_weights(model, followed):
+            return followed
+        output = model(tensor)  # one call that stands for all of it
+        return self.keras.Function(tensor, output)
 
-    def _trace(self, layer: Any, like: Sequence[Any], arguments: Any = None) -> Any:
-        """Trace a layer's `call` on symbolic inputs."""
+    def _follow(
+        self, layer: Any, tensors: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The layers and operations inside a layer's call; None if it needs numbers to run."""
         keras = self.keras
-        inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in like]
-        args, kwargs = tuple(inputs), {}
+        inputs = {
+            id(tensor): keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+            for tensor in tensors
+        }
+        args, kwargs = keras.tree.map_structure(
+            lambda value: inputs.get(id(value), value), (args, kwargs)
+        )
         try:
-            if arguments is not None:
-                replaced = {id(old): new for old, new in zip(like, inputs, strict=True)}
-                args, kwargs = arguments.fill_in(replaced)
             with deferred_initialization():
                 outputs = layer.call(*args, **kwargs)
-            return keras.Function(inputs, outputs)
-        except Exception as error:
-            raise UnknownLayerError(
-                f'The layer "{layer.name}" ({type(layer).__name__}) has no description in sizing, '
-                f"and its call could not be traced: {error}. Write it with Keras layers and "
-                "keras.ops, or describe the network as a list of sizing layers."
-            ) from error
+            function = keras.Function(list(inputs.values()), outputs)
+            nodes = [node for _, node in _nodes(function)]
+        except Exception:  # noqa: BLE001 - any code of the user's; tracing it reports its errors
+            return None
+        sizes = [size for node in nodes for out in node.outputs for size in out.shape[1:]]
+        open_sizes = [size for tensor in tensors for size in tensor.shape[1:]]
+        return function if None not in sizes or None in open_sizes else None
 
     def _walk(self, function: Any, prefix: str) -> None:
         for operation, node in _nodes(function):
             arguments = node.arguments
             tensors = list(arguments.keras_tensors)
-            kind = type(operation).__name__
-            if kind == "InputLayer":
+            if type(operation).__name__ == "InputLayer":
                 continue
             name = f"{prefix}{operation.name}"
-            if isinstance(operation, self.keras.Model):
-                self._inline(self._functional(operation), node, tensors, name)
+            if functional_of(operation) is not None:
+                self._inline(functional_of(operation), node, tensors, name)
                 continue
             layer = self._describe(operation, arguments)
             if layer is None:
-                inner = self._trace(operation, tensors, arguments)
-                tensors = self._add_own_weights(operation, inner, tensors, name)
-                self._inline(inner, node, tensors, name)
-                continue
+                unique = list({id(tensor): tensor for tensor in tensors}.values())
+                inner = self._follow(operation, unique, arguments.args, arguments.kwargs)
+                if inner is not None and self._is_described(operation, inner):
+                    self._inline(inner, node, unique, name)
+                    continue
+                layer, tensors = _traced_layer(operation, arguments), unique
             self._add(layer, operation, tensors, list(node.outputs), name)
 
-    def _add_own_weights(
-        self, layer: Any, function: Any, tensors: list[Any], name: str
-    ) -> list[Any]:
-        """Add the weights that a traced layer holds itself; return its inputs."""
-        inner = {
-            id(weight) for part, _ in _nodes(function) for weight in getattr(part, "weights", ())
-        }
-        own = tuple(
-            Weight(weight.name, tuple(weight.shape), trainable=weight.trainable)
-            for weight in layer.weights
-            if id(weight) not in inner
-        )
-        if not own:
-            return tensors
-        first, *rest = tensors
-        held = OwnWeights(own, name=layer.name, trainable=layer.trainable)
-        behind = self.keras.KerasTensor(first.shape, first.dtype)
-        self._add(held, layer, [first], [behind], name)
-        return [behind, *rest]
+    def _is_described(self, layer: Any, function: Any) -> bool:
+        """Whether a layer's call is nothing but layers and elementwise operations."""
+        if self.keras.backend.backend() == "jax":
+            for operation, node in _nodes(function):
+                is_layer = isinstance(operation, self.keras.layers.Layer)
+                if not is_layer and not _is_elementwise(operation, node.arguments):
+                    return False
+        return not _has_own_weights(layer, function)
 
     def _inline(self, function: Any, node: Any, tensors: list[Any], name: str) -> None:
         """Replace the call of a nested network by the calls inside it."""
@@ -236,12 +240,50 @@ class _Reader:
             return _layers.LayerScale(name=name, trainable=trainable)
         if kind == "EinsumDense":
             return _einsum(operation)
-        base = _described_base(type(operation))
-        if base is None or base.call is not type(operation).call:
+        own = type(operation)
+        base = _described_base(own)
+        if base is None or (base.call, base.build) != (own.call, own.build):
+            return None
+        if getattr(operation, "lora_enabled", False):
             return None
         described = _KINDS[base.__name__]
         layer: Layer = described(**_arguments(described, operation))
         return layer
+
+
+def _has_own_weights(layer: Any, function: Any) -> bool:
+    """Whether a layer holds weights that no layer inside its call holds."""
+    inner = {id(weight) for part, _ in _nodes(function) for weight in getattr(part, "weights", ())}
+    return any(id(weight) not in inner for weight in layer.weights)
+
+
+def _traced_layer(layer: Any, arguments: Any) -> Traced:
+    if _backend.keras().backend.backend() != "jax":
+        raise UnknownLayerError(
+            f'The layer "{layer.name}" ({type(layer).__name__}) has no description in sizing, and '
+            "only the JAX backend of Keras can trace its call. Set KERAS_BACKEND=jax, or write it "
+            "with layers of Keras."
+        )
+    weights = tuple(
+        Weight(weight.name, tuple(weight.shape), trainable=weight.trainable)
+        for weight in layer.weights
+    )
+    return Traced(
+        type(layer).__name__,
+        _traced_call(layer, arguments, layer.weights),
+        weights,
+        name=layer.name,
+        trainable=layer.trainable,
+    )
+
+
+def _traced_call(operation: Any, arguments: Any, weights: Sequence[Any]) -> TracedCall:
+    """The call of a layer or operation; its weights come first among the variables."""
+    every = {id(one): one for one in (*weights, *getattr(operation, "variables", ()))}
+    tensors = {id(tensor): tensor for tensor in arguments.keras_tensors}
+    return TracedCall(
+        operation, arguments.args, arguments.kwargs, [*tensors.values()], [*every.values()]
+    )
 
 
 def _described_base(kind: type) -> Any:
@@ -336,16 +378,25 @@ def _operation(operation: Any, arguments: Any) -> Layer:
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     shape = None
-    inputs = arguments.keras_tensors
-    out = output_of(operation)
-    if kind not in _ELEMENTWISE or any(len(tensor.shape) > len(out.shape) for tensor in inputs):
-        shape = tuple(out.shape)
+    if not _is_elementwise(operation, arguments):
+        shape = tuple(output_of(operation).shape)
         if any(size is None for size in shape[1:]):
             raise UnknownLayerError(
                 f"The operation {kind} has an output of unknown size: shape={shape}. Build the "
                 "model with a fixed input shape."
             )
-    return Operation(kind, constants[0] if constants else None, shape, name=operation.name)
+    constant = constants[0] if constants else None
+    traced = None
+    if _backend.keras().backend.backend() == "jax":
+        traced = _traced_call(operation, arguments, ())
+    return Operation(kind, constant, shape, traced, name=operation.name)
+
+
+def _is_elementwise(operation: Any, arguments: Any) -> bool:
+    rank = len(output_of(operation).shape)
+    return type(operation).__name__.lower() in _ELEMENTWISE and all(
+        len(tensor.shape) <= rank for tensor in arguments.keras_tensors
+    )
 
 
 _ELEMENTWISE = frozenset((

@@ -2,7 +2,8 @@
 
 Activations are the outputs of layers, one array per call. An activation function that is an
 argument of a layer has no array of its own. Layers that only reshape (Flatten, Reshape, Identity)
-have none, and Dropout has none in prediction.
+have none, and Dropout has none in prediction. A layer that was traced also has arrays inside: those
+alive at the same time in prediction, and those that its gradients read in training.
 
 In prediction, activations live from the layer that computes them to the last layer that reads them.
 So two consecutive ones exist at the same time, and more where a branch waits to be merged. The
@@ -49,8 +50,12 @@ def textbook_memory(
         for call in graph.calls
         for value in call.outputs
     }
-    peak, peak_layer, prediction_timeline = _prediction(graph, size, weights)
-    all_kept = sum(
+    peak, peak_layer, prediction_timeline = _prediction(graph, shapes, size, weights, settings)
+    inside = [
+        call.layer.n_kept(*graph.call_input_shapes(call, shapes)) * settings.activation_itemsize
+        for call in graph.calls
+    ]
+    all_kept = sum(inside) + sum(
         size[value] for call in graph.calls for value in _activations(call, training=False)
     )
     first = next(
@@ -66,17 +71,19 @@ def textbook_memory(
         gradients=gradients,
         optimizer_slots=slots,
         inputs=batch,
-        activations=sum(size[value] for value in kept),
+        activations=sum(size[value] for value in kept) + sum(inside[first:]),
         temporaries=0,
     )
     timeline, live = [], weights + slots + batch
-    for call in graph.calls:
+    for at, call in enumerate(graph.calls):
         live += sum(size[value] for value in call.outputs if value in kept)
+        live += inside[at] if at >= first else 0
         timeline.append(MemoryPoint(call.name, "forward", live))
     live += gradients
-    for call in reversed(graph.calls[first:]):
+    for at in range(len(graph.calls) - 1, first - 1, -1):
+        call = graph.calls[at]
         timeline.append(MemoryPoint(call.name, "backward", live))
-        live -= sum(size[value] for value in call.outputs if value in kept)
+        live -= inside[at] + sum(size[value] for value in call.outputs if value in kept)
     return MemoryEstimate(
         prediction_bytes=peak,
         prediction_bytes_without_reuse=all_kept + weights,
@@ -118,7 +125,11 @@ def _activations(call: Call, *, training: bool) -> tuple[int, ...]:
 
 
 def _prediction(
-    graph: Graph, size: dict[int, int], weights: int
+    graph: Graph,
+    shapes: tuple[Shape, ...],
+    size: dict[int, int],
+    weights: int,
+    settings: StepSettings,
 ) -> tuple[int, str, tuple[MemoryPoint, ...]]:
     """The peak of a prediction with activations released after their last use, and its layer."""
     source: dict[int, int] = {}  # the output of a view -> the array that it shares
@@ -137,9 +148,11 @@ def _prediction(
     timeline = []
     for at, call in enumerate(graph.calls):
         live += sum(size[value] for value in _activations(call, training=False))
-        timeline.append(MemoryPoint(call.name, "forward", weights + live))
-        if live > peak:
-            peak, peak_layer = live, call.name
+        working = call.layer.n_working(*graph.call_input_shapes(call, shapes))
+        during = live + working * settings.activation_itemsize
+        timeline.append(MemoryPoint(call.name, "forward", weights + during))
+        if during > peak:
+            peak, peak_layer = during, call.name
         ended = {source.get(value, value) for value in (*call.inputs, *call.outputs)}
         live -= sum(size[value] for value in ended if value in size and last.get(value, at) == at)
     return peak + weights, peak_layer, tuple(timeline)

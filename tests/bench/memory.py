@@ -10,7 +10,8 @@ read from the buffer assignment that XLA dumps, so that no code has to be genera
 
 Cases that the file contains with the same versions are not measured again, so an interrupted run
 can be resumed. `--only` takes the networks whose name contains a text, `--minutes` stops after that
-time, and `--processes` compile in parallel, one per core.
+time, and `--processes` compile in parallel, one per core. `--hub` takes tiny KerasHub backbones
+with a head in place of all these, one per family, at a batch size of 8.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ from scenelearn._io import atomic_write
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn.sizing._networks import build_application
 from tests.bench._common import bench_parser, write_json
+from tests.helpers.hub_backbones import CONFIGURATIONS, PX, build_backbone
 
 STEPS = ("predict", "train sgd_momentum", "head adam", "train adam", "head sgd_momentum")
 BATCHES = (8, 1, 32)
@@ -47,7 +50,8 @@ SMALL = {"InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 96}  # others: 
 
 def versions() -> dict[str, str]:
     """Versions that the figures depend on."""
-    names = ("keras", "jax", "jaxlib", "numpy")
+    names = ["keras", "jax", "jaxlib", "numpy"]
+    names += ["keras-hub"] if "keras_hub" in sys.modules else []
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in names},
@@ -72,7 +76,24 @@ def networks() -> dict[str, Callable[[int], Any]]:
         "ViT": _vit,
         "U-Net": _unet,
         "bidirectional": _bidirectional,
+        **{
+            f"hub:{name}": (lambda px, name=name: hub_classifier(name, px))
+            for name in CONFIGURATIONS
+        },
     }
+
+
+def hub_classifier(family: str, px: int = PX) -> Any:
+    """A KerasHub backbone with a head of ten classes."""
+    layers = keras().layers
+    backbone = build_backbone(family, px)
+    x = backbone.output
+    x = [*x.values()][-1] if isinstance(x, dict) else x
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D()(x)
+    elif len(x.shape) == 3:
+        x = layers.GlobalAveragePooling1D()(x)
+    return keras().Model(backbone.inputs, layers.Dense(10, activation="softmax")(x))
 
 
 def _cnn(_: int) -> Any:
@@ -154,9 +175,14 @@ def _bidirectional(_: int) -> Any:
     return keras().Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
-def cases() -> Iterator[dict[str, Any]]:
+def cases(*, hub: bool = False) -> Iterator[dict[str, Any]]:
     """All cases; the first ones are a broad sample."""
-    names = list(networks())
+    if hub:
+        for step in STEPS[:2]:
+            for name in CONFIGURATIONS:
+                yield {"model": f"hub:{name}", "image_px": PX, "batch_size": 8, "step": step}
+        return
+    names = [name for name in networks() if not name.startswith("hub:")]
     for common_size in (False, True):
         for batch in BATCHES:
             for step in STEPS:
@@ -321,7 +347,10 @@ def main() -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, required=True, help="JSON file to write"
     )
+    parser.add_argument("--hub", action="store_true", help="KerasHub's backbones")
     options = parser.parse_args()
+    if options.hub:
+        import keras_hub  # noqa: F401 - before the fork, as all that takes long
     end = time.monotonic() + 60 * options.minutes
     known: dict[str, dict[str, Any]] = {}
     now = versions()
@@ -329,7 +358,9 @@ def main() -> None:
         old = json.loads(options.out.read_text(encoding="utf-8"))
         if {**old["versions"], "date": ""} == {**now, "date": ""}:
             known = {_key(case): case for case in old["cases"]}
-    chosen = [case for case in cases() if options.only.lower() in case["model"].lower()]
+    chosen = [
+        case for case in cases(hub=options.hub) if options.only.lower() in case["model"].lower()
+    ]
     # cases to compile come first
     todo = sorted(chosen, key=lambda case: _key(case) in known)
     for done, result in enumerate(_run_all(todo, dict(known), end, options.processes), 1):

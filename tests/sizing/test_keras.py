@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scenelearn import sizing
-from scenelearn.errors import UnknownBackboneError, UnknownLayerError
+from scenelearn.errors import UnknownBackboneError
 from scenelearn.sizing._reader import read_graph
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
@@ -81,63 +81,6 @@ def test_shared_layers_count_once_and_nested_models_are_expanded() -> None:
     ] or sorted(layer.name.split("/")[0] for layer in found.layers) == sorted(
         ["shared", "shared_1", "inner", "inner", model.layers[-1].name]
     )  # fmt: skip
-
-
-def own_layers() -> dict[str, Any]:
-    """Layers with weights of their own: subclasses of Dense, and a layer around another one."""
-    layers, ops = keras().layers, keras().ops
-
-    class Plain(layers.Dense):
-        pass
-
-    class Changed(layers.Dense):
-        def call(self, x: Any) -> Any:
-            return ops.relu(super().call(x))
-
-    class Product(layers.Layer):
-        def build(self, shape: Any) -> None:
-            self.factor = self.add_weight(shape=(shape[-1], 7), name="factor")
-
-        def call(self, x: Any) -> Any:
-            return ops.matmul(x, self.factor)
-
-    class Around(layers.Layer):
-        def build(self, shape: Any) -> None:
-            self.inner = Product()
-            self.inner.build(shape)
-            self.shift = self.add_weight(shape=(7,), name="shift", trainable=False)
-
-        def call(self, x: Any) -> Any:
-            return ops.add(self.inner(x), self.shift)
-
-    class Unread(layers.Dense):
-        def build(self, shape: Any) -> None:
-            super().build(shape)
-            self.extra = self.add_weight(shape=(5,), name="extra")
-
-    return {kind.__name__: kind for kind in (Plain, Changed, Product, Around, Unread)}
-
-
-@pytest.mark.parametrize("name", ["Plain", "Changed", "Product", "Around"])
-def test_weights_that_a_layer_holds_itself_are_counted(name: str) -> None:
-    kind = own_layers()[name]
-    inputs = keras().Input((100,))
-    layer = kind(100) if name in {"Plain", "Changed"} else kind()
-    hidden = layer(inputs)
-    if name == "Changed":  # called twice, counted once
-        hidden = layer(hidden)
-    model = keras().Model(inputs, keras().layers.Dense(3)(hidden))
-    found = sizing.estimate(model)
-    assert found.n_parameters == model.count_params() > 700
-    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    assert found.n_trainable_parameters == trainable
-
-
-def test_weights_that_cannot_be_read_are_an_error() -> None:
-    inputs = keras().Input((100,))
-    model = keras().Model(inputs, own_layers()["Unread"](3)(inputs))
-    with pytest.raises(UnknownLayerError, match=r"counts 303 parameters.*Keras 308"):
-        sizing.estimate(model)
 
 
 def test_a_custom_layer_is_traced() -> None:

@@ -235,18 +235,3 @@ class LayerScale(SameShape):
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         return (Weight("gamma", (inputs[0][-1],)),)
-
-
-@dataclass(frozen=True, slots=True)
-class OwnWeights(Identity):
-    """The weights that a layer without a description holds itself; its call is sized apart.
-
-    Examples:
-        >>> OwnWeights((Weight("scale", (4,)),)).n_parameters((1, 4))
-        4
-    """
-
-    own: tuple[Weight, ...] = ()
-
-    def weights(self, *inputs: Shape) -> tuple[Weight, ...]:  # noqa: ARG002
-        return self.own

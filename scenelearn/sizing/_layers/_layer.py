@@ -68,6 +68,19 @@ class Layer:
         """
         return 0
 
+    def n_working(self, *inputs: Shape) -> int:  # noqa: ARG002
+        """Return the most elements that a prediction holds inside the layer at the same time."""
+        return 0
+
+    def n_kept(self, *inputs: Shape) -> int:  # noqa: ARG002
+        """Return the number of elements inside the layer that training keeps for the gradients."""
+        return 0
+
+    @property
+    def type_name(self) -> str:
+        """The layer's class, as results show it."""
+        return type(self).__name__
+
 
 @dataclass(frozen=True, slots=True)
 class SameShape(Layer):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing._layers._checks import broadcast_shapes
 from scenelearn.sizing._layers._layer import Layer, Shape
+
+if TYPE_CHECKING:
+    from scenelearn.sizing._jaxprs import TracedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ class Operation(Layer):
         op: its name in `keras.ops`, such as "add" or "multiply".
         constant: a number or array operand; None if there is none.
         shape: the output's shape where it differs from that of the inputs, batch axis included.
+        traced: its call, where it was read from a Keras model.
 
     Raises:
         ArgumentError: if the shapes do not broadcast.
@@ -177,8 +181,16 @@ class Operation(Layer):
     op: str
     constant: Any = None
     shape: Shape | None = None
+    traced: TracedCall | None = field(default=None, repr=False, compare=False)
 
     def output_shapes(self, *inputs: Shape) -> tuple[Shape, ...]:
-        if self.shape is not None:
-            return ((inputs[0][0], *self.shape[1:]),)
-        return (broadcast_shapes(f"The operation {self.op}", inputs),)
+        if self.shape is None:
+            return (broadcast_shapes(f"The operation {self.op}", inputs),)
+        if self.traced is not None:
+            return self.traced.output_shapes(inputs)
+        return ((inputs[0][0], *self.shape[1:]),)
+
+    def n_multiply_adds(self, *inputs: Shape) -> int:
+        if self.shape is None or self.traced is None:
+            return 0
+        return self.traced.n_multiply_adds(inputs)

@@ -22,10 +22,11 @@ def _silu(trace: Trace, x: int) -> int:
 def _gelu(trace: Trace, x: int) -> int:
     # 0.5 x erfc(-x / sqrt 2); XLA expands erfc into a polynomial and an exponential of -z^2
     z = trace.scale(trace.negate(x), math.sqrt(0.5))
-    return trace.multiply(trace.scale(x, 0.5), _erfc(trace, z))
+    return trace.multiply(trace.scale(x, 0.5), expand_erfc(trace, z))
 
 
-def _erfc(trace: Trace, z: int) -> int:
+def expand_erfc(trace: Trace, z: int) -> int:
+    """Emit erfc as XLA expands it: a polynomial and an exponential of -z^2."""
     square = trace.elementwise("negate", trace.elementwise("multiply", z, z))
     power = trace.elementwise("exp", square)
     quotient = trace.elementwise("divide", trace.full(1, trace.shape(z)), z)

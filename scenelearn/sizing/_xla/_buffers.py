@@ -162,7 +162,8 @@ def assign_buffers(
     last_read: dict[int, int] = {}
     views: dict[int, int] = {}
     for step, kernel in enumerate(order):
-        if program.kind[kernel.root] == "view" and len(kernel.reads) == 1:
+        is_view = program.kind[kernel.root] == "view" and len(kernel.reads) == 1
+        if is_view and n_bytes[kernel.reads[0]] <= n_bytes[kernel.root]:  # otherwise of a slice
             views[kernel.root] = views.get(kernel.reads[0], kernel.reads[0])
         for read in kernel.reads:
             last_read[views.get(read, read)] = step

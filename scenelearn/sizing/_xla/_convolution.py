@@ -47,7 +47,7 @@ def convolve(
         if kernel in trace.differentiable:
             yield (
                 kernel,
-                _kernel_gradient(trace, x, g, kernel_shape, groups=groups, strided=strided),
+                kernel_gradient(trace, x, g, kernel_shape, groups=groups, strided=strided),
             )
 
     return trace.record(result, (x, kernel), back)
@@ -68,7 +68,7 @@ def convolve_transpose(trace: Trace, x: int, kernel: int, out: Shape, *, strides
         if x in trace.differentiable:
             yield x, trace.emit("convolution", trace.shape(x), (g, kernel), ("forward", 1, strides))
         if kernel in trace.differentiable:
-            yield kernel, _kernel_gradient(trace, g, x, kernel_shape, groups=1, strided=strides)
+            yield kernel, kernel_gradient(trace, g, x, kernel_shape, groups=1, strided=strides)
 
     return trace.record(result, (x, kernel), back)
 
@@ -93,9 +93,10 @@ def _is_swapped(image: Shape, window: Shape, strided: Any, groups: int, *, padde
     return kernel_size > image_size
 
 
-def _kernel_gradient(
+def kernel_gradient(
     trace: Trace, x: int, g: int, kernel_shape: Shape, *, groups: int, strided: Any
 ) -> int:
+    """Emit the gradient of a convolution's kernel from its input and its output's gradient."""
     rank = len(kernel_shape)
     space = rank - 2
     axes = tuple(range(1, rank - 1))
@@ -121,6 +122,28 @@ def _kernel_gradient(
     return trace.emit("reduce", kernel_shape, (wide,), (space,))
 
 
+def scatter_into_maxima(trace: Trace, x: int, g: int, attribute: tuple[Any, ...]) -> int:
+    """Emit the gradient of the maxima of windows; see `pool`."""
+    shape, out, every = trace.shape(x), trace.shape(g), attribute[2]
+    padded = x
+    if any(map(any, every)):
+        wide = tuple(size + sum(pad) for size, pad in zip(shape, every, strict=True))
+        padded = trace.emit("pad", wide, (x,), (every, -math.inf))
+    whole = trace.shape(padded)
+    coordinates = tuple(trace.emit("iota", whole, (), axis) for axis in range(len(whole)))
+    windows = trace.emit(
+        "reduce_window_tuple", (1 + len(whole), *out), (padded, *coordinates), attribute
+    )
+    n = math.prod(out)
+    table = trace.emit("concatenate_tuple", (n, len(whole)), (windows,))
+    column = trace.emit("copy", (n, 1), (g,), "column")
+    scattered = trace.emit("scatter", whole, (trace.full(0.0, whole), table, column))
+    if whole == shape:
+        return scattered
+    starts = tuple(low for low, _ in every)
+    return trace.emit("slice", shape, (scattered,), (starts, (1,) * len(shape)))
+
+
 def pool(
     trace: Trace,
     x: int,
@@ -143,35 +166,7 @@ def pool(
         result = trace.emit("reduce_window", out, (x,), attribute)
 
         def back_maximum(g: int) -> Iterable[tuple[int, int]]:
-            padded = (
-                trace.program.emit(
-                    "pad",
-                    tuple(size + sum(pad) for size, pad in zip(shape, every, strict=True)),
-                    (x,),
-                    (every, -math.inf),
-                    call=trace.call,
-                )
-                if any(map(any, every))
-                else x
-            )
-            whole = trace.shape(padded)
-            coordinates = tuple(trace.emit("iota", whole, (), axis) for axis in range(len(whole)))
-            windows = trace.emit(
-                "reduce_window_tuple",
-                (1 + len(whole), *out),
-                (padded, *coordinates),
-                attribute,
-            )
-            n = math.prod(out)
-            table = trace.emit("concatenate_tuple", (n, len(whole)), (windows,))
-            column = trace.emit("copy", (n, 1), (g,), "column")
-            zeros = trace.full(0.0, whole)
-            scattered = trace.emit("scatter", whole, (zeros, table, column))
-            starts = tuple(low for low, _ in every)
-            if whole == shape:
-                yield x, scattered
-            else:
-                yield x, trace.emit("slice", shape, (scattered,), (starts, (1,) * len(shape)))
+            yield x, scatter_into_maxima(trace, x, g, attribute)
 
         return trace.record(result, (x,), back_maximum)
 

@@ -12,6 +12,7 @@ from scenelearn.sizing._arithmetic import same_pads
 from scenelearn.sizing._xla._activations import ACTIVATIONS, activate, softmax
 from scenelearn.sizing._xla._context import LoweringContext, add_bias_and_activation, broadcast_to
 from scenelearn.sizing._xla._convolution import convolve, convolve_transpose, pool
+from scenelearn.sizing._xla._jaxpr import traced
 from scenelearn.sizing._xla._normalization import (
     batch_normalization,
     group_normalization,
@@ -264,6 +265,8 @@ def _operation(context: LoweringContext) -> list[int]:
         return [trace.flip(parts[0], "space")]
     if kind in ACTIVATIONS and len(parts) == 1:
         return [ACTIVATIONS[kind](trace, parts[0])]
+    if context.layer.traced is not None:
+        return traced(context)
     raise UnknownLayerError(
         f'method="xla" does not support the operation "{context.name}" ({kind}). '
         'Use method="textbook".'
@@ -339,4 +342,5 @@ LAYERS: dict[str, Callable[[LoweringContext], list[int]]] = {
     "Bidirectional": bidirectional,
     "EinsumDense": _einsum,
     "Dropout": _dropout,
+    "Traced": traced,
 }
