@@ -323,9 +323,11 @@ def memory(session: nox.Session) -> None:
     """Compare the memory that sizing estimates with what XLA plans; over an hour.
 
     Writes docs/results/memory.json. `-- --only VGG` or `-- --minutes 30` measures a part.
+    `-- --hub` measures tiny KerasHub backbones instead, into hub_memory.json.
     """
-    session.install("-e", ".", *group("test"))
-    measure(session, "memory", *out("memory"), *session.posargs)
+    hub = "--hub" in session.posargs
+    session.install("-e", ".", *group("test"), *["keras-hub"] * hub)
+    measure(session, "memory", *out("hub_memory" if hub else "memory"), *session.posargs)
 
 
 # The bundled backbone

@@ -41,6 +41,16 @@ for layer in estimate.layers:
     )
 
 # %% [markdown]
+# ## Layers of your own
+#
+# A layer that Keras does not have, such as one of KerasHub or your own, needs no description. If its
+# call consists of layers of Keras and elementwise operations, it is replaced by these. Otherwise JAX
+# traces its call on shapes, without computing anything, and its line is marked "traced": its
+# multiply-adds are those of all products inside, and its activations include the arrays inside that
+# its gradients read. Tracing needs the JAX backend of Keras. If the parameters do not add up to
+# `model.count_params()`, an error says so. A subclassed model needs `input_shape=` if it was not
+# called yet; it is built then.
+#
 # ## The textbook method
 #
 # This method can be reproduced on paper:
@@ -93,7 +103,9 @@ print(estimates["textbook"].compare(estimates["xla"]))
 # %% [markdown]
 # The method is valid for Keras 3.15 on JAX 0.10.2 on a CPU, in float32. Other versions have other
 # passes. [Memory estimates](../results/memory.py) reports its accuracy; `nox -s memory` measures it
-# again. It does not support attention layers other than `MultiHeadAttention`, `TimeDistributed`,
+# again. Layers without a description of their own are lowered from the program that JAX traces of
+# their call, with the gradients that JAX derives. It does not support Keras' attention layers other
+# than `MultiHeadAttention`, `TimeDistributed`,
 # `Resizing`, and `EinsumDense` equations that sum over more than the last axis. These raise an
 # error; the textbook method supports them. The largest errors occur for group normalization in
 # prediction (up to 50% too high, on small networks) and for networks with many merging branches.

@@ -49,7 +49,8 @@ def estimate(
             list as text, "Conv2D(32, 3), Flatten(), Dense(10)". No weights are created or loaded.
         input_shape: the input's shape without the batch axis, (height, width, channels) for images;
             one shape per input if there are several. Required for layer descriptions and where the
-            model leaves sizes open. By default the model's own.
+            model leaves sizes open. A model that was not built yet is built with it. By default the
+            model's own.
         batch_size: samples per batch.
         dtype: "float32" (the default), "float16", "bfloat16" or "float64".
         optimizer: a name of `keras.optimizers`, "sgd_momentum", or a Keras optimizer. By default
@@ -68,8 +69,9 @@ def estimate(
         BundleError: if the file is not a complete `.keras` file.
         PathMissingError: if the file does not exist.
         UnknownBackboneError: if the name is not in `keras.applications`.
-        UnknownLayerError: if a layer has no description in sizing and its call cannot be traced, or
-            the parameters do not add up to those that Keras counts.
+        UnknownLayerError: if a layer has no description in sizing and its call cannot be traced
+            (which needs the JAX backend of Keras), or the parameters do not add up to those that
+            Keras counts.
 
     Examples:
         >>> from scenelearn import sizing

@@ -157,9 +157,7 @@ class TracedCall:
             lambda value: tensors.get(id(value), value), (self.args, dict(self.kwargs))
         )
         if isinstance(target, keras.layers.Layer):
-            kwargs.setdefault("training", training)
-            if kwargs["training"] is None:
-                kwargs["training"] = training
+            kwargs["training"] = training  # models override what the call recorded, too
         else:
             target = _with_sizes(target, values[n:])
         with (

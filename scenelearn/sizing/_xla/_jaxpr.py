@@ -380,10 +380,8 @@ class _Emitter:
         rows = math.prod(shape_a[axis] for axis in free_a)
         columns = math.prod(shape_b[axis] for axis in free_b)
         depth = math.prod(shape_a[axis] for axis in sum_a)
-        turned_a = not batch and len(shape_a) == 2 and tuple(sum_a) == (0,)
-        turned_b = not batch and len(shape_b) == 2 and tuple(sum_b) == (1,)
-        left = a if turned_a else trace.transpose(a, (*batch_a, *free_a, *sum_a))
-        right = b if turned_b else trace.transpose(b, (*batch_b, *sum_b, *free_b))
+        left, turned_a = self.matrix(a, batch_a, free_a, sum_a)
+        right, turned_b = self.matrix(b, batch_b, sum_b, free_b)
         if not turned_a:
             left = trace.view(left, (*batch, rows, depth))
         if not turned_b:
@@ -402,6 +400,21 @@ class _Emitter:
         out = trace.view(out, shape)
         self.products[out] = (a, b, dimensions)
         return out
+
+    def matrix(
+        self, x: int, batch: Sequence[int], rows: Sequence[int], columns: Sequence[int]
+    ) -> tuple[int, bool]:
+        """An operand of a product, and whether the product reads it transposed."""
+        program = self.trace.program
+        rank = len(self.trace.shape(x))
+        swap = (*range(rank - 2), rank - 1, rank - 2)
+        canonical = tuple(batch) == tuple(range(rank - 2)) and len(rows) == len(columns) == 1
+        if not canonical:
+            return self.trace.transpose(x, (*batch, *rows, *columns)), False
+        turned = rows[0] > columns[0]
+        if program.kind[x] == "transpose" and program.attribute[x] == swap:
+            return program.inputs[x][0], not turned
+        return x, turned
 
     def _conv_general_dilated(self, eqn: Any, x: int, kernel: int) -> int:
         """A convolution with its operands in XLA:CPU's order: channels last."""
