@@ -244,7 +244,9 @@ class _Reader:
         base = _described_base(own)
         if base is None or (base.call, base.build) != (own.call, own.build):
             return None
-        if getattr(operation, "lora_enabled", False):
+        activation = _activation_name(getattr(operation, "activation", None)) or "linear"
+        own_function = not hasattr(self.keras.activations, activation)
+        if own_function or getattr(operation, "lora_enabled", False):
             return None
         described = _KINDS[base.__name__]
         layer: Layer = described(**_arguments(described, operation))

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from scenelearn import sizing
-from scenelearn._backend import keras
-from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import ArgumentError, UnknownLayerError
 from tests.helpers.hub_backbones import CONFIGURATIONS
+from tests.helpers.networks import deferred_initialization, keras
 
 pytestmark = pytest.mark.skipif(
     keras().backend.backend() != "jax", reason="only the JAX backend traces layers"
