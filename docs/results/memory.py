@@ -33,5 +33,20 @@ for error, case in sorted(zip(errors, cases, strict=True), key=lambda pair: -abs
 memory["versions"]
 
 # %% [markdown]
+# ## Backbones of KerasHub
+#
+# Tiny backbones with random weights and a head of ten classes, one per family, at 64 px and a batch
+# of 8 (`nox -s memory -- --hub`). Layers that Keras does not have are traced.
+
+# %% tags=["folded"]
+hub = json.loads(Path("docs/results/hub_memory.json").read_text())
+for case in hub["cases"]:
+    error = case["estimated_bytes"] / case["total_bytes"] - 1
+    print(f"{error:+8.1%}  {case['model'].removeprefix('hub:')}, {case['step']}")
+
+# %% tags=["folded"]
+hub["versions"]
+
+# %% [markdown]
 # A process needs more memory than XLA plans. [How sizing works](../explanation/sizing.py) describes
 # the method, its limits, and the memory of whole processes.

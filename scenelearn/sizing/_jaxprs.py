@@ -90,7 +90,7 @@ class TracedCall:
 
     def output_shapes(self, shapes: Shapes) -> Shapes:
         """The shapes of the outputs."""
-        return tuple(tuple(aval.shape) for aval in self.program(shapes).out_avals)
+        return tuple(tuple(map(int, aval.shape)) for aval in self.program(shapes).out_avals)
 
     def n_multiply_adds(self, shapes: Shapes) -> int:
         """The multiply-adds of all products and convolutions inside."""

@@ -403,7 +403,7 @@ def _key(case: dict[str, Any]) -> str:
 
 def _write(path: Path, now: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
     value = {
-        "command": "nox -s memory",
+        "command": "nox -s memory" + " -- --hub" * any("hub:" in key for key in known),
         "versions": {**now, "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()},
         "cases": [known[key] for key in sorted(known)],
     }

@@ -67,7 +67,7 @@ class Program:
         self.kind.append(kind)
         self.shape.append(shape)
         self.inputs.append(inputs)
-        self.n_bytes.append(math.prod(shape) * itemsize)
+        self.n_bytes.append(int(math.prod(shape)) * itemsize)
         self.attribute.append(attribute)
         self.call.append(call)
         return index
