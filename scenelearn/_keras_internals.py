@@ -164,6 +164,23 @@ def nested_layers(model: Any, *, include_self: bool = False) -> list[Any]:
     return [model] * include_self + [layer for layers in inner for layer in layers]
 
 
+def layers_in_order(model: Any) -> list[Any]:
+    """Return the layers of a model and of the layers nested in it, each once, from the input on.
+
+    Keras' own list of them, and so `nested_layers`, reverses the order of nested ones.
+    """
+    found: dict[int, Any] = {}
+
+    def visit(layer: Any) -> None:
+        for inner in _private(layer, "_layers") or []:
+            if id(inner) not in found:
+                found[id(inner)] = inner
+                visit(inner)
+
+    visit(model)
+    return list(found.values())
+
+
 def own_trainable_variables(layer: Any) -> list[Any]:
     """Return the variables that belong to this layer itself, without those of nested layers."""
     variables = _private(layer, "_trainable_variables")

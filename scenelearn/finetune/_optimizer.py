@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._keras_internals import (
+    layers_in_order,
     nested_layers,
     own_trainable_variables,
     variable_index_method,
@@ -99,7 +100,7 @@ def lr_multipliers(model: Any) -> list[Multiplier]:
         For each of `model.trainable_variables` an array in (0, 1] that broadcasts to its shape;
         an empty list if all multipliers are 1.
     """
-    layers = nested_layers(model)
+    layers = layers_in_order(model)
     n_above = sum(map(_is_attention, layers))
     by_variable: dict[int, Multiplier] = {}
     for layer in layers:

@@ -15,6 +15,8 @@ from scenelearn import backbones
 from scenelearn.backbones._copy import resize_position_embedding
 from scenelearn.backbones._materialize import materialize
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
+from scenelearn.finetune._network import add_zero_head
+from scenelearn.finetune._optimizer import lr_multipliers
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -321,3 +323,73 @@ def test_lambda_is_refused_before_anything_is_trained(scenes: Path) -> None:
     model = model_of(layers.Rescaling(1 / 255), layers.Lambda(lambda x: x), layers.Conv2D(3, 3))
     with pytest.raises(ArgumentError, match="Lambda"):
         sl.fit(sl.split(sl.scan(scenes)), backbone=model, image_px=32)
+
+
+def transformer() -> Any:
+    """Two blocks of attention over 16 patches, without a class token."""
+
+    def make() -> Any:
+        image = keras.Input((32, 32, 3))
+        x = layers.Conv2D(8, 8, 8, name="patches")(layers.Rescaling(1 / 255)(image))
+        x = layers.Reshape((16, 8))(x)
+        for block in range(2):
+            y = layers.LayerNormalization()(x)
+            x = layers.Add()([x, layers.MultiHeadAttention(2, 4, name=f"attention_{block}")(y, y)])
+        return keras.Model(image, layers.Dense(8, name="tokens")(x))
+
+    return quick(make)
+
+
+def test_layers_of_a_transformer_get_rates_that_decay_toward_the_input() -> None:
+    features = features_of(transformer())
+    _, model = add_zero_head(features, 3)
+    by_path = dict(
+        zip((v.path for v in model.trainable_variables), lr_multipliers(model), strict=True)
+    )
+    biases = {
+        name: np.unique([m for path, m in by_path.items() if f"{name}/" in path and "bias" in path])
+        for name in ("patches", "attention_0", "attention_1", "tokens", "logits")
+    }
+    assert biases == {
+        "patches": 0.75**2, "attention_0": 0.75, "attention_1": 1, "tokens": 1, "logits": 1,
+    }  # fmt: skip
+    kernel = next(v for v in model.trainable_variables if "attention_1/query/kernel" in v.path)
+    values = np.asarray(kernel)  # (8 inputs, 2 heads, 4)
+    rms = np.sqrt((values.astype(float) ** 2).mean(0, keepdims=True))
+    np.testing.assert_allclose(
+        by_path[kernel.path], np.clip(100 * rms / np.sqrt(8), 0.01, 1), rtol=1e-5
+    )
+
+
+def test_tokens_are_explained_on_the_grid_of_patches() -> None:
+    network = transformer()
+    _, model = add_zero_head(features_of(network), 2)
+    column = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
+    kernel = np.concatenate([column, -column], axis=1)
+    model.get_layer("logits").kernel.assign(kernel)
+    classifier = sl.classify.Classifier(
+        model=model, class_names=("a", "b"), image_px=32, metadata={}
+    )
+    tokens = np.asarray(network.predict_on_batch(IMAGES[:1].astype(np.float32)))[0]
+    # The gradient of the logit is the kernel's column, divided by the number of patches.
+    label = int((tokens @ kernel).max(0).argmax())
+    evidence = np.maximum(tokens @ kernel[:, label], 0).reshape(4, 4)
+    heatmap = classifier.explain(IMAGES[0], label="ab"[label]).heatmap
+    assert heatmap.shape == (32, 32)
+    np.testing.assert_allclose(
+        np.unravel_index(heatmap.argmax(), heatmap.shape)[0] // 8, evidence.argmax() // 4
+    )
+    np.testing.assert_allclose(heatmap.max(), 1, atol=0.1)
+
+
+def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
+    vector = model_of(
+        layers.Rescaling(1 / 255), layers.AveragePooling2D(8), layers.Flatten(), size=32
+    )
+    _, model = add_zero_head(features_of(vector), 2)
+    classifier = sl.classify.Classifier(
+        model=model, class_names=("a", "b"), image_px=32, metadata={}
+    )
+    assert classifier.predict_proba(IMAGES).shape == (3, 2)
+    with pytest.raises(ArgumentError, match="gives a vector only"):
+        classifier.explain(IMAGES[0])
