@@ -7,30 +7,32 @@
 Kinds: damaged images; manifests as CSV and Parquet; ZIP archives; bundles; arguments of the command
 line; and environments, each in a process of its own. An untyped error, a message without what was
 received, a warning, anything printed by the library, a traceback, another exit code than 0, 1 and
-2, more than 30 seconds for a case, and more than a gibibyte for the damaged images are failures.
+2, a crash, more than ten seconds for a damaged image, manifest or archive, and more than a gibibyte
+for the damaged images are failures.
 
-`--number` repeats one case. Exits with 1 if a case failed.
+`--number` repeats one case. `--out` keeps what a file says of kinds that are not tried this time.
+Exits with 1 if a case failed.
 """
 
 from __future__ import annotations
 
 import collections
 import json
-import multiprocessing
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tests.bench._common import bench_parser, write_json
-from tests.bench.fuzz._kinds import KINDS, SHARES, Part, run_cases
+from tests.bench.fuzz._kinds import KINDS, MAX_S, SHARES
+from tests.bench.fuzz._processes import Part, run_cases
 
-_N_CHUNKS, _MIN_CHUNK = 40, 20  # ranges of cases per kind, and cases in a range
-_MAX_KIB = 2**20  # of a process that decodes damaged images
+_MIN_CHUNK = 20  # cases for a process
+_MAX_MIB = 1024  # of a process that decodes damaged images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,20 +48,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FILE", help="JSON file to write")
     options = parser.parse_args(arguments)
     if options.number is not None:
-        part = run_cases(options.kinds[0], options.seed, range(options.number, options.number + 1))
+        kind = options.kinds[0]
+        numbers = range(options.number, options.number + 1)
+        part = run_cases(KINDS[kind], MAX_S[kind], options.seed, numbers)
         print("\n".join(part.failures) or f"{part.kind}: {next(iter(part.outcomes))}")
         return 1 if part.failures else 0
-    table = _collect(list(_parts(options.kinds, options.cases, options.seed, options.workers)))
     words = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m tests.bench.fuzz", *(Path(word).name for word in words)])
     names = ("scenelearn", "keras", "jax", "numpy", "pillow", "pyarrow")
     environment = {"python": platform.python_version(), "system": platform.system()}
     environment |= {name: version(name) for name in names}
-    result = {"command": command, "seed": options.seed, "environment": environment, **table}
+    run = {"command": command, "seed": options.seed, "environment": environment}
+    parts = list(_parts(options.kinds, options.cases, options.seed, options.workers))
+    kinds = {kind: _collect(kind, parts) | run for kind in options.kinds}
+    if options.out and Path(options.out).is_file():
+        kinds = json.loads(Path(options.out).read_text())["kinds"] | kinds
+    total = {key: sum(kind[key] for kind in kinds.values()) for key in ("cases", "failures")}
+    result = total | {"kinds": {kind: kinds[kind] for kind in KINDS if kind in kinds}}
     if options.out:
         write_json(options.out, result)
     print(json.dumps(result))
-    return 1 if table["n_failures"] else 0
+    return 1 if total["failures"] else 0
 
 
 def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterator[Part]:
@@ -67,10 +76,10 @@ def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterato
     jobs = []
     for kind in kinds:
         n = max(1, round(n_cases * SHARES[kind] / sum(map(SHARES.__getitem__, kinds))))
-        size = max(-(-n // _N_CHUNKS), min(n, _MIN_CHUNK))
-        jobs += [(kind, seed, range(k, min(k + size, n))) for k in range(0, n, size)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_workers, context) as pool:
+        size = max(-(-n // (4 * n_workers)), min(n, _MIN_CHUNK))
+        ranges = [range(k, min(k + size, n)) for k in range(0, n, size)]
+        jobs += [(KINDS[kind], MAX_S[kind], seed, numbers) for numbers in ranges]
+    with ThreadPoolExecutor(n_workers) as pool:  # each job starts a process
         for job in as_completed([pool.submit(run_cases, *job) for job in jobs]):
             part = job.result()
             for failure in part.failures[:20]:
@@ -78,28 +87,22 @@ def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterato
             yield part
 
 
-def _collect(parts: list[Part]) -> dict[str, Any]:
-    kinds: dict[str, Any] = {}
-    failures = [failure for part in parts for failure in part.failures]
-    for kind in dict.fromkeys(part.kind for part in parts):
-        mine = [part for part in parts if part.kind == kind]
-        outcomes = sum((part.outcomes for part in mine), collections.Counter[str]())
-        kinds[kind] = {
-            "cases": outcomes.total(),
-            "failures": sum(len(part.failures) for part in mine),
-            "outcomes": dict(outcomes.most_common()),
-            "slowest_s": round(max(part.slowest_s for part in mine), 3),
-            "seconds": round(sum(part.seconds for part in mine), 1),
-            "peak_mib": max(part.peak_kib for part in mine) // 1024,
-        }
-        if kind == "images" and kinds[kind]["peak_mib"] > _MAX_KIB // 1024:
-            failures.append(f"images: a peak of {kinds[kind]['peak_mib']} MiB")
-    n_cases = sum(kind["cases"] for kind in kinds.values())
+def _collect(kind: str, parts: list[Part]) -> dict[str, Any]:
+    """What came of one kind."""
+    mine = [part for part in parts if part.kind == kind]
+    outcomes = sum((part.outcomes for part in mine), collections.Counter[str]())
+    failures = [failure for part in mine for failure in part.failures]
+    peak_mib = max(part.peak_kib for part in mine) // 1024
+    if kind == "images" and peak_mib > _MAX_MIB:
+        failures.append(f"images: a peak of {peak_mib} MiB")
     return {
-        "n_cases": n_cases,
-        "n_failures": len(failures),
-        "failures": failures[:20],
-        "kinds": kinds,
+        "cases": outcomes.total(),
+        "failures": len(failures),
+        "messages": failures[:20],
+        "outcomes": dict(outcomes.most_common()),
+        "slowest_s": round(max(part.slowest_s for part in mine), 3),
+        "seconds": round(sum(part.seconds for part in mine), 1),
+        "peak_mib": peak_mib,
     }
 
 
