@@ -26,6 +26,7 @@ from scenelearn.sizing._graph import Call, Graph
 from scenelearn.sizing._jaxprs import TracedCall
 from scenelearn.sizing._layers import Dropout, Layer, Operation, Weight
 from scenelearn.sizing._layers._traced import Traced
+from scenelearn.sizing._xla._activations import ACTIVATIONS
 
 _AS_DROPOUT = frozenset((
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
@@ -244,9 +245,9 @@ class _Reader:
         base = _described_base(own)
         if base is None or (base.call, base.build) != (own.call, own.build):
             return None
-        activation = _activation_name(getattr(operation, "activation", None)) or "linear"
-        own_function = not hasattr(self.keras.activations, activation)
-        if own_function or getattr(operation, "lora_enabled", False):
+        activation = _activation_name(getattr(operation, "activation", None))
+        unknown = activation not in ACTIVATIONS and self.keras.backend.backend() == "jax"
+        if unknown or getattr(operation, "lora_enabled", False):
             return None
         described = _KINDS[base.__name__]
         layer: Layer = described(**_arguments(described, operation))

@@ -297,3 +297,22 @@ def test_backbones_of_keras_hub(family: str) -> None:
         found = sizing.estimate(model, batch_size=2, method=method)
         assert found.n_parameters == model.count_params()
         assert found.training_bytes > found.prediction_bytes
+
+
+@pytest.mark.parametrize("activation", ["mish", "selu", "glu"])
+def test_activations_without_a_rule_are_traced(activation: str) -> None:
+    layers = keras().layers
+    model = keras().Sequential(
+        [layers.Input((8, 8, 3)), layers.Conv2D(4, 3, activation=activation)]
+    )
+    for method in ("textbook", "xla"):
+        found = sizing.estimate(model, batch_size=4, method=method)
+        assert found.n_parameters == (3 * 3 * 3 + 1) * 4
+        assert found.layers[0].layer_type == "Conv2D, traced"
+        assert found.training_bytes > found.prediction_bytes > 4 * 8 * 8 * 3 * 4
+
+
+def test_described_layers_need_a_rule_for_their_activation() -> None:
+    layer = sizing.Conv2D(4, 3, activation="mish")
+    with pytest.raises(UnknownLayerError, match="no rule for the activation 'mish'"):
+        sizing.estimate([layer], input_shape=(8, 8, 3), method="xla")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from scenelearn.errors import UnknownLayerError
 from scenelearn.sizing._xla._trace import Trace
 
 
 def activate(trace: Trace, name: str | None, x: int) -> int:
     """Apply an activation function by its Keras name."""
-    if name in {None, "linear"}:
-        return x
+    if name not in ACTIVATIONS:
+        raise UnknownLayerError(
+            f"method='xla' has no rule for the activation {name!r} of a described layer. Pass a "
+            "keras.Model, whose layers are traced on the JAX backend, or method='textbook'."
+        )
     return ACTIVATIONS[name](trace, x)
 
 
@@ -99,7 +103,9 @@ def softmax(trace: Trace, x: int, axis: int = -1) -> int:
     return trace.divide(power, trace.broadcast(total, shape, others))
 
 
-ACTIVATIONS: dict[str, Callable[[Trace, int], int]] = {
+ACTIVATIONS: dict[str | None, Callable[[Trace, int], int]] = {
+    None: lambda _, x: x,
+    "linear": lambda _, x: x,
     "relu": lambda trace, x: trace.gate(x, 0.0, None),
     "relu6": lambda trace, x: trace.gate(x, 0.0, 6.0),
     "leaky_relu": lambda trace, x: trace.gate(x, None, None, leak=0.2),
