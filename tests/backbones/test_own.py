@@ -14,6 +14,9 @@ import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.backbones._copy import resize_position_embedding
 from scenelearn.backbones._materialize import materialize
+from scenelearn.classify._bundle_checks import InvalidBundleError, _check_config
+from scenelearn.cli import main
+from scenelearn.cli._options import preprocessing
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
 from scenelearn.finetune._network import add_zero_head
 from scenelearn.finetune._optimizer import lr_multipliers
@@ -120,7 +123,7 @@ def test_file_gives_the_same_as_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preprocessing", "pixels"),
+    ("values", "pixels"),
     [
         ("none", IMAGES),
         ("tf", IMAGES / 127.5 - 1),
@@ -130,9 +133,9 @@ def test_file_gives_the_same_as_the_model(tmp_path: Path) -> None:
         (([0.1, 0.2, 0.3], [0.5, 1, 0.5]), (IMAGES / 255 - [0.1, 0.2, 0.3]) / [0.5, 1, 0.5]),
     ],
 )
-def test_preprocessing(preprocessing: Any, pixels: Any) -> None:
+def test_preprocessing(values: Any, pixels: Any) -> None:
     model = small(rescaling=False)
-    features = features_of(model, preprocessing=preprocessing)
+    features = features_of(model, preprocessing=values)
     assert_same(features(IMAGES), expected_average(model, pixels))
 
 
@@ -393,3 +396,38 @@ def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
     assert classifier.predict_proba(IMAGES).shape == (3, 2)
     with pytest.raises(ArgumentError, match="gives a vector only"):
         classifier.explain(IMAGES[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "registered"),
+    [
+        ("keras_hub.src.models.clip.clip_tokenizer", "CLIPTokenizer", "keras_hub>CLIPTokenizer"),
+        ("keras_hub.src.models.vit.vit_image_converter", "ViTImageConverter", None),
+        ("keras_hub.src.models.vit.vit_layers", "MLP", "other>MLP"),
+        ("keras_hub.src.utils.preset_utils", "load_json", "keras_hub>load_json"),
+        ("keras.layers", "Lambda", None),
+        ("builtins", "function", "function"),
+        ("keras.src.ops.core", "Map", "Map"),
+    ],
+)
+def test_bundles_may_not_contain(module: str, kind: str, registered: str | None) -> None:
+    item = {"module": module, "class_name": kind, "registered_name": registered, "config": {}}
+    custom_objects = {"Lambda": Scale, "function": Scale, "load_json": Scale}
+    with pytest.raises(InvalidBundleError, match=kind):
+        _check_config([item], custom_objects)
+
+
+def test_preprocessing_on_the_command_line() -> None:
+    assert preprocessing("tf") == "tf"
+    assert preprocessing("0.5,0.25") == (0.5, 0.25)
+    assert preprocessing(".1,.2,.3,1,1,1") == ([0.1, 0.2, 0.3], [1, 1, 1])
+
+
+@pytest.mark.slow
+def test_fit_on_the_command_line(scenes: Path, tmp_path: Path) -> None:
+    small(rescaling=False).save(tmp_path / "mine.keras")
+    command = ["fit", str(scenes), "--backbone", str(tmp_path / "mine.keras")]
+    more = ["--image-px", "32", "--epochs", "0", "--out", str(tmp_path / "out")]
+    assert main([*command, *more]) == 2  # the preprocessing is missing
+    assert main([*command, *more, "--preprocessing", "0.5,0.5"]) == 0
+    assert sl.load(tmp_path / "out" / "scenes.keras").metadata["backbone"] == "mine.keras"
