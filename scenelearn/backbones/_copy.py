@@ -144,7 +144,8 @@ def keep_position_embeddings(model: Any) -> None:
     for layer in nested_layers(model):
         trained = getattr(layer, "interpolated_position_embeddings", None)
         if trained is not None:
-            layer.position_embeddings.assign(trained)
+            # Copied: JAX refuses to train two variables that share one array.
+            layer.position_embeddings.assign(np.array(keras().ops.convert_to_numpy(trained)))
 
 
 def resize_position_embedding(
