@@ -74,8 +74,11 @@ def test_fit_save_and_load_in_a_fresh_process(
     subprocess.run(command, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
     ours = fit.classifier.predict_proba(images, verbose=False)
     np.testing.assert_allclose(ours, np.load(table), atol=1e-5)
-    heatmap = fit.classifier.explain(images[0]).heatmap
-    assert heatmap.shape == (px, px)
+    if family == "SigLIP":  # ends with attention pooling
+        with pytest.raises(ArgumentError, match="gives a vector only"):
+            fit.classifier.explain(images[0])
+    else:
+        assert fit.classifier.explain(images[0]).heatmap.shape == (px, px)
 
 
 @needs_hub
