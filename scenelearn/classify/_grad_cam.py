@@ -11,7 +11,7 @@ from PIL import Image
 
 from scenelearn._backend import keras
 from scenelearn.backbones._pooling import TOKENS
-from scenelearn.classify._inference import backbone_input, feature_map_layers
+from scenelearn.classify._inference import backbone_input, feature_map_layers, feature_map_of
 from scenelearn.errors import ArgumentError, BackendError
 
 
@@ -41,7 +41,7 @@ def split_model(model: Any) -> SplitModel:
     if TOKENS in names:
         feature_map = backbone.get_layer(TOKENS).input
     elif layers:
-        feature_map = layers[-1].output
+        feature_map = feature_map_of(layers[-1])
     else:
         raise ArgumentError(
             "An explanation needs a backbone that gives feature maps, or tokens of a square grid. "

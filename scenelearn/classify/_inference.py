@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scenelearn._backend import default_settings, keras
 from scenelearn._distributed import padded_batch_size, predict_on_devices
+from scenelearn._keras_internals import output_of
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
@@ -78,7 +79,7 @@ def inference_model(model: Any) -> Any:
         features = ood_features = backbone(x)
     else:
         pool = k.layers.GlobalAveragePooling2D(name="scenelearn_ood_features")
-        extractor = k.Model(backbone.input, [backbone.output, pool(source.output)])
+        extractor = k.Model(backbone.input, [backbone.output, pool(feature_map_of(source))])
         features, ood_features = extractor(x)
     logits = model.get_layer("logits")(features)
     probabilities = model.get_layer("probabilities")(logits)
@@ -138,6 +139,11 @@ def feature_map_layers(backbone: Any) -> list[Any]:
         if len(shape) == 4 and shape[-1] not in (1, 3):
             layers.append(layer)
     return layers
+
+
+def feature_map_of(layer: Any) -> Any:
+    """The symbolic feature map of a layer of a backbone, which may be a whole model."""
+    return output_of(layer) if isinstance(layer, keras().Model) else layer.output
 
 
 def stream_outputs(
