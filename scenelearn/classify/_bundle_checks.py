@@ -74,7 +74,7 @@ _ALLOWED_OPERATIONS = {
         [
             "Absolute", "Add", "Clip", "Concatenate", "Divide", "Exp", "ExpandDims", "GetItem",
             "Matmul", "Max", "Maximum", "Mean", "Minimum", "Multiply", "Negative", "Pad", "Power",
-            "Reshape", "Sqrt", "Square", "Squeeze", "Subtract", "Sum", "Swapaxes", "Tanh",
+            "Reshape", "Split", "Sqrt", "Square", "Squeeze", "Stack", "Subtract", "Sum", "Swapaxes", "Tanh",
             "Transpose", "TrueDivide",
         ]
     ),
