@@ -74,8 +74,8 @@ _ALLOWED_OPERATIONS = {
         [
             "Absolute", "Add", "Clip", "Concatenate", "Divide", "Exp", "ExpandDims", "GetItem",
             "Matmul", "Max", "Maximum", "Mean", "Minimum", "Multiply", "Negative", "Pad", "Power",
-            "Reshape", "Split", "Sqrt", "Square", "Squeeze", "Stack", "Subtract", "Sum", "Swapaxes", "Tanh",
-            "Transpose", "TrueDivide",
+            "Reshape", "Split", "Sqrt", "Square", "Squeeze", "Stack", "Subtract", "Sum", "Swapaxes",
+            "Tanh", "Transpose", "TrueDivide",
         ]
     ),
     "keras.src.ops.nn": frozenset(
