@@ -6,12 +6,13 @@ Each stage is one public call on a few sample scenes, over files of an earlier r
 checkpoint, bundle, manifest, report and export. First its calls are counted: opening, writing,
 renaming, flushing, reserving, mapping, creating folders and removing. Then it is repeated with the
 n-th call failing, for each n: on a full disk that stays full, by an I/O error, by too many open
-files, by a missing permission, without memory to map, and with the process dying there.
+files, by a missing permission, without memory to map, and with the process dying there. A fit takes
+seconds: each of its calls fails in one of these ways, in turn.
 
 After each repetition: the call has succeeded, or raised an error of scenelearn that names a path;
 every file from before is there and can be read, in its old or its new version; no temporary file is
 left, unless the process died; and the same call without a fault succeeds. The process that exports
-by TensorFlow is replaced by a copy.
+by TensorFlow is replaced by a copy. `--out` keeps what a file says of stages that are not tried.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ class Stage(NamedTuple):
     Attributes:
         run: the call; what it returns must be equal each time.
         before: what is removed first, so that the call writes it: patterns.
-        every: inject only at each so-many-th call, since the stage takes seconds.
+        is_slow: takes seconds; each of its calls fails in one way only, in turn.
     """
 
     run: Callable[[], Any]
     before: tuple[str, ...] = ()
-    every: int = 1
+    is_slow: bool = False
 
 
 class Bench:
@@ -127,8 +128,8 @@ class Bench:
             "report": Stage(lambda: sl.report(fit, f / "report").name),
             "export": Stage(lambda: fit.classifier.export(f / "scenes.onnx").format),
             "export_folder": Stage(lambda: fit.classifier.export(f / "saved-model").format),
-            "fit": Stage(run_fit, ("cache/features-*", "cache/pixels-*"), 3),
-            "resume": Stage(lambda: run_fit(resume=True)),
+            "fit": Stage(run_fit, ("cache/features-*", "cache/pixels-*"), is_slow=True),
+            "resume": Stage(lambda: run_fit(resume=True), is_slow=True),
         }  # fmt: skip
 
     def inject(self, name: str) -> dict[str, Any]:
@@ -140,8 +141,11 @@ class Bench:
         calls = disk.calls
         outcomes, problems = collections.Counter[str](), list[str]()
         injected = collections.Counter[str]()
-        for n, call in list(enumerate(calls))[:: stage.every]:
-            for error in (*ERRORS[call.kind], KILL):
+        n_possible = 0
+        for n, call in enumerate(calls):
+            errors = (*ERRORS[call.kind], KILL)
+            n_possible += len(errors)
+            for error in (errors[n % len(errors)],) if stage.is_slow else errors:
                 outcome, problem = self._try(stage, n, error, expected)
                 outcomes[outcome] += 1
                 injected[_NAMES[error]] += 1
@@ -153,8 +157,9 @@ class Bench:
         kinds = collections.Counter(call.kind for call in calls)
         return {
             "calls": len(calls), "calls_by_kind": dict(kinds), "faults": outcomes.total(),
-            "faults_by_kind": dict(injected), "outcomes": dict(outcomes),
-            "lost": len(problems), "problems": problems[:10],
+            "possible_faults": n_possible, "faults_by_kind": dict(injected),
+            "outcomes": dict(outcomes),
+            "failures": len(problems), "messages": problems[:10],
             "seconds": round(time.monotonic() - start, 1),
         }  # fmt: skip
 
@@ -269,7 +274,7 @@ def _without_tensorflow() -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Inject the faults; 1 if anything was lost."""
+    """Inject the faults; 1 if a call had another effect than documented."""
     parser = bench_parser("faults", __doc__)
     parser.add_argument("--stages", nargs="+", help="only these (default: all)")
     parser.add_argument("--out", metavar="FILE", help="JSON file to write")
@@ -280,6 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = " ".join(["python -m tests.bench.faults", *(Path(word).name for word in given)])
     environment = {"python": platform.python_version(), "system": platform.system()}
     environment |= {name: version(name) for name in ("scenelearn", "keras", "jax", "numpy")}
+    run = {"command": command, "environment": environment}
     os.environ["SCENELEARN_THREADS"] = "1"  # the same order of calls each time
     memory = next((name for name in ("/dev/shm",) if os.access(name, os.W_OK)), None)
     with (
@@ -292,16 +298,18 @@ def main(arguments: list[str] | None = None) -> int:
         bench = Bench(Path(folder))
         stages = {}
         for name in options.stages or bench.stages:
-            stages[name] = bench.inject(name)
+            stages[name] = bench.inject(name) | run
             print(f"{name}: {stages[name]}", file=sys.stderr, flush=True)
-    total = {
-        key: sum(stage[key] for stage in stages.values()) for key in ("calls", "faults", "lost")
-    }
-    result = {"command": command, "environment": environment, **total, "stages": stages}
+    if options.out and Path(options.out).is_file():
+        stages = json.loads(Path(options.out).read_text())["stages"] | stages
+    stages = {name: stages[name] for name in bench.stages if name in stages}
+    sums = ("calls", "faults", "possible_faults", "failures")
+    total = {key: sum(stage[key] for stage in stages.values()) for key in sums}
+    result = total | {"stages": stages}
     if options.out:
         write_json(options.out, result)
     print(json.dumps(result))
-    return 1 if total["lost"] else 0
+    return 1 if total["failures"] else 0
 
 
 if __name__ == "__main__":
