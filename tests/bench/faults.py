@@ -83,6 +83,7 @@ class Bench:
         (self.folder / "tmp").mkdir()
         self.photos = sl.scan(sl.sample_scenes(self.folder / "photos", _PER_CLASS), verbose=False)
         self.splits = sl.split(self.photos, validation=0.25, test=0.25)
+        self.splits.save(self.folder / "list.csv")
         self.fit = sl.fit(self.splits, **SETTINGS)
         write_checkpoint(self.folder / _RUN, {"elapsed_s": 1}, {"a": np.arange(3)})
         self.checkpoint = self.fit._checkpoint
@@ -110,7 +111,7 @@ class Bench:
 
         return {
             "sample_scenes": Stage(lambda: sl.sample_scenes(f / "scenes", 1, verbose=False).name),
-            "scan": Stage(lambda: sl.scan(f / "photos", verbose=False).paths),
+            "scan": Stage(lambda: sl.scan(f / "photos", f / "list.csv", verbose=False).paths),
             "audit": Stage(lambda: list(sl.audit(photos, verbose=False).groups)),
             "split": Stage(lambda: splits.save(f / "split.csv").name),
             "decode": Stage(

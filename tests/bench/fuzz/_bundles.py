@@ -124,7 +124,7 @@ def _pack(parts: dict[str, bytes], random: random.Random) -> bytes:
                     [
                         "../x",
                         "config.json",
-                        odd_text(random, also="/").encode("utf-8", "replace").decode(),
+                        "x" + odd_text(random, also="/").encode("utf-8", "replace").decode(),
                     ]
                 ),
                 b"{}",
