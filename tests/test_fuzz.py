@@ -22,7 +22,7 @@ def test_few_cases(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("SCENELEARN_CACHE", "HOME"):  # restored in the end
         monkeypatch.setenv(name, str(tmp_path / "cache"))
     case = KINDS[kind](tmp_path)
-    verdicts = [try_case(kind, case, 1, number) for number in range(FEW[kind])]
+    verdicts = [try_case(kind, case, 2, number) for number in range(FEW[kind])]
     assert [verdict.problem for verdict in verdicts if verdict.problem] == []
     assert len({verdict.outcome for verdict in verdicts}) > 1
 

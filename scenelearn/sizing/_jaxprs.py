@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -187,10 +188,16 @@ class TracedCall:
         except Exception as error:
             raise UnknownLayerError(
                 f'The layer "{self.target.name}" ({type(self.target).__name__}) has no description '
-                f"in sizing, and its call could not be traced on inputs of {shapes}: {error}. "
-                "Write it with Keras layers and keras.ops, or describe the network as a list of "
-                "sizing layers."
+                f"in sizing, and its call could not be traced on inputs of {shapes}: "
+                f"{_plain(error)}. Write it with Keras layers and keras.ops, or describe the "
+                "network as a list of sizing layers."
             ) from error
+
+
+def _plain(error: Exception) -> str:
+    """What an error says, without the arguments and the terminal codes that Keras adds."""
+    lines = (line for line in str(error).split("\n") if line and not line.startswith("Exception "))
+    return re.sub(r"\x1b\[\d*m", "", next(lines, type(error).__name__)).rstrip(".")
 
 
 def _with_sizes(operation: Any, inputs: Sequence[Any]) -> Any:

@@ -290,13 +290,14 @@ def test_mixed_batches_have_soft_labels_and_are_reproducible() -> None:
 
 def test_plan_matches_the_fit(fitted: FitResult, fit_settings: dict[str, Any]) -> None:
     plan = sl.finetune.plan(fitted.splits, **fit_settings)
+    batch_size = fit_settings["batch_size"]
     assert plan.settings == fitted.settings
-    assert plan.schedule == uniform_schedule(2, math.ceil(len(fitted.splits.train) / 32))
+    assert plan.schedule == uniform_schedule(2, math.ceil(len(fitted.splits.train) / batch_size))
     assert list(plan.seconds) == [phase.name for phase in fitted.phases]
     assert plan.step_s > 0
     assert plan.seconds["fine-tuning"] >= plan.step_s * sum(size for size, _ in plan.schedule)
     model = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)
-    by_sizing = sl.sizing.estimate(model, batch_size=32, optimizer="adamw", method="xla")
+    by_sizing = sl.sizing.estimate(model, batch_size=batch_size, optimizer="adamw", method="xla")
     assert plan.training_bytes == by_sizing.training_resident_bytes
     assert "2 epochs, as requested" in str(plan)
     assert f"{sum(plan.seconds.values()) / 60:.1f} minutes" in str(plan)
