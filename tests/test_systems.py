@@ -21,7 +21,9 @@ import scenelearn as sl
 
 
 def run_as_on_windows(code: str, *arguments: str | Path) -> str:
-    command = [sys.executable, "-W", "error", "-c", AS_ON_WINDOWS + code, *map(str, arguments)]
+    keras_on_numpy = "ignore:__array__ implementation:DeprecationWarning"  # see pyproject.toml
+    options = ["-W", "error", "-W", keras_on_numpy, "-c", AS_ON_WINDOWS + code]
+    command = [sys.executable, *options, *map(str, arguments)]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()

@@ -14,6 +14,7 @@ from pathlib import Path
 from scenelearn._io import explain_disk_errors
 from scenelearn.errors import NoPhotosError
 
+_MAX_DETAIL = 200  # characters of an error that a message repeats
 MAX_FILE_BYTES = 512 * 2**20  # larger than any photo; keeps a stray video out of memory
 
 _Archive = tuple[zipfile.ZipFile, dict[str, list[zipfile.ZipInfo]]]  # members by path, last valid
@@ -60,7 +61,8 @@ def read_file(root: Path, path: str) -> bytes:
         raise
     except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged members
         code = errno.EACCES if "encrypted" in str(error) else errno.EIO
-        raise OSError(code, f"damaged in the archive: {error}", path) from None
+        detail = str(error)[:_MAX_DETAIL]  # zipfile may repeat the whole name
+        raise OSError(code, f"damaged in the archive: {detail}", path) from None
     return content
 
 

@@ -137,14 +137,14 @@ def test_resumed_soup_is_identical_bit_for_bit(
         pass
 
     fit = soup[0]
-    for last in (12, 14):  # at the end of the first run, and in the second
+    for resume, last in ((False, 12), (True, 14)):  # the end of the first run; in the second
 
         def crash(name: str, done: int, _: int, last: int = last) -> None:
             if (name, done) == ("fine-tuning", last):
                 raise CrashError
 
         with pytest.raises(CrashError):
-            sl.fit(fit.splits, **settings, resume=True, progress=crash)
+            sl.fit(fit.splits, **settings, resume=resume, progress=crash)
     again = sl.fit(fit.splits, **settings, resume=True)
     np.testing.assert_array_equal(again.test_probabilities, fit.test_probabilities)
     assert [replace(e, seconds=0.0, train_loss=0.0) for e in again.history] == [
