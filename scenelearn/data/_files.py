@@ -108,7 +108,9 @@ def _open_archive(root: Path) -> _Archive:
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged directories
-        raise _DamagedArchiveError(errno.EIO, f"not complete: {error}", str(root)) from None
+        raise _DamagedArchiveError(
+            errno.EIO, f"not complete: {str(error)[:_MAX_DETAIL]}", str(root)
+        ) from None
 
 
 @functools.lru_cache(maxsize=4)
