@@ -218,7 +218,10 @@ def _describe_layers(model: Any) -> str:
     positions = {id(layer): position for position, layer in enumerate(layers)}
     lines = []
     for layer in layers:
-        config = {} if getattr(layer, "layers", None) else dict(layer.get_config())
+        config: dict[str, Any] = {}
+        if not getattr(layer, "layers", None):
+            with suppress(AttributeError, NotImplementedError):  # then part of an outer layer's
+                config = dict(layer.get_config())
         config.pop("name", None)
         sources = [positions.get(id(producer_of(t)), -1) for t in input_tensors_of(layer) or ()]
         lines.append(f"{type(layer).__name__} {sources} {sorted(config.items(), key=str)}")
