@@ -205,9 +205,10 @@ def _check_columns(file: Path, names: Iterable[str]) -> None:
         advice = f"Add {' and '.join(map(repr, missing))} to its first line; separate by commas"
         if twice:
             advice = f"Name only one column {twice[0]!r}"
+        shown = [repr(name[:80]) for name in columns[:20]] + ["…"] * (len(columns) > 20)
         raise ManifestError(
             f"{str(file)!r} must have the columns 'path' and 'label', and may have 'split', "
-            f"'group' and 'hash'. Received: {', '.join(map(repr, columns)) or 'none'}. {advice}."
+            f"'group' and 'hash'. Received: {', '.join(shown) or 'none'}. {advice}."
         )
 
 
