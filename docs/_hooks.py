@@ -67,6 +67,7 @@ def _fingerprint() -> str:
     """Hash the package, the results and the versions of all installed packages."""
     digest = hashlib.sha256()
     sources = [*ROOT.glob("scenelearn/**/*.py"), *ROOT.glob("docs/results/*.json")]
+    sources.append(ROOT / "docs" / "_measured.py")  # which pages import
     for path in sorted(sources):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     versions = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}

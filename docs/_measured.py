@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,7 +18,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def numbers() -> dict[str, str]:
     """The numbers on the home page, by the name of their placeholder."""
-    intel, few = _read("intel"), _read("few_photos")
+    intel, few = read("intel"), read("few_photos")
     probe = [run for run in intel["runs"] if run["minutes"] is None]
     minutes = max(run["minutes"] or 0 for run in intel["runs"])
     longest = [run for run in intel["runs"] if run["minutes"] == minutes]
@@ -44,7 +46,8 @@ def numbers() -> dict[str, str]:
     }
 
 
-def _read(name: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
+    """The contents of a file of results."""
     contents: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return contents
 
@@ -57,11 +60,24 @@ def _seconds(runs: list[dict[str, Any]]) -> str:
     return f"{mean(run['seconds'] for run in runs):.0f}"
 
 
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> str:
+    """A plain HTML table; cells are escaped."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table><caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
 def tables() -> dict[str, tuple[str, int, str]]:
     """For each file with a list of measurements: its command, the number of rows, and a CSV."""
     found = {}
     for path in sorted(RESULTS.glob("*.json")):
-        contents = _read(path.stem)
+        contents = read(path.stem)
         rows = next((contents[key] for key in ("runs", "rows", "sizes") if key in contents), None)
         if rows and all(isinstance(row, dict) for row in rows):
             flat = [_flatten(row) for row in rows]

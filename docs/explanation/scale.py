@@ -5,31 +5,15 @@
 # `docs/results`; everything else is arithmetic from these numbers, and says so.
 
 # %% tags=["folded"]
-import html
-import json
-from pathlib import Path
-
 from IPython.display import HTML, Markdown
 
+from docs._measured import html_table, read
 from scenelearn import sizing
-
-
-def read(name):
-    """The contents of a file of results."""
-    return json.loads(Path(f"docs/results/{name}.json").read_text())
 
 
 def table(columns, rows, caption):
     """A plain HTML table; cells are escaped."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return HTML(
-        f"<table><caption>{html.escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return HTML(html_table(columns, rows, caption))
 
 
 def duration(seconds):

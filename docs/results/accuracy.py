@@ -23,18 +23,12 @@ from pathlib import Path
 
 from IPython.display import HTML
 
+from docs._measured import html_table
+
 
 def table(columns, rows, caption):
     """A plain HTML table; cells are escaped."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return HTML(
-        f"<table><caption>{html.escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return HTML(html_table(columns, rows, caption))
 
 
 def percent(low, value, high):
