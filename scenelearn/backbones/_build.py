@@ -23,7 +23,13 @@ from scenelearn.backbones._copy import copy_network
 from scenelearn.backbones._fast import FROZEN_BATCHNORM
 from scenelearn.backbones._materialize import materialize
 from scenelearn.backbones._names import Architecture, find_architecture
-from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
+from scenelearn.backbones._network import (
+    DEFAULT_PX,
+    Network,
+    Preprocessing,
+    is_own,
+    load_network,
+)
 from scenelearn.backbones._pooling import pool
 from scenelearn.backbones._preprocess import preprocessing_layers
 from scenelearn.errors import (
@@ -32,8 +38,6 @@ from scenelearn.errors import (
     WeightsFileError,
     WeightsUnavailableError,
 )
-
-_DEFAULT_PX = 160
 
 
 @default_settings()
@@ -95,10 +99,14 @@ def build(
         (None, 768)
     """
     start()
-    if isinstance(backbone, Network) or is_own(backbone):
-        known = isinstance(backbone, Network)
-        network = backbone if known else load_network(backbone, preprocessing)
-        make, is_random = _own_maker(network, image_px, precision or "float32"), weights is None
+    if is_own(backbone):
+        network = (
+            backbone if isinstance(backbone, Network) else load_network(backbone, preprocessing)
+        )
+        image_px = network.default_px if image_px is None else image_px
+        network.check_size(image_px)
+        preprocess, is_random = network.preprocess, weights is None
+        build_network = partial(_copy_network, network, image_px, precision or "float32")
     else:
         architecture = find_architecture(backbone)
         if preprocessing is not None:
@@ -106,9 +114,20 @@ def build(
                 f"`preprocessing` must be None for {architecture.name!r}, whose preprocessing is "
                 f"known. Received: preprocessing={preprocessing!r}. Leave it out."
             )
+        image_px = image_px or DEFAULT_PX
         source = _check_weights(weights, architecture)
-        is_random = source is None
-        make = partial(_make, architecture, source, image_px or _DEFAULT_PX, precision)
+        preprocess, is_random = architecture.preprocess, source is None
+        build_network = partial(_build_network, architecture, source, image_px)
+
+    def make() -> Any:
+        k = keras()
+        image = k.Input((image_px, image_px, 3), name="image")
+        x = image
+        for layer in preprocessing_layers(preprocess):
+            x = layer(x)
+        with _dtype_policy(precision or "float32"):
+            network = build_network()
+        return k.Model(image, network(x), name="features")
 
     with (
         show_progress(progress, verbose) as report,
@@ -118,37 +137,11 @@ def build(
     return model if is_random or train_batchnorm else freeze_batchnorm(model)
 
 
-def _make(
-    architecture: Architecture, source: str | None, image_px: int, precision: str | None
-) -> Any:
-    k = keras()
-    image = k.Input((image_px, image_px, 3), name="image")
-    x = image
-    for layer in preprocessing_layers(architecture.preprocess):
-        x = layer(x)
-    with _dtype_policy(precision or "float32"):
-        network = _build_network(architecture, source, image_px)
-    return k.Model(image, network(x), name="features")
-
-
-def _own_maker(network: Network, image_px: int | None, precision: str) -> Callable[[], Any]:
-    """A function that builds the model of a network of the user's own."""
-    px = network.default_px if image_px is None else image_px
-    network.check_size(px)
-
-    def make() -> Any:
-        k = keras()
-        image = k.Input((px, px, 3), name="image")
-        x = image
-        for layer in preprocessing_layers(network.preprocess):
-            x = layer(x)
-        with _dtype_policy(precision):
-            inner = k.Input((px, px, 3))
-            outputs = copy_network(network.model, inner, precision)
-            backbone = k.Model(inner, pool(outputs, px), name="backbone")
-        return k.Model(image, backbone(x), name="features")
-
-    return make
+def _copy_network(network: Network, image_px: int, precision: str) -> Any:
+    """Copy a network of the user's own, up to its features."""
+    image = keras().Input((image_px, image_px, 3))
+    outputs = copy_network(network.model, image, precision)
+    return keras().Model(image, pool(outputs, image_px), name="backbone")
 
 
 @default_settings()

@@ -50,6 +50,19 @@ def materialize(make: Callable[[], Any], seed: int | None = 0) -> Any:
     return model
 
 
+def find_non_finite(model: Any) -> str | None:
+    """Return the path of the first weight that has NaN or infinite values; None if all are finite.
+
+    Args:
+        model: a `keras.Model`.
+    """
+    for variable in model.variables:
+        values = keras().ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return str(variable.path)
+    return None
+
+
 def _initial_value(variable: Any, rng: np.random.Generator) -> npt.NDArray[Any] | None:
     """The initializer's value, computed with NumPy; None for other kinds of initializers."""
     initializer, shape = initializer_of(variable), tuple(variable.shape)

@@ -23,7 +23,7 @@ from scenelearn._keras_internals import (
     nodes_of,
 )
 from scenelearn.backbones._copy import is_from_keras_hub
-from scenelearn.backbones._materialize import materialize
+from scenelearn.backbones._materialize import find_non_finite, materialize
 from scenelearn.errors import (
     ArgumentError,
     MissingExtraError,
@@ -35,9 +35,12 @@ from scenelearn.errors import (
 OWN = "own"
 """The value of `weights` for the weights that a network of the user's own brings along."""
 
+DEFAULT_PX = 160
+"""The size of images for networks that take any size."""
+
 HUB, MODEL = "hub:", "model:"
 _MODES = ("none", "tf", "caffe", "torch")
-_DEFAULT_PX, _MAX_DEFAULT_PX = 160, 224
+_MAX_DEFAULT_PX = 224
 _EXAMPLES = "'mobilenet_v2', a keras.Model, 'mine.keras', 'hub:dinov2_small' or a preset folder"
 
 Preprocessing = str | Sequence[Any] | None
@@ -76,7 +79,7 @@ class Network:
         """The size of images to use if none is chosen."""
         px = self.fixed_px
         if px is None or not is_from_keras_hub(self.model):
-            return px or _DEFAULT_PX
+            return px or DEFAULT_PX
         patch = _patch_px(self.model)
         return min(px, _MAX_DEFAULT_PX) // patch * patch
 
@@ -254,13 +257,12 @@ def _check_model(model: Any) -> None:
         )
     if not getattr(model, "built", True) or not model.weights:
         _log.warning("The backbone %r was never called: its weights are random.", model.name)
-    for variable in model.variables:
-        values = keras().ops.convert_to_numpy(variable)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ArgumentError(
-                "`backbone` must have finite weights. Received: NaN or infinity in "
-                f"{variable.path!r}. Load the weights again, from before training diverged."
-            )
+    damaged = find_non_finite(model)
+    if damaged is not None:
+        raise ArgumentError(
+            "`backbone` must have finite weights. Received: NaN or infinity in "
+            f"{damaged!r}. Load the weights again, from before training diverged."
+        )
 
 
 def _input_shape(model: Any) -> tuple[Any, ...] | None:

@@ -14,10 +14,9 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from scenelearn._backend import keras
 from scenelearn.backbones._copy import custom_classes
+from scenelearn.backbones._materialize import find_non_finite
 from scenelearn.backbones._network import import_keras_hub
 from scenelearn.errors import ArgumentError
 
@@ -204,10 +203,9 @@ def check_finite(model: Any) -> None:
     Raises:
         InvalidBundleError: if one is.
     """
-    for variable in model.variables:
-        values = keras().ops.convert_to_numpy(variable)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise InvalidBundleError(f"weights {variable.path!r} that are NaN or infinite")
+    damaged = find_non_finite(model)
+    if damaged is not None:
+        raise InvalidBundleError(f"weights {damaged!r} that are NaN or infinite")
 
 
 def _check_config(config: Any, custom_objects: Mapping[str, Any]) -> dict[str, Any]:

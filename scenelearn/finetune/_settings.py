@@ -15,6 +15,7 @@ from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import (
+    DEFAULT_PX,
     OWN,
     Network,
     Preprocessing,
@@ -150,7 +151,7 @@ class FitSettings:
     backbone: str = backbones.DEFAULT_BACKBONE
     weights: str | None = "imagenet"
     preprocessing: Preprocessing = None
-    image_px: int = 160
+    image_px: int = DEFAULT_PX
     minutes: float = 5.0
     epochs: int | Schedule | None = None
     batch_size: int = 32
@@ -251,8 +252,10 @@ def resolve_settings(
             "`splits` must have validation photos, which decide when to stop and calibrate the "
             f"probabilities. Received: {splits!r}. Pass e.g. sl.split(photos, validation=0.15)."
         )
+    default_px = DEFAULT_PX
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)
+        default_px = network.default_px
     if backbone == AUTO and weights != "imagenet":
         raise ArgumentError(
             "`backbone` must be the name of a network unless weights='imagenet', since 'auto' "
@@ -270,7 +273,7 @@ def resolve_settings(
     return FitSettings(
         backbone=name,
         weights=os.fspath(weights) if isinstance(weights, os.PathLike) else weights,
-        image_px=_default_px(network) if image_px is None else image_px,
+        image_px=default_px if image_px is None else image_px,
         learning_rate=default_lr if learning_rate is None else learning_rate,
         recipe=recipe,  # type: ignore[arg-type]
         **others,
@@ -286,10 +289,6 @@ def _own_weights(network: Network, weights: object) -> str | None:
             f"backbone={network.name!r}. Load them into the network first."
         )
     return None if weights is None else OWN
-
-
-def _default_px(network: Network | None) -> int:
-    return 160 if network is None else network.default_px
 
 
 def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
