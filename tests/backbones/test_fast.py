@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -685,10 +686,14 @@ def trained(model: Any, x: Any, y: Any, times: int = 3) -> list[npt.NDArray[Any]
 def test_weights_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images(35, 12, 12, 3), np.eye(3, dtype=np.float32)[np.arange(35) % 3]
     run, active, peaks = _parallel.PartProgram.run, list[Any](), [0]
+    company = threading.Event()  # set as soon as two parts run at the same time
 
     def noted(self: Any, *arguments: Any) -> Any:
         active.append(None)
         peaks.append(len(active))
+        if len(active) > 1:
+            company.set()
+        company.wait(60)  # a part that is done at once would never meet another
         result = run(self, *arguments)
         active.pop()
         return result
@@ -696,6 +701,7 @@ def test_weights_are_the_same_on_any_number_of_threads(monkeypatch: pytest.Monke
     monkeypatch.setattr(_parallel.PartProgram, "run", noted)
     model = backbones.fast_on_cpu(network(dropout=0.5))
     model.compile("adam", keras().losses.CategoricalCrossentropy(from_logits=True))
+    company.set()
     trained(model, x, y, 1)  # compiles
     start = [np.asarray(v.value) for v in (*model.variables, *model.optimizer.variables)]
     found = []
@@ -706,6 +712,8 @@ def test_weights_are_the_same_on_any_number_of_threads(monkeypatch: pytest.Monke
         ):
             variable.assign(value)
         peaks.clear()
+        if n > 1:
+            company.clear()
         for size in (32, 35, 16):  # the second one has an incomplete part
             trained(model, x[:size], y[:size])
         assert max(peaks) == 1 if n == 1 else 1 < max(peaks) <= n

@@ -143,9 +143,9 @@ def test_config_of_a_gibibyte_whether_it_says_so_or_not(
                 continue
             archive.writestr(name, content)
     patched(path, CONFIG, 24, size)
-    start = time.monotonic()
+    start = time.process_time()
     rejected(path, "larger than those of any classifier")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     # and an entry that is larger than it says
     packed(path, parts | {CONFIG: b" " * 2**24 + parts[CONFIG]}, zipfile.ZIP_DEFLATED)
     patched(path, CONFIG, 24, 1000)

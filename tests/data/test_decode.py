@@ -695,18 +695,18 @@ def jpeg_header(width: int, height: int) -> bytes:
     ids=["large png", "just too large png", "large jpeg"],
 )
 def test_decompression_bombs_are_rejected_at_once(content: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for of in (check_complete, lambda data: to_square(data, 16)):
         assert rejection(content, of).reason is RejectionReason.TOO_LARGE
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_jpeg_with_very_many_scans_is_rejected_at_once() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     error = rejection(jpeg_header(9_000, 9_000) + b"\xff\xda\0\x08\1\1\0\0?\0" * 60, check_complete)
     assert error.reason is RejectionReason.TOO_LARGE
     assert "60 scans" in error.detail or "61 scans" in error.detail
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def color_tiff(bits: int, pixels: bytes) -> bytes:
