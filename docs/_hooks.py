@@ -35,10 +35,6 @@ from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import _checks
-import _measured
-import _notebooks
-import _pictures
 from bs4 import BeautifulSoup, Tag
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -49,6 +45,9 @@ log = logging.getLogger("mkdocs.hooks.scenelearn")  # a warning fails the strict
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in executed pages
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from docs import _checks, _figures, _measured, _notebooks, _pictures
+
 CARD = "assets/card.jpg"
 CACHE = ROOT / ".cache" / "mkdocs-jupyter"
 
@@ -67,7 +66,7 @@ def _fingerprint() -> str:
     """Hash the package, the results and the versions of all installed packages."""
     digest = hashlib.sha256()
     sources = [*ROOT.glob("scenelearn/**/*.py"), *ROOT.glob("docs/results/*.json")]
-    sources.append(ROOT / "docs" / "_measured.py")  # which pages import
+    sources += [ROOT / "docs" / name for name in ("_figures.py", "_measured.py")]  # imported
     for path in sorted(sources):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     versions = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
@@ -119,6 +118,10 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace placeholders: measured numbers, results, help texts, names of the API reference."""
     numbers = _measured.numbers()
     markdown = re.sub(r"<!-- measured: ([\w ]+) -->", lambda match: numbers[match[1]], markdown)
+    figure = r"^<!-- figure: (\w+) -->$"
+    markdown = re.sub(
+        figure, lambda match: _figures.FIGURES[match[1]](), markdown, flags=re.MULTILINE
+    )
     markdown = re.sub(r"^<!-- results -->$", _results, markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^<!-- help: ?(\w*) -->$", _help, markdown, flags=re.MULTILINE)
     names = r"^<!-- names of ([\w.]+): ([\w\s]+) -->$"
@@ -200,10 +203,12 @@ def _cell(cell: Tag) -> str:
             block.append(BeautifulSoup(f"<code>{inside}</code>", "html.parser"))
         return prose.decode_contents()
     code = cell.select_one(".jp-InputArea pre").decode_contents().strip()
-    parts = [f'<div class="highlight"><pre><code>{code}</code></pre></div>']
+    source = f'<div class="highlight"><pre><code>{code}</code></pre></div>'
     is_answer = "celltag_answer" in cell["class"]
-    if is_answer or "celltag_folded" in cell["class"]:  # code that the page is not about
-        parts[0] = f"<details><summary>Show code</summary>{parts[0]}</details>"
+    is_folded = is_answer or "celltag_folded" in cell["class"]  # code that the page is not about
+    if is_folded:
+        source = f"<details><summary>Show code</summary>{source}</details>"
+    parts: list[str] = []
     outputs: list[Tag] = []
     printed: Tag | None = None  # the kernel sends printed text in pieces
     for output in cell.select(".jp-OutputArea-output"):
@@ -225,11 +230,10 @@ def _cell(cell: Tag) -> str:
         # Scrollable elements must be reachable by keyboard.
         parts.append(f'<div class="cell-output" tabindex="0">{content}</div>')
     if is_answer:
-        code, *answers = parts
-        answer = "\n".join(answers).replace('class="cell-output"', 'class="answer-output"')
+        answer = "\n".join(parts).replace('class="cell-output"', 'class="answer-output"')
         title = '<p class="admonition-title">Answer</p>'
-        return f'<div class="admonition success answer">{title}{answer}</div>{code}'
-    return "\n".join(parts)
+        return f'<div class="admonition success answer">{title}{answer}</div>{source}'
+    return "\n".join([*parts, source] if is_folded else [source, *parts])
 
 
 def _move_pictures_out(soup: BeautifulSoup, page: Page, config: MkDocsConfig, files: Files) -> None:

@@ -243,6 +243,31 @@ def test_tables_of_results_are_flat() -> None:
     assert [float(row["test.value"]) for row in rows] == [run["test"]["value"] for run in measured]
 
 
+def test_figures_say_what_to_see_and_show_all_points() -> None:
+    figures = dict(docs_module("_figures").FIGURES)
+    assert figures.pop("budgets")().startswith('<div class="sortable"><table>')
+    for name, draw in figures.items():
+        figure = draw()
+        assert "What to see: " in figure, name
+        width, height = map(int, re.findall(r'viewBox="0 0 (\d+) (\d+)"', figure)[0])
+        points = re.findall(r"translate\(([\d.-]+) ([\d.-]+)\)|M(\d+) (\d+)h0", figure)
+        positions = [[float(number) for number in point if number] for point in points]
+        assert positions, name
+        assert all(30 < x < width - 10 and 0 < y < height - 35 for x, y in positions), name
+
+
+def test_figure_of_known_points() -> None:
+    figures = docs_module("_figures")
+    series = {"a & b": [figures.Point(5.0, 0.5, "<5>", 0.4, 0.6)], "c": [figures.Point(1.0, 0.9)]}
+    x, y = figures.number_axis("s", (1, 5, 25), logarithmic=True), figures.percent_axis("y", series)
+    assert (x.at(1), x.at(5), x.at(25)) == pytest.approx((0, 0.5, 1))
+    assert (min(y.ticks), max(y.ticks)) == pytest.approx((0.4, 0.9))
+    figure = figures.plot(series, x, y, "Seconds")
+    assert "a &amp; b" in figure
+    assert "<title>&lt;5&gt;</title>" in figure
+    assert figure.count('class="whisker"') == 1
+
+
 # The site
 
 

@@ -27,64 +27,31 @@
 # fit = sl.fit(splits, backbone="mobilenet_v2", minutes=15, recipe={"soup": 4})
 # ```
 #
-# ## Cost
-#
-# A training step on 32 images of 160 pixels with Adam, with all layers trained, and the largest
-# batch that fits into 8 GiB:
+# ## Networks compared
 
-# %%
-import scenelearn as sl
+# %% tags=["folded"]
+from IPython.display import HTML
+
+from docs import _figures
 from scenelearn import sizing
 
-
-def network(name):
-    """Build a backbone as `fit` does, with random weights."""
-    model = sl.backbones.build(name, weights=None, image_px=160)
-    model.name = name
-    return model
-
-
-names = (
+NAMES = (
     "mobilenet_v3_small",
     "mobilenet_v2",
     "mobilenet_v2_0.35",
+    "mobilenet_0.25",
     "efficientnet_b0",
+    "efficientnet_v2_b0",
     "resnet50",
-    "scenelearn_tiny",
+    "convnext_tiny",
 )
-sizing.compare([network(name) for name in names], image_px=160, memory="8 GiB")
-
-# %% [markdown]
-# These are estimates; see [How sizing works](../explanation/sizing.py). Names work as well as
-# models: `sizing.compare(["resnet50"])`, or `scenelearn size resnet50` on the command line.
-#
-# ## Speed
-#
-# In batches of 32, on the CPU of [Speed on a CPU](../results/speed.py):
+ranking = sizing.compare(NAMES, image_px=160, memory="8 GiB")
+HTML(_figures.networks(ranking.to_rows(), "8 GiB"))
 
 # %% tags=["folded"]
-import json
-from pathlib import Path
-
-print(f"{'ms per image':<20} {'':>6} {'predict':>8} {'train':>8}")
-for row in json.loads(Path("docs/results/speed.json").read_text())["rows"]:
-    times = f"{row['predict_fast_ms']:8.2f} {row['train_fast_ms']:8.2f}"
-    print(f"{row['backbone']:<20} {row['image_px']} px {times}")
+HTML(_figures.accuracy_by_time())
 
 # %% [markdown]
-# ## Accuracy
-#
-# On 6,000 Intel photos, by time budget. [Results](../results/accuracy.py) has the details.
-
-# %% tags=["folded"]
-accuracies = {}
-for name in ("intel", "backbones", "minutes"):
-    for run in json.loads(Path(f"docs/results/{name}.json").read_text())["runs"]:
-        budget = f"{run['minutes']:g} min" if run["minutes"] else "linear probe"
-        network_name = run["name"].rpartition(", ")[0]
-        accuracies.setdefault((network_name, budget), []).append(run["test"]["value"])
-for (network_name, budget), values in sorted(
-    accuracies.items(), key=lambda item: sum(item[1]) / len(item[1]), reverse=True
-):
-    mean, splits = sum(values) / len(values), "splits" if len(values) > 1 else "split"
-    print(f"{network_name:<38} {budget:<13} {mean:.1%}, mean of {len(values)} {splits}")
+# Select a heading to sort by it. `sizing.compare` also takes your own models; on the command line,
+# it is `scenelearn size resnet50`. See [Results](../results/index.md) for intervals and budgets,
+# and [How sizing works](../explanation/sizing.py) for the estimates.

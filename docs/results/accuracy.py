@@ -15,14 +15,13 @@
 # its 95% confidence interval. Times cover the whole fit, from decoding to the test.
 
 # %% tags=["folded"]
-import html
 import itertools
 import json
-import math
 from pathlib import Path
 
 from IPython.display import HTML
 
+from docs import _figures
 from docs._measured import html_table
 
 
@@ -42,90 +41,8 @@ def read(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-COLORS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b", "#8a5fa8", "#7a7a7a", "#c2528b")
-
-
-def chart(groups, x_name, ticks, caption, logarithmic=False):
-    """Plot accuracies with intervals over a quantity; groups: {name: [(x, low, value, high)]}."""
-    points = [point for group in groups.values() for point in group]
-    scale = math.log if logarithmic else float
-    left, right = scale(min(ticks)), scale(max(ticks))
-    bottom = math.floor(20 * min(low for _, low, _, _ in points)) / 20
-    top = math.ceil(20 * max(high for *_, high in points)) / 20
-
-    def x_of(x):
-        return 80 + 520 * (scale(x) - left) / (right - left)
-
-    def y_of(accuracy):
-        return 20 + 220 * (top - accuracy) / (top - bottom)
-
-    parts = []
-    for k in range(round(20 * bottom), round(20 * top) + 1):
-        y = y_of(k / 20)
-        parts.append(
-            f'<line x1="54" x2="626" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-opacity=".15"/><text x="48" y="{y + 4:.1f}" text-anchor="end">{5 * k}%</text>'
-        )
-    for x in ticks:
-        parts.append(f'<text x="{x_of(x):.1f}" y="258" text-anchor="middle">{x:g}</text>')
-    if len(groups) > len(COLORS):
-        raise ValueError(f"A chart has {len(COLORS)} colors. Received: {len(groups)} groups.")
-    for k, (color, (name, group)) in enumerate(zip(COLORS, groups.items(), strict=False)):
-        offset = 4 * (k - (len(groups) - 1) / 2)
-        for x, low, value, high in group:
-            center = x_of(x) + offset
-            parts.append(
-                f'<path d="M{center:.1f} {y_of(low):.1f}V{y_of(high):.1f}" stroke="{color}" '
-                f'stroke-width="2"/><circle cx="{center:.1f}" cy="{y_of(value):.1f}" r="4" '
-                f'fill="{color}"><title>{html.escape(name)}, {x:g}: {percent(low, value, high)}'
-                "</title></circle>"
-            )
-    columns = 3 if max(map(len, groups)) < 29 else 2
-    for k, (color, name) in enumerate(zip(COLORS, groups, strict=False)):
-        x, y = 30 + 630 // columns * (k % columns), 292 + 20 * (k // columns)
-        parts.append(
-            f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/>'
-            f'<text x="{x + 10}" y="{y + 4}">{html.escape(name)}</text>'
-        )
-    height = 304 + 20 * ((len(groups) - 1) // columns)
-    return HTML(
-        f'<figure><svg viewBox="0 0 640 {height}" role="img" aria-label="{html.escape(caption)}" '
-        f'style="max-width:100%" font-size="12" fill="currentColor">{"".join(parts)}'
-        f'<text x="340" y="276" text-anchor="middle">{html.escape(x_name)}</text></svg>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
 intel, backbones = read("intel"), read("backbones") or {"runs": []}
-groups, by_network = {}, {}
-for run in [*intel["runs"], *backbones["runs"], *(read("minutes") or {"runs": []})["runs"]]:
-    network = run["name"].rpartition(", ")[0]
-    if network.startswith("mobilenet_v"):
-        test = run["test"]
-        point = run["seconds"] / 60, test["low"], test["value"], test["high"]
-        groups.setdefault(network, []).append(point)
-        by_minutes = by_network.setdefault(network, {})
-        by_minutes.setdefault(run["minutes"] or 0, []).append(test["value"])
-
-
-def describe_means(by_minutes):
-    """Mean accuracies over seeds for each time budget; 0 is the linear probe only."""
-    return ", ".join(
-        f"{sum(values) / len(values):.1%} "
-        + (f"({minutes:g} min)" if minutes else "(linear probe only)")
-        for minutes, values in sorted(by_minutes.items())
-    )
-
-
-chart(
-    groups,
-    "minutes the fit took",
-    (0.25, 0.5, 1, 2, 5, 10, 22),
-    "Test accuracy over minutes, every seed with its 95% confidence interval. Means: "
-    + "; ".join(f"{network}: {describe_means(by)}" for network, by in by_network.items())
-    + ".",
-    logarithmic=True,
-)
+HTML(_figures.accuracy())
 
 # %% [markdown]
 # ## Backbones
@@ -222,21 +139,23 @@ table(("Item", "Value"), sorted(environment.items()), "Environment of the first 
 
 # %% tags=["folded"]
 sizes = [run for run in read("augmentation_accuracy")["runs"] if run["policy"] == "standard"]
-by_size, groups = {}, {}
+by_size, points = {}, {}
 for run in sizes:
-    test = run["test"]
-    by_size.setdefault(run["per_class"], []).append(test["value"])
-    point = run["per_class"], test["low"], test["value"], test["high"]
-    groups.setdefault(f"seed {run['seed']}", []).append(point)
-caption = (
-    f"{sizes[0]['settings']['backbone']}: test accuracy over training photos per class, every seed "
-    "with its 95% confidence interval. Means: "
-    + ", ".join(
-        f"{size} photos {sum(values) / len(values):.1%}" for size, values in sorted(by_size.items())
-    )
-    + "."
+    by_size.setdefault(run["per_class"], []).append(run["test"]["value"])
+    name = f"seed {run['seed']}"
+    points.setdefault(name, []).append(_figures.accuracy_point(run, run["per_class"]))
+means = ", ".join(
+    f"{size} photos {sum(values) / len(values):.1%}" for size, values in sorted(by_size.items())
 )
-chart(groups, "training photos per class", sorted(by_size), caption, logarithmic=True)
+HTML(
+    _figures.plot(
+        points,
+        _figures.number_axis("training photos per class", sorted(by_size), logarithmic=True),
+        _figures.percent_axis("test accuracy", points),
+        f"{sizes[0]['settings']['backbone']}: test accuracy over training photos per class, every "
+        f"seed with its 95% confidence interval. Means: {means}.",
+    )
+)
 
 # %% [markdown]
 # Is each step significant? McNemar's test on the same test photos answers that. (A photo that two
