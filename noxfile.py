@@ -102,6 +102,21 @@ def exports(session: nox.Session) -> None:
     session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax"})
 
 
+@nox.session
+def app(session: nox.Session) -> None:
+    """Test the pages of `scenelearn.app` in headless Chromium, with axe-core.
+
+    Needs Chromium on the machine.
+    """
+    session.install("-e", ".[app]", *group("test"), "playwright")
+    session.install("--no-deps", "axe-playwright-python")  # for the axe-core that it contains
+    script = "import axe_playwright_python as a, pathlib; print(pathlib.Path(*a.__path__))"
+    folder = session.run("python", "-c", script, silent=True)
+    axe = str(Path(str(folder).strip(), "axe.min.js"))
+    arguments = ["tests/app", "-m", "slow or not slow", *session.posargs]
+    session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax", "SCENELEARN_AXE": axe})
+
+
 @nox.session(tags=["backends"])
 def hub(session: nox.Session) -> None:
     """Fit, save and load tiny networks of KerasHub, one per family."""

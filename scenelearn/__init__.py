@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenelearn import (
+        app,
         augment,
         backbones,
         classify,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "app",
     "audit",
     "augment",
     "backbones",

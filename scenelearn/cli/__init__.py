@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import scenelearn as sl
 from scenelearn._display import printable, printable_lines
-from scenelearn.cli import _classifier, _fit, _photos, _sizing
+from scenelearn.cli import _app, _classifier, _fit, _photos, _sizing
 from scenelearn.cli._streams import safe_streams
 from scenelearn.errors import ArgumentError, SceneLearnError
 
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {sl.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (_photos, _fit, _classifier, _sizing):
+    for module in (_photos, _fit, _classifier, _app, _sizing):
         module.add_commands(commands)
     return top
 

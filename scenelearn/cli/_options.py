@@ -135,6 +135,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--check": {
         "metavar": "PHOTOS", "help": "photos to verify the export on (default: sample scenes)",
     },
+    "--photos": {
+        "metavar": "FOLDER", "help": "the training photos, to show the most similar ones",
+    },
+    "--corrections": {"metavar": "FOLDER"},
+    "--export": {"metavar": "FOLDER"},
+    "--port": {"metavar": "N", "type": int, "help": "port of the page (default: a free one)"},
+    "--no-browser": {"action": "store_true", "help": "do not open a browser"},
     "--csv": {"action": "store_true", "help": "print a CSV table, one row per photo"},
     "--per-class": {"metavar": "N", "type": int, "help": "images per class"},
     "--seed": {"metavar": "N", "type": int, "default": 0, "help": "random seed"},
