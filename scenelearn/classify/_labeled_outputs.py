@@ -31,13 +31,16 @@ class LabeledOutputs:
         image_statistics: "brightness", "contrast", "sharpness" and "short side" (in pixels), each
             (n,).
         is_ood: (n,) booleans, the photos that are flagged; None without a calibration.
+        embeddings: (n, n_components) float16, as in `NeighborIndex`; no columns without a
+            calibration.
     """
 
     outputs: Outputs
     labels: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
     image_statistics: dict[str, npt.NDArray[np.float64]]
-    is_ood: npt.NDArray[np.bool_] | None = None
+    is_ood: npt.NDArray[np.bool_] | None
+    embeddings: npt.NDArray[np.float16]
 
     def __repr__(self) -> str:
         return f"<LabeledOutputs: {len(self.labels):,} photos>"
@@ -56,8 +59,8 @@ def predict_photos(
         network: from `inference_model`.
         batches: the photos with their classes.
         report: called with (photos done, total).
-        calibration: flags photos as out of distribution. Their features are not kept then, which
-            saves 1 GB for 200,000 photos with 1,280 features.
+        calibration: flags photos as out of distribution. Only the principal components of their
+            features are kept then, which saves 1 GB for 200,000 photos with 1,280 features.
 
     Returns:
         One row per photo that can still be read, in the order of `batches`, without the "short
@@ -76,12 +79,14 @@ def predict_photos(
 
     parts: list[Outputs] = []
     is_ood: list[npt.NDArray[np.bool_]] = []
+    embeddings: list[npt.NDArray[np.float16]] = []
     total = batches.n_photos
     for part in stream_outputs(network, images(), batches.batch_size, total=total, report=report):
         if calibration is None:
             parts.append(part)
         else:
             is_ood.append(calibration.is_ood(part))
+            embeddings.append(calibration.neighbor_index.embed(part.features))
             empty = {"features": part.features[:, :0], "ood_features": part.ood_features[:, :0]}
             parts.append(replace(part, **empty))
     chosen = np.concatenate(indices)
@@ -93,6 +98,9 @@ def predict_photos(
             name: np.concatenate([part[name] for part in statistics]) for name in statistics[0]
         },
         is_ood=np.concatenate(is_ood) if is_ood else None,
+        embeddings=(
+            np.concatenate(embeddings) if embeddings else np.empty((len(chosen), 0), np.float16)
+        ),
     )
 
 

@@ -489,6 +489,7 @@ class _Run:
             splits=self.splits,
             test_indices=self.tested.indices,
             test_probabilities=self.tested.outputs.probabilities,
+            test_embeddings=self.tested.embeddings,
             rejected=photos.rejected + self.pixels.rejected,
             settings=settings,
             environment=metadata,

@@ -94,6 +94,8 @@ class FitResult:
         splits: the photos and their splits.
         test_indices: (n_test,) positions of the test photos in `splits.photos`.
         test_probabilities: (n_test, n_classes) float32, their predicted probabilities.
+        test_embeddings: (n_test, at most 64) float16, the principal components of their features,
+            scaled to length 1.
         rejected: every file that was not used, from the scan and from decoding.
         settings: the settings of the fit, with defaults filled in.
         environment: versions, device, number of cores, date, fingerprint of the photos, predicted
@@ -113,6 +115,7 @@ class FitResult:
     splits: Splits
     test_indices: npt.NDArray[np.int64]
     test_probabilities: npt.NDArray[np.float32]
+    test_embeddings: npt.NDArray[np.float16]
     rejected: tuple[Rejected, ...]
     settings: FitSettings
     environment: dict[str, str]
@@ -262,7 +265,7 @@ class FitResult:
         and to check that the photos are the same.
         """
         photos = self.splits.photos
-        omit = ("classifier", "test_indices", "test_probabilities")
+        omit = ("classifier", "test_indices", "test_probabilities", "test_embeddings")
         return {
             **dataclass_json(self, omit=omit),
             "test": [

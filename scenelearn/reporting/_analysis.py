@@ -31,6 +31,11 @@ class PredictedPhoto(NamedTuple):
     probability: float
     true_probability: float
 
+    @property
+    def is_correct(self) -> bool:
+        """Whether the predicted class is the true one."""
+        return self.predicted == self.label
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedGroup:
@@ -145,7 +150,7 @@ def predicted_photos(fit: FitResult) -> list[PredictedPhoto]:
 
 def misclassifications(fit: FitResult) -> list[PredictedPhoto]:
     """All misclassified test photos, the most confident first."""
-    return [photo for photo in predicted_photos(fit) if photo.predicted != photo.label]
+    return [photo for photo in predicted_photos(fit) if not photo.is_correct]
 
 
 def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[PredictedPhoto]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from scenelearn._json import dataclass_json
 from scenelearn.reporting._fit_page import MEMORY_KEYS
@@ -11,8 +14,8 @@ from scenelearn.reporting._render import NONE, duration, render, with_interval
 from scenelearn.reporting._runs import Pair, Run
 
 
-def comparison_page(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
-    """The page as HTML."""
+def comparison_page(runs: Sequence[Run], pairs: Sequence[Pair], folder: Path) -> str:
+    """The page as HTML, to be written to a folder. Runs link to their reports below it."""
     best = max(range(len(runs)), key=lambda k: runs[k].evaluation.accuracy.value)
     others: dict[str, list[str]] = {"significant": [], "insignificant": [], "incomparable": []}
     for pair in pairs:
@@ -45,6 +48,7 @@ def comparison_page(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
         "comparison.html",
         runs=runs,
         pairs=pairs,
+        links=[_link(run.page, folder) for run in runs],
         best=runs[best],
         others=others,
         limit=max([0.05, *(abs(end) for d in differences for end in (d.low, d.high))]),
@@ -59,11 +63,18 @@ def comparison_json(runs: Sequence[Run], pairs: Sequence[Pair]) -> dict[str, Any
     """The numbers on the page as plain values."""
     names = [run.name for run in runs]
     return {
-        "runs": [dataclass_json(run, omit=("predictions",)) for run in runs],
+        "runs": [dataclass_json(run, omit=("predictions", "page")) for run in runs],
         "pairs": [
             dataclass_json(pair) | {"a": names[pair.a], "b": names[pair.b]} for pair in pairs
         ],
     }
+
+
+def _link(page: Path | None, folder: Path) -> str:
+    """The relative URL of a page below a folder; empty for one elsewhere, which may not move."""
+    if page is None or not page.resolve().is_relative_to(folder.resolve()):
+        return ""
+    return quote(os.fsencode(page.resolve().relative_to(folder.resolve())).replace(b"\\", b"/"))
 
 
 def _by_key(columns: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

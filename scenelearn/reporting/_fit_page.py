@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scenelearn.reporting import _analysis as analysis
 from scenelearn.reporting._charts import Axes, curves, ticks
+from scenelearn.reporting._feature_map import feature_map
 from scenelearn.reporting._render import code_fence, render
 from scenelearn.reporting._thumbnails import Thumbnail, encode, thumbnail
 
@@ -63,6 +64,7 @@ def fit_page(fit: FitResult, audit: Audit | None) -> str:
         max_pairs=_MAX_PAIRS,
         n_wrong=len(wrong),
         mistakes=[_mistake(fit, photo) for photo in wrong[:_MAX_MISTAKES]],
+        feature_map=feature_map(fit),
         training_charts=[chart for chart in charts if chart],
         reliability_axes=Axes(),
         histogram_axes=Axes(y_max=counts[-1]),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    result: FitResult | Audit | Sequence[Any] | Mapping[str, Any],
+    result: FitResult | Audit | Sequence[Any] | Mapping[str, Any] | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     audit: Audit | None = None,
@@ -31,18 +31,20 @@ def report(
     For a fit: ``index.html``, ``model-card.md`` (with the YAML header that model hubs read),
     ``result.json`` and ``split.csv``. The page shows the accuracy, main errors, uncertainty and
     next steps; training curves, the confusion matrix with its photos, per-class metrics, slices,
-    calibration and the most confident mistakes; and the code that reproduces the fit. The network
-    is run only for the heat maps of the mistakes.
+    calibration, the most confident mistakes and a map of the test photos by similarity; and the
+    code that reproduces the fit. The network is run only for the heat maps of the mistakes.
 
     For an audit: ``index.html``, ``audit.json`` and ``quarantine.json``. The page shows all
     findings with their photos, filters them, and saves the quarantine that you select.
 
     For several fits: ``index.html`` and ``comparison.json``. The page compares each two fits on
-    the test photos that they share, and says which differences are significant.
+    the test photos that they share, says which differences are significant, and links to the
+    reports that are in `folder`: ``report("runs", "runs")`` makes a page of all runs in a folder.
 
     Args:
         result: the result of `scenelearn.fit` or `scenelearn.audit`; or a list or mapping of
-            several fits, each a result or the path of its report.
+            several fits, each a result or the path of its report; or the path of a folder with
+            several reports.
         folder: the folder to write to. It is created if it does not exist.
         audit: an audit of the photos of the fit. The page then also shows near-duplicates and
             leaks between splits.
@@ -74,7 +76,7 @@ def report(
             "quarantine.json": _dump(list(result.quarantine)),
             "index.html": audit_page(result),
         }
-    elif isinstance(result, Sequence | Mapping):
+    elif isinstance(result, Sequence | Mapping | os.PathLike):
         from scenelearn.reporting._comparison_page import comparison_json, comparison_page
         from scenelearn.reporting._runs import compare_pairs, load_runs
 
@@ -82,7 +84,7 @@ def report(
         pairs = compare_pairs(runs)
         files = {
             "comparison.json": _dump(comparison_json(runs, pairs)),
-            "index.html": comparison_page(runs, pairs),
+            "index.html": comparison_page(runs, pairs, target),
         }
     elif hasattr(result, "evaluation"):  # a FitResult, without importing Keras
         from scenelearn.reporting._fit_page import fit_page, model_card

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Run:
         kept: "linear probe" or "fine-tuned".
         seconds: duration of the fit.
         phases: duration of each phase, in seconds.
+        page: the page of its report, if it was loaded from one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     kept: str
     seconds: float
     phases: dict[str, float]
+    page: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +74,13 @@ class Pair:
         return self.adjusted_p_value < 0.05
 
 
-def load_runs(results: Mapping[str, Any] | Iterable[Any]) -> list[Run]:
+def load_runs(results: Mapping[str, Any] | Iterable[Any] | os.PathLike[str]) -> list[Run]:
     """Load the runs to compare.
 
     Args:
         results: at least two fits, or paths of result.json files or of folders that contain one;
-            as a mapping from names, or as a list.
+            as a mapping from names, as a list, or a single path. Without names, a folder without
+            a result.json stands for all reports in it.
 
     Raises:
         ArgumentError: if there are fewer than two, or one is something else.
@@ -84,8 +88,9 @@ def load_runs(results: Mapping[str, Any] | Iterable[Any]) -> list[Run]:
     if isinstance(results, Mapping):
         named = [(str(name), result) for name, result in results.items()]
     else:
-        several = [results] if isinstance(results, str | bytes) else results
+        several = [results] if isinstance(results, str | bytes | os.PathLike) else results
         named = [(_default_name(result, k), result) for k, result in enumerate(several, start=1)]
+        named = [each for name, result in named for each in _runs_in(name, result)]
     if len(named) < 2:
         raise ArgumentError(
             f"`result` must contain at least two fits to compare. Received: {len(named)}. "
@@ -145,6 +150,16 @@ def _default_name(result: Any, number: int) -> str:
     return (folder.parent if folder.name == "report" else folder).name or f"run {number}"
 
 
+def _runs_in(name: str, result: Any) -> list[tuple[str, Any]]:
+    """The result itself; or, for a folder without one, the reports in it by their names."""
+    if not isinstance(result, str | os.PathLike) or not (path := Path(result)).is_dir():
+        return [(name, result)]
+    if any((path / file).is_file() for file in _RESULT_FILES):
+        return [(name, result)]
+    files = sorted(path.rglob("result.json"))
+    return [(_default_name(file, 1), file) for file in files] or [(name, result)]
+
+
 def _load_run(name: str, result: Any) -> Run:
     if hasattr(result, "evaluation"):  # a FitResult, without importing Keras
         return _parse(name, result.to_json(), "a fit")
@@ -161,10 +176,10 @@ def _load_run(name: str, result: Any) -> Run:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _invalid_result(file, str(error) or type(error).__name__) from None
-    return _parse(name, value, file)
+    return _parse(name, value, file, file.with_name("index.html"))
 
 
-def _parse(name: str, value: Any, source: object) -> Run:
+def _parse(name: str, value: Any, source: object, page: Path | None = None) -> Run:
     """A run from the output of `FitResult.to_json`, with everything that is used checked."""
     try:
         names = tuple(map(str, value["splits"]["class_names"]))
@@ -183,6 +198,7 @@ def _parse(name: str, value: Any, source: object) -> Run:
             kept=str(value["kept"]),
             seconds=float(value["seconds"]),
             phases={str(phase["name"]): float(phase["seconds"]) for phase in value["phases"]},
+            page=page if page and page.is_file() else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _invalid_result(source, f"{type(error).__name__}: {error}") from None

@@ -6,6 +6,8 @@ import base64
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
@@ -27,21 +29,26 @@ class Thumbnail(NamedTuple):
 
 def thumbnail(photos: Photos, index: int, size_px: int) -> Thumbnail:
     """The center crop of a photo, as the network sees it."""
+    pixels = read_square(photos, index, size_px)
+    return Thumbnail(notice=pixels) if isinstance(pixels, str) else encode(Image.fromarray(pixels))
+
+
+def read_square(photos: Photos, index: int, size_px: int) -> npt.NDArray[np.uint8] | str:
+    """The pixels of the center crop of a photo, or a notice why there are none."""
     try:
         content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
-            return Thumbnail(notice="This file has changed since the scan.")
-        pixels = to_square(content, size_px)
+            return "This file has changed since the scan."
+        return to_square(content, size_px)
     except FileNotFoundError:
-        return Thumbnail(notice="This file no longer exists.")
+        return "This file no longer exists."
     except (OSError, RejectedPhotoError):
-        return Thumbnail(notice="This file can no longer be read.")
-    return encode(Image.fromarray(pixels))
+        return "This file can no longer be read."
 
 
-def encode(image: Image.Image) -> Thumbnail:
-    """The image as a thumbnail."""
+def encode(image: Image.Image, kind: str = "jpeg") -> Thumbnail:
+    """The image as a thumbnail; WebP keeps its transparency."""
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=80, optimize=True)
+    image.save(encoded, kind, quality=80, **({"optimize": True} if kind == "jpeg" else {}))
     base = base64.b64encode(encoded.getvalue()).decode("ascii")
-    return Thumbnail(Markup(f"data:image/jpeg;base64,{base}"), image.width)
+    return Thumbnail(Markup(f"data:image/{kind};base64,{base}"), image.width)

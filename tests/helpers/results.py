@@ -145,6 +145,7 @@ def make_fit(folder: Path, names: tuple[str, ...] = ("forest", "sea", "street"))
         splits=splits,
         test_indices=test,
         test_probabilities=probabilities,
+        test_embeddings=np.eye(len(names), 4)[labels[test]].astype(np.float16),
         rejected=rejected,
         settings=FitSettings(minutes=2, seed=5),
         environment={"keras": "3.x", "date": "2025-01-02", "photo_fingerprint": "ab12cd"},

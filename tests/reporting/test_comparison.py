@@ -168,6 +168,25 @@ def test_command(fit: FitResult, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"Report: {out / 'index.html'}" in capsys.readouterr().out
 
 
+def test_page_of_all_runs_in_a_folder_links_to_their_reports(
+    fit: FitResult, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    for k, name in enumerate(("a run", "b#1"), start=1):
+        report(with_errors(fit, k), runs / name / "report")
+    report(with_errors(fit, 3), tmp_path / "elsewhere")
+
+    for _ in range(2):  # the page itself is no run
+        page = Page(report(runs, runs).read_text(encoding="utf-8"))
+        links = [str(a["href"]) for a in page.all("a") if not str(a["href"]).startswith("#")]
+        assert links == ["a%20run/report/index.html", "b%231/report/index.html"]
+    assert "Comparison of 2 runs" in page.text
+    assert "a run has the highest accuracy" in page.text
+    page = Page(report([runs, tmp_path / "elsewhere"], tmp_path / "c").read_text(encoding="utf-8"))
+    assert "Comparison of 3 runs" in page.text
+    assert all(str(a["href"]).startswith("#") for a in page.all("a"))  # none is below the page
+
+
 # An audit in the report of a fit
 
 
