@@ -90,7 +90,7 @@ def add_commands(commands: Any) -> None:
             "runs": {
                 "nargs": "+",
                 "metavar": "RUN",
-                "help": "folder that `scenelearn fit` wrote, its result.json, or a folder of several",
+                "help": "folder that `scenelearn fit` wrote, or that contains several of them",
             }
         },
         {"--out": {"default": "comparison", "help": "folder to write"}},
