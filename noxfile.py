@@ -175,6 +175,16 @@ def report_picture(session: nox.Session) -> None:
 
 
 @nox.session
+def page_pictures(session: nox.Session) -> None:
+    """Make the pictures of the app and the cleaner in the docs; a minute.
+
+    Needs Chromium on the machine.
+    """
+    session.install("-e", ".[app]", *group("test"), "playwright")
+    measure(session, "page_pictures", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Try a million random images, manifests, archives, bundles, arguments and environments.
 

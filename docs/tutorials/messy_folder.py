@@ -61,7 +61,8 @@ print(*audit.quarantine, sep="\n")
 
 # %% [markdown]
 # `sl.report(audit, "audit/")` writes a page that shows these photos. Select those to exclude, and
-# save the list as `quarantine.json`.
+# save the list as `quarantine.json`. Or decide photo by photo, by
+# [`scenelearn clean`](../how-to/clean.md).
 #
 # ## Split with groups and quarantine
 

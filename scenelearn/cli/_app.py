@@ -1,4 +1,4 @@
-"""The commands that serve a page: try a classifier."""
+"""The commands that serve a page: try a classifier, and clean photos."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import scenelearn as sl
 from scenelearn._progress import ProgressBars
 from scenelearn.cli._options import Output, add_command
+from scenelearn.cli._photos import extract_features
 
 
 def add_commands(commands: Any) -> None:
-    """Add `app`."""
+    """Add `app` and `clean`."""
     add_command(
         commands,
         app,
@@ -27,6 +28,24 @@ def add_commands(commands: Any) -> None:
             "--export": {
                 "help": "write a folder that runs on a host for Gradio apps, and stop",
             },
+            "--port": {},
+            "--no-browser": {},
+        },
+    )
+    add_command(
+        commands,
+        clean,
+        "Decide about the findings of an audit, photo by photo, in the browser.",
+        {"folder": {}},
+        {
+            "--manifest": {},
+            "--backbone": {"help": "network that finds label issues (default: as of --weights)"},
+            "--weights": {
+                "default": "imagenet",
+                "help": "its pretrained weights; none finds no label issues",
+            },
+            "--preprocessing": {},
+            "--image-px": {},
             "--port": {},
             "--no-browser": {},
         },
@@ -47,6 +66,18 @@ def app(options: argparse.Namespace) -> Output:
         open_browser=not options.no_browser,
     )
     return _wait(server, f"Corrections are saved in {corrections}")
+
+
+def clean(options: argparse.Namespace) -> Output:
+    """Audit a folder, and serve a page to decide about the findings."""
+    with ProgressBars() as bars:
+        photos = sl.scan(options.folder, options.manifest, progress=bars)
+        features = None
+        if options.weights.lower() != "none":
+            features = extract_features(photos, options, bars)
+        audit = sl.audit(photos, features=features, progress=bars)
+    server = sl.app.clean(audit, port=options.port, open_browser=not options.no_browser)
+    return _wait(server, "Decisions are saved. Next: scenelearn fit, which honors them")
 
 
 def _wait(server: sl.app.Server, text: str) -> Output:

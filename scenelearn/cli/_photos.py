@@ -48,7 +48,7 @@ def audit(options: argparse.Namespace) -> Output:
     out = ensure_folder(options.out) if options.out else None
     with ProgressBars() as bars:
         photos = sl.scan(options.folder, options.manifest, progress=bars)
-        features = _features(photos, options, bars)
+        features = extract_features(photos, options, bars)
         result = sl.audit(photos, features=features, progress=bars)
     if out is None:
         return Output(str(result), result.to_json())
@@ -59,7 +59,7 @@ def audit(options: argparse.Namespace) -> Output:
     )
 
 
-def _features(photos: Any, options: argparse.Namespace, bars: ProgressBars) -> Any:
+def extract_features(photos: Any, options: argparse.Namespace, bars: ProgressBars) -> Any:
     """Features of the photos, if a network is named; otherwise None."""
     if options.backbone is None and options.weights is None:
         return None

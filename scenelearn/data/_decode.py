@@ -43,6 +43,7 @@ _TRANSPOSE_OF_ORIENTATION = {  # by the EXIF tag
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS_SIDES = {_TRANSPOSE_OF_ORIENTATION[orientation] for orientation in (5, 6, 7, 8)}
 T = TypeVar("T")
 
 
@@ -129,6 +130,29 @@ def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8
                 return _to_square(source, image_px)
         check_mode(image)
         return _to_square(image, image_px)
+
+
+def to_preview(content: bytes, max_px: int) -> Image.Image:
+    """Decode a whole photo for a person to look at: upright, RGB, in its own proportions.
+
+    Args:
+        content: the content of an image file.
+        max_px: of the longer side of the result, in pixels. Smaller photos keep their size.
+
+    Raises:
+        RejectedPhotoError: if the photo cannot be decoded.
+    """
+    with STRICT, _explained(content):
+        image, _ = _open(content, 2 * max_px)
+        with _limit_memory(image):
+            image.load()
+            longer = max(image.size)
+            image_px = min(max_px, longer)
+            square = _convert(image, (0, 0, *image.size), image_px, Image.Resampling.BOX)
+        width, height = (max(1, round(side * image_px / longer)) for side in image.size)
+        if _find_transpose(image) in _SWAPS_SIDES:
+            width, height = height, width
+        return Image.fromarray(square).resize((width, height), Image.Resampling.BICUBIC)
 
 
 class Thumbnail(NamedTuple):

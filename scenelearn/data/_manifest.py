@@ -19,7 +19,7 @@ from scenelearn.errors import ManifestError
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split", "group", "hash")
-_NAMES = "surrogatepass"  # names on the disk that are not valid Unicode
+NAMES = "surrogatepass"  # names on the disk that are not valid Unicode
 
 # Names of splits, in manifests and of folders. seg_train, seg_test and seg_pred are those of the
 # Intel Image Classification archive.
@@ -102,7 +102,7 @@ def write_manifest(file: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
         )
     with (
         atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as text,
+        temporary.open("w", newline="", encoding="utf-8", errors=NAMES) as text,
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -145,7 +145,7 @@ def _read_rows(file: Path, columns: Collection[str] | None) -> Iterator[tuple[st
 def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     content = file.read_bytes()
     try:
-        text = content.decode("utf-8-sig", errors=_NAMES)
+        text = content.decode("utf-8-sig", errors=NAMES)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ManifestError(

@@ -44,6 +44,7 @@ class RejectionReason(enum.Enum):
     SPECIAL_FILE = "not a regular file"
     MISSING = "listed, but missing"
     CHANGED = "changed since it was listed"
+    QUARANTINED = "in quarantine"
 
 
 HARMLESS = frozenset(
@@ -51,6 +52,7 @@ HARMLESS = frozenset(
         RejectionReason.NO_CLASS_FOLDER,
         RejectionReason.SYSTEM_FILE,
         RejectionReason.SPECIAL_FILE,
+        RejectionReason.QUARANTINED,
     }
 )
 """Reasons of files that are not broken photos."""

@@ -20,6 +20,7 @@ from scenelearn._checks import check_path
 from scenelearn._display import printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
+from scenelearn.data._decisions import apply_decisions
 from scenelearn.data._decode import STRICT, check_complete, reject_failures
 from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
 from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, read_manifest
@@ -31,7 +32,7 @@ _SYSTEM_NAMES = {
     "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir",
     # what scenelearn itself writes, perhaps into the folder of photos
     "index.html", "result.json", "audit.json", "comparison.json", "quarantine.json", "split.csv",
-    "model-card.md",
+    "model-card.md", "scenelearn_decisions.csv",
 }  # fmt: skip
 
 _SMALL_BYTES = 100_000  # below this mean size, one thread reads files 1.5 times as fast as two
@@ -80,6 +81,9 @@ def scan(
     optionally "split" (train, validation, test), "group" (`split` keeps photos of one group
     together) and "hash" (as written by `Splits.save`; photos that have changed are rejected).
 
+    Decisions that `scenelearn clean` saved next to the photos are honored: photos are relabeled, or
+    rejected as in quarantine, unless their content or label has changed since.
+
     Args:
         folder: a folder that contains one folder per class; a ``.zip`` file of one; or a manifest
             whose paths are relative to its own folder.
@@ -94,7 +98,7 @@ def scan(
     Raises:
         PathMissingError: if `folder` or `manifest` does not exist, or `folder` is another kind of
             file.
-        ManifestError: if the manifest cannot be read or is invalid.
+        ManifestError: if the manifest, or the file of decisions, cannot be read or is invalid.
         NoPhotosError: if there is no usable photo in a class folder, or a ZIP file is damaged.
         DiskError: if the system cannot read a ZIP file.
         ArgumentError: if `folder` or `manifest` cannot be a path, or `verbose` is of another type.
@@ -124,11 +128,12 @@ def scan(
     with show_progress(progress, verbose) as report_all:
         report = partial(report_all, "scanning photos")
         if table is not None:
-            return _scan_manifest(root, table, report)
+            return apply_decisions(_scan_manifest(root, table, report))
         paths, rejected = _list_archive(root) if root.is_file() else _list_folder(root)
         files = _read_all(root, paths, report)
     rejected += [file.rejected for file in files if file.rejected]
-    return _label_by_folder(root, [file for file in files if not file.rejected], rejected)
+    usable = [file for file in files if not file.rejected]
+    return apply_decisions(_label_by_folder(root, usable, rejected))
 
 
 def as_photos(photos: Photos | str | os.PathLike[str], progress: Progress | None = None) -> Photos:

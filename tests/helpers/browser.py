@@ -62,7 +62,7 @@ def open_browser() -> Iterator[Page]:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page()
+        tab = browser.new_page(bypass_csp=True)  # for axe-core
         tab.set_default_timeout(TIMEOUT_MS)
         page = Page(tab)
         tab.on("request", lambda request: page.urls.add(request.url))

@@ -1,0 +1,311 @@
+"""The page to clean photos: its decisions, its requests, and in a browser."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+import scenelearn as sl
+from scenelearn.app._cleaning import Cleaning
+from scenelearn.data._decisions import FILE_NAME, read_decisions
+from scenelearn.data._label_issues import LabelIssue
+from tests.helpers.browser import Page, open_browser
+
+
+@pytest.fixture
+def folder(scenes: Path, tmp_path: Path) -> Path:
+    """Three photos of forest, and four of sea: two identical, and one that is also in forest."""
+    for label in ("forest", "sea"):
+        (tmp_path / label).mkdir()
+        for k, file in enumerate(sorted((scenes / label).iterdir())[:3]):
+            shutil.copy(file, tmp_path / label / f"{k}.jpg")
+    shutil.copy(tmp_path / "sea" / "0.jpg", tmp_path / "sea" / "copy.jpg")
+    return tmp_path
+
+
+def audit_with_issues(folder: Path, *paths: str) -> sl.data.Audit:
+    """An audit in which the photos at these paths look like the first other class."""
+    audit = sl.audit(sl.scan(folder))
+    photos = audit.photos
+    issues = (
+        LabelIssue(k, 0 if photos.labels[k] else 1, 2.0) for k in map(photos.paths.index, paths)
+    )
+    return replace(audit, label_issues=tuple(issues))
+
+
+def paths_of(cleaning: Cleaning) -> list[str]:
+    return [cleaning.photos[k].path for k in cleaning.order]
+
+
+def position(cleaning: Cleaning, path: str) -> int:
+    return next(k for k, item in enumerate(cleaning.photos) if item.path == path)
+
+
+# Decisions
+
+
+def test_label_issues_come_first_and_the_first_of_duplicates_can_stay(folder: Path) -> None:
+    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
+    assert paths_of(cleaning) == ["sea/2.jpg", "forest/1.jpg", "sea/copy.jpg"]
+    first, _, copy = (cleaning.photos[k] for k in cleaning.order)
+    assert (first.label, first.suggestion) == ("sea", "forest")
+    assert [cleaning.photos[k].path for k in copy.companions] == ["sea/0.jpg"]
+
+
+def test_decisions_are_honored_by_scan_and_undone_in_order(folder: Path) -> None:
+    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
+    sea, forest, copy = cleaning.order
+    cleaning.decide(sea, "relabel", "forest")
+    cleaning.decide(copy, "quarantine")
+    cleaning.decide(forest, "relabel", "  dark  forest ")
+    cleaning.decide(forest, "relabel", "forest")  # its own label
+    photos = sl.scan(folder)
+    assert "sea/copy.jpg" not in photos.paths
+    assert photos.class_names == ("forest", "sea")
+    assert photos.counts() == {"forest": 4, "sea": 2}
+    assert cleaning.undo() == forest
+    assert sl.scan(folder).class_names == ("dark forest", "forest", "sea")
+    assert [cleaning.undo() for _ in range(4)] == [forest, copy, sea, None]
+    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_later_session_continues_and_can_undo(folder: Path) -> None:
+    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
+    cleaning.decide(cleaning.order[0], "relabel", "forest")
+    cleaning.decide(position(cleaning, "sea/copy.jpg"), "quarantine")
+    later = Cleaning(audit_with_issues(folder, "forest/1.jpg"))
+    decided = {later.photos[k].path: d.decision for k, d in later.decisions().items()}
+    assert decided == {"sea/2.jpg": "relabel", "sea/copy.jpg": "quarantine"}
+    assert later.photos[position(later, "sea/2.jpg")].label == "sea"  # as in the folder
+    assert later.undo() == position(later, "sea/copy.jpg")
+    later.decide(position(later, "sea/2.jpg"), "keep")
+    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_rows_of_another_folder_do_not_reach_outside(folder: Path) -> None:
+    outside = folder / "secret.jpg"
+    inner = folder / "inner"
+    inner.mkdir()
+    shutil.move(folder / "sea", inner / "sea")
+    shutil.copy(inner / "sea" / "0.jpg", outside)
+    digest = "0" * 32
+    (inner / FILE_NAME).write_text(
+        f"path,decision,label,new_label,hash\n../secret.jpg,quarantine,sea,,{digest}\n"
+    )
+    cleaning = Cleaning(sl.audit(sl.scan(inner)))
+    assert all(".." not in item.path for item in cleaning.photos)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (-1, "keep"), (99, "keep"), ("0", "keep"), (True, "keep"), (0, "delete"), (0, ["keep"]),
+        (0, "relabel"), (0, "relabel", " "), (0, "relabel", "x" * 201), (0, "relabel", "a\x1bb"),
+        (0, "relabel", 7), (0, "keep", "sea"),
+    ],
+)  # fmt: skip
+def test_invalid_decisions_change_nothing(folder: Path, arguments: tuple[Any, ...]) -> None:
+    cleaning = Cleaning(sl.audit(sl.scan(folder)))
+    with pytest.raises(sl.errors.ArgumentError, match="Received"):
+        cleaning.decide(*arguments)
+    assert not (folder / FILE_NAME).exists()
+
+
+# Requests
+
+
+class Client:
+    """Sends requests to a server, with the cookie of its page."""
+
+    def __init__(self, url: str) -> None:
+        self.address = urlsplit(url)
+        self.headers = {"Origin": f"http://{self.address.netloc}"}
+        _, headers, _ = self.get(f"/?{self.address.query}")
+        self.headers["Cookie"] = headers["Set-Cookie"].split(";")[0]
+
+    def request(self, method: str, path: str, body: Any, **headers: str) -> tuple[int, Any, bytes]:
+        assert self.address.hostname
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port)
+        content = body if body is None or isinstance(body, str) else json.dumps(body)
+        connection.request(method, path, content, self.headers | headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any, bytes]:
+        return self.request("GET", path, None, **headers)
+
+    def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any, bytes]:
+        return self.request("POST", path, body, **headers)
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Client]:
+    with sl.app.clean(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg")) as server:
+        yield Client(server.url)
+
+
+def test_page_has_its_data_and_may_load_nothing_else(client: Client) -> None:
+    status, headers, content = client.get("/")
+    assert status == 200
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'nonce-")
+    assert "unsafe" not in policy
+    found = re.search(rb'id="data">(.*?)</script>', content)
+    assert found
+    data = json.loads(found[1])
+    assert data["classes"] == ["forest", "sea"]
+    assert len(data["order"]) == 3
+
+
+def test_photos_are_scaled_down_and_only_numbers_name_them(client: Client, folder: Path) -> None:
+    (folder / "sea" / "0.jpg").unlink()
+    Image.new("RGB", (2000, 1000)).save(folder / "forest" / "0.jpg")
+    status, headers, content = client.get("/photo/0")
+    assert (status, headers["Content-Type"]) == (200, "image/jpeg; charset=utf-8")
+    assert Image.open(io.BytesIO(content)).size == (800, 400)
+    for path in ("/photo/99", "/photo/../../x", "/photo/-1", "/photo/3", "/forest/0.jpg"):
+        assert client.get(path)[0] == 404, path
+
+
+def test_decide_and_undo(client: Client, folder: Path) -> None:
+    status, _, content = client.post("/decide", {"photo": 1, "decision": "relabel", "label": 1})
+    assert status == 200
+    value = {"photo": 1, "decision": {"decision": "relabel", "label": "sea"}}
+    assert json.loads(content) == value
+    (decision,) = read_decisions(folder / FILE_NAME).values()
+    assert (decision.path, decision.new_label) == ("forest/1.jpg", "sea")
+    assert json.loads(client.post("/undo", {})[2]) == {"photo": 1, "decision": None}
+    assert json.loads(client.post("/undo", {})[2]) == {"photo": None, "decision": None}
+    assert read_decisions(folder / FILE_NAME) == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{", "[]", "3", {"photo": 1}, {"photo": 1, "decision": "relabel", "label": 99},
+     {"photo": 1, "decision": "keep", "label": []}, {"photo": None, "decision": "keep"}],
+)  # fmt: skip
+def test_invalid_requests(client: Client, folder: Path, body: Any) -> None:
+    assert client.post("/decide", body)[0] == 400
+    assert read_decisions(folder / FILE_NAME) == {}
+
+
+def test_other_sites_and_users_reach_nothing(client: Client, folder: Path) -> None:
+    keep = {"photo": 1, "decision": "keep"}
+    port = client.address.port
+    for headers in (
+        {"Host": f"attacker.example:{port}"},
+        {"Cookie": ""},
+        {"Cookie": f"scenelearn-{port}=guess"},
+    ):
+        for path in ("/", "/photo/0"):
+            assert client.get(path, **headers)[0] == 403
+        assert client.post("/decide", keep, **headers)[0] == 403
+    for origin in ("http://attacker.example", f"http://127.0.0.1:{port + 1}", "null"):
+        assert client.post("/decide", keep, Origin=origin)[0] == 403
+    assert client.get("/?token=guess", Cookie="")[0] == 403
+    assert client.post("/decide", "x" * 20_000)[0] == 413
+    assert client.post("/other", {})[0] == 404
+    assert read_decisions(folder / FILE_NAME) == {}
+
+
+def test_clean_checks_its_arguments(folder: Path) -> None:
+    audit = sl.audit(sl.scan(folder))
+    with pytest.raises(sl.errors.ArgumentError, match="`audit` must come from `audit`"):
+        sl.app.clean(folder)  # type: ignore[arg-type]
+    with (
+        sl.app.clean(audit) as server,
+        pytest.raises(sl.errors.ArgumentError, match="`port` must be free"),
+    ):
+        sl.app.clean(audit, port=urlsplit(server.url).port)
+    (folder / FILE_NAME).write_text("nonsense")
+    with pytest.raises(sl.errors.ManifestError):
+        sl.app.clean(audit)
+
+
+# In a browser
+
+START = """
+import sys
+from dataclasses import replace
+import scenelearn as sl
+from scenelearn.data._label_issues import LabelIssue
+audit = sl.audit(sl.scan(sys.argv[1]))
+suggested = audit.photos.class_names.index("street")
+issues = (LabelIssue(k, suggested, 2.0) for k in range(24))
+server = sl.app.clean(replace(audit, label_issues=tuple(issues)))
+print(server.url, flush=True)
+server.wait()
+"""
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-c", START, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.slow
+def test_relabeling_by_keyboard_survives_a_kill(scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(scenes, folder)
+    before = sl.scan(folder)
+    with open_browser() as page:
+        process, url = start(folder)
+        try:
+            decide_by_keyboard(page, url)
+        finally:
+            process.kill()
+            process.communicate()
+        after = sl.scan(folder)
+        assert [photo.label for photo in after[:20]] == ["street"] * 20
+        assert [photo.label for photo in after[20:]] == [photo.label for photo in before[20:]]
+        process, url = start(folder)
+        try:
+            page.open(url)
+            page.driver.wait_for_selector("#progress:has-text('20 of 24 decided')")
+            page.driver.keyboard.press("u")  # of the earlier session
+            page.driver.wait_for_selector("#progress:has-text('19 of 24 decided')")
+            page.driver.keyboard.press("q")
+            page.driver.wait_for_selector("#progress:has-text('20 of 24 decided')")
+            page.driver.get_by_label("Another class").fill("lagoon")
+            page.driver.keyboard.press("Enter")
+            page.driver.wait_for_selector("#progress:has-text('21 of 24 decided')")
+            page.driver.wait_for_function("n_waiting === 0")
+        finally:
+            process.kill()
+            process.communicate()
+        assert page.errors == []
+    photos = sl.scan(folder)
+    assert before.paths[19] not in photos.paths
+    assert "lagoon" in photos.class_names
+
+
+def decide_by_keyboard(page: Page, url: str) -> None:
+    """Relabel 20 of 24 photos as the page suggests; check the page at two widths."""
+    for width in (390, 1280):
+        page.resize(width)
+        page.open(url)
+        page.driver.wait_for_selector("#progress:has-text('0 of 24 decided')")
+        assert page.overflow_px() <= 0
+        assert page.accessibility_findings() == []
+    for _ in range(20):
+        page.driver.keyboard.press("r")
+    page.driver.wait_for_selector("#progress:has-text('20 of 24 decided')")
+    page.driver.wait_for_function("n_waiting === 0")
+    origin = f"http://{urlsplit(url).netloc}/"
+    assert page.external_requests(origin) == set()
+    assert page.errors == []

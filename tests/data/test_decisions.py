@@ -1,0 +1,163 @@
+"""Decisions about photos: what `scan`, `split` and `audit` make of their file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scenelearn as sl
+from scenelearn.data._decisions import (
+    FILE_NAME,
+    Decision,
+    decisions_file,
+    read_decisions,
+    write_decisions,
+)
+from scenelearn.data._files import content_hash
+from scenelearn.data._rejections import RejectionReason
+
+
+@pytest.fixture
+def folder(scenes: Path, tmp_path: Path) -> Path:
+    """Three photos of each of three classes."""
+    for label in ("forest", "sea", "street"):
+        (tmp_path / label).mkdir()
+        for k, file in enumerate(sorted((scenes / label).iterdir())[:3]):
+            shutil.copy(file, tmp_path / label / f"{k}.jpg")
+    return tmp_path
+
+
+def decide(folder: Path, *decisions: tuple[str, ...]) -> None:
+    """Save (path, decision, new label) of photos whose labels are their folders."""
+    rows = [
+        Decision(
+            path=path,
+            decision=decision,
+            label=path.split("/")[0],
+            new_label="".join(new_label),
+            hash=content_hash((folder / path).read_bytes()),
+        )
+        for path, decision, *new_label in decisions
+    ]
+    write_decisions(decisions_file(folder), rows)
+
+
+def labels(photos: sl.data.Photos) -> dict[str, str]:
+    return {
+        path: photos.class_names[label]
+        for path, label in zip(photos.paths, photos.labels, strict=True)
+    }
+
+
+def test_scan_relabels_and_rejects(folder: Path) -> None:
+    before = labels(sl.scan(folder))
+    decide(
+        folder,
+        ("forest/0.jpg", "relabel", "sea"),
+        ("sea/1.jpg", "quarantine"),
+        ("sea/2.jpg", "keep"),
+        ("street/0.jpg", "relabel", "lane"),  # a new class
+    )
+    photos = sl.scan(folder)
+    del before["sea/1.jpg"]
+    assert labels(photos) == before | {"forest/0.jpg": "sea", "street/0.jpg": "lane"}
+    assert photos.class_names == ("forest", "lane", "sea", "street")
+    assert [(one.path, one.reason, one.detail) for one in photos.rejected] == [
+        (FILE_NAME, RejectionReason.SYSTEM_FILE, ""),
+        ("sea/1.jpg", RejectionReason.QUARANTINED, f"by {FILE_NAME}"),
+    ]
+    assert "1 in quarantine" in photos.summary
+    assert [len(photos.hashes), len(photos.splits)] == [8, 8]
+    assert (folder / "sea" / "1.jpg").is_file()
+
+
+def test_class_without_photos_is_gone_and_split_and_audit_honor_it(folder: Path) -> None:
+    decide(folder, *((f"street/{k}.jpg", "relabel", "sea") for k in range(3)))
+    assert sl.scan(folder).class_names == ("forest", "sea")
+    splits = sl.split(folder)
+    assert np.bincount(splits.photos.labels).tolist() == [3, 6]
+    assert sl.audit(folder).photos.class_names == ("forest", "sea")
+
+
+def test_manifest_that_has_the_new_label_already(folder: Path) -> None:
+    decide(folder, ("sea/0.jpg", "relabel", "street"), ("street/1.jpg", "quarantine"))
+    first = sl.scan(folder)
+    manifest = sl.split(first, validation=0, test=0.5).save(folder / "split.csv")
+    again = sl.scan(folder, manifest)
+    assert labels(again) == labels(first)
+
+
+def test_decisions_about_other_content_or_labels_are_ignored_and_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(folder, ("sea/0.jpg", "quarantine"), ("sea/1.jpg", "relabel", "street"))
+    shutil.copy(folder / "forest" / "0.jpg", folder / "sea" / "0.jpg")
+    rows = ["path,label", *(f"sea/{k}.jpg,water" for k in range(3))]
+    (folder / "other.csv").write_text("\n".join(rows))
+    with caplog.at_level(logging.WARNING):
+        photos = sl.scan(folder / "other.csv")
+    assert set(labels(photos).values()) == {"water"}
+    assert len(photos) == 3
+    assert "2 decisions are about photos that have changed since" in caplog.text
+
+
+def test_archive_has_its_decisions_next_to_it(folder: Path, tmp_path_factory: object) -> None:
+    archive = folder / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.glob("*/*.jpg")):
+            file.write(path, path.relative_to(folder).as_posix())
+    decide(folder, ("sea/0.jpg", "quarantine"))
+    (folder / FILE_NAME).rename(decisions_file(archive))
+    assert decisions_file(archive).parent == folder
+    assert "sea/0.jpg" not in sl.scan(archive).paths
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_valid_unicode(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n,.jpg")
+    (folder / "sea" / "0.jpg").rename(folder / "sea" / name)
+    decide(folder, (f"sea/{name}", "relabel", "street"))
+    assert labels(sl.scan(folder))[f"sea/{name}"] == "street"
+
+
+def test_everything_in_quarantine(folder: Path) -> None:
+    decide(folder, *((path, "quarantine") for path in sl.scan(folder).paths))
+    with pytest.raises(sl.errors.NoPhotosError, match="9 photos, all in quarantine"):
+        sl.scan(folder)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "sea/0.jpg,discard,sea,,{hash}",
+        "sea/0.jpg,relabel,sea,,{hash}",
+        "sea/0.jpg,keep,sea,street,{hash}",
+        "sea/0.jpg,keep,sea,,12",
+    ],
+)
+def test_invalid_rows(folder: Path, row: str) -> None:
+    text = "path,decision,label,new_label,hash\n" + row.format(hash="0" * 32)
+    (folder / FILE_NAME).write_text(text)
+    with pytest.raises(sl.errors.ManifestError, match="row 1: 'decision' must be one of keep"):
+        sl.scan(folder)
+
+
+def test_file_is_replaced_atomically(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(folder, ("sea/0.jpg", "keep"))
+    before = read_decisions(folder / FILE_NAME)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(sl.errors.DiskError, match="Input/output error"):
+        write_decisions(folder / FILE_NAME, ())
+    assert read_decisions(folder / FILE_NAME) == before
+    assert [path.name for path in folder.iterdir() if path.is_file()] == [FILE_NAME]
