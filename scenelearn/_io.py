@@ -179,18 +179,21 @@ def explain_disk_errors(path: Path, n_bytes: int | None = None) -> Iterator[None
     except SceneLearnError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno not in _FULL:
-            advice = _ADVICE.get(error.errno or 0, "Check its disk and permissions, and try again")
-            raise DiskError(
-                f"{str(path)!r} must be accessible. Received: {reason}. {advice}."
-            ) from None
-        size = "more" if n_bytes is None else f"{n_bytes / 2**20:,.1f} MiB of"
-        raise DiskSpaceError(
-            f"{str(path)!r} needs {size} free space. Received: {reason}, "
-            f"{_free_bytes(path) / 2**20:,.1f} MiB free. Free some space, or use a folder on "
-            "another disk; SCENELEARN_CACHE sets the one of the cache."
-        ) from None
+        raise disk_error(path, error, n_bytes) from None
+
+
+def disk_error(path: Path, error: OSError, n_bytes: int | None = None) -> DiskError:
+    """The error that `explain_disk_errors` raises in place of an error of the system."""
+    reason = error.strerror or str(error)
+    if error.errno not in _FULL:
+        advice = _ADVICE.get(error.errno or 0, "Check its disk and permissions, and try again")
+        return DiskError(f"{str(path)!r} must be accessible. Received: {reason}. {advice}.")
+    size = "more" if n_bytes is None else f"{n_bytes / 2**20:,.1f} MiB of"
+    return DiskSpaceError(
+        f"{str(path)!r} needs {size} free space. Received: {reason}, "
+        f"{_free_bytes(path) / 2**20:,.1f} MiB free. Free some space, or use a folder on "
+        "another disk; SCENELEARN_CACHE sets the one of the cache."
+    )
 
 
 def cache_limit_bytes() -> int:
@@ -280,9 +283,8 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
-        with explain_disk_errors(path):
-            if error.errno not in _UNUSABLE:
-                raise
+        if error.errno not in _UNUSABLE:
+            raise disk_error(path, error) from None
         file = next((p for p in (path, *path.parents) if p.is_file()), None)
         reason = f"but {str(file)!r} is a file" if file else error.strerror
         raise ArgumentError(
@@ -322,9 +324,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             prefix=f".{target.name[:40]}.", suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
-        with explain_disk_errors(target):
-            if error.errno not in _UNUSABLE:
-                raise
+        if error.errno not in _UNUSABLE:
+            raise disk_error(target, error) from None
         raise ArgumentError(
             f"`path` must be in a writable folder. Received: {str(target)!r}: "
             f"{error.strerror}. Choose another folder."

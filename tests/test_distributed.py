@@ -28,8 +28,8 @@ from scenelearn._distributed import (
 from scenelearn.augment import policy
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError, DeviceError
-from scenelearn.finetune import Recipe, _training_batches
-from scenelearn.finetune._training_batches import Augmentation, augmented_batches
+from scenelearn.finetune import Recipe, _learner
+from scenelearn.finetune._learner import Augmentation, augmented_batches
 from tests.helpers import REPOSITORY
 from tests.helpers.marks import nightly, slow
 
@@ -126,8 +126,8 @@ def test_several_devices_on_another_backend(monkeypatch: pytest.MonkeyPatch) -> 
 def test_photo_that_one_of_two_processes_cannot_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_training_batches, "process_index", lambda: 0)
-    monkeypatch.setattr(_training_batches, "process_count", lambda: 2)
+    monkeypatch.setattr(_learner, "process_index", lambda: 0)
+    monkeypatch.setattr(_learner, "process_count", lambda: 2)
     photos = Pixels.from_array(np.zeros((4, 2, 2, 3), np.uint8))
 
     def all_but_photo_2(indices: npt.NDArray[np.int64]) -> Any:

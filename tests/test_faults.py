@@ -20,7 +20,7 @@ from scenelearn.data._shards import open_shards
 from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError
 from scenelearn.finetune import FitResult
 from scenelearn.finetune._checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from scenelearn.finetune._feature_cache import read_features, write_features
+from scenelearn.finetune._features import read_features, write_features
 from tests.helpers.faults import ERRORS, KILL, Killed, faults
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="file names come from /proc")

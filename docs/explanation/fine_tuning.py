@@ -33,7 +33,7 @@
 # %% tags=["folded"]
 import scenelearn as sl
 from scenelearn import sizing
-from scenelearn.finetune._network import freeze_layers
+from scenelearn.finetune._model import freeze_layers
 
 
 def fractions(name, image_px=160):

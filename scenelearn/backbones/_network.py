@@ -109,6 +109,11 @@ def is_own(backbone: object) -> bool:
     return is_path or text.startswith((HUB, MODEL))
 
 
+def load_if_own(backbone: Any, preprocessing: Preprocessing = None) -> Network | None:
+    """As `load_network`; None if the backbone is not a network of the user's own."""
+    return load_network(backbone, preprocessing) if is_own(backbone) else None
+
+
 def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network:
     """Load a network of the user's own.
 

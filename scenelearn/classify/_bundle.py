@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras, start
-from scenelearn._io import atomic_write, explain_disk_errors, require_free_space
+from scenelearn._io import atomic_write, disk_error, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._copy import keep_position_embeddings
 from scenelearn.backbones._materialize import materialize
@@ -127,8 +127,7 @@ def read(
         raise
     except Exception as error:  # Keras, h5py, json, zipfile raise many kinds here
         if isinstance(error, OSError) and error.errno:  # not the file's fault
-            with explain_disk_errors(path):
-                raise
+            raise disk_error(path, error) from error
         known = isinstance(error, InvalidBundleError)
         detail = str(error) if known else f"{type(error).__name__}: {error}"
         raise bundle_error(path, detail[:_MAX_DETAIL]) from None

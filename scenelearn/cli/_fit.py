@@ -207,7 +207,7 @@ def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
 def _output_bytes(settings: dict[str, Any]) -> int:
     """About how much a fit will write: its bundle twice, while it is written, and its report."""
     from scenelearn.backbones._build import count_parameters  # here, since they take long to import
-    from scenelearn.finetune._backbone_choice import AUTO, CANDIDATES
+    from scenelearn.finetune._settings import AUTO, CANDIDATES
 
     name = settings.get("backbone")
     if name is not None and _is_own(name):

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scenelearn._io import explain_disk_errors
+from scenelearn._io import disk_error
 from scenelearn.errors import NoPhotosError
 
 _MAX_DETAIL = 200  # characters of an error that a message repeats
@@ -86,9 +86,8 @@ def list_archive(root: Path) -> Iterator[tuple[str, str]]:
             f"{str(root)!r} must be a complete ZIP archive of photos. Received: {error.strerror}. "
             "Copy or download it again, or unpack it."
         ) from None
-    except OSError:
-        with explain_disk_errors(root):
-            raise
+    except OSError as error:
+        raise disk_error(root, error) from None
     for path, same_name in members.items():
         for _ in same_name[1:]:
             yield path, "a later file in the archive has the same name"

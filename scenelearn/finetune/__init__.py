@@ -11,7 +11,8 @@ from scenelearn.finetune._linear_probe import (
 )
 from scenelearn.finetune._plan import Plan, plan
 from scenelearn.finetune._repeat import repeat
-from scenelearn.finetune._result import Epoch, FitResult, Phase
+from scenelearn.finetune._result import Epoch, FitResult
+from scenelearn.finetune._runtime import Phase
 from scenelearn.finetune._settings import FitSettings, Recipe
 
 __all__ = [

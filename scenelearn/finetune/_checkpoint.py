@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._distributed import broadcast_bytes, n_devices, process_count, process_index
-from scenelearn._io import atomic_write, cache_path, explain_disk_errors
+from scenelearn._io import atomic_write, cache_path, disk_error, explain_disk_errors
 from scenelearn.data import Pixels, Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._device import versions
@@ -110,9 +110,8 @@ class Checkpoint:
                 parse_checkpoint(content)
         except FileNotFoundError:
             _log.warning("No run to resume was found. This run starts from the beginning.")
-        except OSError:  # it may be intact, and would be replaced
-            with explain_disk_errors(self.file):
-                raise
+        except OSError as error:  # it may be intact, and would be replaced
+            raise disk_error(self.file, error) from None
         except ValueError as error:
             content = None
             _log.warning("This run starts from the beginning: %s: %s", self.file, error)

@@ -28,7 +28,7 @@ from scenelearn._distributed import (
 )
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
+from scenelearn.backbones._network import Network, Preprocessing, load_if_own
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
@@ -44,7 +44,6 @@ from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.data import Batches, Photos, Pixels, Splits
 from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
 from scenelearn.data._rejections import HARMLESS
-from scenelearn.finetune import _network
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._device import (
     choose_batch_size,
@@ -54,19 +53,27 @@ from scenelearn.finetune._device import (
     memory_summary,
 )
 from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
-from scenelearn.finetune._learner import Learner, build_learner, prepare_training
+from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
+from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import Clock, SharedStopSignal, StopSignal, handle_signals
-from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import (
     FitSettings,
     Recipe,
+    Schedule,
     adapt_to_machine,
     resolve_settings,
 )
-from scenelearn.finetune._state import TrainingState, restore_variables, score_logits, unpack
-from scenelearn.finetune._trainer import Control, train
+from scenelearn.finetune._trainer import (
+    Control,
+    TrainingState,
+    prepare_training,
+    restore_variables,
+    score_logits,
+    train,
+    unpack,
+)
 from scenelearn.metrics import Evaluation, evaluate, wilson
 
 _GRACE = 0.03  # of the time budget: how much longer than planned the last epoch may take
@@ -206,7 +213,7 @@ def fit(
         pretrained features and underperform out-of-distribution. ICLR.
     """
     start = time.perf_counter()
-    network = load_network(backbone, preprocessing) if is_own(backbone) else None
+    network = load_if_own(backbone, preprocessing)
     settings = resolve_settings(
         splits,
         network=network,
@@ -311,7 +318,7 @@ class _Run:
         with self.clock.phase("network") as note:
             context.enter_context(data_parallel(devices))  # loads Keras
             self.settings = adapt_to_machine(self.settings, len(photos))
-            self.features = _network.build_features(self.settings, self._own_network)
+            self.features = build_features(self.settings, self._own_network)
             note(f"{self.settings.backbone}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
             px, report = self.settings.image_px, self.clock.report("decoding photos")
@@ -338,9 +345,7 @@ class _Run:
             return False
         self.state = unpack(saved.metadata["state"], saved.arrays)
         self._make_datasets(self.state.plan.batch_size)
-        self.to_logits, self.model = _network.add_zero_head(
-            self.features, self.splits.photos.n_classes
-        )
+        self.to_logits, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
         self.learner = build_learner(self.features, self.to_logits, self.datasets, self.settings)
         restore_variables(self.learner.model, saved.arrays)
         note = f"to step {self.state.step} of epoch {self.state.epoch}"
@@ -380,7 +385,7 @@ class _Run:
                 bias=broadcast_array(probe.bias),
                 l2=broadcast(probe.l2),
             )
-            self.to_logits, self.model = _network.add_head(self.features, probe)
+            self.to_logits, self.model = add_head(self.features, probe)
             logits = probe.logits(data.validation_features)
             self._probe_epoch = epoch = _epoch_0(logits, data.validation_labels)
             n = len(logits)
@@ -410,7 +415,7 @@ class _Run:
             control = Control(
                 deadline=clock.deadline(reserve_s=reserve_s) if is_limited else math.inf,
                 grace_s=_GRACE * 60 * settings.minutes,
-                max_epochs=settings.max_epochs,
+                settings=settings,
                 stop=stop,
                 checkpoint=self.checkpoint,
                 elapsed_s=clock.elapsed_s,
@@ -428,7 +433,7 @@ class _Run:
         photos, report = self.splits.photos, self.clock.report
         checked = predict_photos(self.network, self.datasets.validation, report("calibrating"))
         temperature = fit_temperature(checked.outputs.logits, checked.labels)
-        _network.divide_logits(self.model, temperature)
+        divide_logits(self.model, temperature)
         probabilities = softmax(checked.outputs.logits / temperature)
         self.validation = evaluate(checked.labels, probabilities, photos.class_names)
         known = predict_photos(

@@ -1,45 +1,50 @@
-"""The model that is trained, with its data, and the state in which training starts."""
+"""What is trained, and on what: the model, and batches of augmented photos with soft labels."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from scenelearn._backend import keras
-from scenelearn._distributed import all_reduce_max, broadcast
+import numpy as np
+
+from scenelearn._distributed import padded_batch_size, process_count, process_index
+from scenelearn._threads import map_ahead, n_threads
+from scenelearn.augment import Policy, apply, apply_mix, sample, sample_mix
 from scenelearn.augment import policy as resolve_policy
-from scenelearn.backbones import fast_on_cpu
-from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
-from scenelearn.finetune import _network
-from scenelearn.finetune._feature_cache import measure_photo_seconds
+from scenelearn.data import Batches
+from scenelearn.errors import DeviceError
 from scenelearn.finetune._features import Datasets
-from scenelearn.finetune._interpolation import COEFFICIENTS, default_coefficient
-from scenelearn.finetune._optimizer import build_optimizer
-from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._runtime import Clock, StopRequest
-from scenelearn.finetune._schedule import (
-    Schedule,
-    TrainingPlan,
-    schedule_for_time,
-    uniform_schedule,
-)
-from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._state import TrainingState, to_arrays
-from scenelearn.finetune._training_batches import (
-    Augmentation,
-    augmented_batches,
-)
+from scenelearn.finetune._model import compile_model, freeze_layers
+from scenelearn.finetune._settings import FitSettings, Recipe
 
-_N_TIMED_STEPS = 5
-_MIN_WARMUP_STEPS = 100  # with pretrained weights
-_TEST_OVERHEAD_S = 2.0  # of the test, besides the network: image statistics, calibration, results
 
-_log = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How training batches are made from photos.
+
+    Attributes:
+        policy: how each photo is augmented.
+        recipe: whether photos are mixed.
+        n_classes: number of classes.
+    """
+
+    policy: Policy
+    recipe: Recipe
+    n_classes: int
+
+    def augment(self, images: Any, indices: Any, n: int, *, seed: int, epoch: int) -> Any:
+        """Augment photos; always n of them, since each other number is a program to compile.
+
+        Args:
+            images: (b, height, width, 3) uint8, b from 1 to n; they are repeated.
+            indices: (b,) positions of the photos.
+            n: number of images in the output.
+            seed: random seed.
+            epoch: number of the epoch; each has its own augmentation.
+        """
+        parameters = sample(self.policy, seed, np.resize(indices, n), epoch=epoch)
+        return apply(np.resize(images, (n, *images.shape[1:])), parameters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +84,8 @@ def build_learner(
     if train:
         # Layers are frozen before anything is compiled: programs depend on them.
         if settings.weights is not None:
-            _network.freeze_layers(features, settings.image_px, settings.recipe.unfreeze)
-        compile_learner(features, to_logits, settings)
+            freeze_layers(features, settings.image_px, settings.recipe.unfreeze)
+        compile_model(features, to_logits, settings)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),
         recipe=settings.recipe,
@@ -89,200 +94,93 @@ def build_learner(
     return Learner(model=to_logits, datasets=datasets, augmentation=augmentation)
 
 
-def compile_learner(features: Any, model: Any, settings: FitSettings) -> None:
-    """Give the model of a learner its loss and optimizer, and prepare random weights."""
-    recipe = settings.recipe
-    if settings.weights is None:
-        _network.prepare_random_weights(features, model)
-        recipe = replace(recipe, scale_lr_by_weights=False)
-    fast_on_cpu(model)
-    loss = keras().losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=build_optimizer(model, recipe, settings.precision), loss=loss)
+def augmented_batches(
+    train: Batches, augmentation: Augmentation, *, epoch: int, steps: range
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The batches of some steps of an epoch, each made in a thread during the step before it.
 
-
-def prepare_training(
-    features: Any,
-    to_logits: Any,
-    network: Any,
-    datasets: Datasets,
-    settings: FitSettings,
-    *,
-    probe_epoch: Epoch,
-    clock: Clock,
-    stop: StopRequest,
-) -> tuple[Learner, TrainingState]:
-    """Build the learner, measure its speed, and plan the epochs: the state before the first step.
+    A batch is a function of (seed, epoch, step). If its size is not a multiple of the number of
+    devices, it is padded with photos of weight 0. Of several processes, each makes only its part;
+    if photos are mixed, each makes the whole batch and keeps its part.
 
     Args:
-        features: from `backbones.build`.
-        to_logits: the same network with the linear probe.
-        network: the final network, from `inference_model`. If the time budget decides, it is
-            compiled and timed here, so that its duration is known.
-        datasets: the photos.
-        settings: of the fit.
-        probe_epoch: the linear probe's scores.
-        clock: how much time is left.
-        stop: whether to stop; if so, no epochs are planned.
+        train: the training photos.
+        augmentation: how they are augmented and mixed.
+        epoch: number of the epoch, at least 0.
+        steps: the steps.
 
     Returns:
-        The learner, compiled if any epochs are requested, and the state, with 0 epochs if none are
-        requested or none fits.
+        The number of each step, and its batch: images (batch, height, width, 3) and labels
+        (batch, n_classes) float32 with row sums of 1. A smaller last batch is filled by repeating
+        its photos, so that a single compiled program serves all. Steps whose photos can no longer
+        be read are skipped. If the batch is padded, sample weights (batch,) come third.
+
+    Raises:
+        DeviceError: by the iterator, if one of several processes can no longer read a photo.
     """
-    time_limited, best_weights = settings.epochs is None, to_logits.get_weights()
-    train = settings.epochs != 0 and not stop.requested
-    learner = build_learner(features, to_logits, datasets, settings, train=train)
-    costs = measure_costs(
-        learner,
-        settings,
-        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
-        deadline=clock.deadline() if time_limited else math.inf,
-        stop=stop,
-        report=clock.report("compiling and timing"),
-    )
-    schedule: Schedule = ()
-    if costs.step_s and not stop.requested:
-        deadline = clock.deadline(reserve_s=costs.reserve_s)
-        left_s = broadcast(deadline - time.perf_counter()) if time_limited else math.inf
-        schedule = make_schedule(settings, left_s, len(datasets.train), costs)
-    plan = TrainingPlan(
-        schedule=schedule,
-        n_runs=settings.n_runs,
-        time_limited=time_limited,
-        peak_lr=settings.learning_rate,
-        min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
-        step_s=costs.step_s,
-        validation_s=costs.validation_s,
-        reserve_s=costs.reserve_s,
-        batch_size=settings.batch_size,
-    )
-    interpolates = n_interpolations(settings) and schedule
-    return learner, TrainingState(
-        plan=plan,
-        history=[probe_epoch],
-        best_weights=best_weights,
-        best_loss=probe_epoch.calibrated_loss,
-        initial_weights=to_arrays(learner.model.trainable_variables) if interpolates else [],
-        default_interpolation=default_coefficient(
-            datasets.train.n_photos / to_logits.output_shape[-1]
-        ),
-    )
+    order, recipe = train.order(epoch), augmentation.recipe
+    one_hot = np.eye(augmentation.n_classes, dtype=np.float32)
+    n, n_padded = train.batch_size, padded_batch_size(train.batch_size)
+    k, n_processes = process_index(), process_count()
+    is_mixed, shard = recipe.mixup_alpha or recipe.cutmix_alpha, batch_sharder(n)
+    own_part = replace(train, batch_size=n_padded, process=(k, n_processes))
+
+    def make_batch(step: int) -> tuple[Any, ...]:
+        n_rows = n
+        if n_processes == 1 or is_mixed:
+            images, labels, indices = train.take(order, step)
+        else:
+            n_rows = n_padded // n_processes
+            filled = np.resize(order[step * n : (step + 1) * n], n)
+            images, labels, indices = own_part.take(np.resize(filled, n_padded), 0)
+        if n_processes > 1 and len(indices) < min(n_rows, len(order) - step * n):
+            raise DeviceError(
+                "All processes must be able to read all photos. Received: photos that process "
+                f"{k} can no longer read. Check its disk, and call fit again with resume=True."
+            )
+        if not len(indices):
+            return images, labels
+        images = augmentation.augment(images, indices, n_rows, seed=train.seed, epoch=epoch)
+        targets = one_hot[np.resize(labels, n_rows)]
+        if is_mixed:
+            mix = sample_mix(
+                train.seed,
+                n,
+                epoch=epoch,
+                step=step,
+                mixup_alpha=recipe.mixup_alpha,
+                cutmix_alpha=recipe.cutmix_alpha,
+            )
+            images, targets = apply_mix(images, targets, mix)
+        return shard(images, targets)
+
+    # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
+    batches = map_ahead(make_batch, steps, workers=1 + n_threads() // 8)
+    return ((k, batch) for k, batch in zip(steps, batches, strict=True) if len(batch[1]))
 
 
-class Costs(NamedTuple):
-    """What fine-tuning and the rest of a fit take, in seconds.
+def batch_sharder(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """A function that takes this process' rows of a batch, and adds sample weights if it is padded.
 
-    Attributes:
-        step_s: a training step, including the preparation of its batch; 0 if there are none.
-        validation_s: the validation after an epoch.
-        interpolation_s: the validation of each interpolated network, after the last epoch.
-        test_s: calibration and test.
-    """
-
-    step_s: float
-    validation_s: float
-    interpolation_s: float
-    test_s: float
-
-    @property
-    def reserve_s(self) -> float:
-        """What comes after training."""
-        return self.interpolation_s + self.test_s
-
-
-def measure_costs(
-    learner: Learner,
-    settings: FitSettings,
-    *,
-    predict_s: float,
-    deadline: float,
-    stop: StopRequest,
-    report: Callable[[int, int], None],
-) -> Costs:
-    """Measure what fine-tuning will take.
+    Call this in the training thread: other threads do not know the distribution set in Keras.
 
     Args:
-        learner: not trained yet; compiled if any epochs are requested.
-        settings: of the fit.
-        predict_s: seconds per photo of the final network.
-        deadline: when the fit should end, on `time.perf_counter`'s clock. If no time is left for
-            training, no step is timed, and a warning is logged.
-        stop: whether to stop; if so, no step is timed.
-        report: called with (timed steps done, total).
-    """
-    datasets = learner.datasets
-    validation_s = 1.3 * predict_s * datasets.validation.n_photos
-    n_known = min(datasets.train.n_photos, MAX_NEIGHBOR_PHOTOS)
-    n_final = datasets.validation.n_photos + datasets.test.n_photos + n_known
-    costs = Costs(
-        step_s=0.0,
-        validation_s=validation_s,
-        interpolation_s=n_interpolations(settings) * validation_s,
-        test_s=1.3 * predict_s * n_final + _TEST_OVERHEAD_S,
-    )
-    train = settings.epochs != 0 and not stop.requested
-    if train and all_reduce_max(time.perf_counter() > deadline - costs.reserve_s):
-        _log.warning(
-            "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
-        )
-    elif train:
-        costs = costs._replace(step_s=measure_step_time(learner, stop, report))
-    return Costs(*broadcast(list(costs)))
-
-
-def make_schedule(settings: FitSettings, time_s: float, n_steps: int, costs: Costs) -> Schedule:
-    """The requested schedule, or what fits into the time.
-
-    Args:
-        settings: of the fit.
-        time_s: seconds that are left for it; only used if `epochs` is None.
-        n_steps: steps per full epoch.
-        costs: seconds per step and validation.
-    """
-    if isinstance(settings.epochs, int):
-        return uniform_schedule(settings.epochs, n_steps, settings.n_runs)
-    if settings.epochs is not None:
-        return settings.epochs
-    return schedule_for_time(
-        time_s,
-        n_steps=n_steps,
-        step_s=costs.step_s,
-        validation_s=costs.validation_s,
-        max_epochs=settings.max_epochs,
-        n_runs=settings.n_runs,
-    )
-
-
-def measure_step_time(
-    learner: Learner, stop: StopRequest, report: Callable[[int, int], None]
-) -> float:
-    """Measure the seconds per training step, without compilation.
-
-    The learning rate of the timed steps is 0, so the trainable weights do not change.
-
-    Args:
-        learner: its model is compiled and not trained yet.
-        stop: whether to stop.
-        report: called with (steps done, total).
+        n: photos per batch.
 
     Returns:
-        The median of five steps, including the preparation of their batches; NaN after a signal.
+        A function of images and labels, of the whole batch or of this process'
+        part. With one device it returns them unchanged.
     """
-    steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
-    batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
-    seconds = []
-    for n_done in range(1 + _N_TIMED_STEPS):
-        report(n_done, 1 + _N_TIMED_STEPS)
-        if stop.requested:
-            return math.nan
-        start = time.perf_counter()
-        learner.model.train_on_batch(*next(batches)[1])
-        seconds.append(time.perf_counter() - start)
-    report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
-    return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
+    n_padded, k, n_processes = padded_batch_size(n), process_index(), process_count()
 
+    def shard(images: Any, targets: Any) -> tuple[Any, ...]:
+        if n_padded == n and n_processes == 1:
+            return images, targets
+        rows = np.arange(n_padded)[k::n_processes]
+        if len(rows) != len(targets):
+            images, targets = (np.asarray(one)[rows % n] for one in (images, targets))
+        if n_padded == n:
+            return images, targets
+        return images, targets, np.where(rows < n, n_padded / n, 0).astype(np.float32)
 
-def n_interpolations(settings: FitSettings) -> int:
-    """Number of networks to validate between the linear probe and the fine-tuned weights."""
-    if settings.updates_batchnorm:
-        return 0
-    return len(COEFFICIENTS) if settings.recipe.interpolate_weights else int(settings.n_runs > 1)
+    return shard

@@ -19,20 +19,25 @@ from scenelearn._distributed import data_parallel
 from scenelearn._json import dataclass_json
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, is_own, load_network
+from scenelearn.backbones._network import Network, Preprocessing, load_if_own
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
-from scenelearn.finetune import _network
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
-from scenelearn.finetune._feature_cache import feature_batch_size, measure_photo_seconds
-from scenelearn.finetune._features import Datasets, make_datasets
-from scenelearn.finetune._learner import build_learner, make_schedule, measure_costs
+from scenelearn.finetune._features import (
+    Datasets,
+    feature_batch_size,
+    make_datasets,
+    measure_photo_seconds,
+)
+from scenelearn.finetune._learner import build_learner
+from scenelearn.finetune._model import add_zero_head, build_features
 from scenelearn.finetune._runtime import StopSignal
-from scenelearn.finetune._schedule import Schedule
+from scenelearn.finetune._schedule import make_schedule, measure_costs
 from scenelearn.finetune._settings import (
     FitSettings,
     Recipe,
+    Schedule,
     adapt_to_machine,
     resolve_settings,
 )
@@ -148,7 +153,7 @@ def plan(
         ForkError: if this process was forked after Keras had started.
         DeviceError: if the devices cannot work together.
     """
-    network = load_network(backbone, preprocessing) if is_own(backbone) else None
+    network = load_if_own(backbone, preprocessing)
     settings = resolve_settings(
         splits,
         network=network,
@@ -174,14 +179,14 @@ def _plan(
 ) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
-    features = _network.build_features(settings, network)
+    features = build_features(settings, network)
     batch_size = choose_batch_size(
         features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
     )
     settings = replace(settings, batch_size=batch_size)
     network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
-    to_logits, model = _network.add_zero_head(features, n_classes)
+    to_logits, model = add_zero_head(features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
     datasets = _noise_datasets(splits, settings)

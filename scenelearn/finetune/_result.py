@@ -21,6 +21,7 @@ from scenelearn.classify._predictions import Predictions
 from scenelearn.data import Rejected, Splits, to_square
 from scenelearn.data._decode import decode_photo
 from scenelearn.finetune._checkpoint import Checkpoint
+from scenelearn.finetune._runtime import Phase
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.metrics import Evaluation
 from scenelearn.metrics._evaluation import Confusion
@@ -57,25 +58,6 @@ class Epoch:
             f"<Epoch {self.number}: train loss {self.train_loss:.4f}, validation loss "
             f"{self.validation_loss:.4f}, validation accuracy {self.validation_accuracy:.1%}>"
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Phase:
-    """One phase of a fit.
-
-    Attributes:
-        name: "network", "photos", "features", "linear probe", "fine-tuning" or "test"; "earlier
-            run" for everything before `fit(resume=True)` resumed.
-        seconds: wall-clock time.
-        note: one line about what was done.
-    """
-
-    name: str
-    seconds: float
-    note: str
-
-    def __repr__(self) -> str:
-        return f"<Phase {self.name!r}: {self.seconds:.1f} s, {self.note}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

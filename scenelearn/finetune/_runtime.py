@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
 from scenelearn._distributed import all_reduce_max
 from scenelearn._progress import Progress
-from scenelearn.finetune._result import Phase
 
 # A signal is handled only if its handler is still the default.
 _DEFAULT_HANDLERS: tuple[tuple[signal.Signals, Any], ...] = (
@@ -141,6 +141,25 @@ def handle_signals() -> Iterator[StopSignal]:
         stop._closed = True
         for number, default in replaced:
             signal.signal(number, default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Phase:
+    """One phase of a fit.
+
+    Attributes:
+        name: "network", "photos", "features", "linear probe", "fine-tuning" or "test"; "earlier
+            run" for everything before `fit(resume=True)` resumed.
+        seconds: wall-clock time.
+        note: one line about what was done.
+    """
+
+    name: str
+    seconds: float
+    note: str
+
+    def __repr__(self) -> str:
+        return f"<Phase {self.name!r}: {self.seconds:.1f} s, {self.note}>"
 
 
 class Clock:

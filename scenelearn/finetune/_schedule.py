@@ -1,17 +1,30 @@
-"""The epochs of fine-tuning and their learning rates, from a time budget or a number of epochs."""
+"""The epochs that fit into a time budget, by their measured costs, and their learning rates."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-Schedule = tuple[tuple[int, float], ...]
-"""For each epoch its number of steps, and the progress of the learning rate schedule after it."""
+from scenelearn._distributed import all_reduce_max, broadcast
+from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
+from scenelearn.finetune._learner import Learner
+from scenelearn.finetune._model import COEFFICIENTS
+from scenelearn.finetune._runtime import StopRequest
+from scenelearn.finetune._settings import FitSettings, Schedule
 
 WARMUP = 0.1  # minimum fraction of the schedule during which the learning rate rises
 _MIN_EPOCH = 0.1  # of a full epoch: less is not worth a validation
+
+
+_N_TIMED_STEPS = 5
+_TEST_OVERHEAD_S = 2.0  # of the test, besides the network: image statistics, calibration, results
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,12 +219,125 @@ def lr_multiplier(progress: float, warmup: float = WARMUP) -> float:
     return min(1.0, progress / warmup) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def parse_schedule(value: Sequence[Sequence[float]], n_runs: int = 1) -> Schedule | None:
-    """A schedule from plain lists, as in JSON; None if it is not a valid one for `n_runs` runs."""
-    try:
-        schedule = tuple((int(size), float(after)) for size, after in value)
-    except (TypeError, ValueError):
-        return None
-    progress = [0.0, *(after for _, after in schedule)]
-    increases = all(a < b <= min(n_runs, int(a) + 1) for a, b in itertools.pairwise(progress))
-    return schedule if increases and all(size >= 1 for size, _ in schedule) else None
+class Costs(NamedTuple):
+    """What fine-tuning and the rest of a fit take, in seconds.
+
+    Attributes:
+        step_s: a training step, including the preparation of its batch; 0 if there are none.
+        validation_s: the validation after an epoch.
+        interpolation_s: the validation of each interpolated network, after the last epoch.
+        test_s: calibration and test.
+    """
+
+    step_s: float
+    validation_s: float
+    interpolation_s: float = 0.0
+    test_s: float = 0.0
+
+    @property
+    def reserve_s(self) -> float:
+        """What comes after training."""
+        return self.interpolation_s + self.test_s
+
+
+def measure_costs(
+    learner: Learner,
+    settings: FitSettings,
+    *,
+    predict_s: float,
+    deadline: float,
+    stop: StopRequest,
+    report: Callable[[int, int], None],
+) -> Costs:
+    """Measure what fine-tuning will take.
+
+    Args:
+        learner: not trained yet; compiled if any epochs are requested.
+        settings: of the fit.
+        predict_s: seconds per photo of the final network.
+        deadline: when the fit should end, on `time.perf_counter`'s clock. If no time is left for
+            training, no step is timed, and a warning is logged.
+        stop: whether to stop; if so, no step is timed.
+        report: called with (timed steps done, total).
+    """
+    datasets = learner.datasets
+    validation_s = 1.3 * predict_s * datasets.validation.n_photos
+    n_known = min(datasets.train.n_photos, MAX_NEIGHBOR_PHOTOS)
+    n_final = datasets.validation.n_photos + datasets.test.n_photos + n_known
+    costs = Costs(
+        step_s=0.0,
+        validation_s=validation_s,
+        interpolation_s=n_interpolations(settings) * validation_s,
+        test_s=1.3 * predict_s * n_final + _TEST_OVERHEAD_S,
+    )
+    train = settings.epochs != 0 and not stop.requested
+    if train and all_reduce_max(time.perf_counter() > deadline - costs.reserve_s):
+        _log.warning(
+            "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
+        )
+    elif train:
+        costs = costs._replace(step_s=measure_step_time(learner, stop, report))
+    return Costs(*broadcast(list(costs)))
+
+
+def make_schedule(
+    settings: FitSettings, time_s: float, n_steps: int, costs: Costs, done: Schedule = ()
+) -> Schedule:
+    """The requested schedule, or what fits into the time.
+
+    Args:
+        settings: of the fit.
+        time_s: seconds that are left for it; only used if `epochs` is None.
+        n_steps: steps per full epoch.
+        costs: seconds per step and validation.
+        done: the epochs already done, if the time decides.
+    """
+    if isinstance(settings.epochs, int):
+        return uniform_schedule(settings.epochs, n_steps, settings.n_runs)
+    if settings.epochs is not None:
+        return settings.epochs
+    return schedule_for_time(
+        time_s,
+        n_steps=n_steps,
+        step_s=costs.step_s,
+        validation_s=costs.validation_s,
+        max_epochs=settings.max_epochs,
+        n_runs=settings.n_runs,
+        done=done,
+    )
+
+
+def measure_step_time(
+    learner: Learner, stop: StopRequest, report: Callable[[int, int], None]
+) -> float:
+    """Measure the seconds per training step, without compilation.
+
+    The learning rate of the timed steps is 0, so the trainable weights do not change.
+
+    Args:
+        learner: its model is compiled and not trained yet.
+        stop: whether to stop.
+        report: called with (steps done, total).
+
+    Returns:
+        The median of five steps, including the preparation of their batches; NaN after a signal.
+    """
+    steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
+    batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
+    seconds = []
+    for n_done in range(1 + _N_TIMED_STEPS):
+        report(n_done, 1 + _N_TIMED_STEPS)
+        if stop.requested:
+            return math.nan
+        start = time.perf_counter()
+        learner.model.train_on_batch(*next(batches)[1])
+        seconds.append(time.perf_counter() - start)
+    report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
+    return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
+
+
+def n_interpolations(settings: FitSettings) -> int:
+    """Number of networks to validate between the linear probe and the fine-tuned weights."""
+    if settings.updates_batchnorm:
+        return 0
+    return len(COEFFICIENTS) if settings.recipe.interpolate_weights else int(settings.n_runs > 1)

@@ -1,14 +1,18 @@
-"""The settings of a fit, validated before anything runs."""
+"""The settings of a fit, validated before anything runs, and `backbone="auto"`."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from scenelearn import backbones
+from scenelearn import backbones, sizing
 from scenelearn._checks import check_bool, check_choice, check_integer, check_number
+from scenelearn._distributed import broadcast
 from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as resolve_policy
@@ -24,9 +28,13 @@ from scenelearn.backbones._network import (
 )
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune._backbone_choice import AUTO, choose_backbone
 from scenelearn.finetune._device import PRECISIONS, supported_precision
-from scenelearn.finetune._schedule import Schedule, parse_schedule
+from scenelearn.finetune._features import FEATURE_BATCH_SIZE, measure_photo_seconds
+from scenelearn.sizing._networks import build_application
+
+Schedule = tuple[tuple[int, float], ...]
+"""For each epoch its number of steps, and the progress of the learning rate schedule after it."""
+
 
 # Pretrained weights: the best of 3e-5 … 2e-3 on the validation photos of three splits of the Intel
 # photos, for MobileNetV2-0.35 with one learning rate for all kernels. Random weights need a higher
@@ -39,6 +47,28 @@ _LR_PRETRAINED, _LR_HIGH = 1e-3, 3e-3
 _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
 
 UNFREEZE = ("stride16", "all", "none")
+
+AUTO = "auto"
+# Top-1 accuracy on ImageNet at 224 px, in percent, from the tables of Keras Applications and of the
+# MobileNet papers (M. Sandler et al. 2018; A. Howard et al. 2019; M. Tan, Q. Le 2019 and 2021;
+# Z. Liu et al. 2022). In ascending order.
+CANDIDATES = {
+    "mobilenet_v2_0.35": 60.3,
+    "mobilenet_v3_small": 67.4,
+    "mobilenet_v2": 71.3,
+    "mobilenet_v3_large": 75.2,
+    "efficientnet_b0": 77.1,
+    "efficientnet_v2_b0": 78.7,
+    "efficientnet_v2_s": 83.9,
+}
+_AUTO_EPOCHS = 4
+# Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
+# including mirrored training photos; for each epoch, training at three passes per photo while the
+# upper layers are trained, and validation; finally weight interpolation and the test.
+_AUTO_PASSES = 1.55 + _AUTO_EPOCHS * (3 * 0.7 + 0.15) + 1.5
+_AUTO_TIME_FRACTION = 0.9  # the rest is for decoding, the linear probe and compilation
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,3 +360,70 @@ def _check_schedule(value: Sequence[Sequence[float]], n_runs: int) -> Schedule:
             f"Received: epochs={value!r}. Pass None to let `minutes` decide."
         )
     return schedule
+
+
+def parse_schedule(value: Sequence[Sequence[float]], n_runs: int = 1) -> Schedule | None:
+    """A schedule from plain lists, as in JSON; None if it is not a valid one for `n_runs` runs."""
+    try:
+        schedule = tuple((int(size), float(after)) for size, after in value)
+    except (TypeError, ValueError):
+        return None
+    progress = [0.0, *(after for _, after in schedule)]
+    increases = all(a < b <= min(n_runs, int(a) + 1) for a, b in itertools.pairwise(progress))
+    return schedule if increases and all(size >= 1 for size, _ in schedule) else None
+
+
+def choose_backbone(n_photos: int, image_px: int, minutes: float) -> str:
+    """Choose the network that "auto" stands for.
+
+    The most accurate candidate for which features and four epochs fit into the time budget, by the
+    measured prediction time per photo on this machine. Candidates that would not fit even if their
+    time grew only with the size of their feature maps are not measured. The choice itself uses up
+    part of the budget.
+
+    Args:
+        n_photos: number of photos.
+        image_px: width and height of the input.
+        minutes: the time budget.
+
+    Returns:
+        A name for `backbones.build`; the smallest network if none fits.
+    """
+    best, *larger = CANDIDATES
+    start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
+
+    def fit_seconds(network: Any) -> float:
+        return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
+
+    def left_s() -> float:
+        return float(
+            broadcast(_AUTO_TIME_FRACTION * (60 * minutes - (time.perf_counter() - start)))
+        )
+
+    smallest = _build_untrained(best, image_px)
+    best_s = fit_seconds(smallest)
+    seconds_per_byte = best_s / _activation_bytes(smallest)
+    for name in reversed(larger):
+        application = find_architecture(name).build.__name__
+        unbuilt = build_application(application, (image_px, image_px, 3))
+        if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
+            continue
+        fit_s = fit_seconds(_build_untrained(name, image_px))
+        if fit_s <= left_s():
+            best, best_s = name, fit_s
+            break
+    _log.info(
+        "backbone 'auto' is %s: the most accurate of %d candidates on ImageNet (%.1f %%) for which "
+        "features of %d photos and %d epochs fit into %g minutes (about %.1f)",
+        best, len(CANDIDATES), CANDIDATES[best], n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
+    )  # fmt: skip
+    return best
+
+
+def _build_untrained(name: str, image_px: int) -> Any:
+    return backbones.fast_on_cpu(backbones.build(name, weights=None, image_px=image_px))
+
+
+def _activation_bytes(network: Any) -> int:
+    """The size of all activations of one photo."""
+    return sum(row.activation_bytes for row in sizing.estimate(network).layers)

@@ -5,36 +5,214 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max, broadcast
+from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
 from scenelearn.data import Batches
-from scenelearn.finetune._checkpoint import Checkpoint
-from scenelearn.finetune._interpolation import COEFFICIENTS, choose_coefficient
-from scenelearn.finetune._learner import Learner
+from scenelearn.finetune._checkpoint import Arrays, Checkpoint
+from scenelearn.finetune._features import Datasets, measure_photo_seconds
+from scenelearn.finetune._learner import Learner, build_learner
+from scenelearn.finetune._linear_probe import cross_entropies, cross_entropy
+from scenelearn.finetune._model import COEFFICIENTS, choose_coefficient, default_coefficient
 from scenelearn.finetune._optimizer import reset_optimizer
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._runtime import StopRequest
-from scenelearn.finetune._schedule import TrainingPlan, schedule_for_time, schedule_progress
-from scenelearn.finetune._state import (
-    TrainingState,
-    ValidationScores,
-    assign_values,
-    pack,
-    score_logits,
-    to_arrays,
+from scenelearn.finetune._runtime import Clock, StopRequest
+from scenelearn.finetune._schedule import (
+    Costs,
+    TrainingPlan,
+    make_schedule,
+    measure_costs,
+    n_interpolations,
+    schedule_progress,
 )
+from scenelearn.finetune._settings import FitSettings, Schedule, parse_schedule
+
+_MIN_WARMUP_STEPS = 100  # with pretrained weights
 
 # Progress from which on a run counts as complete: the rest of its learning rate, at most 2% of the
 # peak, changes little.
 _NEARLY_COMPLETE = 0.9
 
 _log = logging.getLogger(__name__)
+
+
+class ValidationScores(NamedTuple):
+    """How good a network is on the validation photos.
+
+    Attributes:
+        accuracy: as in `Epoch`.
+        loss: as in `Epoch`.
+        calibrated_loss: as in `Epoch`.
+        losses: (n,) float64, the calibrated loss of each photo.
+    """
+
+    accuracy: float
+    loss: float
+    calibrated_loss: float
+    losses: npt.NDArray[np.float64]
+
+
+def score_logits(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
+) -> ValidationScores:
+    """Compute accuracy and losses from logits.
+
+    Args:
+        logits: (n, n_classes), of the validation photos.
+        labels: (n,) integers in [0, n_classes).
+
+    Returns:
+        The accuracy, and the cross-entropy before and after calibration, in nats; NaN if a logit is
+        not finite.
+    """
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    if not np.isfinite(logits).all():
+        return ValidationScores(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
+    calibrated = logits.astype(np.float64) / fit_temperature(logits, labels)
+    losses = cross_entropies(calibrated, labels)
+    return ValidationScores(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class TrainingState:
+    """The progress of fine-tuning. The only other state is that of the network and its optimizer.
+
+    There is no random state: every random number is a function of (seed, epoch, index).
+
+    Attributes:
+        plan: how to continue.
+        history: epoch 0, the linear probe, and each complete epoch.
+        best: number of the epoch with the lowest calibrated validation loss, which distinguishes
+            networks with fewer photos than the accuracy needs.
+        best_loss: its calibrated loss.
+        best_weights: the network's weights after it.
+        initial_weights: the trainable weights before the first step; empty if no weights are
+            interpolated in the end.
+        default_interpolation: the coefficient to keep unless another is significantly better.
+        interpolation: the coefficient of the best weights: 0 is the linear probe, 1 its epoch.
+        soup: mean of the trainable weights at the end of each run so far; empty before that, and
+            if there is only one run.
+        n_in_soup: number of these runs.
+        step: number of steps done in the current epoch.
+        losses: the loss of each of them.
+        epoch_s: seconds that they took.
+    """
+
+    plan: TrainingPlan
+    history: list[Epoch]
+    best_loss: float
+    best_weights: list[npt.NDArray[Any]]
+    initial_weights: list[npt.NDArray[Any]]
+    default_interpolation: float = 0.0
+    best: int = 0
+    interpolation: float = 1.0
+    soup: list[npt.NDArray[Any]] = field(default_factory=list)
+    n_in_soup: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    epoch_s: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current epoch, counted from 1."""
+        return len(self.history)
+
+    def keep(self, model: Any, loss: float, *, epoch: int, interpolation: float = 1.0) -> None:
+        """Keep the network's weights as the best, unless they are not finite."""
+        weights = model.get_weights()
+        if all(np.isfinite(one).all() for one in weights):
+            self.best, self.interpolation, self.best_weights = epoch, interpolation, weights
+            self.best_loss = loss
+
+    def end_epoch(self, epoch: Epoch, model: Any) -> None:
+        """Record a complete epoch, and keep its weights if it is the best."""
+        if epoch.calibrated_loss < self.best_loss:  # never true for NaN
+            self.keep(model, epoch.calibrated_loss, epoch=epoch.number)
+        self.history.append(epoch)
+        self.step, self.losses, self.epoch_s = 0, [], 0.0
+
+    def end_run(self, model: Any) -> None:
+        """Add the weights at the end of a run to the soup."""
+        self.n_in_soup += 1
+        weights, weight = to_arrays(model.trainable_variables), np.float32(1 / self.n_in_soup)
+        mean = self.soup or weights
+        self.soup = [a + weight * (b - a) for a, b in zip(mean, weights, strict=True)]
+
+
+def prepare_training(
+    features: Any,
+    to_logits: Any,
+    network: Any,
+    datasets: Datasets,
+    settings: FitSettings,
+    *,
+    probe_epoch: Epoch,
+    clock: Clock,
+    stop: StopRequest,
+) -> tuple[Learner, TrainingState]:
+    """Build the learner, measure its speed, and plan the epochs: the state before the first step.
+
+    Args:
+        features: from `backbones.build`.
+        to_logits: the same network with the linear probe.
+        network: the final network, from `inference_model`. If the time budget decides, it is
+            compiled and timed here, so that its duration is known.
+        datasets: the photos.
+        settings: of the fit.
+        probe_epoch: the linear probe's scores.
+        clock: how much time is left.
+        stop: whether to stop; if so, no epochs are planned.
+
+    Returns:
+        The learner, compiled if any epochs are requested, and the state, with 0 epochs if none are
+        requested or none fits.
+    """
+    time_limited, best_weights = settings.epochs is None, to_logits.get_weights()
+    train = settings.epochs != 0 and not stop.requested
+    learner = build_learner(features, to_logits, datasets, settings, train=train)
+    costs = measure_costs(
+        learner,
+        settings,
+        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
+        deadline=clock.deadline() if time_limited else math.inf,
+        stop=stop,
+        report=clock.report("compiling and timing"),
+    )
+    schedule: Schedule = ()
+    if costs.step_s and not stop.requested:
+        deadline = clock.deadline(reserve_s=costs.reserve_s)
+        left_s = broadcast(deadline - time.perf_counter()) if time_limited else math.inf
+        schedule = make_schedule(settings, left_s, len(datasets.train), costs)
+    plan = TrainingPlan(
+        schedule=schedule,
+        n_runs=settings.n_runs,
+        time_limited=time_limited,
+        peak_lr=settings.learning_rate,
+        min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
+        step_s=costs.step_s,
+        validation_s=costs.validation_s,
+        reserve_s=costs.reserve_s,
+        batch_size=settings.batch_size,
+    )
+    interpolates = n_interpolations(settings) and schedule
+    return learner, TrainingState(
+        plan=plan,
+        history=[probe_epoch],
+        best_weights=best_weights,
+        best_loss=probe_epoch.calibrated_loss,
+        initial_weights=to_arrays(learner.model.trainable_variables) if interpolates else [],
+        default_interpolation=default_coefficient(
+            datasets.train.n_photos / to_logits.output_shape[-1]
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +223,7 @@ class Control:
         deadline: when fine-tuning should end, on `time.perf_counter`'s clock. An epoch that takes
             longer than planned is cut off a little later.
         grace_s: how many seconds later.
-        max_epochs: maximum number of epochs per run.
+        settings: of the fit.
         stop: whether to stop.
         checkpoint: where the state is saved.
         elapsed_s: returns the seconds since the run began, to be saved with the state.
@@ -54,7 +232,7 @@ class Control:
 
     deadline: float
     grace_s: float
-    max_epochs: int
+    settings: FitSettings
     stop: StopRequest
     checkpoint: Checkpoint
     elapsed_s: Callable[[], float]
@@ -80,7 +258,8 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     each epoch by how long it took, so that the rate reaches 0 just when the time is over. In the
     end the model has the weights that were best on the validation photos after an epoch, where
     epoch 0 is the linear probe. Or, if training was not stopped and there is a linear probe, those
-    interpolated between the linear probe and the last epoch, or the soup; see `_interpolation`.
+    interpolated between the linear probe and the last epoch, or the soup; see
+    `choose_coefficient`.
 
     Args:
         learner: the compiled model and its data.
@@ -202,16 +381,10 @@ def _update_plan(
             max(0.0, state.history[-1].seconds - steps_s),
         ]
     )
-    schedule = schedule_for_time(
-        left_s,
-        n_steps=len(learner.datasets.train),
-        step_s=step_s,
-        validation_s=validation_s,
-        max_epochs=control.max_epochs,
-        done=(*plan.schedule[: epoch - 1], ended),
-        n_runs=plan.n_runs,
-    )
-    return replace(plan, schedule=schedule)
+    costs = Costs(step_s=step_s, validation_s=validation_s)
+    done = (*plan.schedule[: epoch - 1], ended)
+    n_steps = len(learner.datasets.train)
+    return replace(plan, schedule=make_schedule(control.settings, left_s, n_steps, costs, done))
 
 
 def _interpolate(learner: Learner, state: TrainingState, control: Control) -> None:
@@ -267,3 +440,81 @@ def _validate(model: Any, validation: Batches, stop: StopRequest) -> ValidationS
 
 class _StopError(Exception):
     """Leaves a validation between two batches."""
+
+
+# The state in a checkpoint
+
+
+def pack(state: TrainingState, model: Any) -> tuple[dict[str, Any], Arrays]:
+    """The complete state as JSON values and arrays, for a checkpoint.
+
+    Args:
+        state: the progress of fine-tuning.
+        model: compiled; its optimizer is built.
+
+    Returns:
+        Two dictionaries for `unpack` and `restore_variables`.
+    """
+    # `asdict` would copy these.
+    light = replace(state, best_weights=[], initial_weights=[], soup=[])
+    metadata = asdict(light)
+    del metadata["best_weights"], metadata["initial_weights"], metadata["soup"]
+    groups = {
+        "model": model.variables,
+        "optimizer": model.optimizer.variables,
+        "best": state.best_weights,
+        "initial": state.initial_weights,
+        "soup": state.soup,
+    }
+    arrays = {
+        f"{group}/{k}": _to_array(value)
+        for group, values in groups.items()
+        for k, value in enumerate(values)
+    }
+    return metadata, arrays
+
+
+def unpack(metadata: Mapping[str, Any], arrays: Arrays) -> TrainingState:
+    """The state from what `pack` returned."""
+    values = dict(metadata)
+    plan = values.pop("plan")
+    schedule = parse_schedule(plan["schedule"], plan["n_runs"])
+    return TrainingState(
+        plan=TrainingPlan(**plan | {"schedule": schedule or ()}),
+        history=[Epoch(**epoch) for epoch in values.pop("history")],
+        best_weights=_group(arrays, "best"),
+        initial_weights=_group(arrays, "initial"),
+        soup=_group(arrays, "soup"),
+        **values,
+    )
+
+
+def restore_variables(model: Any, arrays: Arrays) -> None:
+    """Assign the packed values to the variables of a network and its optimizer.
+
+    Args:
+        model: compiled, built in the same way, with the same layers trainable.
+        arrays: from `pack`.
+    """
+    model.optimizer.build(model.trainable_variables)
+    assign_values(model.variables, _group(arrays, "model"))
+    assign_values(model.optimizer.variables, _group(arrays, "optimizer"))
+
+
+def to_arrays(variables: Iterable[Any]) -> list[npt.NDArray[Any]]:
+    """The values of variables."""
+    return [_to_array(variable) for variable in variables]
+
+
+def assign_values(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    """Assign values to variables."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _group(arrays: Arrays, name: str) -> list[npt.NDArray[Any]]:
+    return [value for key, value in arrays.items() if key.partition("/")[0] == name]
+
+
+def _to_array(value: Any) -> npt.NDArray[Any]:
+    return value if isinstance(value, np.ndarray) else keras().ops.convert_to_numpy(value)

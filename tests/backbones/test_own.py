@@ -18,7 +18,7 @@ from scenelearn.classify._bundle_checks import InvalidBundleError, _check_config
 from scenelearn.cli import main
 from scenelearn.cli._options import preprocessing
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
-from scenelearn.finetune._network import add_zero_head
+from scenelearn.finetune._model import add_zero_head
 from scenelearn.finetune._optimizer import lr_multipliers
 
 layers = keras.layers

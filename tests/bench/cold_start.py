@@ -79,17 +79,16 @@ def _work(options: argparse.Namespace) -> None:
 
     from scenelearn import backbones
     from scenelearn._backend import keras
-    from scenelearn.finetune import FitSettings, _network
+    from scenelearn.finetune import FitSettings, _model
     from scenelearn.finetune._device import environment
-    from scenelearn.finetune._learner import compile_learner
 
     keras()
     stage("imports")
     features = backbones.build(options.backbone, weights=options.weights, image_px=options.image_px)
     stage("network")
-    model, _ = _network.add_zero_head(features, 6)
+    model, _ = _model.add_zero_head(features, 6)
     settings = FitSettings(backbone=options.backbone, image_px=options.image_px)
-    compile_learner(features, model, settings)
+    _model.compile_model(features, model, settings)
     stage("head")
     images = np.zeros((options.batch_size, options.image_px, options.image_px, 3), np.uint8)
     model.train_on_batch(images, np.eye(6, dtype=np.float32)[np.arange(options.batch_size) % 6])

@@ -40,7 +40,7 @@ INTERVAL_S = 0.2  # between checkpoints within an epoch: short, so that kills hi
 
 def digest_of(state: Any, model: Any) -> str:
     """SHA-256 of weights, optimizer, best weights and history, without the times."""
-    from scenelearn.finetune._state import pack
+    from scenelearn.finetune._trainer import pack
 
     metadata, arrays = pack(state, model)
     for epoch in metadata["history"]:
@@ -274,7 +274,7 @@ def _fit() -> None:
 
     import scenelearn as sl
     from scenelearn.finetune import _checkpoint, _fit
-    from scenelearn.finetune._state import TrainingState
+    from scenelearn.finetune._trainer import TrainingState
 
     _checkpoint.INTERVAL_S, _checkpoint.MAX_TIME_FRACTION = INTERVAL_S, 1.0
     file = Path(os.environ["LOST_FILE"])

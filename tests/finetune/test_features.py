@@ -21,8 +21,8 @@ import scenelearn as sl
 from scenelearn.classify._inference import predict_batches
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import _feature_cache, _features
-from scenelearn.finetune._feature_cache import feature_folder
+from scenelearn.finetune import _features
+from scenelearn.finetune._features import feature_folder
 from tests.helpers.marks import nightly, slow
 from tests.helpers.systems import needs_posix
 
@@ -60,7 +60,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         numbers.append(batches.n_photos)
         return predict_batches(model, batches, progress)
 
-    monkeypatch.setattr(_feature_cache, "predict_batches", counted)
+    monkeypatch.setattr(_features, "predict_batches", counted)
     return numbers
 
 
@@ -142,9 +142,9 @@ def test_interrupted_run_continues(
         numbers.append(batches.n_photos)
         return predict_batches(model, batches, progress)
 
-    monkeypatch.setattr(_feature_cache, "_FIRST_PART", 16)
-    monkeypatch.setattr(_feature_cache, "_MAX_PART", 32)
-    monkeypatch.setattr(_feature_cache, "predict_batches", interrupt_third_call)
+    monkeypatch.setattr(_features, "_FIRST_PART", 16)
+    monkeypatch.setattr(_features, "_MAX_PART", 32)
+    monkeypatch.setattr(_features, "predict_batches", interrupt_third_call)
     with pytest.raises(KeyboardInterrupt):
         features(photos, weights_file)
     assert numbers == [16, 32]
@@ -154,17 +154,17 @@ def test_interrupted_run_continues(
         left.append(batches.n_photos)
         return predict_batches(model, batches, progress)
 
-    monkeypatch.setattr(_feature_cache, "predict_batches", counted)
+    monkeypatch.setattr(_features, "predict_batches", counted)
     assert np.isfinite(features(photos, weights_file)).all()
     assert sum(left) == len(set(photos.hashes)) - 48
 
 
 _KILLED = """
 import os, signal, sys
-from scenelearn.finetune import _feature_cache, _features
+from scenelearn.finetune import _features
 import scenelearn as sl
-_features.FEATURE_BATCH_SIZE = _feature_cache.FEATURE_BATCH_SIZE = 8
-_feature_cache._FIRST_PART = _feature_cache._MAX_PART = 8
+_features.FEATURE_BATCH_SIZE = _features.FEATURE_BATCH_SIZE = 8
+_features._FIRST_PART = _features._MAX_PART = 8
 folder, weights, limit = sys.argv[1:]
 def progress(what, done, total):
     if what == "extracting features" and done >= int(limit):
@@ -187,7 +187,6 @@ def test_killed_runs_lose_at_most_one_part(
     for limit in ("20", "30", "55"):
         command = [sys.executable, "-c", _KILLED, str(scenes), str(weights_file), limit]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    monkeypatch.setattr(_feature_cache, "FEATURE_BATCH_SIZE", 8)
     monkeypatch.setattr(_features, "FEATURE_BATCH_SIZE", 8)
     table = features(photos, weights_file)
     assert sum(seen) <= len(photos) - 48
@@ -227,7 +226,7 @@ def test_file_with_unexpected_content_is_ignored(
     whole = features(photos, weights_file)
     file = files(cache)[0]
     np.save(cache / "x.npy", np.zeros(3))
-    from scenelearn.finetune._feature_cache import _digest
+    from scenelearn.finetune._features import _digest
 
     content = (cache / "x.npy").read_bytes()
     (file.parent / f"{_digest(content)}.npy").write_bytes(content)
@@ -250,7 +249,7 @@ def test_folder_name_depends_on_everything_that_features_do(
     one = folder()
     assert folder() == one
     others = {folder(mirrored=True), folder(64), folder(seed=1), folder(batch_size=16)}
-    monkeypatch.setattr("scenelearn.finetune._feature_cache.DECODER_VERSION", "another version")
+    monkeypatch.setattr("scenelearn.finetune._features.DECODER_VERSION", "another version")
     others.add(folder())
     assert len(others - {one}) == 5
     assert one.name.startswith("features-scenelearn_tiny-32-")
@@ -299,7 +298,7 @@ def test_failed_write_loses_no_features(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_feature_cache, "write_features", full)
+    monkeypatch.setattr(_features, "write_features", full)
     assert np.isfinite(features(photos, weights_file)).all()
     assert caplog.text.count("No space left on device") == 1
 

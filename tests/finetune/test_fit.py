@@ -24,7 +24,7 @@ from scenelearn.errors import (
     WeightsUnavailableError,
 )
 from scenelearn.finetune import Epoch, FitResult, FitSettings, Recipe
-from scenelearn.finetune._training_batches import Augmentation, augmented_batches
+from scenelearn.finetune._learner import Augmentation, augmented_batches
 
 
 def test_result_has_all_fields(fitted: FitResult) -> None:
@@ -99,7 +99,7 @@ def test_fine_tuning_pretrained_weights_changes_upper_layers_only(
 def test_unfreeze_selects_layers_by_the_size_of_their_feature_maps(
     unfreeze: str, largest: int
 ) -> None:
-    from scenelearn.finetune._network import freeze_layers
+    from scenelearn.finetune._model import freeze_layers
 
     features = sl.backbones.build("mobilenet_0.25", weights=None, image_px=160)
     freeze_layers(features, 160, unfreeze)
@@ -118,7 +118,7 @@ def test_unfreeze_selects_layers_by_the_size_of_their_feature_maps(
 )
 def test_layers_that_large_feature_maps_depend_on_are_frozen(name: str, first: str) -> None:
     """Squeeze-and-excitation has feature maps of 1×1 in early blocks, too."""
-    from scenelearn.finetune._network import freeze_layers
+    from scenelearn.finetune._model import freeze_layers
 
     features = sl.backbones.build(name, weights=None, image_px=160)
     freeze_layers(features, 160, "stride16")

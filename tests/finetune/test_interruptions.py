@@ -33,7 +33,7 @@ from scenelearn.finetune._checkpoint import (
     write_checkpoint,
 )
 from scenelearn.finetune._runtime import Clock, StopSignal, handle_signals
-from scenelearn.finetune._state import TrainingState
+from scenelearn.finetune._trainer import TrainingState
 from tests.bench.interruptions import digest_of
 from tests.helpers import REPOSITORY
 

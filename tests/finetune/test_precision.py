@@ -17,7 +17,7 @@ import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import Recipe, _device, _fit
-from scenelearn.finetune._feature_cache import feature_folder
+from scenelearn.finetune._features import feature_folder
 from scenelearn.finetune._optimizer import build_optimizer
 from tests.helpers.marks import nightly, slow
 

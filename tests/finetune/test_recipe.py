@@ -25,13 +25,14 @@ from scenelearn.finetune import (
     FitResult,
     FitSettings,
     Recipe,
-    _backbone_choice,
     _learner,
-    _network,
+    _model,
+    _schedule,
     _settings,
 )
 from scenelearn.finetune._device import memory_summary
-from scenelearn.finetune._interpolation import COEFFICIENTS, choose_coefficient
+from scenelearn.finetune._learner import Augmentation, augmented_batches
+from scenelearn.finetune._model import COEFFICIENTS, choose_coefficient
 from scenelearn.finetune._optimizer import (
     build_optimizer,
     kernel_lr_multiplier,
@@ -40,14 +41,12 @@ from scenelearn.finetune._optimizer import (
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import (
     lr_multiplier,
-    parse_schedule,
     schedule_for_time,
     schedule_progress,
     uniform_schedule,
 )
-from scenelearn.finetune._settings import resolve_settings
-from scenelearn.finetune._state import score_logits
-from scenelearn.finetune._training_batches import Augmentation, augmented_batches
+from scenelearn.finetune._settings import parse_schedule, resolve_settings
+from scenelearn.finetune._trainer import score_logits
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
 # Schedules
@@ -166,9 +165,9 @@ def test_recipe_from_a_mapping() -> None:
 
 def test_networks_without_kernels_below_the_head_are_not_scaled() -> None:
     features = backbones.build("scenelearn_tiny", weights=None, image_px=32)
-    to_logits, _ = _network.add_zero_head(features, 3)
+    to_logits, _ = _model.add_zero_head(features, 3)
     assert len(lr_multipliers(to_logits)) == len(to_logits.trainable_variables)
-    _network.freeze_layers(features, 32, "none")
+    _model.freeze_layers(features, 32, "none")
     assert lr_multipliers(to_logits) == []
 
 
@@ -241,26 +240,26 @@ def test_multipliers_apply_to_pretrained_weights_only(
         np.testing.assert_allclose(old - np.asarray(variable), moved, rtol=1e-2, atol=1e-7)
 
     compiled = []
-    build = _learner.build_optimizer
+    build = _model.build_optimizer
 
     def record(model: Any, recipe: Recipe, precision: str | None) -> Any:
         compiled.append(recipe)
         return build(model, recipe, precision)
 
-    monkeypatch.setattr(_learner, "build_optimizer", record)
+    monkeypatch.setattr(_model, "build_optimizer", record)
     for weights in (None, "scenelearn"):
         features = backbones.build("scenelearn_tiny", weights=weights, image_px=32)
-        to_logits, _ = _network.add_zero_head(features, 3)
-        _learner.compile_learner(features, to_logits, replace(fitted.settings, weights=weights))
+        to_logits, _ = _model.add_zero_head(features, 3)
+        _model.compile_model(features, to_logits, replace(fitted.settings, weights=weights))
     assert [recipe.scale_lr_by_weights for recipe in compiled] == [False, True]
 
 
 @pytest.mark.parametrize("precision", [None, "mixed_float16"])
 def test_memory_summary_of_an_untrained_network(precision: str | None, fitted: FitResult) -> None:
     features = backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
-    to_logits, _ = _network.add_zero_head(features, 3)
+    to_logits, _ = _model.add_zero_head(features, 3)
     settings = replace(fitted.settings, weights="scenelearn", precision=precision)
-    _learner.compile_learner(features, to_logits, settings)
+    _model.compile_model(features, to_logits, settings)
     assert float(memory_summary(to_logits, None, 8)["memory predicted"].split()[0]) > 1
 
 
@@ -333,17 +332,17 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
         timed.append(model.name)
         return sizing.estimate(model).n_multiply_adds * 2.5e-11  # from 0.8 to 4 ms per photo
 
-    monkeypatch.setattr(_backbone_choice, "build_application", functools.cache(build_application))
-    monkeypatch.setattr(_backbone_choice, "_build", functools.cache(network))
-    monkeypatch.setattr(_backbone_choice, "measure_photo_seconds", seconds)
-    chosen = [_backbone_choice.choose_backbone(6000, 160, minutes) for minutes in (0.5, 5, 20, 1e4)]
-    order = [list(_backbone_choice.CANDIDATES).index(name) for name in chosen]
+    monkeypatch.setattr(_settings, "build_application", functools.cache(build_application))
+    monkeypatch.setattr(_settings, "_build_untrained", functools.cache(network))
+    monkeypatch.setattr(_settings, "measure_photo_seconds", seconds)
+    chosen = [_settings.choose_backbone(6000, 160, minutes) for minutes in (0.5, 5, 20, 1e4)]
+    order = [list(_settings.CANDIDATES).index(name) for name in chosen]
     assert order == sorted(order)
     assert chosen[0] == "mobilenet_v2_0.35"
     assert chosen[-1] == "efficientnet_v2_s"
     assert len(set(chosen)) >= 3
     timed.clear()
-    assert _backbone_choice.choose_backbone(6000, 160, 0.5) == "mobilenet_v2_0.35"
+    assert _settings.choose_backbone(6000, 160, 0.5) == "mobilenet_v2_0.35"
     assert len(timed) == 1  # the others cannot fit
 
 
@@ -423,7 +422,7 @@ def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
 
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, ...]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe, epochs=0)
-        return _learner.measure_costs(
+        return _schedule.measure_costs(
             learner, settings, predict_s=0.02, deadline=math.inf, stop=StopSignal(),
             report=lambda _done, _total: None,
         )[1:]  # fmt: skip

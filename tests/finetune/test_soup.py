@@ -20,14 +20,14 @@ from scenelearn.finetune import (
     _settings,
     _trainer,
 )
-from scenelearn.finetune._interpolation import COEFFICIENTS
+from scenelearn.finetune._model import COEFFICIENTS
 from scenelearn.finetune._schedule import (
     TrainingPlan,
-    parse_schedule,
     schedule_for_time,
     uniform_schedule,
 )
-from scenelearn.finetune._state import TrainingState, to_arrays
+from scenelearn.finetune._settings import parse_schedule
+from scenelearn.finetune._trainer import TrainingState, to_arrays
 
 
 @pytest.fixture(scope="module")

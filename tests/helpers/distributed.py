@@ -24,7 +24,7 @@ from scenelearn.augment import policy
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import ArgumentError, DeviceError
 from scenelearn.finetune import Recipe
-from scenelearn.finetune._training_batches import Augmentation, augmented_batches
+from scenelearn.finetune._learner import Augmentation, augmented_batches
 
 
 def say(*words: object) -> None:

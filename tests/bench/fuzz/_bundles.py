@@ -72,7 +72,7 @@ def small_bundle(path: Path, seed: int) -> bytes:
     from scenelearn._backend import keras
     from scenelearn.classify._calibration import calibration_from_arrays
     from scenelearn.finetune._linear_probe import LinearProbe
-    from scenelearn.finetune._network import add_head
+    from scenelearn.finetune._model import add_head
 
     keras().utils.set_random_seed(seed)
     layers, numbers = keras().layers, np.random.default_rng(seed)
