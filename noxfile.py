@@ -331,6 +331,16 @@ def data_pipeline(session: nox.Session) -> None:
 
 
 @nox.session
+def label_errors(session: nox.Session) -> None:
+    """Plant wrong labels and compare with cleanlab: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/label_errors.json; two minutes.
+    """
+    session.install("-e", ".", "cleanlab", *group("test"))
+    measure(session, "label_errors", *session.posargs)
+
+
+@nox.session
 def augmentation(session: nox.Session) -> None:
     """Time augmentation against other libraries; `-- --photos FOLDER` also measures accuracy.
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import scenelearn as sl
+from scenelearn import cli
 from scenelearn.app._cleaning import Cleaning
 from scenelearn.data._decisions import FILE_NAME, read_decisions
 from scenelearn.data._label_issues import LabelIssue
@@ -233,6 +234,23 @@ def test_clean_checks_its_arguments(folder: Path) -> None:
     (folder / FILE_NAME).write_text("nonsense")
     with pytest.raises(sl.errors.ManifestError):
         sl.app.clean(audit)
+
+
+def test_command_prints_the_address_and_serves_until_it_is_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = []
+
+    def wait(server: sl.app.Server) -> None:
+        served.append(Client(server.url).get("/")[0])
+        server.close()
+
+    monkeypatch.setattr(sl.app.Server, "wait", wait)
+    assert cli.main(["clean", str(folder), "--weights", "none", "--no-browser"]) == 0
+    out, err = capsys.readouterr()
+    assert served == [200]
+    assert "Decisions are saved" in out
+    assert "http://127.0.0.1:" in err
 
 
 # In a browser

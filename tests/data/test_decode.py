@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from scenelearn.data import RejectionReason, _convert
 from scenelearn.data._convert import resample
-from scenelearn.data._decode import check_complete, to_square, to_thumbnail
+from scenelearn.data._decode import check_complete, to_preview, to_square, to_thumbnail
 from scenelearn.errors import PhotoError
 from tests.helpers import REPOSITORY
 from tests.helpers.marks import nightly, slow
@@ -95,6 +95,17 @@ def oriented(stored: Pixels, orientation: int, kind: str, **options: object) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encoded(np.ascontiguousarray(stored), kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_previews_are_whole_upright_and_at_most_as_large(orientation: int) -> None:
+    content = oriented(smooth(64, 32), orientation, "PNG")
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert to_preview(content, 16).size == tuple(side // 4 for side in expected.size)
+    preview = to_preview(content, 500)
+    assert preview.size == expected.size
+    difference = np.asarray(preview).astype(int) - np.asarray(expected)
+    assert np.abs(difference).mean() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
