@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from scenelearn._checks import check_path
 from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, SceneLearnError
@@ -194,6 +194,14 @@ def disk_error(path: Path, error: OSError, n_bytes: int | None = None) -> DiskEr
         f"{_free_bytes(path) / 2**20:,.1f} MiB free. Free some space, or use a folder on "
         "another disk; SCENELEARN_CACHE sets the one of the cache."
     )
+
+
+def is_disk_error(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the system could not read a file, rather than that the file is damaged.
+
+    A damaged archive may point to before its start; to seek there is an invalid argument.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def cache_limit_bytes() -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras, start
-from scenelearn._io import atomic_write, disk_error, require_free_space
+from scenelearn._io import atomic_write, disk_error, is_disk_error, require_free_space
 from scenelearn._keras_internals import load_model_from_archive
 from scenelearn.backbones._copy import keep_position_embeddings
 from scenelearn.backbones._materialize import materialize
@@ -67,7 +67,10 @@ def write(
         )
         keep_position_embeddings(model)
         model.save(temporary)
-        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+        with (  # if `ZipFile` cannot open a path to append, it starts an empty archive
+            temporary.open("r+b") as file,
+            zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive,
+        ):
             shapes = {
                 name: {"dtype": array.dtype.str, "shape": array.shape}
                 for name, array in arrays.items()
@@ -126,7 +129,7 @@ def read(
     except (ImportError, MemoryError):  # the environment's fault
         raise
     except Exception as error:  # Keras, h5py, json, zipfile raise many kinds here
-        if isinstance(error, OSError) and error.errno:  # not the file's fault
+        if is_disk_error(error):
             raise disk_error(path, error) from error
         known = isinstance(error, InvalidBundleError)
         detail = str(error) if known else f"{type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scenelearn._io import disk_error
+from scenelearn._io import disk_error, is_disk_error
 from scenelearn.errors import NoPhotosError
 
 _MAX_DETAIL = 200  # characters of an error that a message repeats
@@ -57,9 +57,9 @@ def read_file(root: Path, path: str) -> bytes:
         _check_size(len(content))
     except KeyError:
         raise FileNotFoundError(errno.ENOENT, "no longer in the archive", path) from None
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged members
+    except Exception as error:  # zipfile raises many types for damaged members
+        if is_disk_error(error):
+            raise
         code = errno.EACCES if "encrypted" in str(error) else errno.EIO
         detail = str(error)[:_MAX_DETAIL]  # zipfile may repeat the whole name
         raise OSError(code, f"damaged in the archive: {detail}", path) from None
@@ -104,9 +104,9 @@ def _open_archive(root: Path) -> _Archive:
     info = root.stat()
     try:
         return _open_version(root, info.st_mtime_ns, info.st_size)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001  # zipfile raises many types for damaged directories
+    except Exception as error:  # zipfile raises many types for damaged directories
+        if is_disk_error(error):
+            raise
         raise _DamagedArchiveError(
             errno.EIO, f"not complete: {str(error)[:_MAX_DETAIL]}", str(root)
         ) from None

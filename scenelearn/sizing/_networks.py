@@ -14,7 +14,7 @@ from typing import Any
 from scenelearn import _backend
 from scenelearn._backend import default_settings
 from scenelearn._checks import check_path
-from scenelearn._io import disk_error
+from scenelearn._io import disk_error, is_disk_error
 from scenelearn._keras_internals import deferred_initialization
 from scenelearn._network_names import normalize_name, split_width
 from scenelearn.errors import (
@@ -186,7 +186,7 @@ def _load_saved(path: Path) -> Any:
     except (ImportError, MemoryError):  # the environment's fault
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if is_disk_error(error):
             raise disk_error(path, error) from None
         raise BundleError(
             f"{str(path)!r} must be a complete .keras file with layers that Keras knows. Received: "

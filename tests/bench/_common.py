@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write results; an interruption leaves the older file."""
     with atomic_write(Path(path)) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def commit() -> str:
+    """The commit of this repository; empty outside one."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    return result.stdout.strip()
 
 
 def require_complete(fit: Any) -> None:

@@ -45,7 +45,7 @@ from scenelearn.data._pixels import load_pixels
 from scenelearn.errors import SceneLearnError
 from scenelearn.finetune._checkpoint import read_checkpoint, write_checkpoint
 from scenelearn.samples import _scenes
-from tests.bench._common import bench_parser, write_json
+from tests.bench._common import bench_parser, commit, write_json
 from tests.helpers.faults import ERRORS, KILL, Killed, faults
 
 SETTINGS: dict[str, Any] = {
@@ -286,6 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = " ".join(["python -m tests.bench.faults", *(Path(word).name for word in given)])
     environment = {"python": platform.python_version(), "system": platform.system()}
     environment |= {name: version(name) for name in ("scenelearn", "keras", "jax", "numpy")}
+    environment["commit"] = commit()
     run = {"command": command, "environment": environment}
     os.environ["SCENELEARN_THREADS"] = "1"  # the same order of calls each time
     memory = next((name for name in ("/dev/shm",) if os.access(name, os.W_OK)), None)
@@ -297,20 +298,20 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = programs  # not a part of what is copied
         bench = Bench(Path(folder))
-        stages = {}
+        runs = []
+        if options.out and Path(options.out).is_file():
+            runs = json.loads(Path(options.out).read_text())["runs"]
         for name in options.stages or bench.stages:
-            stages[name] = bench.inject(name) | run
-            print(f"{name}: {stages[name]}", file=sys.stderr, flush=True)
-    if options.out and Path(options.out).is_file():
-        stages = json.loads(Path(options.out).read_text())["stages"] | stages
-    stages = {name: stages[name] for name in bench.stages if name in stages}
-    sums = ("calls", "faults", "possible_faults", "failures")
-    total = {key: sum(stage[key] for stage in stages.values()) for key in sums}
-    result = total | {"stages": stages}
-    if options.out:
-        write_json(options.out, result)
+            found = {"stage": name} | bench.inject(name) | run
+            print(f"{name}: {found}", file=sys.stderr, flush=True)
+            runs = [each for each in runs if each["stage"] != name] + [found]
+            runs.sort(key=lambda each: list(bench.stages).index(each["stage"]))
+            sums = ("calls", "faults", "possible_faults", "failures")
+            result = {key: sum(each[key] for each in runs) for key in sums} | {"runs": runs}
+            if options.out:
+                write_json(options.out, result)
     print(json.dumps(result))
-    return 1 if total["failures"] else 0
+    return 1 if result["failures"] else 0
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import scenelearn as sl
 from scenelearn.classify import _bundle_checks
 from scenelearn.errors import BundleError
 from scenelearn.finetune import FitResult
+from tests.helpers.damage import move_directory
 from tests.helpers.marks import nightly, slow
 
 Config = dict[str, Any]
@@ -156,6 +157,12 @@ def test_entries_that_share_their_bytes(parts: dict[str, bytes], tmp_path: Path)
     path = packed(tmp_path / "odd.keras", parts)
     patched(path, CONFIG, 20, path.stat().st_size)
     rejected(path, "larger than those of any classifier")
+
+
+def test_directory_that_points_to_before_the_file(parts: dict[str, bytes], tmp_path: Path) -> None:
+    path = packed(tmp_path / "odd.keras", parts)
+    move_directory(path)
+    rejected(path, "must be a complete file")  # and does not blame the disk
 
 
 def test_random_damage_gives_a_typed_error(parts: dict[str, bytes], tmp_path: Path) -> None:

@@ -49,12 +49,14 @@ from scenelearn.errors import (
     BackendError,
     BundleError,
     ClassMismatchError,
+    DiskError,
     DiskSpaceError,
     NoPhotosError,
     PathMissingError,
     PhotoError,
 )
 from scenelearn.finetune import FitResult
+from tests.helpers.faults import faults
 
 
 @pytest.fixture
@@ -270,6 +272,21 @@ def test_disk_that_fills_up_during_a_save_is_named(
             fitted.save(path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_save_that_cannot_open_its_file_again_spares_the_old_file(
+    fitted: FitResult, tmp_path: Path
+) -> None:
+    path = fitted.save(tmp_path / "scenes.keras")
+    with faults(tmp_path) as disk:
+        fitted.save(path)
+    before = path.read_bytes()
+    opened = [k for k, call in enumerate(disk.calls) if call.kind == "open"]
+    last = max(k for k in opened if disk.calls[k].path.endswith(".keras"))
+    with faults(tmp_path, last, errno.EMFILE), pytest.raises(DiskError, match=r"scenes\.keras"):
+        fitted.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["scenes", "scenes.h5"])

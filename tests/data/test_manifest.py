@@ -22,6 +22,7 @@ from scenelearn.errors import (
     PathMissingError,
     TooFewPhotosError,
 )
+from tests.helpers.damage import move_directory
 from tests.helpers.photo_files import PLAIN, classes, detail, photo, put_all, splits_by_path, why
 from tests.helpers.splits import SPLITS, made_up, splits_of, with_splits
 from tests.helpers.systems import needs_byte_names, needs_posix
@@ -94,6 +95,13 @@ def test_damage_in_an_archive_costs_one_photo(tmp_path: Path) -> None:
     assert len(photos) == 3
     assert why(photos) == {"sea/2.jpg": RejectionReason.UNREADABLE}
     assert "CRC" in detail(photos, "sea/2.jpg")
+
+
+def test_a_directory_that_points_to_before_the_archive(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "photos.zip", {path: photo(1) for path in PLAIN})
+    move_directory(archive)
+    with pytest.raises(NoPhotosError, match=r"photos\.zip.*damaged in the archive"):
+        scan(archive)
 
 
 def test_a_member_that_unpacks_to_gigabytes_is_rejected_unread(tmp_path: Path) -> None:

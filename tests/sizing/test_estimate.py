@@ -8,6 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scenelearn.errors import (
     UnknownBackboneError,
     UnknownLayerError,
 )
+from tests.helpers.damage import move_directory
 from tests.helpers.networks import keras
 
 SPEC = ", ".join(f"Conv2D({n}, 3, strides=2, padding='same')" for n in (100, 200, 400))
@@ -409,6 +411,11 @@ def test_errors_say_what_was_received(call: Any, error: type[Exception], words: 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.keras"
     path.write_bytes(b"not a model")
+    with pytest.raises(BundleError, match=r"broken\.keras"):
+        sizing.estimate(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    move_directory(path)
     with pytest.raises(BundleError, match=r"broken\.keras"):
         sizing.estimate(path)
 

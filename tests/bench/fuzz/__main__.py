@@ -10,7 +10,7 @@ received, a warning, anything printed by the library, a traceback, another exit 
 2, a crash, more than ten seconds for a damaged image, manifest or archive, and more than a gibibyte
 for the damaged images are failures.
 
-`--number` repeats one case. `--out` keeps what a file says of kinds that are not tried this time.
+`--number` repeats one case. `--out` keeps what a file says of other kinds and seeds.
 Exits with 1 if a case failed.
 """
 
@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.bench._common import bench_parser, write_json
+from tests.bench._common import bench_parser, commit, write_json
 from tests.bench.fuzz._kinds import KINDS, MAX_S, SHARES
 from tests.bench.fuzz._processes import Part, run_cases
 
@@ -57,30 +57,32 @@ def main(arguments: list[str] | None = None) -> int:
     command = " ".join(["python -m tests.bench.fuzz", *(Path(word).name for word in words)])
     names = ("scenelearn", "keras", "jax", "numpy", "pillow", "pyarrow")
     environment = {"python": platform.python_version(), "system": platform.system()}
-    environment |= {name: version(name) for name in names}
+    environment |= {name: version(name) for name in names} | {"commit": commit()}
     run = {"command": command, "seed": options.seed, "environment": environment}
-    parts = list(_parts(options.kinds, options.cases, options.seed, options.workers))
-    kinds = {kind: _collect(kind, parts) | run for kind in options.kinds}
+    runs: list[dict[str, Any]] = []
     if options.out and Path(options.out).is_file():
-        kinds = json.loads(Path(options.out).read_text())["kinds"] | kinds
-    total = {key: sum(kind[key] for kind in kinds.values()) for key in ("cases", "failures")}
-    result = total | {"kinds": {kind: kinds[kind] for kind in KINDS if kind in kinds}}
-    if options.out:
-        write_json(options.out, result)
-    print(json.dumps(result))
-    return 1 if total["failures"] else 0
+        runs = json.loads(Path(options.out).read_text())["runs"]
+    shares = sum(map(SHARES.__getitem__, options.kinds))
+    for kind in options.kinds:
+        n = max(1, round(options.cases * SHARES[kind] / shares))
+        found = _collect(kind, list(_parts(kind, n, options.seed, options.workers))) | run
+        same = (kind, options.seed)
+        runs = [each for each in runs if (each["kind"], each["seed"]) != same] + [found]
+        if options.out:
+            write_json(options.out, _summarize(runs))
+    print(json.dumps(_summarize(runs)))
+    return 1 if any(each["failures"] for each in runs) else 0
 
 
-def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterator[Part]:
-    """Try the share of each kind, divided among processes."""
-    jobs = []
-    for kind in kinds:
-        n = max(1, round(n_cases * SHARES[kind] / sum(map(SHARES.__getitem__, kinds))))
-        size = max(-(-n // (4 * n_workers)), min(n, _MIN_CHUNK))
-        ranges = [range(k, min(k + size, n)) for k in range(0, n, size)]
-        jobs += [(KINDS[kind], MAX_S[kind], seed, numbers) for numbers in ranges]
+def _parts(kind: str, n: int, seed: int, n_workers: int) -> Iterator[Part]:
+    """Try the cases of a kind, divided among processes."""
+    size = max(-(-n // (4 * n_workers)), min(n, _MIN_CHUNK))
     with ThreadPoolExecutor(n_workers) as pool:  # each job starts a process
-        for job in as_completed([pool.submit(run_cases, *job) for job in jobs]):
+        jobs = [
+            pool.submit(run_cases, KINDS[kind], MAX_S[kind], seed, range(k, min(k + size, n)))
+            for k in range(0, n, size)
+        ]
+        for job in as_completed(jobs):
             part = job.result()
             for failure in part.failures[:20]:
                 print(failure, file=sys.stderr, flush=True)
@@ -88,22 +90,29 @@ def _parts(kinds: list[str], n_cases: int, seed: int, n_workers: int) -> Iterato
 
 
 def _collect(kind: str, parts: list[Part]) -> dict[str, Any]:
-    """What came of one kind."""
-    mine = [part for part in parts if part.kind == kind]
-    outcomes = sum((part.outcomes for part in mine), collections.Counter[str]())
-    failures = [failure for part in mine for failure in part.failures]
-    peak_mib = max(part.peak_kib for part in mine) // 1024
+    """What came of the cases of one kind."""
+    outcomes = sum((part.outcomes for part in parts), collections.Counter[str]())
+    failures = [failure for part in parts for failure in part.failures]
+    peak_mib = max(part.peak_kib for part in parts) // 1024
     if kind == "images" and peak_mib > _MAX_MIB:
         failures.append(f"images: a peak of {peak_mib} MiB")
     return {
+        "kind": kind,
         "cases": outcomes.total(),
         "failures": len(failures),
         "messages": failures[:20],
         "outcomes": dict(outcomes.most_common()),
-        "slowest_s": round(max(part.slowest_s for part in mine), 3),
-        "seconds": round(sum(part.seconds for part in mine), 1),
+        "slowest_s": round(max(part.slowest_s for part in parts), 3),
+        "seconds": round(sum(part.seconds for part in parts), 1),
         "peak_mib": peak_mib,
     }
+
+
+def _summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """All runs, in the order of their kinds, and their sums."""
+    total = {key: sum(run[key] for run in runs) for key in ("cases", "failures")}
+    order = {kind: k for k, kind in enumerate(KINDS)}
+    return total | {"runs": sorted(runs, key=lambda run: (order[run["kind"]], run["seed"]))}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _COMMANDS = {
              "--trainable", "--memory"),
 }  # fmt: skip
 _WEIGHTS = {"size": 10, "predict": 3, "report": 3, "explain": 1, "evaluate": 1, "compare": 1,
-            "export": 1, "fit": 3, "audit": 1, "sample": 1}  # fmt: skip
+            "export": 1, "fit": 1, "audit": 1, "sample": 1}  # fmt: skip
 _MAX_SAMPLES = 3  # per class
 
 

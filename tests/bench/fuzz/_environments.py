@@ -14,7 +14,7 @@ from tests.bench.fuzz._bundles import small_bundle
 from tests.bench.fuzz._cases import Case
 from tests.helpers.photo_files import put_all
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 240
 
 
 def environments(folder: Path) -> Case:

@@ -13,10 +13,10 @@ KINDS = {
     kind.__name__: kind for kind in (images, manifests, archives, bundles, arguments, environments)
 }
 SHARES = {  # of a million cases
-    "images": 250_000, "manifests": 641_800, "archives": 100_000, "bundles": 4_000,
-    "arguments": 4_000, "environments": 200,
+    "images": 250_000, "manifests": 647_400, "archives": 100_000, "bundles": 1_500,
+    "arguments": 1_000, "environments": 100,
 }  # fmt: skip
-MAX_S = {  # per case; some compile a network, on a machine that may be busy
-    "images": 10, "manifests": 10, "archives": 10, "bundles": 30, "arguments": 60,
-    "environments": 120,
+MAX_S = {  # per case; some compile a training step, on a machine that may be busy
+    "images": 10, "manifests": 10, "archives": 10, "bundles": 60, "arguments": 300,
+    "environments": 300,
 }  # fmt: skip
