@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import io
 import json
+import math
 import os
 import pickle
 import re
@@ -23,9 +24,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 import scenelearn as sl
 from scenelearn.classify import (
+    Calibration,
     Classifier,
     Prediction,
     Predictions,
@@ -35,13 +38,7 @@ from scenelearn.classify import (
     compare,
     manifest_columns,
 )
-from scenelearn.classify._calibration import (
-    conformal_scores,
-    conformal_threshold,
-    fit_temperature,
-    prediction_sets,
-    softmax,
-)
+from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._neighbors import build_neighbor_index
 from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.errors import (
@@ -631,7 +628,7 @@ def test_temperature_minimizes_the_log_loss() -> None:
 def test_few_photos_that_are_all_correct_do_not_give_certainty() -> None:
     logits = np.tile([1.2, 1.0, -1.0], (12, 1))
     value = fit_temperature(logits, np.zeros(12, int))
-    sure = softmax(logits / value)[0, 0]
+    sure = softmax(logits / value, axis=1)[0, 0]
     assert sure < 1 - 1 / 14  # Laplace's rule of succession: (12 + 1) / (12 + 2)
     assert 0.05 < value < 1
 
@@ -687,20 +684,33 @@ def sure(scenes: Path, fit_settings: dict[str, Any]) -> FitResult:
     return sl.fit(splits, **fit_settings | {"epochs": 0, "image_px": 48})
 
 
+def prediction_sets(scores: Any, probabilities: Any, coverage: float) -> np.ndarray:
+    """Prediction sets by validation photos of these scores."""
+    calibration = Calibration(
+        conformal_scores=np.asarray(scores),
+        ood_detector=None,  # type: ignore[arg-type]
+        neighbor_index=None,  # type: ignore[arg-type]
+    )
+    return calibration.prediction_sets(probabilities, coverage)
+
+
 def test_threshold_is_the_quantile_of_one_photo_more() -> None:
-    scores = np.sort(np.random.default_rng(0).random(99))
+    scores = np.arange(1, 100) / 128
+
+    def n_in_set(n: int, coverage: float) -> int:
+        p = [1.0, *(1 - scores), 0.0]  # the first is in each set
+        return int(prediction_sets(scores[:n], [p], coverage).sum()) - 1
+
     for percent in (1, 37, 50, 90, 95, 99):
-        # (99 + 1) · coverage
-        assert conformal_threshold(scores, percent / 100) == scores[percent - 1]
-    assert conformal_threshold(scores, 0.995) == np.inf
-    assert conformal_threshold(scores[:9], 0.9) == scores[8]
-    assert conformal_threshold(scores[:8], 0.9) == np.inf
+        assert n_in_set(99, percent / 100) == percent  # (99 + 1) · coverage
+    assert n_in_set(9, 0.9) == 9
+    assert n_in_set(99, 0.995) == n_in_set(8, 0.9) == 100  # all classes
 
 
 @pytest.mark.parametrize("coverage", [0, 1, -0.5, 95, float("nan"), "0.9", True])
 def test_coverage_out_of_range(classifier: Classifier, photo: Path, coverage: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
-        conformal_threshold(np.zeros(3), coverage)
+        prediction_sets(np.zeros(3), [[1.0, 0.0]], coverage)
     with pytest.raises(ArgumentError, match=r"`coverage` must be a number between 0 and 1"):
         classifier.predict(photo, coverage=coverage)
 
@@ -713,9 +723,8 @@ def test_prediction_sets_reach_their_coverage_whatever_the_network(coverage: flo
     for _ in range(400):
         logits = random.normal(size=(n + 100, 5)) * 2
         labels = (logits / 3 + random.gumbel(size=logits.shape)).argmax(axis=1)  # overconfident
-        p = softmax(logits)
-        threshold = conformal_threshold(conformal_scores(p[:n], labels[:n]), coverage)
-        sets = prediction_sets(p[n:], threshold)
+        p = softmax(logits, axis=1)
+        sets = prediction_sets(np.sort(1 - p[np.arange(n), labels[:n]]), p[n:], coverage)
         held.append(sets[np.arange(100), labels[n:]].mean())
     error = 4 * np.std(held) / 20
     assert np.mean(held) > coverage - error
@@ -725,11 +734,11 @@ def test_prediction_sets_reach_their_coverage_whatever_the_network(coverage: flo
 
 def test_prediction_set_has_the_most_probable_class_and_others_up_to_the_threshold() -> None:
     p = [[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.98, 0.01, 0.01]]
-    assert prediction_sets(p, 0.75).tolist() == [
+    assert prediction_sets([0.75], p, 0.5).tolist() == [
         [True, True, False], [True, True, True], [True, False, False],
     ]  # fmt: skip
-    assert prediction_sets(p, 0.0).sum(axis=1).tolist() == [1, 1, 1]
-    assert prediction_sets(p, np.inf).all()
+    assert prediction_sets([0.0], p, 0.5).sum(axis=1).tolist() == [1, 1, 1]
+    assert prediction_sets([0.0], p, 0.9).all()
 
 
 def test_ood_score_adds_mahalanobis_distance_and_residual() -> None:
@@ -816,7 +825,8 @@ def test_prediction_has_its_set_p_value_and_abstention(sure: FitResult, scenes: 
     assert calibration is not None
     assert len(calibration.conformal_scores) == len(sure.splits.validation)
     answers = sure.classifier.predict(scenes / "forest", coverage=0.9)
-    threshold = conformal_threshold(calibration.conformal_scores, 0.9)
+    n = len(calibration.conformal_scores)
+    threshold = np.sort(calibration.conformal_scores)[math.ceil(0.9 * (n + 1)) - 1]
     assert 0 < threshold < 1
     for answer in answers:
         inside = {name for name, p in answer.probabilities.items() if 1 - p <= threshold}
@@ -866,9 +876,7 @@ def test_fit_evaluates_prediction_sets_on_the_test_photos(sure: FitResult) -> No
     assert found is not None
     assert calibration is not None
     labels = sure.splits.photos.labels[sure.test_indices]
-    sets = prediction_sets(
-        sure.test_probabilities, conformal_threshold(calibration.conformal_scores, 0.95)
-    )
+    sets = calibration.prediction_sets(sure.test_probabilities, 0.95)
     assert found.coverage.value == pytest.approx(sets[np.arange(len(sets)), labels].mean())
     assert found.mean_set_size == pytest.approx(sets.sum(axis=1).mean())
     single = sets.sum(axis=1) == 1
@@ -1194,7 +1202,7 @@ def test_gradient_agrees_with_finite_differences(classifier: Classifier) -> None
     maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
     logits = np.asarray(to_logits.predict_on_batch(maps))
     np.testing.assert_allclose(
-        softmax(logits), classifier.predict_proba(image), atol=1e-5
+        softmax(logits, axis=1), classifier.predict_proba(image), atol=1e-5
     )  # the two parts make up the model
     weights = np.array([[0.5, 0, -1, 0, 2, 0]], np.float32)
     gradient = input_gradient(to_logits, maps, weights)

@@ -18,7 +18,6 @@ from PIL import Image
 import scenelearn as sl
 from scenelearn import cli
 from scenelearn.classify import Classifier, _export
-from scenelearn.classify._export import TOLERANCE
 from scenelearn.classify._square_layer import square_layer
 from scenelearn.data import to_square
 from scenelearn.data._convert import RESAMPLER
@@ -94,12 +93,12 @@ def test_export_predicts_like_the_classifier(
     path = tmp_path / ENDING[format_]
     exported = classifier.export(path)
     assert (exported.path, exported.format, exported.n_photos) == (path, format_, 18)
-    assert exported.max_difference <= TOLERANCE
+    assert exported.max_difference <= 1e-4
     random = np.random.default_rng(0)
     sizes = [(32, 32)] if format_ == "litert" else [(150, 150), (90, 61), (333, 500), (2, 3)]
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     expected = [list(one.probabilities.values()) for one in classifier.predict(images)]
-    np.testing.assert_allclose(of_runtime(path, format_, images), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(of_runtime(path, format_, images), expected, atol=1e-4)
     about = metadata(path, format_)
     assert about["class_names"] == list(classifier.class_names)
     assert about["provenance"] == classifier.metadata
@@ -122,7 +121,7 @@ def test_exports_agree_on_100_photos(
     check = [photos.read(k) for k in chosen[-100:]]
     exported = fit.classifier.export(tmp_path / ENDING[format_], check=check)
     assert exported.n_photos == 100
-    assert exported.max_difference <= TOLERANCE
+    assert exported.max_difference <= 1e-4
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from scenelearn.data import RejectionReason, _convert
+from scenelearn.data import RejectionReason, _convert, to_square
 from scenelearn.data._convert import resample
-from scenelearn.data._decode import check_complete, to_preview, to_square, to_thumbnail
+from scenelearn.data._decode import check_complete, to_preview, to_thumbnail
 from scenelearn.errors import PhotoError
 from tests.helpers import REPOSITORY
 from tests.helpers.marks import nightly, slow

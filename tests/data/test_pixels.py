@@ -21,7 +21,6 @@ from PIL import Image
 from scenelearn import _io
 from scenelearn._io import atomic_write, atomic_write_folder, cache_folder, require_free_space
 from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan, to_square
-from scenelearn.data._shards import DECODER_VERSION
 from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, NoPhotosError, PhotoError
 from tests.helpers.systems import needs_posix
 
@@ -534,8 +533,10 @@ def test_a_cache_folder_that_is_not_writable_names_the_variable(
 def test_a_part_of_the_cache_that_is_not_writable_costs_no_photo(
     photos: Photos, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache.mkdir()
-    (cache / f"pixels-{DECODER_VERSION}-16").write_text("in the way")
+    decode(photos, 16)
+    (folder,) = cache.glob("pixels-*-16")
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
     assert len(images_of(decode(photos, 16))) == 6
     assert "decoded each time" in caplog.text
 

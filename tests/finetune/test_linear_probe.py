@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from scenelearn import finetune
 from scenelearn.errors import ArgumentError, WeightsFileError
-from scenelearn.finetune._linear_probe import assign_folds, cross_entropy
+from scenelearn.finetune._linear_probe import assign_folds
 
 Data = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
@@ -234,12 +234,6 @@ def test_constant_and_huge_features() -> None:
     probe = finetune.fit_linear_probe(x, np.array([0, 0, 1, 1], np.int32), 2, 0.01)
     assert probe.logits(x).argmax(axis=1).tolist() == [0, 0, 1, 1]
     assert np.isfinite(probe.kernel).all()
-
-
-def test_cross_entropy_by_hand() -> None:
-    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32))
-    value = cross_entropy(logits, np.array([1, 1], np.int32))
-    assert value == pytest.approx(-(np.log(0.25) + np.log(0.8)) / 2, rel=1e-5)
 
 
 def test_l2_of_zero_raises(data: Data) -> None:

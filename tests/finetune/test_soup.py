@@ -16,18 +16,16 @@ from scenelearn.finetune import (
     FitSettings,
     Recipe,
     _checkpoint,
-    _learner,
     _settings,
     _trainer,
 )
-from scenelearn.finetune._model import COEFFICIENTS
 from scenelearn.finetune._schedule import (
     TrainingPlan,
     schedule_for_time,
     uniform_schedule,
 )
-from scenelearn.finetune._settings import parse_schedule
-from scenelearn.finetune._trainer import TrainingState, to_arrays
+from scenelearn.finetune._trainer import TrainingState
+from tests.helpers.networks import keras
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +59,12 @@ def soup(fitted: FitResult, settings: dict[str, Any]) -> tuple[FitResult, list[A
 
         patch.setattr(TrainingState, "end_run", record_end)
         patch.setattr(_trainer, "reset_optimizer", record_reset)
-        patch.setattr(_learner, "default_coefficient", lambda _: 0.5)
+        patch.setattr(_trainer, "default_coefficient", lambda _: 0.5)
         return sl.fit(fitted.splits, **settings), ends, begins
+
+
+def to_arrays(variables: list[Any]) -> list[np.ndarray]:
+    return [keras().ops.convert_to_numpy(variable) for variable in variables]
 
 
 def network_of(fit: FitResult) -> list[np.ndarray]:
@@ -76,7 +78,7 @@ def test_result_interpolates_between_initial_weights_and_mean(
     fit, ends, ((first, _),) = soup
     assert len(ends) == 2
     assert any(np.abs(one - two).max() > 1e-4 for one, two in zip(*ends, strict=True))
-    assert fit.interpolation in COEFFICIENTS[1:]
+    assert fit.interpolation in (0.25, 0.5, 0.75, 1.0)
     kept = network_of(fit)  # without the head, which is divided by the temperature
     for value, start, one, two in zip(kept, first, *ends, strict=False):
         mean = (one.astype(float) + two) / 2
@@ -131,7 +133,7 @@ def test_resumed_soup_is_identical_bit_for_bit(
 ) -> None:
     monkeypatch.setattr(_checkpoint, "INTERVAL_S", 0.0)
     monkeypatch.setattr(_checkpoint, "MAX_TIME_FRACTION", np.inf)
-    monkeypatch.setattr(_learner, "default_coefficient", lambda _: 0.5)
+    monkeypatch.setattr(_trainer, "default_coefficient", lambda _: 0.5)
 
     class CrashError(Exception):
         pass
@@ -198,7 +200,8 @@ def test_schedule_of_several_runs_fills_the_time_budget(time_s: float, n_runs: i
     if time_s / n_runs > 12:
         assert len(steps) == n_runs
         assert max(steps) - min(steps) <= 4
-    assert parse_schedule([list(one) for one in schedule], n_runs) == schedule
+    settings = FitSettings(epochs=[list(one) for one in schedule], recipe=Recipe(soup=n_runs))  # type: ignore[arg-type]
+    assert settings.epochs == schedule
 
 
 def test_late_run_is_finished_if_there_are_several() -> None:
@@ -230,6 +233,9 @@ def test_learning_rate_rises_and_falls_in_each_run() -> None:
         return [plan.learning_rate(*where) for where in steps]
 
     once = rates(uniform_schedule(3, 8), 1)
+    progress = (np.arange(24) + 0.5) / 24
+    rise = np.minimum(1, progress / (4 / 24))
+    np.testing.assert_allclose(once, rise * (1 + np.cos(np.pi * progress)) / 2, atol=1e-12)
     np.testing.assert_allclose(rates(uniform_schedule(3, 8, 3), 3), once * 3, atol=1e-12)
 
 
