@@ -53,7 +53,7 @@ def decode_nothing(content: bytes) -> None:
 @pytest.mark.slow
 def test_error_comes_back_from_another_process() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(errors.PhotoError):
-        pool.map_async(decode_nothing, [b"no photo"]).get(timeout=60)
+        pool.map_async(decode_nothing, [b"no photo"]).get(timeout=600)
 
 
 def test_message_cannot_steer_a_terminal() -> None:

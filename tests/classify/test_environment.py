@@ -226,13 +226,13 @@ def test_settings_of_keras_return_after_the_last_of_several_threads(
     def work() -> None:
         with default_settings():
             inside.set()
-            leave.wait(10)
+            leave.wait(600)
             seen.append(current_settings())
 
     thread = threading.Thread(target=work)
     with default_settings():
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(600)
     leave.set()
     thread.join()
     assert seen == [

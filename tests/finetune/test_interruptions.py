@@ -487,12 +487,13 @@ def test_different_runs_have_different_checkpoints(
     assert checkpoint_path(replace(requested, minutes=99), splits, pixels, network) == first
 
 
-def test_time_of_an_earlier_run_counts() -> None:
+def test_time_of_an_earlier_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 100.0)
     clock = Clock(1.0, lambda *_: None, StopSignal(), time.perf_counter())
     deadline = clock.deadline(reserve_s=5)
     clock.add_earlier_run(40.0, "to step 3 of epoch 2")
     assert clock.deadline(reserve_s=5) == deadline - 40
-    assert clock.elapsed_s() == pytest.approx(40, abs=1)
+    assert clock.elapsed_s() == 40
     assert clock.phases[0].seconds == 40
 
 
@@ -635,7 +636,7 @@ def test_interrupted_command_saves_the_best_so_far(scenes: Path, tmp_path: Path)
     while command.poll() is None and not list(state.glob("*/state")):
         time.sleep(0.1)
     command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=300)
+    out, err = command.communicate(timeout=600)
     assert command.returncode == 0, err
     assert "Stopped by SIGINT in epoch" in err
     assert json.loads(out)["stopped"] == "SIGINT"

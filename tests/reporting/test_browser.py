@@ -55,7 +55,7 @@ def browse(page: Path, profile: Path, *more: str) -> subprocess.CompletedProcess
         f"--user-data-dir={profile}", "--virtual-time-budget=20000", *more, "--dump-dom",
         page.as_uri(),
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
 
 
 @pytest.mark.parametrize("name", PAGES)

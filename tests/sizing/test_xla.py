@@ -183,9 +183,9 @@ def test_memory_is_affine_in_the_batch_size() -> None:
 def test_estimating_a_batch_of_thousands_takes_little_memory() -> None:
     model = build_application("ResNet50")
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     found = sizing.estimate(model, batch_size=4096, optimizer="adam", method="xla")
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.training_bytes > 10**11
