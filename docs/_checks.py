@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -13,6 +14,9 @@ from urllib.parse import unquote, urlsplit
 MAX_BYTES = 300_000
 """The maximum size of a page, without its pictures."""
 
+MAX_BYTES_WITH_PICTURES = 1_000_000
+"""The maximum size of a page with the pictures that it embeds."""
+
 _RESOURCES = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
 
 
@@ -21,7 +25,8 @@ class BuiltPage:
     """The contents of a built page.
 
     Attributes:
-        n_bytes: The size, without resources.
+        n_bytes: The size, without pictures.
+        n_bytes_with_pictures: The size with embedded pictures.
         ids: The anchors.
         links: The targets of links.
         resources: The URLs that a browser loads with the page.
@@ -29,6 +34,7 @@ class BuiltPage:
     """
 
     n_bytes: int
+    n_bytes_with_pictures: int
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     resources: list[str] = field(default_factory=list)
@@ -57,7 +63,8 @@ class _PageParser(HTMLParser):
 
 def parse(text: str) -> BuiltPage:
     """Parse the HTML of a page."""
-    page = BuiltPage(n_bytes=len(text.encode()))
+    without = re.sub(r"data:image/[^\"']+", "", text)
+    page = BuiltPage(len(without.encode()), len(text.encode()))
     parser = _PageParser(page)
     parser.feed(text)
     parser.close()
@@ -82,6 +89,9 @@ def check(site: Path, pages: dict[str, BuiltPage]) -> Iterator[str]:
     for name, page in pages.items():
         if page.n_bytes > MAX_BYTES:
             yield f"{name}: {page.n_bytes:,} bytes, more than {MAX_BYTES:,}."
+        if page.n_bytes_with_pictures > MAX_BYTES_WITH_PICTURES:
+            size = f"{page.n_bytes_with_pictures:,} bytes with its pictures"
+            yield f"{name}: {size}, more than {MAX_BYTES_WITH_PICTURES:,}."
         for source in page.without_alt:
             yield f"{name}: a picture without alternative text: {source}."
         for url in page.resources:

@@ -4,7 +4,8 @@
   never shows the output of an older library.
 - Executed pages lose the half megabyte of styles and the external scripts that nbconvert adds.
   Their links and references are resolved and checked like those of other pages.
-- Pictures in executed pages become files, so pages load fast.
+- Pictures in executed pages become files, so pages load fast. Reports that a page writes are
+  published with the site.
 - Formulas become MathML, which needs no script.
 - Executed pages run two at a time, and each can be downloaded as a notebook.
 - A cell tagged "answer" becomes a box at the top of its page. The three pages of answers also form
@@ -59,6 +60,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         if stale != folder:
             shutil.rmtree(stale)
     config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(folder)
+    os.environ["SCENELEARN_GALLERY"] = str(folder / "gallery")  # for gallery/reports.py
     return config
 
 
@@ -107,6 +109,9 @@ def on_nav(_: object, config: MkDocsConfig, files: Files) -> None:
     with ThreadPoolExecutor(max_workers=2) as pool:
         for _ in pool.map(execute, sorted(pages, key=_is_quick)):
             pass
+    for report in sorted(Path(os.environ["SCENELEARN_GALLERY"]).glob("*/index.html")):
+        name = f"gallery/{report.parent.name}/index.html"
+        files.append(File.generated(config, name, content=report.read_text(encoding="utf-8")))
 
 
 def _is_quick(page: Page) -> bool:

@@ -297,6 +297,7 @@ def test_valid_site_has_no_problems(tmp_path: Path) -> None:
         ('<script src="https://cdn.example/x.js"></script>', "from another site"),
         ('<link rel="stylesheet" href="//fonts.example/x.css">', "from another site"),
         ("x" * 300_001, "300,001 bytes, more than 300,000"),
+        (f'<img alt="A" src="data:image/png;base64,{"A" * 10**6}">', "with its pictures, more"),
     ],
 )
 def test_problems_on_a_page_are_reported(text: str, problem: str, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ for layer in network.layers:
 
 # %%
 fit = sl.fit(
-    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=64, epochs=15, seed=0
+    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=64, epochs=8, seed=0
 )
 print(fit)
 

@@ -253,8 +253,9 @@ table(
 # %% [markdown]
 # ## Other recipes
 #
-# Accuracies of other recipes on the Intel photos, with the limitations of each number. None has a
-# confidence interval, so this table does not show that one recipe is better.
+# Accuracies of other recipes on the Intel photos, some of them published by others, with what each
+# number leaves out. None has a confidence interval, so this table does not show that one recipe is
+# better.
 
 # %% tags=["folded"]
 others = read("other_recipes")

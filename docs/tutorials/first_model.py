@@ -87,7 +87,7 @@ fit = sl.fit(
     backbone="scenelearn_tiny",
     weights="scenelearn",
     image_px=64,
-    minutes=1,
+    minutes=0.5,
     seed=0,
 )
 print(fit)

@@ -83,7 +83,7 @@ for group in audit.near_duplicates + audit.exact_duplicates:
 
 # %%
 fit = sl.fit(
-    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=48, epochs=12, seed=0
+    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=48, epochs=0, seed=0
 )
 print(fit.evaluation.accuracy, "on", fit.evaluation.n_photos, "test photos")
 page = sl.report(fit, work / "report")

@@ -3,7 +3,8 @@
 #
 # A report answers four questions. How good is the classifier? Where does it fail? How far can you
 # trust a prediction? How can you repeat the run? This tutorial trains a small classifier and goes
-# through its report. All outputs were computed when this page was built.
+# through its report; [the gallery](../gallery/reports.py) has whole reports to click through. All
+# outputs were computed when this page was built.
 
 # %%
 import tempfile
@@ -21,7 +22,7 @@ fit = sl.fit(
     backbone="scenelearn_tiny",
     weights="scenelearn",
     image_px=48,
-    epochs=15,
+    epochs=6,
     seed=0,
 )
 page = BeautifulSoup(sl.report(fit, work / "report").read_text(), "html.parser")
