@@ -108,8 +108,8 @@ show(sl.report(fit, "leaks", audit=sl.audit(photos)), "Report of a fit with leak
 # ## A test set that is unlike the training photos
 #
 # The test photos were darkened and blurred, as if taken by another camera. **Look at** the
-# validation accuracy, which is far above the test accuracy, at the calibration, and at how many
-# photos are flagged as out of distribution.
+# difference between validation and test accuracy, at the calibration, and at how many photos are
+# flagged as out of distribution.
 
 # %% tags=["folded"]
 for i, path in enumerate(sorted(Path("scenes").rglob("*.jpg"))):
