@@ -244,7 +244,8 @@ def test_tables_of_results_are_flat() -> None:
 
 
 def test_figures_say_what_to_see_and_show_all_points() -> None:
-    figures = dict(docs_module("_figures").FIGURES)
+    module = docs_module("_figures")
+    figures = dict(module.FIGURES) | {"by time": module.accuracy_by_time}
     assert figures.pop("budgets")().startswith('<div class="sortable"><table>')
     for name, draw in figures.items():
         figure = draw()
@@ -254,6 +255,16 @@ def test_figures_say_what_to_see_and_show_all_points() -> None:
         positions = [[float(number) for number in point if number] for point in points]
         assert positions, name
         assert all(30 < x < width - 10 and 0 < y < height - 35 for x, y in positions), name
+
+
+def test_table_of_networks_joins_the_results_by_name() -> None:
+    table = docs_module("_figures").networks({"mobilenet_v2": (2_258_000, 2**30), "new": (1, 1)})
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    probe, tuned = (
+        measured_rows()["`mobilenet_v2`", name][0] for name in ("linear probe only", "4.5 minutes")
+    )
+    assert cells[:4] == ["mobilenet_v2", probe, tuned, "71.3%"]
+    assert cells[6:] == ["2.3", "1,024", "new", *["–"] * 5, "0.0", "0"]
 
 
 def test_figure_of_known_points() -> None:

@@ -33,20 +33,25 @@
 from IPython.display import HTML
 
 from docs import _figures
-from scenelearn import sizing
+from scenelearn import backbones, sizing
 
 NAMES = (
     "mobilenet_v3_small",
     "mobilenet_v2",
     "mobilenet_v2_0.35",
     "mobilenet_0.25",
+    "scenelearn_tiny",
     "efficientnet_b0",
     "efficientnet_v2_b0",
     "resnet50",
     "convnext_tiny",
 )
-ranking = sizing.compare(NAMES, image_px=160, memory="8 GiB")
-HTML(_figures.networks(ranking.to_rows(), "8 GiB"))
+sizes = {}
+for name in NAMES:
+    network = backbones.build(name, weights=None, image_px=160)
+    estimate = sizing.estimate(network, batch_size=32, optimizer="adam")
+    sizes[name] = estimate.n_parameters, estimate.training_bytes
+HTML(_figures.networks(sizes))
 
 # %% tags=["folded"]
 HTML(_figures.accuracy_by_time())
