@@ -1,4 +1,4 @@
-"""The trained classifier: predict, explain, evaluate, save, load, export."""
+"""The trained classifier: predict, explain, evaluate, save, export."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from scenelearn._display import html_text, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.classify import _bundle
+from scenelearn.classify._benchmark import Benchmark, measure_throughput
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
     Calibration,
-    calibration_from_arrays,
     check_coverage,
 )
 from scenelearn.classify._explanation import Explanation
@@ -36,9 +36,17 @@ from scenelearn.classify._inference import (
     output_sizes,
     stream_outputs,
 )
-from scenelearn.classify._inputs import PhotoLike, PhotosLike, read_square, resolve_photos
+from scenelearn.classify._inputs import (
+    PhotoLike,
+    PhotosLike,
+    one_source,
+    read_square,
+    resolve_photos,
+)
 from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
+from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
+from scenelearn.classify._slice_columns import check_columns
 from scenelearn.data import Photos
 from scenelearn.data._pixels import check_broken
 from scenelearn.data._scan import as_photos
@@ -48,7 +56,7 @@ from scenelearn.metrics._inputs import class_positions
 
 _BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
 
-_ADVICE = "Pass e.g. 'scenes.keras'."
+PATH_ADVICE = "Pass e.g. 'scenes.keras'."
 
 _log = logging.getLogger(__name__)
 
@@ -216,11 +224,91 @@ class Classifier:
             NoPhotosError: if there is no photo.
             ForkError: as in `predict`.
         """
-        if isinstance(photos, np.ndarray) and photos.ndim == 4 and not len(photos):
-            return np.zeros((0, len(self.class_names)), np.float32)
-        with show_progress(progress, verbose) as report:
-            batches = self._predict_batches(photos, broken="raise", report=report)
-            return np.concatenate([outputs.probabilities for _, outputs in batches])
+        n_classes = len(self.class_names)
+        return self._table(photos, "probabilities", n_classes, progress=progress, verbose=verbose)
+
+    def embed(
+        self,
+        photos: PhotosLike,
+        *,
+        progress: Progress | None = None,
+        verbose: bool | str = "auto",
+    ) -> npt.NDArray[np.float32]:
+        """Compute the features of photos: what the network's head is given.
+
+        Photos with similar features look similar to the network. Use them to search, to cluster,
+        or to train another classifier.
+
+        Args:
+            photos: as in `predict_proba`.
+            progress: as in `predict`.
+            verbose: as in `predict`.
+
+        Returns:
+            (n, n_features) float32, one row per photo, in the order given. An array without images
+            gives no rows.
+
+        Raises:
+            ArgumentError: if `photos` or `verbose` is something else.
+            PathMissingError: if a path does not exist.
+            PhotoError: if a photo cannot be read or decoded; the message names it.
+            NoPhotosError: if there is no photo.
+            ForkError: as in `predict`.
+        """
+        n_features = output_sizes(self.model)[1]
+        return self._table(photos, "features", n_features, progress=progress, verbose=verbose)
+
+    def similar(self, photo: PhotoLike, n_neighbors: int = 6) -> tuple[Neighbor, ...]:
+        """Find the training photos that are most similar to a photo.
+
+        Args:
+            photo: a path, the bytes of a file, an array or a Pillow image.
+            n_neighbors: how many to return, at least 0. The classifier keeps the paths and
+                features of at most 2,000 training photos.
+
+        Returns:
+            The neighbors, most similar first, with paths relative to the training folder.
+
+        Raises:
+            ArgumentError: if `photo` is not one photo, `n_neighbors` is out of range, or the
+                classifier has no calibration.
+            PathMissingError: if the path does not exist.
+            PhotoError: if the photo cannot be read or decoded.
+            ForkError: as in `predict`.
+        """
+        check_integer("n_neighbors", n_neighbors, low=0, advice="The default is 6.")
+        if self.calibration is None:
+            raise ArgumentError(
+                "`similar` needs a classifier with a calibration, as `fit` returns. Received: one "
+                "without. Fit again, or compare the features that `embed` returns."
+            )
+        source = one_source(photo)
+        outputs = self._predict_images(read_square(source, self.image_px)[None])
+        return self._neighbors(outputs, n_neighbors)
+
+    def benchmark(self, photos: PhotosLike | None = None, *, seconds: float = 5) -> Benchmark:
+        """Measure how many photos per second this machine decodes and predicts.
+
+        The network is compiled before the measurement starts. Then batches of 32 photos alternate
+        with single photos, for a few seconds. Photos are read into memory first.
+
+        Args:
+            photos: photos like those that are to be predicted, as in `predict`; the first 32 are
+                used. Large photos take longer to decode. None for sample scenes.
+            seconds: how long to measure, above 0.
+
+        Returns:
+            The photos per second, with the interval of their median, and the time of one photo.
+
+        Raises:
+            ArgumentError: if `photos` has the wrong type, or `seconds` is not above 0.
+            PathMissingError: if a path does not exist.
+            PhotoError: if a photo cannot be read or decoded; the message names it.
+            NoPhotosError: if there is no photo.
+            ForkError: as in `predict`.
+        """
+        predict = partial(self.predict, verbose=False)
+        return measure_throughput(predict, photos, batch_size=_BATCH_SIZE, seconds=seconds)
 
     def explain(
         self, photo: PhotoLike, *, label: str | None = None, n_neighbors: int = 6
@@ -249,36 +337,24 @@ class Classifier:
             (k,) = class_positions([label], self.class_names) if isinstance(label, str) else [None]
             label = label if k is None else self.class_names[k]
             check_choice("label", label, self.class_names, advice="None explains the prediction.")
-        sources = list(itertools.islice(resolve_photos(photo), 2))
-        if len(sources) != 1:
-            raise ArgumentError(
-                f"`photo` must be one photo. Received: {'several' if sources else 'none'}. "
-                "Explain photos one at a time."
-            )
-        image = read_square(sources[0], self.image_px)
+        source = one_source(photo)
+        image = read_square(source, self.image_px)
         outputs = self._predict_images(image[None])
         coverage = self._check_coverage(None)
         (prediction,) = build_predictions(
-            [sources[0][0]], outputs, self.class_names, self.calibration, coverage
+            [source[0]], outputs, self.class_names, self.calibration, coverage
         )
         explained = prediction.label if label is None else label
         with one_thread_at_a_time():
             if "cam" not in self._cache:
                 self._cache["cam"] = split_model(self.model)
             heatmap = grad_cam(self._cache["cam"], image, self.class_names.index(explained))
-        neighbors = (
-            self.calibration.neighbor_index.query(
-                outputs.features[0], self.class_names, n_neighbors
-            )
-            if self.calibration
-            else ()
-        )
         return Explanation(
             prediction=prediction,
             label=explained,
             image=image,
             heatmap=heatmap,
-            neighbors=neighbors,
+            neighbors=self._neighbors(outputs, n_neighbors),
         )
 
     def evaluate(
@@ -321,7 +397,7 @@ class Classifier:
         coverage = self._check_coverage(coverage)
         with show_progress(progress, verbose) as report:
             scanned = as_photos(photos, report)
-            _check_columns(columns, len(scanned))
+            check_columns(columns, len(scanned))
             labeled = self.predict_labeled(scanned, batch_size=batch_size, progress=report)
         more = {name: np.asarray(v)[labeled.indices] for name, v in (columns or {}).items()}
         table = labeled.outputs.probabilities
@@ -392,7 +468,9 @@ class Classifier:
             "neighbor_paths": list(calibration.neighbor_index.paths) if calibration else [],
         }
         arrays = calibration.to_arrays() if calibration else {}
-        return _bundle.write(self.model, entry, arrays, check_path("path", path, advice=_ADVICE))
+        return _bundle.write(
+            self.model, entry, arrays, check_path("path", path, advice=PATH_ADVICE)
+        )
 
     def export(
         self,
@@ -447,6 +525,29 @@ class Classifier:
             predict=partial(self.predict_proba, verbose=False),
             save=self.save,
         )
+
+    def _neighbors(self, outputs: Outputs, n_neighbors: int) -> tuple[Neighbor, ...]:
+        """The training photos most similar to one photo; none without a calibration."""
+        if self.calibration is None:
+            return ()
+        index = self.calibration.neighbor_index
+        return index.query(outputs.features[0], self.class_names, n_neighbors)
+
+    def _table(
+        self,
+        photos: PhotosLike,
+        name: str,
+        n_columns: int,
+        *,
+        progress: Progress | None,
+        verbose: bool | str,
+    ) -> npt.NDArray[np.float32]:
+        """One of the network's outputs for all photos."""
+        if isinstance(photos, np.ndarray) and photos.ndim == 4 and not len(photos):
+            return np.zeros((0, n_columns), np.float32)
+        with show_progress(progress, verbose) as report:
+            batches = self._predict_batches(photos, broken="raise", report=report)
+            return np.concatenate([getattr(outputs, name) for _, outputs in batches])
 
     def _stream(
         self, photos: PhotosLike, coverage: float | None, *, broken: str, report: Progress
@@ -512,73 +613,3 @@ def _restore(values: dict[str, Any]) -> Classifier:
     """A pickled or copied classifier."""
     with default_settings():
         return Classifier(**values | {"model": fast_on_cpu(values["model"])})
-
-
-def _check_columns(columns: Any, n_photos: int) -> None:
-    if not isinstance(columns, Mapping | None):
-        raise ArgumentError(
-            "`columns` must map names to values. Received: "
-            f"{type(columns).__name__}. Pass e.g. {{'place': [...]}}."
-        )
-    for name, values in (columns or {}).items():
-        try:
-            shape = np.shape(values)
-        except ValueError:  # lists of different lengths
-            shape = (len(values), "…")
-        if shape != (n_photos,):
-            raise ArgumentError(
-                f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
-                f"Received: shape {shape}. Pass a list of the same length."
-            )
-
-
-@default_settings()
-def load(
-    path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None
-) -> Classifier:
-    """Load a saved classifier.
-
-    Loading is safe: no code in the file is run. The layers of the network come from the installed
-    Keras and KerasHub, or from `custom_objects`.
-
-    Args:
-        path: a file written by `Classifier.save` or `FitResult.save`.
-        custom_objects: classes of your own that the network consists of, by name, such as
-            ``{"Mine": Mine}``.
-
-    Returns:
-        The classifier, ready to predict.
-
-    Raises:
-        ArgumentError: if `path` is not a path, or `custom_objects` not a mapping of classes.
-        PathMissingError: if the file does not exist or cannot be read.
-        BundleError: if the file is not a complete scenelearn bundle, or its network has classes
-            that are not in `custom_objects`.
-        DiskError: if the system cannot read the file.
-        MissingExtraError: if the network needs KerasHub, which is not installed.
-        BackendError: if Keras cannot start.
-        ForkError: if this process was forked after Keras had started.
-    """
-    file = check_path("path", path, advice=_ADVICE)
-    if not isinstance(custom_objects, Mapping | None) or not all(
-        isinstance(name, str) and isinstance(value, type)
-        for name, value in (custom_objects or {}).items()
-    ):
-        raise ArgumentError(
-            "`custom_objects` must map names to classes. Received: "
-            f"custom_objects={custom_objects!r:.200}. Pass e.g. {{'Mine': Mine}}."
-        )
-    model, entry, arrays = _bundle.read(file, custom_objects)
-    try:
-        sizes = output_sizes(model)
-        paths = entry["neighbor_paths"]
-        calibration = calibration_from_arrays(arrays, paths, sizes) if arrays else None
-    except ValueError as error:
-        raise _bundle.bundle_error(file, str(error)) from None
-    return Classifier(
-        model=fast_on_cpu(model),
-        class_names=tuple(entry["class_names"]),
-        image_px=int(entry["image_px"]),
-        metadata=dict(entry["metadata"]),
-        calibration=calibration,
-    )

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from scenelearn._backend import default_settings, keras
 from scenelearn._display import printable
-from scenelearn.classify._classifier import Classifier, load
+from scenelearn.classify._classifier import Classifier
+from scenelearn.classify._load import load
 from scenelearn.classify._square_layer import square_layer
 
 Image = npt.NDArray[np.uint8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
@@ -61,6 +62,22 @@ def resolve_photos(photos: Any) -> list[Source] | Iterator[Source]:
     numbered = enumerate([several] if is_one else several)
     sources = (source for k, photo in numbered for source in _resolve(photo, k))
     return list(sources) if is_one or isinstance(several, Sized) else sources
+
+
+def one_source(photo: Any) -> Source:
+    """`resolve_photos` for a single photo.
+
+    Raises:
+        ArgumentError: if it is not exactly one photo.
+        PathMissingError: if the path does not exist.
+    """
+    sources = list(itertools.islice(resolve_photos(photo), 2))
+    if len(sources) != 1:
+        raise ArgumentError(
+            f"`photo` must be one photo. Received: {'several' if sources else 'none'}. "
+            "Pass photos one at a time."
+        )
+    return sources[0]
 
 
 def load_source(source: Source) -> npt.NDArray[Any] | Image.Image | bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from scenelearn.data import Photos
 from scenelearn.data._manifest import read_table
+from scenelearn.errors import ArgumentError
 
 _NOT_PROPERTIES = {"path", "label", "hash"}  # of a manifest
 _MAX_VALUES = 50  # different words in a column
@@ -91,3 +93,26 @@ def _parse(cells: list[str]) -> npt.NDArray[Any]:
         return np.array([float(cell) if cell.strip() else np.nan for cell in cells], np.float64)
     except ValueError:
         return np.array(cells)
+
+
+def check_columns(columns: Any, n_photos: int) -> None:
+    """Check that `columns` maps names to one value per photo.
+
+    Raises:
+        ArgumentError: if it does not.
+    """
+    if not isinstance(columns, Mapping | None):
+        raise ArgumentError(
+            "`columns` must map names to values. Received: "
+            f"{type(columns).__name__}. Pass e.g. {{'place': [...]}}."
+        )
+    for name, values in (columns or {}).items():
+        try:
+            shape = np.shape(values)
+        except ValueError:  # lists of different lengths
+            shape = (len(values), "…")
+        if shape != (n_photos,):
+            raise ArgumentError(
+                f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
+                f"Received: shape {shape}. Pass a list of the same length."
+            )

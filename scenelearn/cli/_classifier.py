@@ -1,4 +1,4 @@
-"""The commands on a saved classifier: predict, explain, evaluate, compare and export."""
+"""The commands on a saved classifier: predict, explain, evaluate and so on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenelearn.errors import ArgumentError
 
 
 def add_commands(commands: Any) -> None:
-    """Add `predict`, `explain`, `evaluate`, `compare` and `export`."""
+    """Add `predict`, `explain`, `evaluate`, `compare`, `export` and `benchmark`."""
     add_command(
         commands,
         predict,
@@ -74,6 +74,20 @@ def add_commands(commands: Any) -> None:
             },
         },
     )
+    add_command(
+        commands,
+        benchmark,
+        "Measure how many photos per second this machine predicts.",
+        {
+            "bundle": {},
+            "photos": {
+                "nargs": "*",
+                "metavar": "PHOTO",
+                "help": "photo, folder of photos, or pattern (default: sample scenes)",
+            },
+        },
+        {},
+    )
 
 
 def predict(options: argparse.Namespace) -> Output:
@@ -129,4 +143,10 @@ def compare(options: argparse.Namespace) -> Output:
 def export(options: argparse.Namespace) -> Output:
     """Export a classifier."""
     result = sl.load(options.bundle).export(options.out, check=options.check)
+    return Output(str(result), result.to_json())
+
+
+def benchmark(options: argparse.Namespace) -> Output:
+    """Measure the throughput of a classifier."""
+    result = sl.load(options.bundle).benchmark(options.photos or None)
     return Output(str(result), result.to_json())

@@ -33,6 +33,7 @@ from scenelearn.classify import (
     Prediction,
     Predictions,
     Probabilities,
+    _benchmark,
     _export_worker,
     _grad_cam,
     compare,
@@ -419,6 +420,24 @@ def test_several_threads_may_share_a_classifier(
         results = pool.map(lambda photo: first.predict(photo)[0].probabilities, photos)
         for row, other in zip(expected, results, strict=True):
             np.testing.assert_allclose(other, row, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_threads_may_mix_all_methods(classifier: Classifier, scenes: Path) -> None:
+    photos = sorted(scenes.glob("*/*_000[01].jpg"))
+    rows = classifier.predict_proba(photos)
+    features = classifier.embed(photos)
+
+    def work(k: int) -> None:
+        photo = photos[k % len(photos)]
+        row, other = rows[k % len(photos)], features[k % len(photos)]
+        np.testing.assert_allclose(classifier.predict_proba(photo)[0], row, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(classifier.embed(photo)[0], other, rtol=1e-4, atol=1e-5)
+        explanation = classifier.explain(photo, n_neighbors=2)
+        assert explanation.neighbors == classifier.similar(photo, 2)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(48)))
 
 
 # Names from the disk
@@ -1244,6 +1263,90 @@ def test_training_photo_is_its_own_nearest_neighbor(sure: FitResult) -> None:
         shares = [one.similarity for one in found.neighbors]
         assert shares == sorted(shares, reverse=True)
         assert photos.paths[index] in str(found)
+
+
+def test_embedding_is_what_the_head_is_given(
+    classifier: Classifier, scenes: Path, photo: Path
+) -> None:
+    files = sorted(scenes.glob("*/*.jpg"))[:40]
+    features = classifier.embed(files)
+    assert features.dtype == np.float32
+    head = classifier.model.get_layer("logits")
+    logits = features @ np.asarray(head.kernel) + np.asarray(head.bias)
+    logits -= logits.mean(axis=1, keepdims=True)
+    log_p = np.log(classifier.predict_proba(files))
+    log_p -= log_p.mean(axis=1, keepdims=True)
+    temperature = (logits**2).sum() / (logits * log_p).sum()
+    np.testing.assert_allclose(log_p, logits / temperature, rtol=0, atol=1e-3)
+    n_features = features.shape[1]
+    assert classifier.embed(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, n_features)
+    with pytest.raises(PathMissingError):
+        classifier.embed("gone.jpg")
+
+
+def test_similar_photos_have_the_highest_cosine_similarity(
+    classifier: Classifier, fitted: FitResult, photo: Path
+) -> None:
+    """Of all training photos by their full features; the index keeps them almost."""
+    photos = fitted.splits.photos[fitted.splits.train]
+    features = classifier.embed(photos).astype(np.float64)
+    center = features.mean(axis=0)
+    query = classifier.embed(photo)[0] - center
+    shifted = features - center
+    cosine = shifted @ query / np.linalg.norm(shifted, axis=1) / np.linalg.norm(query)
+    neighbors = classifier.similar(photo, 5)
+    assert len(neighbors) == 5
+    for neighbor in neighbors:
+        k = photos.paths.index(neighbor.path)
+        assert neighbor.label == photos[k].label
+        assert neighbor.similarity == pytest.approx(cosine[k], abs=0.02)
+    assert neighbors[-1].similarity >= np.sort(cosine)[-5] - 0.02
+    assert classifier.similar(photo, 0) == ()
+
+
+def test_similar_needs_one_photo_and_a_calibration(classifier: Classifier, scenes: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"must be one photo\. Received: several"):
+        classifier.similar(scenes / "sea")
+    with pytest.raises(ArgumentError, match="`n_neighbors` must be an integer of at least 0"):
+        classifier.similar(scenes, -1)
+    bare = dataclasses.replace(classifier, calibration=None)
+    with pytest.raises(ArgumentError, match="needs a classifier with a calibration"):
+        bare.similar(scenes)
+
+
+def test_benchmark_counts_photos_per_second(
+    classifier: Classifier, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that a batch moves by two seconds, and a photo by half a second."""
+    clock = [0.0]
+    sizes: list[int] = []
+
+    def predict(self: Classifier, photos: list[Any], **_: Any) -> None:
+        assert all(isinstance(each, bytes) for each in photos)  # in memory
+        sizes.append(len(photos))
+        clock[0] += 2 if len(photos) > 1 else 0.5
+
+    monkeypatch.setattr(Classifier, "predict", predict)
+    monkeypatch.setattr(_benchmark.time, "perf_counter", lambda: clock[0])
+    result = classifier.benchmark([photo] * 3, seconds=25)
+    assert (result.photos_per_second, result.low, result.high) == (16, 16, 16)
+    assert (result.ms_per_request, result.batch_size, result.n_batches) == (500, 32, 10)
+    assert sizes == [32] + [32, 1] * 10  # the first one compiles
+    assert json.loads(json.dumps(result.to_json()))["photos_per_second"] == 16
+    assert "16 photos per second (16 to 16) in batches of 32, 500.0 ms" in str(result)
+
+
+def test_benchmark_of_this_machine(classifier: Classifier) -> None:
+    result = classifier.benchmark(seconds=1e-6)
+    assert result.n_batches == 6
+    assert 0 < result.low <= result.photos_per_second <= result.high
+
+
+def test_benchmark_with_arguments_out_of_range(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="`seconds` must be a number above 0"):
+        classifier.benchmark(seconds=0)
+    with pytest.raises(NoPhotosError, match="at least one photo"):
+        classifier.benchmark(tmp_path)
 
 
 def test_explanation_is_saved_and_displayed(sure: FitResult, photo: Path, tmp_path: Path) -> None:
