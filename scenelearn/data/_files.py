@@ -1,4 +1,4 @@
-"""The files of photos: in a folder, or in a ZIP archive that is read in place."""
+"""The files of photos: in a folder, or in a ZIP archive or dataset that is read in place."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scenelearn._io import disk_error, is_disk_error
+from scenelearn.data._dataset import SHARD_SUFFIXES, is_row, read_row
 from scenelearn.errors import NoPhotosError
 
 _MAX_DETAIL = 200  # characters of an error that a message repeats
@@ -35,19 +36,27 @@ def is_archive(path: Path) -> bool:
 
 
 def read_file(root: Path, path: str) -> bytes:
-    """Read a file from a folder or an archive.
+    """Read a file from a folder or an archive, or a row of a dataset.
 
     Args:
-        root: the folder or archive.
+        root: the folder, archive or shard of a dataset.
         path: relative to it, with forward slashes.
 
     Raises:
         OSError: if the file is missing, not regular, too large, or unreadable.
     """
     if not os.path.isfile(root):  # noqa: PTH113  # here and below: pathlib's objects take longer
-        with open(os.path.join(root, path), "rb") as file:  # noqa: PTH118, PTH123
+        try:
+            file = open(os.path.join(root, path), "rb")  # noqa: PTH118, PTH123, SIM115
+        except (FileNotFoundError, NotADirectoryError):
+            if not is_row(root, path):
+                raise
+            return _read_row(root, path)
+        with file:
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read()
+    if root.suffix.lower() in SHARD_SUFFIXES:
+        return _read_row(root, path)
     archive, members = _open_archive(root)
     try:
         info = members[_normalize(path)][-1]
@@ -93,6 +102,12 @@ def list_archive(root: Path) -> Iterator[tuple[str, str]]:
             yield path, "a later file in the archive has the same name"
         kind = stat.S_IFMT(same_name[-1].external_attr >> 16)
         yield path, "" if kind in (0, stat.S_IFREG) else "link or special file in an archive"
+
+
+def _read_row(root: Path, path: str) -> bytes:
+    content = read_row(root, path)
+    _check_size(len(content))
+    return content
 
 
 def _check_size(n_bytes: int) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import numbers
 import os
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from scenelearn._checks import check_path
 from scenelearn._display import printable
 from scenelearn._io import atomic_write
 from scenelearn.errors import ManifestError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split", "group", "hash")
@@ -51,34 +56,42 @@ class ManifestRow:
     hash: bytes = b""
 
 
-def read_manifest(file: Path) -> list[ManifestRow]:
+def read_manifest(table: Path | pd.DataFrame) -> list[ManifestRow]:
     """Read and check the rows of a manifest.
 
     Args:
-        file: ``.csv`` (UTF-8, with a header line) or ``.parquet``. Columns "path" and "label";
-            "split", "group" and "hash" are optional; other columns are ignored.
+        table: ``.csv`` (UTF-8, with a header line) or ``.parquet``, or a data frame. Columns "path"
+            and "label"; "split", "group" and "hash" are optional; other columns are ignored.
 
     Returns:
-        The rows, in the file's order.
+        The rows, in the table's order.
 
     Raises:
         ManifestError: if the file cannot be read, is not valid CSV in UTF-8, or lacks a column; if
             a row has no path, more or fewer cells than the header, or a cell that is not text; if a
             path is listed twice, or a split or hash is invalid.
     """
+    name = repr(str(table)) if isinstance(table, Path) else "the data frame"
+    places = _read_rows(table, COLUMNS) if isinstance(table, Path) else _read_frame(table)
     rows: list[ManifestRow] = []
     place_of: dict[str, str] = {}
-    for place, cells in _read_rows(file, COLUMNS):
-        row = _parse_row(cells, f"{str(file)!r}, {place}")
+    for place, cells in places:
+        row = _parse_row(cells, f"{name}, {place}")
         if row.path in place_of:
             raise ManifestError(
-                f"{str(file)!r}, {place}: each photo must be listed once. Received: "
+                f"{name}, {place}: each photo must be listed once. Received: "
                 f"{printable(row.path)!r}, which is also on {place_of[row.path]}. "
                 "Remove one of the lines."
             )
         place_of[row.path] = place
         rows.append(row)
     return rows
+
+
+def is_frame(value: object) -> TypeGuard[pd.DataFrame]:
+    """Whether a value is a ``pandas.DataFrame``. pandas is not imported for it."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
 def write_manifest(file: str | os.PathLike[str], rows: Iterable[ManifestRow]) -> Path:
@@ -142,6 +155,17 @@ def _read_rows(file: Path, columns: Collection[str] | None) -> Iterator[tuple[st
         ) from None
 
 
+def _read_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a data frame; paths are text, and missing cells are None."""
+    _check_columns("the data frame", map(str, frame.columns))
+    wanted = frame[[name for name in COLUMNS if name in frame.columns]].astype(object)
+    rows = wanted.where(wanted.notna(), None).to_dict("records")
+    for number, row in enumerate(rows):
+        path = row["path"]
+        text = os.fspath(path) if isinstance(path, os.PathLike) else path
+        yield f"row {number}", {str(name): cell for name, cell in row.items()} | {"path": text}
+
+
 def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     content = file.read_bytes()
     try:
@@ -166,7 +190,7 @@ def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"line {line}", dict(zip(names, cells, strict=True))
             elif cells:
                 names = [name.strip() for name in cells]
-                _check_columns(file, names)
+                _check_columns(repr(str(file)), names)
             line = table.line_num + 1
     except csv.Error as error:
         raise ManifestError(
@@ -174,7 +198,7 @@ def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             f"{error}. Close each quotation mark that opens a cell; inside a cell, write it twice."
         ) from None
     if not names:
-        _check_columns(file, ())
+        _check_columns(repr(str(file)), ())
 
 
 def _read_parquet(file: Path, columns: Collection[str] | None) -> list[dict[str, Any]]:
@@ -187,7 +211,7 @@ def _read_parquet(file: Path, columns: Collection[str] | None) -> list[dict[str,
         ) from None
     try:
         names = parquet.read_schema(file).names
-        _check_columns(file, names)
+        _check_columns(repr(str(file)), names)
         wanted = [name for name in names if columns is None or name in columns]
         rows: list[dict[str, Any]] = parquet.read_table(file, columns=wanted).to_pylist()
     except (ArrowException, ValueError) as error:
@@ -197,7 +221,7 @@ def _read_parquet(file: Path, columns: Collection[str] | None) -> list[dict[str,
     return rows
 
 
-def _check_columns(file: Path, names: Iterable[str]) -> None:
+def _check_columns(table: str, names: Iterable[str]) -> None:
     columns = list(names)
     missing = [name for name in ("path", "label") if name not in columns]
     twice = sorted({name for name in COLUMNS if columns.count(name) > 1})
@@ -207,13 +231,13 @@ def _check_columns(file: Path, names: Iterable[str]) -> None:
             advice = f"Name only one column {twice[0]!r}"
         shown = [repr(name[:80]) for name in columns[:20]] + ["…"] * (len(columns) > 20)
         raise ManifestError(
-            f"{str(file)!r} must have the columns 'path' and 'label', and may have 'split', "
+            f"{table} must have the columns 'path' and 'label', and may have 'split', "
             f"'group' and 'hash'. Received: {', '.join(shown) or 'none'}. {advice}."
         )
 
 
 def _parse_row(row: dict[str, Any], where: str) -> ManifestRow:
-    cells = {name: _to_text(row.get(name), f"{where}: {name!r}") for name in COLUMNS}
+    cells = {name: to_text(row.get(name), f"{where}: {name!r}") for name in COLUMNS}
     path, split, hex_digits = cells["path"], cells["split"].lower(), cells["hash"]
     if not path.strip() or "\0" in path:
         received = repr(path) if path else "nothing"
@@ -240,11 +264,15 @@ def _parse_row(row: dict[str, Any], where: str) -> ManifestRow:
     )
 
 
-def _to_text(cell: object, where: str) -> str:
-    """A cell as text; all but paths without spaces at the ends."""
+def to_text(cell: object, where: str) -> str:
+    """A cell as text; all but paths without spaces at the ends.
+
+    Raises:
+        ManifestError: if it is neither text nor an integer.
+    """
     if cell is None:
         return ""
-    if not isinstance(cell, str | int) or isinstance(cell, bool):
+    if not isinstance(cell, str | numbers.Integral) or isinstance(cell, bool):
         raise ManifestError(
             f"{where} must be text or an integer. Received: {cell!r:.80}. Convert the column to "
             "strings; leave unknown cells empty."

@@ -164,6 +164,9 @@ def _unsupported(content: bytes) -> RejectedPhotoError:
         if content.startswith(start):
             detail = f"a {name} archive; unpack it, or scan a ZIP file"
             return RejectedPhotoError(RejectionReason.UNSUPPORTED, detail)
+    if content.startswith(b"PAR1"):
+        detail = "a Parquet file that is damaged, has no photos, or needs pyarrow to be read"
+        return RejectedPhotoError(RejectionReason.UNSUPPORTED, detail)
     end = min(int.from_bytes(content[:4]), 256)  # of the box that lists the brands
     if content[4:8] == b"ftyp" and _HEIC & {content[k : k + 4] for k in range(8, end, 4)}:
         detail = "HEIC; convert it to JPEG, e.g. by Pillow with the package pillow-heif"

@@ -1,4 +1,4 @@
-"""`scan`: find the photos of a folder. Every file is either used, or rejected with a reason."""
+"""`scan`: find photos. Every file is either used, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,16 +21,21 @@ from scenelearn._checks import check_path
 from scenelearn._display import printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
+from scenelearn.data._dataset import SHARD_SUFFIXES, has_photos, is_row, list_rows
 from scenelearn.data._decisions import apply_decisions
 from scenelearn.data._decode import STRICT, check_complete, reject_failures
 from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
-from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, read_manifest
+from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, is_frame, read_manifest
 from scenelearn.data._photos import Photos, check_not_empty
 from scenelearn.data._rejections import Rejected, RejectedPhotoError, RejectionReason
-from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError
+from scenelearn.errors import ArgumentError, ManifestError, NoPhotosError, PathMissingError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SYSTEM_NAMES = {
     "__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir",
+    "dataset_dict.json", "dataset_info.json", "state.json",  # of Hugging Face datasets
     # what scenelearn itself writes, perhaps into the folder of photos
     "index.html", "result.json", "audit.json", "comparison.json", "quarantine.json", "split.csv",
     "model-card.md", "scenelearn_decisions.csv",
@@ -57,8 +63,8 @@ class _File:
 
 
 def scan(
-    folder: str | os.PathLike[str],
-    manifest: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | pd.DataFrame,
+    manifest: str | os.PathLike[str] | pd.DataFrame | None = None,
     *,
     progress: Progress | None = None,
     verbose: bool | str = "auto",
@@ -79,14 +85,21 @@ def scan(
     With a manifest, the photos are those that it lists, and nothing else is read. A manifest is a
     ``.csv`` or ``.parquet`` table with the columns "path" (relative to `folder`) and "label", and
     optionally "split" (train, validation, test), "group" (`split` keeps photos of one group
-    together) and "hash" (as written by `Splits.save`; photos that have changed are rejected).
+    together) and "hash" (as written by `Splits.save`; photos that have changed are rejected). A
+    ``pandas.DataFrame`` with these columns is a manifest, too.
+
+    A Hugging Face image dataset is read in place, row by row: the folder of its Parquet files as
+    they are downloaded, or what ``save_to_disk`` wrote, or a single one of these files. Splits are
+    taken from their names, classes from the first column of type ``ClassLabel``, or from the column
+    "label". The path of a photo is that of its file and the number of its row. This needs pyarrow.
 
     Decisions that `scenelearn clean` saved next to the photos are honored: photos are relabeled, or
     rejected as in quarantine, unless their content or label has changed since.
 
     Args:
-        folder: a folder that contains one folder per class; a ``.zip`` file of one; or a manifest
-            whose paths are relative to its own folder.
+        folder: a folder that contains one folder per class; a ``.zip`` file of one; a dataset; or a
+            manifest. The paths of a manifest file are relative to its own folder, those of a data
+            frame to the current one.
         manifest: the table that lists the photos of `folder`.
         progress: called with ("scanning photos", files done, files in total) now and then.
         verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
@@ -109,8 +122,24 @@ def scan(
         ...     sl.scan(sl.sample_scenes(folder, per_class=2))
         <Photos: 12 photos, 6 classes>
     """
+    if is_frame(folder):
+        if manifest is not None:
+            raise ArgumentError(
+                "`folder` must be a path if there is a manifest. Received: two tables. Pass "
+                "sl.scan(frame) or sl.scan(folder, frame)."
+            )
+        root, rows = _root_of(read_manifest(folder))
+        with show_progress(progress, verbose) as report_all:
+            return _scan_rows(root, rows, partial(report_all, "scanning photos"))
     root = check_path("folder", folder).absolute()
-    table = None if manifest is None else check_path("manifest", manifest).absolute()
+    table = (
+        manifest
+        if manifest is None or is_frame(manifest)
+        else check_path("manifest", manifest).absolute()
+    )
+    shard = root.name if table is None and has_photos(root) else ""
+    if shard:
+        root = root.parent
     if table is None and root.suffix.lower() in SUFFIXES and root.is_file():
         root, table = root.parent, root
     if not (root.is_dir() or is_archive(root)):
@@ -120,7 +149,7 @@ def scan(
             f"Received: {str(root)!r}, which {what}. Check the path; the folder should contain one "
             "folder per class."
         )
-    if table is not None and not table.is_file():
+    if isinstance(table, Path) and not table.is_file():
         raise PathMissingError(
             f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, which does not "
             "exist. Check the path."
@@ -128,12 +157,19 @@ def scan(
     with show_progress(progress, verbose) as report_all:
         report = partial(report_all, "scanning photos")
         if table is not None:
-            return apply_decisions(_scan_manifest(root, table, report))
+            return _scan_rows(root, read_manifest(table), report)
+        if shard:
+            return _scan_rows(root, _list_rows(root, [shard]), report)
         paths, rejected = _list_archive(root) if root.is_file() else _list_folder(root)
+        shards = [path for path in paths if path.lower().endswith(SHARD_SUFFIXES)]
+        shards = [path for path in shards if has_photos(root / path)]
+        if shards:
+            rejected += _reject_all(root, sorted({*paths} - {*shards}))
+            return _scan_rows(root, _list_rows(root, shards), report, rejected)
         files = _read_all(root, paths, report)
     rejected += [file.rejected for file in files if file.rejected]
     usable = [file for file in files if not file.rejected]
-    return apply_decisions(_label_by_folder(root, usable, rejected))
+    return _label_by_folder(root, usable, rejected)
 
 
 def as_photos(photos: Photos | str | os.PathLike[str], progress: Progress | None = None) -> Photos:
@@ -155,9 +191,28 @@ def as_photos(photos: Photos | str | os.PathLike[str], progress: Progress | None
     )
 
 
-def _scan_manifest(root: Path, table: Path, report: _Report) -> Photos:
-    rows = sorted(read_manifest(table), key=lambda row: row.path)
-    rejected: list[Rejected] = []
+def _root_of(rows: list[ManifestRow]) -> tuple[Path, list[ManifestRow]]:
+    """The folder that contains all photos of a data frame, and their paths in it."""
+    files = [Path(row.path).absolute() for row in rows]
+    try:
+        root = Path(os.path.commonpath([file.parent for file in files] or [Path.cwd()]))
+    except ValueError as error:  # on Windows
+        raise ManifestError(
+            f"The photos of a data frame must be on one disk. Received: {error}. Scan those of "
+            "each disk, or copy them."
+        ) from None
+    paths = [file.relative_to(root).as_posix() for file in files]
+    return root, [replace(row, path=path) for row, path in zip(rows, paths, strict=True)]
+
+
+def _scan_rows(
+    root: Path,
+    rows: list[ManifestRow],
+    report: _Report,
+    rejected: Iterable[Rejected] = (),
+) -> Photos:
+    rows = sorted(rows, key=lambda row: row.path)
+    rejected = list(rejected)
     usable: list[tuple[_File, ManifestRow]] = []
     files = _read_all(root, [row.path for row in rows], report)
     for row, file in zip(rows, files, strict=True):
@@ -170,6 +225,24 @@ def _scan_manifest(root: Path, table: Path, report: _Report) -> Photos:
         else:
             usable.append((file, row))
     return _to_photos(root, usable, rejected, "a manifest without photos")
+
+
+def _list_rows(root: Path, shards: list[str]) -> list[ManifestRow]:
+    """The photos of a dataset."""
+    try:
+        return [row for shard in shards for row in list_rows(root, shard)]
+    except OSError as error:
+        raise ManifestError(
+            f"{str(root)!r} must be a complete dataset. Received: {error.strerror or error}. "
+            "Download or save it again."
+        ) from None
+
+
+def _reject_all(root: Path, paths: list[str]) -> Iterator[Rejected]:
+    """Reject the files next to the shards of a dataset."""
+    for file in _read_all(root, paths, lambda *_: None):
+        reason, detail = RejectionReason.NO_CLASS_FOLDER, "a file next to a dataset"
+        yield file.rejected or Rejected(path=file.path, reason=reason, detail=detail)
 
 
 def _list_archive(root: Path) -> tuple[list[str], list[Rejected]]:
@@ -270,7 +343,8 @@ def _are_small(root: Path, paths: list[str]) -> bool:
 
 def _read(root: Path, path: str) -> _File:
     def read_and_check() -> bytes:
-        if root.is_dir() and not stat.S_ISREG((root / path).stat().st_mode):
+        is_file = root.is_dir() and not is_row(root, path)
+        if is_file and not stat.S_ISREG((root / path).stat().st_mode):
             detail = "a folder, pipe, socket or device"
             raise RejectedPhotoError(RejectionReason.SPECIAL_FILE, detail)
         content = read_file(root, path)
@@ -345,7 +419,7 @@ def _to_photos(
     names = tuple(sorted(set(labels)))
     position = {name: k for k, name in enumerate(names)}
     has_groups = any(row.group for _, row in labeled)
-    return Photos(
+    photos = Photos(
         folder=root,
         paths=tuple(row.path for _, row in labeled),
         labels=np.array([position[label] for label in labels], dtype=np.int32),
@@ -356,6 +430,7 @@ def _to_photos(
         rejected=tuple(sorted(rejected, key=lambda file: file.path)),
         groups=tuple(row.group for _, row in labeled) if has_groups else (),
     )
+    return apply_decisions(photos)
 
 
 def _count_wrappers(folders: list[tuple[str, ...]]) -> int:
