@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from scenelearn.classify import Classifier, compare, load
     from scenelearn.data import audit, folds, scan, split
-    from scenelearn.finetune import fit, plan
+    from scenelearn.finetune import cross_validate, fit, plan
     from scenelearn.reporting import report
     from scenelearn.samples import sample_scenes
     from scenelearn.sizing import estimate
@@ -49,6 +49,7 @@ __all__ = [
     "backbones",
     "classify",
     "compare",
+    "cross_validate",
     "data",
     "errors",
     "estimate",
@@ -71,6 +72,7 @@ _PACKAGE_OF = {
     "Classifier": "classify",
     "audit": "data",
     "compare": "classify",
+    "cross_validate": "finetune",
     "estimate": "sizing",
     "fit": "finetune",
     "folds": "data",

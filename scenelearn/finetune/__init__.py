@@ -1,5 +1,6 @@
 """From split photos to a classifier: features once, a linear probe, then fine-tuning."""
 
+from scenelearn.finetune._cross_validation import CrossValidation, cross_validate
 from scenelearn.finetune._device import fingerprint
 from scenelearn.finetune._features import extract_features
 from scenelearn.finetune._fit import fit
@@ -16,6 +17,7 @@ from scenelearn.finetune._runtime import Phase
 from scenelearn.finetune._settings import FitSettings, Recipe
 
 __all__ = [
+    "CrossValidation",
     "CrossValidationResult",
     "Epoch",
     "FitResult",
@@ -24,6 +26,7 @@ __all__ = [
     "Phase",
     "Plan",
     "Recipe",
+    "cross_validate",
     "cross_validate_l2",
     "extract_features",
     "fingerprint",

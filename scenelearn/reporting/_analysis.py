@@ -14,7 +14,9 @@ from scenelearn.data._splits import SPLIT_NAMES
 from scenelearn.metrics import ClassMetrics, Evaluation, wilson
 
 if TYPE_CHECKING:
-    from scenelearn.data import Audit, Rejected
+    import numpy.typing as npt
+
+    from scenelearn.data import Audit, Photos, Rejected
     from scenelearn.finetune import FitResult
 
 T = TypeVar("T")
@@ -133,30 +135,40 @@ def photos_needed(accuracy: float) -> int:
     return unit * math.ceil(low / unit)
 
 
-def predicted_photos(fit: FitResult) -> list[PredictedPhoto]:
+def predicted_photos(
+    photos: Photos,
+    indices: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+) -> list[PredictedPhoto]:
     """All test photos, what is odd first.
 
     Errors come by decreasing confidence, then correct predictions by increasing confidence.
+
+    Args:
+        photos: all photos.
+        indices: (n,) positions of the test photos.
+        probabilities: (n, n_classes), their predicted probabilities.
     """
-    y_true = fit.splits.photos.labels[fit.test_indices]
-    y_prob = np.asarray(fit.test_probabilities)
+    y_true, y_prob = photos.labels[indices], np.asarray(probabilities)
     predicted, confidence = y_prob.argmax(axis=1), y_prob.max(axis=1)
     true_probability = y_prob[np.arange(len(y_prob)), y_true]
     order = np.argsort(np.where(predicted == y_true, confidence, -confidence), kind="stable")
-    columns = (fit.test_indices, y_true, predicted, confidence, true_probability)
+    columns = (indices, y_true, predicted, confidence, true_probability)
     rows = zip(*(np.asarray(column)[order].tolist() for column in columns), strict=True)
     return [PredictedPhoto(*row) for row in rows]
 
 
-def misclassifications(fit: FitResult) -> list[PredictedPhoto]:
-    """All misclassified test photos, the most confident first."""
-    return [photo for photo in predicted_photos(fit) if not photo.is_correct]
+def misclassifications(predicted: Iterable[PredictedPhoto]) -> list[PredictedPhoto]:
+    """The misclassified ones of `predicted_photos`, the most confident first."""
+    return [photo for photo in predicted if not photo.is_correct]
 
 
-def photos_by_cell(fit: FitResult) -> dict[tuple[int, int], list[PredictedPhoto]]:
+def photos_by_cell(
+    predicted: Iterable[PredictedPhoto],
+) -> dict[tuple[int, int], list[PredictedPhoto]]:
     """The test photos in each cell (true class, predicted class) of the confusion matrix."""
     cells = defaultdict(list)
-    for photo in predicted_photos(fit):
+    for photo in predicted:
         cells[photo.label, photo.predicted].append(photo)
     return dict(cells)
 

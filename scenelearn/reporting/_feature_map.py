@@ -44,7 +44,7 @@ class FeatureMap(NamedTuple):
 
 def feature_map(fit: FitResult) -> FeatureMap | None:
     """Arrange test photos by the similarity of their features; None if there are too few."""
-    photos = analysis.predicted_photos(fit)
+    photos = analysis.predicted_photos(fit.splits.photos, fit.test_indices, fit.test_probabilities)
     if len(photos) < MIN_PHOTOS:
         return None
     shown = [photos[k] for k in np.linspace(0, len(photos) - 1, _MAX_PHOTOS).astype(int)]

@@ -1,7 +1,8 @@
-"""The page and the model card of a fit."""
+"""The pages of a fit and of a cross-validation, and the model card."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scenelearn.reporting import _analysis as analysis
@@ -12,8 +13,9 @@ from scenelearn.reporting._thumbnails import Thumbnail, encode, thumbnail
 
 if TYPE_CHECKING:
     from scenelearn.classify import Explanation
-    from scenelearn.data import Audit
-    from scenelearn.finetune import FitResult
+    from scenelearn.data import Audit, Photos
+    from scenelearn.finetune import CrossValidation, FitResult
+    from scenelearn.metrics import Evaluation
 
 MEMORY_KEYS = ("memory predicted", "memory measured")  # in a fit's environment
 
@@ -35,8 +37,8 @@ class Mistake(NamedTuple):
 def fit_page(fit: FitResult, audit: Audit | None) -> str:
     """The page as HTML. The network is run only for the heat maps of the mistakes."""
     photos, evaluation, history = fit.splits.photos, fit.evaluation, fit.history
-    cells = analysis.limit_cells(analysis.photos_by_cell(fit), _MAX_PHOTOS, _MAX_PHOTOS_PER_CELL)
-    wrong = analysis.misclassifications(fit)
+    predicted = analysis.predicted_photos(photos, fit.test_indices, fit.test_probabilities)
+    wrong = analysis.misclassifications(predicted)
     accuracies = [epoch.validation_accuracy for epoch in history]
     losses = {
         "validation": [epoch.validation_loss for epoch in history],
@@ -51,28 +53,53 @@ def fit_page(fit: FitResult, audit: Audit | None) -> str:
         ),
         curves("Loss, in nats", losses, "{:.3g}".format, from_zero=True, min_step=0.01),
     )
-    counts = ticks(0.0, max(bin_.accuracy.n for bin_ in evaluation.reliability), 1.0)
     return render(
         "fit.html",
         fit=fit,
         audit=audit,
-        cells={
-            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX)) for photo in shown]
-            for cell, shown in cells.items()
-        },
-        max_matrix=_MAX_CLASSES,
-        max_pairs=_MAX_PAIRS,
         n_wrong=len(wrong),
         mistakes=[_mistake(fit, photo) for photo in wrong[:_MAX_MISTAKES]],
         feature_map=feature_map(fit),
         training_charts=[chart for chart in charts if chart],
-        reliability_axes=Axes(),
-        histogram_axes=Axes(y_max=counts[-1]),
-        histogram_ticks=[(n, f"{n:,.0f}") for n in counts],
+        **metrics_variables(photos, evaluation, predicted),
         rejected=analysis.group_rejected(fit.rejected),
         duplicates=analysis.find_duplicates(fit, audit),
         memory_keys=MEMORY_KEYS,
         json_file="result.json",
+    )
+
+
+def metrics_variables(
+    photos: Photos, evaluation: Evaluation, predicted: Sequence[analysis.PredictedPhoto]
+) -> dict[str, Any]:
+    """What the templates of the confusion matrix and the metrics need."""
+    cells = analysis.limit_cells(
+        analysis.photos_by_cell(predicted), _MAX_PHOTOS, _MAX_PHOTOS_PER_CELL
+    )
+    counts = ticks(0.0, max(bin_.accuracy.n for bin_ in evaluation.reliability), 1.0)
+    return {
+        "cells": {
+            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX)) for photo in shown]
+            for cell, shown in cells.items()
+        },
+        "max_matrix": _MAX_CLASSES,
+        "max_pairs": _MAX_PAIRS,
+        "reliability_axes": Axes(),
+        "histogram_axes": Axes(y_max=counts[-1]),
+        "histogram_ticks": [(n, f"{n:,.0f}") for n in counts],
+    }
+
+
+def cross_validation_page(result: CrossValidation) -> str:
+    """The page of a cross-validation as HTML."""
+    photos, evaluation = result.photos, result.evaluation
+    predicted = analysis.predicted_photos(photos, result.test_indices, result.test_probabilities)
+    return render(
+        "cross_validation.html",
+        result=result,
+        n_wrong=len(analysis.misclassifications(predicted)),
+        json_file="result.json",
+        **metrics_variables(photos, evaluation, predicted),
     )
 
 

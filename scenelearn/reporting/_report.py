@@ -1,4 +1,4 @@
-"""`report`: writes the page of a fit, of an audit, or of several fits."""
+"""`report`: writes the page of a fit, a cross-validation, an audit, or several fits."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from scenelearn._io import atomic_write, ensure_folder
 from scenelearn.data import Audit
 from scenelearn.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from scenelearn.finetune import FitResult
+    from scenelearn.finetune import CrossValidation, FitResult
 
 
 def report(
-    result: FitResult | Audit | Sequence[Any] | Mapping[str, Any] | os.PathLike[str],
+    result: FitResult
+    | CrossValidation
+    | Audit
+    | Sequence[Any]
+    | Mapping[str, Any]
+    | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     audit: Audit | None = None,
 ) -> Path:
-    """Write a fit, an audit or a comparison of fits as a self-contained web page.
+    """Write a fit, a cross-validation, an audit or a comparison as a self-contained web page.
 
     The page includes its style, figures and thumbnails. Its content security policy forbids all
     requests. The numbers are saved next to it as JSON. Each file is written atomically and
@@ -34,6 +39,9 @@ def report(
     calibration, the most confident mistakes and a map of the test photos by similarity; and the
     code that reproduces the fit. The network is run only for the heat maps of the mistakes.
 
+    For a cross-validation: ``index.html`` and ``result.json``. The page shows the accuracy on all
+    test photos and in each fold, the confusion matrix, per-class metrics and calibration.
+
     For an audit: ``index.html``, ``audit.json`` and ``quarantine.json``. The page shows all
     findings with their photos, filters them, and saves the quarantine that you select.
 
@@ -42,9 +50,9 @@ def report(
     reports that are in `folder`: ``report("runs", "runs")`` makes a page of all runs in a folder.
 
     Args:
-        result: the result of `scenelearn.fit` or `scenelearn.audit`; or a list or mapping of
-            several fits, each a result or the path of its report; or the path of a folder with
-            several reports.
+        result: the result of `fit`, `cross_validate` or `audit`; or a list or mapping of several
+            fits, each a result or the path of its report; or the path of a folder with several
+            reports.
         folder: the folder to write to. It is created if it does not exist.
         audit: an audit of the photos of the fit. The page then also shows near-duplicates and
             leaks between splits.
@@ -86,6 +94,13 @@ def report(
             "comparison.json": _dump(comparison_json(runs, pairs)),
             "index.html": comparison_page(runs, pairs, target),
         }
+    elif hasattr(result, "fold_numbers"):  # a CrossValidation, without importing Keras
+        from scenelearn.reporting._fit_page import cross_validation_page
+
+        files = {
+            "result.json": _dump(result.to_json()),
+            "index.html": cross_validation_page(cast("CrossValidation", result)),
+        }
     elif hasattr(result, "evaluation"):  # a FitResult, without importing Keras
         from scenelearn.reporting._fit_page import fit_page, model_card
 
@@ -113,7 +128,7 @@ def _dump(value: Any) -> str:
 
 def _has_same_photos(audit: Audit, result: Any) -> bool:
     """Whether an audit is of the photos of a fit."""
-    if not isinstance(audit, Audit) or not hasattr(result, "evaluation"):
+    if not isinstance(audit, Audit) or not hasattr(result, "splits"):
         return False
     photos = result.splits.photos
     return bool(audit.photos.paths == photos.paths and audit.photos.hashes == photos.hashes)

@@ -394,7 +394,9 @@ def test_mistakes_come_with_their_photos_most_confident_first(
 def test_missing_photo_is_replaced_by_a_notice(
     fit: FitResult, tmp_path: Path, change: Any, words: str
 ) -> None:
-    change(fit.splits.photos.file(analysis.misclassifications(fit)[0].position))
+    photos = fit.splits.photos
+    predicted = analysis.predicted_photos(photos, fit.test_indices, fit.test_probabilities)
+    change(photos.file(analysis.misclassifications(predicted)[0].position))
 
     page = write_page(fit, tmp_path / "report")
 
