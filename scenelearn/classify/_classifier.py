@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -40,25 +38,22 @@ from scenelearn.classify._inputs import (
     PhotoLike,
     PhotosLike,
     one_source,
+    read_batches,
     read_square,
-    resolve_photos,
 )
 from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
 from scenelearn.classify._slice_columns import check_columns
 from scenelearn.data import Photos
-from scenelearn.data._pixels import check_broken
 from scenelearn.data._scan import as_photos
-from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
+from scenelearn.errors import ArgumentError
 from scenelearn.metrics import Evaluation, evaluate
 from scenelearn.metrics._inputs import class_positions
 
 _BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
 
 PATH_ADVICE = "Pass e.g. 'scenes.keras'."
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -563,29 +558,9 @@ class Classifier:
         self, photos: PhotosLike, *, broken: str, report: Progress
     ) -> Iterator[tuple[list[str], Outputs]]:
         """The names of the photos and the network's outputs, batch by batch."""
-        check_broken(broken)
-        sources = resolve_photos(photos)
-        total = len(sources) if isinstance(sources, list) else 0
-        remaining = iter(sources)
-        n_done = 0
-        while batch := list(itertools.islice(remaining, _BATCH_SIZE)):
-            n_done += len(batch)
-            names, images = [], []
-            for source in batch:
-                try:
-                    images.append(read_square(source, self.image_px))
-                    names.append(source[0])
-                except PhotoError as error:
-                    if broken == "raise":
-                        raise
-                    _log.warning("%s", error)
-            if images:
-                yield names, self._predict_images(np.stack(images))
-            report("predicting", n_done, total)
-        if not n_done:
-            raise NoPhotosError(
-                f"`photos` must contain at least one photo. Received: photos={photos!r:.200}."
-            )
+        batches = read_batches(photos, self.image_px, _BATCH_SIZE, broken=broken, report=report)
+        for names, images in batches:
+            yield names, self._predict_images(images)
 
     def _inference_model(self) -> Any:
         with one_thread_at_a_time():

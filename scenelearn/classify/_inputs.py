@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
@@ -15,11 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._checks import check_path
+from scenelearn._progress import Progress
 from scenelearn.data import Photo, Photos
 from scenelearn.data._decode import to_square
 from scenelearn.data._files import read_file
+from scenelearn.data._pixels import check_broken
 from scenelearn.data._rejections import RejectedPhotoError
-from scenelearn.errors import ArgumentError, PathMissingError, PhotoError
+from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError, PhotoError
 
 PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Image.Image | Photo
 """One photo, in any of the forms that `Classifier.predict` understands."""
@@ -27,6 +30,8 @@ PhotosLike = PhotoLike | Iterable[PhotoLike] | Photos
 """One photo or several."""
 
 _ONE = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image, Photo)
+
+_log = logging.getLogger(__name__)
 
 # A photo's name, and its pixels, its file's content, or a function that reads the file.
 Source = tuple[str, npt.NDArray[Any] | Image.Image | bytes | Callable[[], bytes]]
@@ -127,6 +132,58 @@ def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
             f"{source[0]!r} must be a complete JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or PPM. "
             f"Received: {error}. Export or copy it again, or leave it out."
         ) from None
+
+
+def read_batches(
+    photos: Any,
+    image_px: int,
+    batch_size: int,
+    *,
+    broken: str,
+    report: Progress,
+) -> Iterator[tuple[list[str], npt.NDArray[np.uint8]]]:
+    """Read photos batch by batch.
+
+    Args:
+        photos: as for `resolve_photos`.
+        image_px: width and height, in pixels.
+        batch_size: photos per batch.
+        broken: "raise" raises an error for the first photo that cannot be read; "skip" leaves such
+            photos out, with a logged warning.
+        report: called with ("predicting", photos done, total) after each batch was used.
+
+    Yields:
+        The names of the photos, and their images (b, image_px, image_px, 3) uint8.
+
+    Raises:
+        ArgumentError: if `photos` or `broken` is something else.
+        PathMissingError: if a path does not exist.
+        PhotoError: if a photo cannot be read or decoded.
+        NoPhotosError: if there is no photo.
+    """
+    check_broken(broken)
+    sources = resolve_photos(photos)
+    total = len(sources) if isinstance(sources, list) else 0
+    remaining = iter(sources)
+    n_done = 0
+    while batch := list(itertools.islice(remaining, batch_size)):
+        n_done += len(batch)
+        names, images = [], []
+        for source in batch:
+            try:
+                images.append(read_square(source, image_px))
+                names.append(source[0])
+            except PhotoError as error:
+                if broken == "raise":
+                    raise
+                _log.warning("%s", error)
+        if images:
+            yield names, np.stack(images)
+        report("predicting", n_done, total)
+    if not n_done:
+        raise NoPhotosError(
+            f"`photos` must contain at least one photo. Received: photos={photos!r:.200}."
+        )
 
 
 def _resolve(photo: Any, position: int) -> list[Source]:
