@@ -501,7 +501,7 @@ def test_time_of_an_earlier_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_resumed_fit_without_time_left_keeps_the_best(
     fitted: FitResult, fit_settings: dict[str, Any], digests: dict[int, str]
 ) -> None:
-    timed = fit_settings | {"epochs": None, "minutes": 5.0}
+    timed = fit_settings | {"epochs": None, "minutes": 1000.0}
     with pytest.raises(CrashError):
         sl.fit(fitted.splits, **timed, progress=at("fine-tuning", 6, crash))
     late = sl.fit(fitted.splits, **timed | {"minutes": 0.001}, resume=True)
@@ -518,13 +518,13 @@ def test_slow_validation_ends_fine_tuning(
     late_s, validate = [0.0], _trainer._validate
 
     def slowly(*arguments: Any) -> Any:
-        late_s[0] = 1000.0
+        late_s[0] = 1e6
         return validate(*arguments)
 
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late_s[0])
     monkeypatch.setattr(_trainer, "time", clock)
     monkeypatch.setattr(_trainer, "_validate", slowly)
-    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 5.0})
+    fit = sl.fit(fitted.splits, **fit_settings | {"epochs": None, "minutes": 1000.0})
     assert fit.stopped == "time"
     assert [epoch.number for epoch in fit.history] == [0, 1]
 

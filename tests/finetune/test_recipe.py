@@ -115,7 +115,7 @@ def test_time_limited_fit_is_repeated_from_its_schedule(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settings, "_MAX_EPOCHS_RANDOM", 3)
-    timed = fit_settings | {"epochs": None, "minutes": 5.0}
+    timed = fit_settings | {"epochs": None, "minutes": 1000.0}
     fit = sl.fit(fitted.splits, **timed)
     schedule = fit.settings.epochs
     assert isinstance(schedule, tuple)
