@@ -68,6 +68,7 @@ def _fingerprint() -> str:
     """Hash the package, the results and the versions of all installed packages."""
     digest = hashlib.sha256()
     sources = [*ROOT.glob("scenelearn/**/*.py"), *ROOT.glob("docs/results/*.json")]
+    sources += ROOT.glob("scenelearn/**/templates/*")
     sources += [ROOT / "docs" / name for name in ("_figures.py", "_measured.py")]  # imported
     for path in sorted(sources):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())

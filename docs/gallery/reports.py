@@ -90,8 +90,8 @@ show(sl.report(sl.audit(photos, features=features), "wrong-labels"), "Audit of w
 # ## Leaks between splits
 #
 # A third of the photos were mirrored, resized and saved again, and split without the groups of the
-# audit. **Look at** "Rejected files": the same pictures are in training and in test, so this
-# accuracy is too high. `groups=audit.groups` in `sl.split` prevents it.
+# audit. **Look at** the first of the next steps, and at the pairs below "Rejected files": the same
+# pictures are in training and in test, so this accuracy is too high.
 
 # %% tags=["folded"]
 shutil.copytree("scenes", "copies")

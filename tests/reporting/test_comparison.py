@@ -201,6 +201,8 @@ def test_near_duplicates_and_leaks_are_shown(fit: FitResult, tmp_path: Path) -> 
     assert "There are no leaks between splits." in one_split
     leak = text((0, 2), (3, 4))  # training and test
     assert "1 leak between splits" in leak
+    assert "Next steps The accuracy is too high: 1 picture is in several splits." in leak
+    assert "The accuracy is too high" not in one_split
     assert "photo '3'.jpg" in leak
     assert "1 group with conflicting labels." in text((0, 10))
 
