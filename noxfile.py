@@ -260,6 +260,17 @@ def backbones(session: nox.Session) -> None:
 
 
 @nox.session
+def own_backbone(session: nox.Session) -> None:
+    """Measure a network of your own: `-- --photos FOLDER --backbone FILE.keras`.
+
+    Writes docs/results/own_backbone.json. Other arguments go to tests.bench.intel: `--preprocessing
+    torch`, `--image-px 224`, `--minutes 20`, `--seeds 0 1 2`, `--no-linear-probe`.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "intel", *out("own_backbone"), *session.posargs)
+
+
+@nox.session
 def ablations(session: nox.Session) -> None:
     """Fine-tune with one setting changed at a time: `-- --photos FOLDER --weights FILE`.
 

@@ -25,14 +25,17 @@ def bench_parser(name: str, document: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m tests.bench.{name}", description=summary)
 
 
-def add_network_options(parser: argparse.ArgumentParser, *, px: int = 160) -> None:
-    """Add --photos, --backbone, --weights and --image-px."""
+def add_network_options(
+    parser: argparse.ArgumentParser, *, px: int = 160, several: bool = False
+) -> None:
+    """Add --photos, --backbone (a list if `several`), --weights and --image-px."""
     parser.add_argument(
         "--photos", metavar="FOLDER", required=True, help="photos, one subfolder per class"
     )
     parser.add_argument(
-        "--backbone", metavar="NAME", help="network (default: the one of --weights)"
-    )
+        "--backbone", metavar="NETWORK", nargs="+" if several else None,
+        help="network (default: the one of --weights)",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", metavar="WEIGHTS", default="imagenet",
         help="a weights file, or imagenet, scenelearn (default: %(default)s)",

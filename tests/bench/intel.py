@@ -1,8 +1,11 @@
 """Accuracy on the Intel photos by time budget, and of the linear probe only.
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
-        [--minutes 1 2 4.5] [--backbone NAME] [--image-px 160] [--seeds 0 1 2 3 4]
-        [--recipe cutmix_alpha=1 …]
+        [--minutes 1 2 4.5] [--backbone NETWORK …] [--preprocessing VALUES] [--image-px 160]
+        [--seeds 0 1 2 3 4] [--recipe cutmix_alpha=1 …]
+
+A backbone is a name, or a network of one's own, such as a ``.keras`` file. Of several, only the
+linear probe on all their features is fitted.
 
 Each seed has its own split and its own training. Test photos are evaluated once, at the end of each
 fit; nothing here or in the library was chosen on them. Each run starts without the pixels and
@@ -24,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from scenelearn.backbones import default_for
+from scenelearn.backbones._network import is_own
+from scenelearn.cli._options import preprocessing
 from tests.bench._common import (
     add_network_options,
     bench_parser,
@@ -39,16 +44,17 @@ def main(arguments: list[str] | None = None) -> None:
     if options.worker:
         print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
         return
-    options.backbone = options.backbone or default_for(options.weights)
+    options.backbone = options.backbone or [default_for(options.weights)]
     out = Path(options.out)
     table = json.loads(out.read_text()) if out.exists() else {"runs": []}
     runs = table["runs"]
     done = {(run["name"], run["seed"], run["settings"]["weights"]) for run in runs}
-    weights = Path(options.weights).name
+    weights = "own" if is_own(_backbone(options)) else Path(options.weights).name
+    title = " + ".join(Path(name).name for name in options.backbone)
     for seed in options.seeds:
         for minutes in (*([] if options.no_linear_probe else [PROBE]), *options.minutes):
             budget = PROBE if minutes == PROBE else f"{minutes:g} minutes"
-            network = f"{options.backbone} at {options.image_px} px"
+            network = f"{title} at {options.image_px} px"
             name = ", ".join([network, *_fields(options.recipe), budget])
             if (name, seed, weights) in done:
                 continue
@@ -68,7 +74,8 @@ def _fit_in_process(options: argparse.Namespace, seed: int, minutes: str) -> tup
             Path(cache, "programs").symlink_to(programs / "programs")
         command = [sys.executable, "-m", "tests.bench.intel", "--worker", minutes]
         command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
-        command += ["--backbone", options.backbone, "--image-px", str(options.image_px)]
+        command += ["--backbone", *options.backbone, "--image-px", str(options.image_px)]
+        command += ["--preprocessing", options.preprocessing] * bool(options.preprocessing)
         command += ["--seeds", str(seed), "--recipe", *_fields(options.recipe)]
         environment = os.environ | {"SCENELEARN_CACHE": cache}
         start = time.monotonic()
@@ -81,11 +88,12 @@ def _fit_in_process(options: argparse.Namespace, seed: int, minutes: str) -> tup
 def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dict[str, Any]]:
     import scenelearn as sl
 
-    photos, seed = sl.scan(options.photos), options.seeds[0]
+    photos, seed, backbone = sl.scan(options.photos), options.seeds[0], _backbone(options)
     fit = sl.fit(
         sl.split(photos, seed=seed),
-        backbone=options.backbone,
-        weights=options.weights,
+        backbone=backbone,
+        weights="imagenet" if is_own(backbone) else options.weights,
+        preprocessing=options.preprocessing and preprocessing(options.preprocessing),
         image_px=options.image_px,
         minutes=4.5 if minutes == PROBE else float(minutes),
         epochs=0 if minutes == PROBE else None,
@@ -104,9 +112,14 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         "validation": fit.validation_evaluation.accuracy.to_json(),
         "seconds": round(fit.seconds, 1),
         "phases": {phase.name: round(phase.seconds, 1) for phase in fit.phases},
-        "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
+        "settings": fit.settings.to_json()
+        | {name: fit.environment[name] for name in ("backbone", "weights")},  # without folders
         "environment": fit.environment,
     }, about | {"fingerprint": fit.environment["photos"]}
+
+
+def _backbone(options: argparse.Namespace) -> str | list[str]:
+    return options.backbone if options.backbone[1:] else options.backbone[0]
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -122,7 +135,10 @@ def _fields(recipe: list[tuple[str, Any]]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = bench_parser("intel", __doc__)
-    add_network_options(parser)
+    add_network_options(parser, several=True)
+    parser.add_argument(
+        "--preprocessing", metavar="VALUES", help="of a network of your own, as for the CLI"
+    )
     parser.add_argument(
         "--minutes", type=float, nargs="*", default=[1, 2, 4.5], help="one run for each"
     )
