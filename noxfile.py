@@ -264,7 +264,8 @@ def own_backbone(session: nox.Session) -> None:
     """Measure a network of your own: `-- --photos FOLDER --backbone FILE.keras`.
 
     Writes docs/results/own_backbone.json. Other arguments go to tests.bench.intel: `--preprocessing
-    torch`, `--image-px 224`, `--minutes 20`, `--seeds 0 1 2`, `--no-linear-probe`.
+    torch`, `--image-px 224`, `--minutes 20`, `--no-linear-probe`. With `--save teachers` its
+    classifiers can teach a smaller network: `-- --photos FOLDER --weights FILE --teacher teachers`.
     """
     session.install("-e", ".", *group("test"))
     measure(session, "intel", *out("own_backbone"), *session.posargs)

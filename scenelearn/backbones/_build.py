@@ -18,7 +18,13 @@ from scenelearn._keras_internals import (
     report_downloads,
 )
 from scenelearn._progress import Progress, show_progress
-from scenelearn.backbones._bundled import BUNDLED, WEIGHTS_FILE, bundled_results, scenelearn_tiny
+from scenelearn.backbones._bundled import (
+    BUNDLED,
+    BUNDLED_BACKBONE,
+    WEIGHTS_FILE,
+    bundled_results,
+    scenelearn_tiny,
+)
 from scenelearn.backbones._copy import copy_network
 from scenelearn.backbones._fast import FROZEN_BATCHNORM
 from scenelearn.backbones._materialize import materialize
@@ -27,10 +33,11 @@ from scenelearn.backbones._network import (
     DEFAULT_PX,
     Network,
     Preprocessing,
+    Several,
     is_own,
     load_network,
 )
-from scenelearn.backbones._pooling import pool
+from scenelearn.backbones._pooling import NETWORKS, pool
 from scenelearn.backbones._preprocess import preprocessing_layers
 from scenelearn.errors import (
     ArgumentError,
@@ -58,6 +65,8 @@ def build(
     Args:
         backbone: a name, see `names`; or a network of your own: a `keras.Model`, the path of a
             ``.keras`` file, or a model or preset of KerasHub ("hub:" and its name, or its folder).
+            Or a list of networks, whose features are concatenated; those of keras.applications have
+            their pretrained weights.
         weights: "imagenet", which Keras downloads once and verifies; "scenelearn", the bundled
             weights of "scenelearn_tiny"; the path of a weights file without the top layers, as
             Keras offers them for download; or None for random weights. A network of your own brings
@@ -100,11 +109,13 @@ def build(
     """
     start()
     if is_own(backbone):
-        network = (
-            backbone if isinstance(backbone, Network) else load_network(backbone, preprocessing)
-        )
+        network = backbone
+        if not isinstance(network, Network | Several):
+            network = load_network(backbone, preprocessing)
         image_px = network.default_px if image_px is None else image_px
         network.check_size(image_px)
+        if isinstance(network, Several):
+            network = _concatenate(network, image_px, progress, verbose)
         preprocess, is_random = network.preprocess, weights is None
         build_network = partial(_copy_network, network, image_px, precision or "float32")
     else:
@@ -135,6 +146,22 @@ def build(
     ):
         model = materialize(make, seed)
     return model if is_random or train_batchnorm else freeze_batchnorm(model)
+
+
+def _concatenate(
+    several: Several, image_px: int, progress: Progress | None, verbose: bool | str
+) -> Network:
+    """One network, from raw pixels to the features of several, side by side."""
+    k = keras()
+    image = k.Input((image_px, image_px, 3))
+    features: list[Any] = []
+    for part in several.parts:
+        weights = BUNDLED if part == BUNDLED_BACKBONE else "imagenet"
+        model = build(part, weights=weights, image_px=image_px, progress=progress, verbose=verbose)
+        model.name = f"network_{len(features)}"
+        features.append(model(image))
+    joined = k.layers.Concatenate(name=NETWORKS)(features)
+    return Network(name=several.title, model=k.Model(image, joined), preprocess=lambda x, **_: x)
 
 
 def _copy_network(network: Network, image_px: int, precision: str) -> Any:

@@ -24,6 +24,7 @@ from scenelearn._keras_internals import (
 )
 from scenelearn.backbones._copy import is_from_keras_hub
 from scenelearn.backbones._materialize import find_non_finite, materialize
+from scenelearn.backbones._names import find_architecture
 from scenelearn.errors import (
     ArgumentError,
     MissingExtraError,
@@ -98,8 +99,49 @@ class Network:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Several:
+    """Several networks whose features are used side by side.
+
+    Attributes:
+        parts: a network of the user's own, or the name of one of keras.applications, each.
+    """
+
+    parts: tuple[Network | str, ...]
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """How to load each of them again."""
+        return tuple(part if isinstance(part, str) else part.name for part in self.parts)
+
+    @property
+    def title(self) -> str:
+        """Their short names."""
+        titles = [part if isinstance(part, str) else part.title for part in self.parts]
+        return " + ".join(titles)
+
+    @property
+    def default_px(self) -> int:
+        """The size of images to use if none is chosen: of the first network that has one."""
+        own = [part for part in self.parts if isinstance(part, Network) and part.fixed_px]
+        return own[0].default_px if own else DEFAULT_PX
+
+    def check_size(self, image_px: int) -> None:
+        """Check that patches fill the image.
+
+        Raises:
+            ArgumentError: if they do not.
+        """
+        for part in self.parts:
+            if isinstance(part, Network):
+                part.check_size(image_px)
+
+
 def is_own(backbone: object) -> bool:
-    """Return whether a backbone is a network of the user's own, not one of keras.applications."""
+    """Return whether a backbone is a network of the user's own, or several networks.
+
+    Otherwise it is one of keras.applications.
+    """
     if not isinstance(backbone, str | os.PathLike):
         return backbone is not None
     text = os.fspath(backbone)
@@ -109,27 +151,32 @@ def is_own(backbone: object) -> bool:
     return is_path or text.startswith((HUB, MODEL))
 
 
-def load_if_own(backbone: Any, preprocessing: Preprocessing = None) -> Network | None:
-    """As `load_network`; None if the backbone is not a network of the user's own."""
+def load_if_own(backbone: Any, preprocessing: Preprocessing = None) -> Network | Several | None:
+    """As `load_network`; None if the backbone is a network of keras.applications."""
     return load_network(backbone, preprocessing) if is_own(backbone) else None
 
 
-def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network:
-    """Load a network of the user's own.
+def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network | Several:
+    """Load a network of the user's own, or each of several.
 
     Args:
         backbone: a `keras.Model`; the path of a ``.keras`` file; a backbone or task of KerasHub; a
-            preset of KerasHub, as "hub:" with its name, or as the path of its folder.
+            preset of KerasHub, as "hub:" with its name, or as the path of its folder; or a list of
+            these and of names of keras.applications.
         preprocessing: what the network expects; None if its preset or its first layers tell.
 
     Raises:
-        ArgumentError: if the network cannot be a backbone, or its preprocessing is not known.
+        ArgumentError: if the network cannot be a backbone, its preprocessing is not known, or a
+            list is too short or comes with a preprocessing.
+        UnknownBackboneError: if a name in a list is not in keras.applications.
         PathMissingError: if there is no such file or folder.
         WeightsFileError: if the file is damaged, or has layers that Keras does not know.
         WeightsUnavailableError: if a preset cannot be loaded.
         MissingExtraError: if it needs KerasHub, which is not installed.
         BackendError: if Keras cannot start.
     """
+    if isinstance(backbone, list | tuple):
+        return _load_several(backbone, preprocessing)
     start()
     preprocess = None if preprocessing is None else _check_preprocessing(preprocessing)
     converter = None
@@ -163,6 +210,34 @@ def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network:
     if preprocess is None:
         preprocess = _infer_preprocessing(model, converter)
     return Network(name=name, model=model, preprocess=preprocess)
+
+
+def _load_several(backbones: Sequence[Any], preprocessing: Preprocessing) -> Several:
+    if len(backbones) < 2:
+        raise ArgumentError(
+            f"A list as `backbone` must have at least two networks. Received: {len(backbones)}. "
+            "Pass a single network without a list."
+        )
+    if preprocessing is not None:
+        raise ArgumentError(
+            "`preprocessing` must be left out for several networks, each of which must tell its "
+            f"own. Received: preprocessing={preprocessing!r}. For one that does not, pass "
+            "sl.backbones.build(network, preprocessing=…) in its place."
+        )
+    parts: list[Network | str] = []
+    for backbone in backbones:
+        if isinstance(backbone, list | tuple):
+            raise ArgumentError(
+                f"A list as `backbone` must have {_EXAMPLES}. Received: another list in it. Pass "
+                "one list of all networks."
+            )
+        if not is_own(backbone):
+            parts.append(find_architecture(backbone).name)
+            continue
+        network = load_network(backbone)
+        assert isinstance(network, Network)
+        parts.append(network)
+    return Several(parts=tuple(parts))
 
 
 # Loading

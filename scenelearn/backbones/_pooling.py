@@ -12,6 +12,9 @@ from scenelearn.errors import ArgumentError
 TOKENS = "patch_tokens"
 """The layer that selects the patch tokens, whose input is all tokens of a transformer."""
 
+NETWORKS = "networks"
+"""The layer that concatenates the features of several networks."""
+
 _MAX_OTHER_TOKENS = 8  # a class token, a distillation token, and registers
 
 

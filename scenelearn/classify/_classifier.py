@@ -17,6 +17,7 @@ from scenelearn._checks import check_choice, check_integer, check_path
 from scenelearn._display import html_text, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones import fast_on_cpu
+from scenelearn.backbones._copy import custom_classes
 from scenelearn.classify import _bundle
 from scenelearn.classify._benchmark import Benchmark, measure_throughput
 from scenelearn.classify._calibration import (
@@ -503,7 +504,8 @@ class Classifier:
         Raises:
             ArgumentError: if `format` is unknown, or `path` has another ending or is taken.
             MissingExtraError: if a package that the format needs is not installed.
-            ExportError: if Keras cannot write the export, or it does not agree. Nothing is written.
+            ExportError: if Keras cannot write the export, it does not agree, or a layer of your own
+                is not defined in a module. Nothing is written.
             PathMissingError: if a path in `check` does not exist.
             PhotoError: if a photo in `check` cannot be decoded.
             NoPhotosError: if `check` contains no photo.
@@ -517,6 +519,7 @@ class Classifier:
             check=check,
             image_px=self.image_px,
             n_parameters=self.model.count_params(),
+            classes=custom_classes(self.model).values(),
             predict=partial(self.predict_proba, verbose=False),
             save=self.save,
         )

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,7 @@ def export(
     check: PhotosLike | None,
     image_px: int,
     n_parameters: int,
+    classes: Iterable[type],
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
     save: Callable[[Path], object],
 ) -> ExportResult:
@@ -105,6 +106,7 @@ def export(
         check: as there.
         image_px: width and height of the classifier's images.
         n_parameters: of its model.
+        classes: the layers of the user's own in its model.
         predict: its probabilities for images (n, image_px, image_px, 3).
         save: writes it as a bundle.
     """
@@ -117,6 +119,7 @@ def export(
             f"{', no '.join(missing)}. Install what is missing: "
             f'`pip install "scenelearn[{extra}]"`.'
         )
+    custom_objects = _importable(classes)
     images = _render_samples() if check is None else _load_images(check, image_px)
     squares = [read_square(("", image), image_px) for image in images]
     expected = predict(np.stack(squares))
@@ -126,7 +129,8 @@ def export(
         save(work / "scenes.keras")
         for k, image in enumerate(squares if kind == "litert" else images):
             np.save(work / f"{k}.npy", image, allow_pickle=False)
-        probabilities = _run_worker(work, kind, len(images))
+        job = {"kind": kind, "n_images": len(images), "custom_objects": custom_objects}
+        probabilities = _run_worker(work, job)
         max_difference = _check_agreement(probabilities, expected, kind)
         _check_unused(path, kind)
         if kind == "saved_model":
@@ -227,20 +231,35 @@ def _load_image(source: Source) -> npt.NDArray[np.uint8]:
     return np.asarray(upright)
 
 
-def _run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+def _importable(classes: Iterable[type]) -> dict[str, list[str]]:
+    """The module and the qualified name of each class, by its name, for another process.
+
+    Raises:
+        ExportError: if a class cannot be imported.
+    """
+    for one in classes:
+        if one.__module__ == "__main__" or "<" in one.__qualname__:
+            raise ExportError(
+                "A layer of your own must be defined in a module, at its top level: the process "
+                f"that writes the export imports it from there. Received: {one.__qualname__!r} in "
+                f"{one.__module__!r}. Move it to a file of its own, and import it."
+            )
+    return {one.__name__: [one.__module__, one.__qualname__] for one in classes}
+
+
+def _run_worker(work: Path, job: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Write the export in another process; return its own runtime's probabilities for the photos.
 
     The process runs Keras on TensorFlow, whichever backend is used here. There Keras can write all
     formats, and TensorFlow stays out of this process.
     """
-    job = {"kind": kind, "n_images": n_images}
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
     package = str(Path(__file__).parents[2])
     settings = {
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, *sys.path])),
     }
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "scenelearn.classify._export_worker", str(work)],
@@ -256,8 +275,9 @@ def _run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]
         lines = [line for line in run.stderr.splitlines() if line.strip()]
         detail = lines[-1][:_MAX_DETAIL] if lines else f"exit status {run.returncode}"
         raise ExportError(
-            f"Keras must be able to write the network as {kind!r}. Received: {detail} Nothing was "
-            "written. Try another format, or another version of the package that writes it."
+            f"Keras must be able to write the network as {job['kind']!r}. Received: {detail} "
+            "Nothing was written. Try another format, or another version of the package that "
+            "writes it."
         )
     return np.asarray(np.load(result, allow_pickle=False))
 

@@ -7,9 +7,11 @@ probabilities for the photos as probabilities.npy.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import zipfile
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,13 @@ Image = npt.NDArray[np.uint8]
 
 @default_settings()
 def main(work: Path) -> None:
-    """Run the job of a folder."""
+    """Run the job of a folder; it imports the modules of the user's own layers."""
     job = json.loads((work / "job.json").read_text(encoding="utf-8"))
-    classifier = load(work / "scenes.keras")
+    custom_objects = {
+        name: attrgetter(qualified)(importlib.import_module(module))
+        for name, (module, qualified) in job["custom_objects"].items()
+    }
+    classifier = load(work / "scenes.keras", custom_objects=custom_objects)
     images = [np.load(work / f"{k}.npy", allow_pickle=False) for k in range(job["n_images"])]
     write = {"onnx": _onnx, "litert": _litert, "saved_model": _saved_model}[job["kind"]]
     probabilities = np.asarray(write(classifier, work / "export", images), np.float32)

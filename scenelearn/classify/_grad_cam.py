@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,17 +11,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._backend import keras
-from scenelearn.backbones._pooling import TOKENS
+from scenelearn._keras_internals import input_tensors_of
+from scenelearn.backbones._pooling import NETWORKS, TOKENS
 from scenelearn.classify._inference import backbone_input, feature_map_layers, feature_map_of
 from scenelearn.errors import ArgumentError, BackendError
 
 
 class SplitModel(NamedTuple):
-    """A model, split at the backbone's last feature map, or at the tokens of a transformer.
+    """A model, split at the last feature map of its network, or at the tokens of a transformer.
 
     Attributes:
         to_feature_map: from images to the feature map (batch, h, w, channels), or to tokens
-            (batch, n, dim).
+            (batch, n, dim); of several networks, to a list of these.
         to_logits: from there to logits.
     """
 
@@ -32,26 +34,33 @@ def split_model(model: Any) -> SplitModel:
     """Split a classifier's model: preprocessing, "backbone", "logits", "probabilities".
 
     Raises:
-        ArgumentError: if the backbone has no feature maps and no grid of patch tokens.
+        ArgumentError: if a network has no feature maps and no grid of patch tokens.
     """
     k = keras()
     x, backbone = backbone_input(model)
-    names = [layer.name for layer in backbone.layers]
-    layers = feature_map_layers(backbone)
-    if TOKENS in names:
-        feature_map = backbone.get_layer(TOKENS).input
-    elif layers:
-        feature_map = feature_map_of(layers[-1])
+    several = next((layer for layer in backbone.layers if layer.name == NETWORKS), None)
+    if several is None:
+        feature_map = _last_feature_map(backbone)
     else:
+        outputs = input_tensors_of(several) or []
+        feature_map = [_last_feature_map(k.Model(backbone.input, output)) for output in outputs]
+    to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
+    split = k.tree.map_structure(lambda tensor: k.Input(tensor.shape[1:]), feature_map)
+    logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
+    return SplitModel(to_feature_map, k.Model(split, logits))
+
+
+def _last_feature_map(network: Any) -> Any:
+    """The last symbolic feature map of a network, or the tokens of a transformer."""
+    tokens = [layer for layer in network.layers if layer.name.startswith(TOKENS)]
+    layers = feature_map_layers(network)
+    if not tokens and not layers:
         raise ArgumentError(
             "An explanation needs a backbone that gives feature maps, or tokens of a square grid. "
             "Received: a classifier whose backbone gives a vector only. Fit with a backbone that "
             "ends before its pooling."
         )
-    to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
-    split = k.Input(feature_map.shape[1:])
-    logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
-    return SplitModel(to_feature_map, k.Model(split, logits))
+    return tokens[-1].input if tokens else feature_map_of(layers[-1])
 
 
 def grad_cam(
@@ -61,7 +70,7 @@ def grad_cam(
 
     Each channel of the last feature map, or of the patch tokens, is weighted by the gradient of the
     class's logit, averaged over all positions. The positive part of the weighted sum, enlarged to
-    the image's size, is the heatmap.
+    the image's size, is the heatmap. Those of several networks are added up.
 
     Args:
         split: from `split_model`.
@@ -75,39 +84,44 @@ def grad_cam(
         R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
         gradient-based localization. ICCV.
     """
-    feature_maps = np.asarray(split.to_feature_map.predict_on_batch(image[None]), np.float32)
+    flatten = keras().tree.flatten
+    feature_maps = split.to_feature_map.predict_on_batch(image[None])
     one_hot = np.zeros((1, split.to_logits.output.shape[1]), np.float32)
     one_hot[:, label] = 1
-    gradient = input_gradient(split.to_logits, feature_maps, one_hot)
-    if feature_maps.ndim == 3:
-        feature_maps, gradient = _patch_grid(feature_maps), _patch_grid(gradient)
-    weights = gradient.mean(axis=(1, 2), keepdims=True)
-    heatmap = np.maximum((feature_maps * weights).sum(axis=3), 0)[0]
-    if heatmap.max() > 0:
-        heatmap = heatmap / heatmap.max()
-    size = image.shape[:2][::-1]
-    enlarged = Image.fromarray(heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(enlarged, np.float32), 0, 1)
+    gradients = input_gradient(split.to_logits, feature_maps, one_hot)
+    heatmaps: list[npt.NDArray[np.float32]] = []
+    for values, gradient in zip(flatten(feature_maps), flatten(gradients), strict=True):
+        feature_map = _patch_grid(np.asarray(values, np.float32))
+        weights = _patch_grid(gradient).mean(axis=(1, 2), keepdims=True)
+        heatmap = np.maximum((feature_map * weights).sum(axis=3), 0)[0]
+        # The gradient of an average over n positions is divided by n.
+        heatmaps.append(heatmap * np.float32(heatmap.size / (heatmaps or [heatmap])[0].size))
+    largest, size = max(heatmap.max() for heatmap in heatmaps) or 1, image.shape[:2][::-1]
+    total = np.zeros(image.shape[:2], np.float32)
+    for heatmap in heatmaps:
+        scaled = Image.fromarray((heatmap / largest).astype(np.float32))
+        total += np.asarray(scaled.resize(size, Image.Resampling.BILINEAR), np.float32)
+    return np.clip(total / (total.max() or 1), 0, 1) if heatmaps[1:] else np.clip(total, 0, 1)
 
 
-def _patch_grid(tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The square grid of patches at the end of tokens (1, n, dim)."""
-    side = math.isqrt(tokens.shape[1])
-    return tokens[:, -(side**2) :].reshape(1, side, side, -1)
+def _patch_grid(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The square grid of patches at the end of tokens (1, n, dim); a feature map as it is."""
+    if values.ndim == 4:
+        return values
+    side = math.isqrt(values.shape[1])
+    return values[:, -(side**2) :].reshape(1, side, side, -1)
 
 
-def input_gradient(
-    model: Any, inputs: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def input_gradient(model: Any, inputs: Any, weights: npt.NDArray[np.float32]) -> Any:
     """The gradient of Σ (outputs · weights) with respect to the inputs.
 
     Args:
         model: a `keras.Model` with one output.
-        inputs: one batch.
+        inputs: one batch: an array, or a list of arrays.
         weights: of the outputs, in their shape.
 
     Returns:
-        In the shape of `inputs`.
+        float32, structured as `inputs`.
 
     Raises:
         BackendError: if the backend has no gradients.
@@ -119,7 +133,10 @@ def input_gradient(
             f"An explanation needs a backend with gradients. Received: Keras on {backend!r}. Set "
             "KERAS_BACKEND to jax, tensorflow or torch."
         )
-    return np.asarray(compute[backend](model, inputs, weights), np.float32)
+    to_numpy = partial(np.asarray, dtype=np.float32)
+    tree = keras().tree
+    gradient = compute[backend](model, tree.map_structure(to_numpy, inputs), weights)
+    return tree.map_structure(to_numpy, gradient)
 
 
 def _jax_gradient(model: Any, inputs: Any, weights: Any) -> Any:
@@ -132,13 +149,13 @@ def _jax_gradient(model: Any, inputs: Any, weights: Any) -> Any:
         outputs, _ = model.stateless_call(trainable, non_trainable, x, training=False)
         return (outputs * weights).sum()
 
-    return jax.grad(weighted_sum)(jax.numpy.asarray(inputs))
+    return jax.grad(weighted_sum)(keras().tree.map_structure(jax.numpy.asarray, inputs))
 
 
 def _tensorflow_gradient(model: Any, inputs: Any, weights: Any) -> Any:
     import tensorflow  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    x = tensorflow.convert_to_tensor(inputs)
+    x = keras().tree.map_structure(tensorflow.convert_to_tensor, inputs)
     with tensorflow.GradientTape() as tape:
         tape.watch(x)
         weighted_sum = tensorflow.reduce_sum(model(x, training=False) * weights)
@@ -148,9 +165,13 @@ def _tensorflow_gradient(model: Any, inputs: Any, weights: Any) -> Any:
 def _torch_gradient(model: Any, inputs: Any, weights: Any) -> Any:
     import torch
 
-    x = keras().ops.convert_to_tensor(inputs).clone().requires_grad_(True)
+    def to_leaf(values: Any) -> Any:
+        return keras().ops.convert_to_tensor(values).clone().requires_grad_(True)
+
+    x = keras().tree.map_structure(to_leaf, inputs)
     with torch.enable_grad():
         outputs = model(x, training=False)
         weighted_sum = (outputs * keras().ops.convert_to_tensor(weights)).sum()
-        (gradient,) = torch.autograd.grad(weighted_sum, x)
-    return gradient.detach().cpu().numpy()
+        gradients = torch.autograd.grad(weighted_sum, keras().tree.flatten(x))
+    arrays = [gradient.detach().cpu().numpy() for gradient in gradients]
+    return keras().tree.pack_sequence_as(x, arrays)

@@ -13,7 +13,7 @@ from scenelearn._display import printable
 from scenelearn._io import atomic_write_folder, cache_folder, ensure_folder, require_free_space
 from scenelearn._progress import ProgressBars
 from scenelearn.cli import _photos
-from scenelearn.cli._options import Output, add_command
+from scenelearn.cli._options import Output, add_command, one_or_all
 from scenelearn.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def add_commands(commands: Any) -> None:
             "--no-audit": {},
             "--backbone": {
                 "help": "network of keras.applications, auto, a .keras file, hub:PRESET of "
-                "KerasHub, or the folder of a preset (default: the one of --weights)"
+                "KerasHub, or the folder of a preset (default: the one of --weights); given more "
+                "than once, a linear probe is fitted on the features of all"
             },
             "--weights": {
                 "help": "pretrained weights: imagenet, scenelearn, a file, or none "
@@ -71,6 +72,7 @@ def add_commands(commands: Any) -> None:
             },
             "--augmentation": {},
             "--recipe": {},
+            "--teacher": {},
             "--precision": {},
             "--devices": {},
             "--validation": {},
@@ -110,13 +112,14 @@ def fit(options: argparse.Namespace) -> Output:
         "devices": options.devices,
     }
     names = (
-        "backbone", "weights", "preprocessing", "image_px", "minutes", "epochs", "learning_rate",
+        "weights", "preprocessing", "image_px", "minutes", "epochs", "learning_rate", "teacher",
     )  # fmt: skip
     settings |= {name: value for name in names if (value := getattr(options, name)) is not None}
+    settings |= {"backbone": backbone} if (backbone := one_or_all(options.backbone)) else {}
     with ProgressBars() as bars:
         if options.folder is None:
             defaults = _SAMPLES_FIT
-            if options.backbone is not None and _is_own(options.backbone):
+            if backbone is not None and _is_own(backbone):
                 defaults = {"minutes": _SAMPLES_FIT["minutes"]}
             settings, folder = defaults | settings, _sample_folder(bars)
         else:
@@ -210,6 +213,8 @@ def _output_bytes(settings: dict[str, Any]) -> int:
     from scenelearn.finetune._settings import AUTO, CANDIDATES
 
     name = settings.get("backbone")
+    if isinstance(name, list):
+        return sum(_output_bytes(settings | {"backbone": each}) for each in name)
     if name is not None and _is_own(name):
         path = Path(name)
         files = [path, *(path.rglob("*") if path.is_dir() else ())]
@@ -220,8 +225,8 @@ def _output_bytes(settings: dict[str, Any]) -> int:
     return 8 * count_parameters(name, settings.get("image_px", 160)) + _REPORT_BYTES
 
 
-def _is_own(backbone: str) -> bool:
-    """Whether a backbone is a network of the user's own."""
+def _is_own(backbone: str | list[str]) -> bool:
+    """Whether a backbone is a network of the user's own, or several networks."""
     from scenelearn.backbones._network import is_own  # here, since it takes long to import
 
     return bool(is_own(backbone))
@@ -246,7 +251,7 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
             f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
             "95% interval",
             f"Weakest   {printable(weakest.label)}: recall {weakest.recall}",
-            f"Network   {fit.settings.backbone}, {fit.kept}, {fit.settings.image_px} px",
+            f"Network   {fit.settings.backbone_title}, {fit.kept}, {fit.settings.image_px} px",
             f"Time      {_duration(fit.seconds)}",
             f"Bundle    {bundle}",
             f"Report    {page}",

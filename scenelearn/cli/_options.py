@@ -30,6 +30,11 @@ def preprocessing(text: str) -> str | tuple[Any, Any]:
     return (mean[0], std[0]) if half == 1 and len(std) == 1 else (mean, std)
 
 
+def one_or_all(values: list[str] | None) -> str | list[str] | None:
+    """The value of an option that may be given more than once: a list only if it was."""
+    return values[0] if values and not values[1:] else values
+
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "bundle": {
         "metavar": "BUNDLE",
@@ -54,6 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--no-audit": {"action": "store_true", "help": "do not look for duplicates first"},
     "--backbone": {
         "metavar": "NETWORK",
+        "action": "append",
         "help": "network of keras.applications, a .keras file, hub:PRESET of KerasHub, or the "
         "folder of a preset",
     },
@@ -93,6 +99,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "help": "field of scenelearn.finetune.Recipe, such as soup=4; can be repeated",
+    },
+    "--teacher": {
+        "metavar": "BUNDLE",
+        "help": "more accurate classifier of the same classes, from which the network learns",
     },
     "--precision": {
         "choices": ("mixed_bfloat16", "mixed_float16"),

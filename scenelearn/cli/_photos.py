@@ -8,7 +8,7 @@ from typing import Any
 import scenelearn as sl
 from scenelearn._io import ensure_folder
 from scenelearn._progress import ProgressBars
-from scenelearn.cli._options import Output, add_command
+from scenelearn.cli._options import Output, add_command, one_or_all
 from scenelearn.errors import ArgumentError
 
 SAMPLES_PER_CLASS, SAMPLES_SEED = 120, 0
@@ -26,7 +26,7 @@ def add_commands(commands: Any) -> None:
             "--manifest": {},
             "--backbone": {
                 "help": "also find wrong labels, from the features of this network "
-                "(default: the one of --weights)"
+                "(default: the one of --weights); may be given more than once"
             },
             "--weights": {"help": "its pretrained weights (default: imagenet)"},
             "--preprocessing": {},
@@ -73,7 +73,7 @@ def extract_features(photos: Any, options: argparse.Namespace, bars: ProgressBar
         )
     return sl.finetune.extract_features(
         photos,
-        backbone=options.backbone,
+        backbone=one_or_all(options.backbone),
         weights=None if random else weights,
         preprocessing=options.preprocessing,
         image_px=options.image_px,

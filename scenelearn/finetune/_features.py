@@ -115,7 +115,7 @@ def extract_features(
         photos: from `scan`.
         backbone: a network of keras.applications, see `backbones.names`; None for the one that
             belongs to the weights, see `backbones.default_for`: usually "mobilenet_v3_small". Or a
-            network of your own, as for `fit`.
+            network of your own, or a list, as for `fit`.
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
             a weights file without top layers; or None for random weights.
         preprocessing: of a network of your own, as for `fit`.
@@ -455,7 +455,8 @@ def _describe_layers(model: Any) -> str:
     for layer in layers:
         config: dict[str, Any] = {}
         if not getattr(layer, "layers", None):
-            with suppress(AttributeError, NotImplementedError):  # then part of an outer layer's
+            # Without a configuration of its own, it is part of an outer layer's.
+            with suppress(AttributeError, NotImplementedError, TypeError):
                 config = dict(layer.get_config())
         config.pop("name", None)
         sources = [positions.get(id(producer_of(t)), -1) for t in input_tensors_of(layer) or ()]

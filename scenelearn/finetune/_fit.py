@@ -28,7 +28,8 @@ from scenelearn._distributed import (
 )
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, load_if_own
+from scenelearn.augment import policy as resolve_policy
+from scenelearn.backbones._network import Network, Preprocessing, Several, load_if_own
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
@@ -57,13 +58,26 @@ from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
 from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._runtime import Clock, SharedStopSignal, StopSignal, handle_signals
+from scenelearn.finetune._runtime import (
+    Clock,
+    SharedStopSignal,
+    StopRequest,
+    StopSignal,
+    handle_signals,
+)
 from scenelearn.finetune._settings import (
     FitSettings,
     Recipe,
     Schedule,
     adapt_to_machine,
     resolve_settings,
+)
+from scenelearn.finetune._teacher import (
+    N_VIEWS,
+    SoftLabels,
+    Teacher,
+    compute_soft_labels,
+    load_teacher,
 )
 from scenelearn.finetune._trainer import (
     Control,
@@ -93,6 +107,7 @@ def fit(
     learning_rate: float | None = None,
     augmentation: str | Policy | Mapping[str, Any] = "standard",
     recipe: Recipe | Mapping[str, Any] | None = None,
+    teacher: Any = None,
     seed: int = 0,
     precision: str | None = None,
     devices: str | None = None,
@@ -137,7 +152,9 @@ def fit(
             backbone, image classifier or preset of KerasHub, as "hub:" with its name or as the path
             of its folder, which need ``scenelearn[hub]``. Of feature maps, the average is used; of
             tokens, the class token and the average of the patches; of a classifier that ends in a
-            `Dense` layer with softmax, what comes before it.
+            `Dense` layer with softmax, what comes before it. Or a list of networks, on whose
+            concatenated features the linear probe is fitted, without fine-tuning; those of
+            keras.applications get their pretrained weights, others must tell their preprocessing.
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
             a weights file without top layers; or None for random weights. A network of your own
             brings its weights along; None trains them like random ones.
@@ -164,6 +181,11 @@ def fit(
         recipe: advanced settings, such as the layers to train, CutMix and soups: a
             `Recipe`, or some of its values by name. Other values have the defaults of `Recipe`,
             except that all layers of "scenelearn_tiny" are trained.
+        teacher: a more accurate classifier of the same classes, from which the network learns: a
+            `Classifier`, the result of a fit, or the path of a bundle. Fine-tuning then predicts
+            its probabilities in place of the labels. They are computed once, for four augmented
+            views of each training photo, and cached; their time counts. The epochs repeat these
+            views.
         seed: random seed.
         precision: "mixed_bfloat16" or "mixed_float16": feature extraction and fine-tuning compute
             in 16 bits, float16 with loss scaling. Weights, head and loss stay in float32, and the
@@ -191,10 +213,11 @@ def fit(
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
             of range, the network does not support this image size, a network of your own cannot be
-            a backbone, or no backbone is named and it
-            cannot be inferred from the weights file.
+            a backbone, several networks would be fine-tuned, or no backbone is named and it cannot
+            be inferred from the weights file; or if `teacher` is something else, or nothing would
+            be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
-        PathMissingError: if `backbone` or `weights` is a path where no file is.
+        PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
             cannot be loaded.
         WeightsUnavailableError: if the ImageNet weights or a preset cannot be downloaded.
@@ -204,6 +227,8 @@ def fit(
         PhotoError: if `broken` is "raise" and a photo is broken.
         DiskError: if `resume` is True, and the system cannot read the checkpoint.
         BackendError: if no Keras backend is installed, or it finds no device.
+        ClassMismatchError: if the teacher has other classes.
+        BundleError: if the teacher's file is no bundle.
         ForkError: if this process was forked after Keras had started.
         DeviceError: if devices or processes cannot work together, or have different photos.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, see above; its argument is the signal's name.
@@ -230,6 +255,10 @@ def fit(
         seed=seed,
         precision=precision,
     )
+    tutor = None
+    if teacher is not None:
+        tutor = load_teacher(teacher, splits.photos.class_names)
+        settings = replace(settings, teacher=tutor.name)
     check_bool("resume", resume)
     check_broken(broken)
     rejected = tuple(one for one in splits.photos.rejected if one.reason not in HARMLESS)
@@ -238,7 +267,8 @@ def fit(
     with ExitStack() as context:
         report = context.enter_context(show_progress(progress, verbose))
         stop = context.enter_context(handle_signals())
-        run = _Run(splits, settings, network, Clock(settings.minutes, report, stop, start), stop)
+        clock = Clock(settings.minutes, report, stop, start)
+        run = _Run(splits, settings, network, teacher=tutor, clock=clock, stop=stop)
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):
             run.fit_probe()
@@ -297,12 +327,14 @@ class _Run:
         self,
         splits: Splits,
         settings: FitSettings,
-        network: Network | None,
+        network: Network | Several | None,
+        *,
+        teacher: Teacher | None,
         clock: Clock,
         stop: StopSignal,
     ) -> None:
         self.splits, self.settings, self.clock = splits, settings, clock
-        self._own_network = network
+        self._own_network, self._teacher = network, teacher
         self._stop = stop
         self._probe_epoch: Epoch | None = None
 
@@ -319,7 +351,7 @@ class _Run:
             context.enter_context(data_parallel(devices))  # loads Keras
             self.settings = adapt_to_machine(self.settings, len(photos))
             self.features = build_features(self.settings, self._own_network)
-            note(f"{self.settings.backbone}, {self.features.count_params():,} parameters")
+            note(f"{self.settings.backbone_title}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
             px, report = self.settings.image_px, self.clock.report("decoding photos")
             with main_process_first():
@@ -331,7 +363,10 @@ class _Run:
             "photos": fingerprint(photos),
             "backbone": _title(settings, self._own_network),
             "weights": "random" if settings.weights is None else Path(settings.weights).name,
-            "weights' license": backbones.weights_license(settings.backbone, settings.weights),
+            **({} if self._teacher is None else {"teacher": self._teacher.title}),
+            "weights' license": backbones.weights_license(
+                settings.backbone_title, settings.weights
+            ),
         }
         file = checkpoint_path(self.settings, self.splits, self.pixels, self.features)
         what = "photos, settings, weights and versions"
@@ -398,6 +433,7 @@ class _Run:
         self._stop.defer_signals()  # from here on there is a classifier to return
         stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
         settings, clock = self.settings, self.clock
+        soft_labels = self._compute_soft_labels(stop)
         with clock.phase("fine-tuning") as note:
             if self._probe_epoch is not None:
                 self.learner, self.state = prepare_training(
@@ -410,6 +446,8 @@ class _Run:
                     clock=clock,
                     stop=stop,
                 )
+            augmentation = replace(self.learner.augmentation, soft_labels=soft_labels)
+            self.learner = replace(self.learner, augmentation=augmentation)
             is_limited = settings.epochs is None
             reserve_s = self.state.plan.reserve_s
             control = Control(
@@ -425,6 +463,24 @@ class _Run:
             note(_training_note(self.state, self.stopped, requested=settings.epochs))
             if is_limited:
                 self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
+
+    def _compute_soft_labels(self, stop: StopRequest) -> SoftLabels | None:
+        """The teacher's probabilities for the training photos; None without a teacher."""
+        if self._teacher is None:
+            return None
+        settings, train = self.settings, self.datasets.train
+        policy = resolve_policy(settings.augmentation)
+        with self.clock.phase("teacher") as note, main_process_first():
+            soft_labels = compute_soft_labels(
+                self._teacher,
+                train,
+                policy,
+                hashes=self.splits.photos.hashes,
+                stop=stop,
+                report=self.clock.report("asking the teacher"),
+            )
+            note(f"{N_VIEWS} augmented views of {train.n_photos:,} training photos")
+        return soft_labels
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""
@@ -508,8 +564,8 @@ class _Run:
         self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
 
 
-def _title(settings: FitSettings, network: Network | None) -> str:
-    return settings.backbone if network is None else network.title
+def _title(settings: FitSettings, network: Network | Several | None) -> str:
+    return settings.backbone_title if network is None else network.title
 
 
 def sample_training_photos(train: Batches) -> Batches:

@@ -10,13 +10,14 @@ import numpy as np
 
 from scenelearn._distributed import padded_batch_size, process_count, process_index
 from scenelearn._threads import map_ahead, n_threads
-from scenelearn.augment import Policy, apply, apply_mix, sample, sample_mix
+from scenelearn.augment import Policy, apply_mix, sample_mix
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.data import Batches
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._model import compile_model, freeze_layers
 from scenelearn.finetune._settings import FitSettings, Recipe
+from scenelearn.finetune._teacher import SoftLabels, augment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,24 +28,13 @@ class Augmentation:
         policy: how each photo is augmented.
         recipe: whether photos are mixed.
         n_classes: number of classes.
+        soft_labels: of a teacher, if there is one.
     """
 
     policy: Policy
     recipe: Recipe
     n_classes: int
-
-    def augment(self, images: Any, indices: Any, n: int, *, seed: int, epoch: int) -> Any:
-        """Augment photos; always n of them, since each other number is a program to compile.
-
-        Args:
-            images: (b, height, width, 3) uint8, b from 1 to n; they are repeated.
-            indices: (b,) positions of the photos.
-            n: number of images in the output.
-            seed: random seed.
-            epoch: number of the epoch; each has its own augmentation.
-        """
-        parameters = sample(self.policy, seed, np.resize(indices, n), epoch=epoch)
-        return apply(np.resize(images, (n, *images.shape[1:])), parameters)
+    soft_labels: SoftLabels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +130,12 @@ def augmented_batches(
             )
         if not len(indices):
             return images, labels
-        images = augmentation.augment(images, indices, n_rows, seed=train.seed, epoch=epoch)
+        soft_labels = augmentation.soft_labels
+        view = epoch if soft_labels is None else soft_labels.view(epoch)
+        images = augment(augmentation.policy, images, indices, n_rows, seed=train.seed, epoch=view)
         targets = one_hot[np.resize(labels, n_rows)]
+        if soft_labels is not None:
+            targets = soft_labels.targets(targets, np.resize(indices, n_rows), epoch)
         if is_mixed:
             mix = sample_mix(
                 train.seed,

@@ -14,7 +14,7 @@ from scenelearn import backbones
 from scenelearn._backend import keras
 from scenelearn._keras_internals import consumers_of, nested_layers
 from scenelearn.backbones import fast_on_cpu
-from scenelearn.backbones._network import Network
+from scenelearn.backbones._network import Network, Several
 from scenelearn.classify._bundle_checks import check_layers
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._optimizer import build_optimizer
@@ -35,12 +35,12 @@ _DEFAULTS = {0: 0.0, 15: 0.5, 50: 0.75}
 _log = logging.getLogger(__name__)
 
 
-def build_features(settings: FitSettings, network: Network | None = None) -> Any:
+def build_features(settings: FitSettings, network: Network | Several | None = None) -> Any:
     """Build the network from raw pixels to features, in the form that is fast on a CPU.
 
     Args:
         settings: of the fit, with the name of the backbone.
-        network: the backbone, if it is one of the user's own.
+        network: the backbone, if it is one of the user's own, or several.
 
     Raises:
         ArgumentError: if its layers cannot be saved in a bundle.

@@ -19,12 +19,13 @@ from scenelearn._distributed import data_parallel
 from scenelearn._json import dataclass_json
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, load_if_own
+from scenelearn.backbones._network import Network, Preprocessing, Several, load_if_own
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
+    FEATURE_BATCH_SIZE,
     Datasets,
     feature_batch_size,
     make_datasets,
@@ -41,6 +42,7 @@ from scenelearn.finetune._settings import (
     adapt_to_machine,
     resolve_settings,
 )
+from scenelearn.finetune._teacher import N_VIEWS, Teacher, load_teacher
 
 # Passes over all features that the linear probe takes, including cross-validation, as observed.
 _PROBE_PASSES = 1500
@@ -75,7 +77,7 @@ class Plan:
         return sum(self.seconds.values())
 
     def __repr__(self) -> str:
-        n, backbone = len(self.schedule), self.settings.backbone
+        n, backbone = len(self.schedule), self.settings.backbone_title
         return f"<Plan: {backbone}, {n} epochs, {self.total_s / 60:.1f} minutes>"
 
     def __str__(self) -> str:
@@ -105,6 +107,7 @@ def plan(
     learning_rate: float | None = None,
     augmentation: str | Policy | Mapping[str, Any] = "standard",
     recipe: Recipe | Mapping[str, Any] | None = None,
+    teacher: Any = None,
     seed: int = 0,
     precision: str | None = None,
     devices: str | None = None,
@@ -129,6 +132,7 @@ def plan(
         learning_rate: as for `fit`.
         augmentation: as for `fit`.
         recipe: as for `fit`.
+        teacher: as for `fit`.
         seed: as for `fit`.
         precision: as for `fit`.
         devices: as for `fit`.
@@ -141,14 +145,17 @@ def plan(
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
             of range, the network does not support this image size, a network of your own cannot be
-            a backbone, or no backbone is named and the
-            weights file does not tell which.
+            a backbone, several networks would be fine-tuned, or no backbone is named and the
+            weights file does not tell which; or if `teacher` is something else, or nothing would
+            be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
-        PathMissingError: if `backbone` or `weights` is a path where no file is.
+        PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
             cannot be loaded.
         WeightsUnavailableError: if the ImageNet weights or a preset cannot be downloaded.
         MissingExtraError: if the network needs KerasHub, which is not installed.
+        ClassMismatchError: if the teacher has other classes.
+        BundleError: if the teacher's file is no bundle.
         BackendError: if no Keras backend is installed, or it finds no device.
         ForkError: if this process was forked after Keras had started.
         DeviceError: if the devices cannot work together.
@@ -170,12 +177,20 @@ def plan(
         seed=seed,
         precision=precision,
     )
+    tutor = None
+    if teacher is not None:
+        tutor = load_teacher(teacher, splits.photos.class_names)
+        settings = replace(settings, teacher=tutor.name)
     with show_progress(progress, verbose) as report, data_parallel(devices):
-        return _plan(splits, settings, network, report)
+        return _plan(splits, settings, network, tutor, report)
 
 
 def _plan(
-    splits: Splits, settings: FitSettings, network: Network | None, progress: Progress
+    splits: Splits,
+    settings: FitSettings,
+    network: Network | Several | None,
+    tutor: Teacher | None,
+    progress: Progress,
 ) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
@@ -206,6 +221,7 @@ def _plan(
         "photos": estimate_decode_seconds(splits.photos, settings.image_px),
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
+        **({} if tutor is None else {"teacher": _estimate_teacher_seconds(tutor, splits)}),
         "fine-tuning": 0.0,
         "test": costs.test_s,
     }
@@ -242,6 +258,12 @@ def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
     return make_datasets(splits, pixels, settings.batch_size, settings.seed)
 
 
+def _estimate_teacher_seconds(tutor: Teacher, splits: Splits) -> float:
+    """Measure the duration of the teacher's predictions."""
+    network = inference_model(tutor.classifier.model)
+    return N_VIEWS * len(splits.train) * measure_photo_seconds(network, FEATURE_BATCH_SIZE)
+
+
 def _estimate_probe_seconds(n: int, n_features: int, n_classes: int) -> float:
     """Estimate the duration of the linear probe, from that of a pass over some of the features."""
     n_rows = min(n, 2000)
@@ -263,7 +285,7 @@ def _explain(
 ) -> tuple[str, ...]:
     settings, schedule = result.settings, result.schedule
     size = sizing.format_bytes
-    backbone = f"{settings.backbone} at {settings.image_px} px"
+    backbone = f"{settings.backbone_title} at {settings.image_px} px"
     lines = [f"{backbone}: {1e3 * feature_s:.1f} ms per photo for features"]
     reduced = f" (reduced from {requested_batch_size} to fit into free memory)"
     free = "" if result.free_bytes is None else f", of {size(result.free_bytes)} free"

@@ -29,6 +29,7 @@ def repeat(
     manifest: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     backbone: Any = None,
+    teacher: Any = None,
     progress: Progress | None = None,
     verbose: bool | str = "auto",
 ) -> FitResult:
@@ -44,6 +45,8 @@ def repeat(
         manifest: the manifest with which the photos were scanned, if any.
         weights: path of the weights file; None for the path of the first fit.
         backbone: the network, if the first fit was given a `keras.Model`, or if its file or folder
+            has moved; None for that of the first fit.
+        teacher: the teacher, if the first fit was given a classifier or a result, or if its file
             has moved; None for that of the first fit.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
@@ -74,7 +77,7 @@ def repeat(
     ]
     if differences:
         _log.warning("The first fit ran with %s.", ", ".join(differences))
-    changes = {"weights": weights, "backbone": backbone}
+    changes = {"weights": weights, "backbone": backbone, "teacher": teacher}
     settings = result["settings"] | {k: v for k, v in changes.items() if v is not None}
     return fit(splits, **settings, progress=progress, verbose=verbose)
 

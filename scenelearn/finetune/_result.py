@@ -219,8 +219,8 @@ class FitResult:
         width = max(map(len, names), default=0)
         return "\n".join(
             [
-                f"{self.kept}{interpolation} {self.settings.backbone}, after {self.seconds:.0f} s"
-                f"{early}",
+                f"{self.kept}{interpolation} {self.settings.backbone_title}, "
+                f"after {self.seconds:.0f} s{early}",
                 *(
                     f"  {phase.name:<{width}}  {phase.seconds:6.1f} s  {printable(phase.note)}"
                     for phase in self.phases

@@ -23,6 +23,7 @@ from scenelearn.backbones._network import (
     OWN,
     Network,
     Preprocessing,
+    Several,
     check_preprocessing,
     is_own,
 )
@@ -155,7 +156,7 @@ class FitSettings:
 
     Attributes:
         backbone: name of the network in keras.applications; or the path, the preset's name, or
-            "model:" with the name of a network of your own.
+            "model:" with the name of a network of your own. Of several networks, these names.
         weights: "imagenet", "scenelearn" for the bundled weights, the path of a weights file, or
             None for random weights; "own" for those that a network of your own brings along.
         preprocessing: of a network of your own, see `fit`.
@@ -170,6 +171,7 @@ class FitSettings:
         augmentation: how training photos are augmented: a policy's name, a policy, or its values by
             name. "none" disables augmentation.
         recipe: advanced settings: a `Recipe`, or its values by name.
+        teacher: path of the teacher's bundle, or "classifier:" with a digest of the teacher.
         seed: random seed, at least 0.
         precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits, while its
             weights, the head and the loss stay in float32. None for float32 throughout.
@@ -178,7 +180,7 @@ class FitSettings:
         ArgumentError: if a value is out of range.
     """
 
-    backbone: str = backbones.DEFAULT_BACKBONE
+    backbone: str | tuple[str, ...] = backbones.DEFAULT_BACKBONE
     weights: str | None = "imagenet"
     preprocessing: Preprocessing = None
     image_px: int = DEFAULT_PX
@@ -188,6 +190,7 @@ class FitSettings:
     learning_rate: float = _LR_PRETRAINED
     augmentation: str | Policy | Mapping[str, Any] = "standard"
     recipe: Recipe = field(default_factory=Recipe)
+    teacher: str | None = None
     seed: int = 0
     precision: str | None = None
 
@@ -201,6 +204,11 @@ class FitSettings:
             self._set("preprocessing", check_preprocessing(self.preprocessing))
         advice = "None (float32) always works."
         check_choice("precision", self.precision, (*PRECISIONS, None), advice=advice)
+        if self.teacher is not None and self.epochs == 0:
+            raise ArgumentError(
+                "`teacher` must be None without fine-tuning: the linear probe learns from the "
+                f"labels. Received: teacher={self.teacher!r}, epochs=0. Leave one out."
+            )
         policy = resolve_policy(self.augmentation)
         if not isinstance(self.augmentation, str):
             self._set("augmentation", policy)
@@ -228,6 +236,11 @@ class FitSettings:
         ):
             number = check_number(name, getattr(self, name), low=0, open_low=True, advice=advice)
             self._set(name, number)
+
+    @property
+    def backbone_title(self) -> str:
+        """The name of the network, or of each of several."""
+        return self.backbone if isinstance(self.backbone, str) else " + ".join(self.backbone)
 
     @property
     def max_epochs(self) -> int:
@@ -262,14 +275,15 @@ def resolve_settings(
     image_px: int | None = None,
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
-    network: Network | None = None,
+    network: Network | Several | None = None,
     **others: Any,
 ) -> FitSettings:
     """The settings from the arguments of `fit` and `plan`, with defaults filled in.
 
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a value is out of
-            range, or no backbone is named and it cannot be inferred from the weights file.
+            range, no backbone is named and it cannot be inferred from the weights file, or several
+            networks would be fine-tuned.
         UnknownBackboneError: if keras.applications has no such network.
     """
     if not isinstance(splits, Splits):
@@ -286,6 +300,8 @@ def resolve_settings(
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)
         default_px = network.default_px
+        if isinstance(network, Several):
+            others["epochs"] = _check_no_epochs(others["epochs"])
     if backbone == AUTO and weights != "imagenet":
         raise ArgumentError(
             "`backbone` must be the name of a network unless weights='imagenet', since 'auto' "
@@ -310,8 +326,25 @@ def resolve_settings(
     )
 
 
-def _own_weights(network: Network, weights: object) -> str | None:
-    """The setting `weights` for a network that brings its weights along."""
+def _check_no_epochs(epochs: object) -> int:
+    """The setting `epochs` for several networks, on which only a linear probe is fitted."""
+    if epochs not in (None, 0) or isinstance(epochs, bool):
+        raise ArgumentError(
+            "`epochs` must be 0 or left out for several networks, which are not fine-tuned: only "
+            f"the linear probe is fitted on all their features. Received: epochs={epochs!r:.100}. "
+            "Fine-tune a single network."
+        )
+    return 0
+
+
+def _own_weights(network: Network | Several, weights: object) -> str | None:
+    """The setting `weights` for networks that bring their weights along."""
+    if isinstance(network, Several) and weights not in (OWN, "imagenet"):
+        raise ArgumentError(
+            "`weights` must be left out for several networks: those of keras.applications get "
+            f"their pretrained weights, others bring theirs along. Received: weights={weights!r}. "
+            "For a weights file, pass sl.backbones.build(name, weights=file) in place of the name."
+        )
     if weights not in (None, OWN, "imagenet"):
         raise ArgumentError(
             "`weights` must be left out for a network of your own, whose own weights are used, or "
@@ -331,11 +364,13 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
         UnknownBackboneError: if keras.applications has no such network.
     """
     name = settings.backbone
+    if not isinstance(name, str) or is_own(name):
+        return replace(settings, precision=supported_precision(settings.precision))
     if name == AUTO:
         name = choose_backbone(n_photos, settings.image_px, settings.minutes)
     return replace(
         settings,
-        backbone=name if is_own(name) else find_architecture(name).name,
+        backbone=find_architecture(name).name,
         precision=supported_precision(settings.precision),
     )
 

@@ -17,9 +17,10 @@ from scenelearn.backbones._materialize import materialize
 from scenelearn.classify._bundle_checks import InvalidBundleError, _check_config
 from scenelearn.cli import main
 from scenelearn.cli._options import preprocessing
-from scenelearn.errors import ArgumentError, PathMissingError, WeightsFileError
+from scenelearn.errors import ArgumentError, ExportError, PathMissingError, WeightsFileError
 from scenelearn.finetune._model import add_zero_head
 from scenelearn.finetune._optimizer import lr_multipliers
+from tests.helpers.own_backbones import attention_network
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -328,23 +329,8 @@ def test_lambda_is_refused_before_anything_is_trained(scenes: Path) -> None:
         sl.fit(sl.split(sl.scan(scenes)), backbone=model, image_px=32)
 
 
-def transformer() -> Any:
-    """Two blocks of attention over 16 patches, without a class token."""
-
-    def make() -> Any:
-        image = keras.Input((32, 32, 3))
-        x = layers.Conv2D(8, 8, 8, name="patches")(layers.Rescaling(1 / 255)(image))
-        x = layers.Reshape((16, 8))(x)
-        for block in range(2):
-            y = layers.LayerNormalization()(x)
-            x = layers.Add()([x, layers.MultiHeadAttention(2, 4, name=f"attention_{block}")(y, y)])
-        return keras.Model(image, layers.Dense(8, name="tokens")(x))
-
-    return quick(make)
-
-
 def test_layers_of_a_transformer_get_rates_that_decay_toward_the_input() -> None:
-    features = features_of(transformer())
+    features = features_of(attention_network())
     _, model = add_zero_head(features, 3)
     by_path = dict(
         zip((v.path for v in model.trainable_variables), lr_multipliers(model), strict=True)
@@ -365,7 +351,7 @@ def test_layers_of_a_transformer_get_rates_that_decay_toward_the_input() -> None
 
 
 def test_tokens_are_explained_on_the_grid_of_patches() -> None:
-    network = transformer()
+    network = attention_network()
     _, model = add_zero_head(features_of(network), 2)
     column = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
     kernel = np.concatenate([column, -column], axis=1)
@@ -431,3 +417,28 @@ def test_fit_on_the_command_line(scenes: Path, tmp_path: Path) -> None:
     assert main([*command, *more]) == 2  # the preprocessing is missing
     assert main([*command, *more, "--preprocessing", "0.5,0.5"]) == 0
     assert sl.load(tmp_path / "out" / "scenes.keras").metadata["backbone"] == "mine.keras"
+
+
+def classifier_with(layer: Any) -> sl.classify.Classifier:
+    """A classifier with a layer of one's own, and random weights."""
+    network = model_of(layers.Rescaling(1 / 255), layers.Conv2D(4, 3, 8), layer)
+    _, model = add_zero_head(features_of(network), 2)
+    return sl.classify.Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
+
+
+def test_layer_that_cannot_be_imported_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(Scale):
+        pass
+
+    monkeypatch.setattr("scenelearn.classify._export._REQUIREMENTS", {"onnx": ()})
+    with pytest.raises(ExportError, match=r"defined in a module.*<locals>\.Local"):
+        classifier_with(Local()).export(tmp_path / "scenes.onnx", check=IMAGES)
+
+
+@pytest.mark.slow
+def test_layer_of_ones_own_is_exported(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    result = classifier_with(Scale(0.5)).export(tmp_path / "scenes", check=IMAGES)
+    assert result.max_difference < 1e-4

@@ -2,10 +2,13 @@
 
     python -m tests.bench.intel --photos FOLDER [--weights FILE] --out FILE.json
         [--minutes 1 2 4.5] [--backbone NETWORK …] [--preprocessing VALUES] [--image-px 160]
-        [--seeds 0 1 2 3 4] [--recipe cutmix_alpha=1 …]
+        [--seeds 0 1 2 3 4] [--recipe cutmix_alpha=1 …] [--save FOLDER] [--teacher FOLDER]
 
 A backbone is a name, or a network of one's own, such as a ``.keras`` file. Of several, only the
 linear probe on all their features is fitted.
+
+A teacher must not have learned the test photos of its student, so each seed has its own: `--save`
+writes the classifiers to FOLDER/SEED.keras, and `--teacher` reads them from there.
 
 Each seed has its own split and its own training. Test photos are evaluated once, at the end of each
 fit; nothing here or in the library was chosen on them. Each run starts without the pixels and
@@ -55,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         for minutes in (*([] if options.no_linear_probe else [PROBE]), *options.minutes):
             budget = PROBE if minutes == PROBE else f"{minutes:g} minutes"
             network = f"{title} at {options.image_px} px"
-            name = ", ".join([network, *_fields(options.recipe), budget])
+            taught = ["with a teacher"] * bool(options.teacher)
+            name = ", ".join([network, *_fields(options.recipe), *taught, budget])
             if (name, seed, weights) in done:
                 continue
             run, photos = _fit_in_process(options, seed, str(minutes))
@@ -76,6 +80,8 @@ def _fit_in_process(options: argparse.Namespace, seed: int, minutes: str) -> tup
         command += ["--photos", options.photos, "--weights", options.weights, "--out", options.out]
         command += ["--backbone", *options.backbone, "--image-px", str(options.image_px)]
         command += ["--preprocessing", options.preprocessing] * bool(options.preprocessing)
+        for name in ("save", "teacher"):
+            command += [f"--{name}", getattr(options, name)] * bool(getattr(options, name))
         command += ["--seeds", str(seed), "--recipe", *_fields(options.recipe)]
         environment = os.environ | {"SCENELEARN_CACHE": cache}
         start = time.monotonic()
@@ -98,9 +104,13 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         minutes=4.5 if minutes == PROBE else float(minutes),
         epochs=0 if minutes == PROBE else None,
         recipe=dict(options.recipe),
+        teacher=Path(options.teacher, f"{seed}.keras") if options.teacher else None,
         seed=seed,
     )
     require_complete(fit)
+    if options.save:
+        Path(options.save).mkdir(parents=True, exist_ok=True)
+        fit.save(Path(options.save, f"{seed}.keras"))
     about = {"n": len(photos), "classes": photos.counts()}
     return {
         "minutes": None if minutes == PROBE else float(minutes),
@@ -113,7 +123,7 @@ def _fit(options: argparse.Namespace, minutes: str) -> tuple[dict[str, Any], dic
         "seconds": round(fit.seconds, 1),
         "phases": {phase.name: round(phase.seconds, 1) for phase in fit.phases},
         "settings": fit.settings.to_json()
-        | {name: fit.environment[name] for name in ("backbone", "weights")},  # without folders
+        | {name: fit.environment.get(name) for name in ("backbone", "weights", "teacher")},
         "environment": fit.environment,
     }, about | {"fingerprint": fit.environment["photos"]}
 
@@ -149,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "--recipe", type=_field, nargs="*", default=[], metavar="NAME=VALUE",
         help="fields of Recipe, as JSON",
     )  # fmt: skip
+    parser.add_argument("--save", metavar="FOLDER", help="save the classifier of each seed here")
+    parser.add_argument("--teacher", metavar="FOLDER", help="with the teacher of each seed")
     parser.add_argument("--no-linear-probe", action="store_true", help="skip the linear probe")
     parser.add_argument("--cold", action="store_true", help="compile everything again")
     parser.add_argument("--out", metavar="FILE", required=True, help="JSON file to write")

@@ -191,9 +191,9 @@ def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_export_that_does_not_agree_is_not_written(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
-    def run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+    def run_worker(work: Path, job: dict[str, Any]) -> npt.NDArray[np.float32]:
         (work / "export.onnx").write_bytes(b"nearly")
-        images = np.stack([np.load(work / f"{k}.npy") for k in range(n_images)])
+        images = np.stack([np.load(work / f"{k}.npy") for k in range(job["n_images"])])
         table = classifier.predict_proba(
             np.stack([to_square(Image.fromarray(one), 32) for one in images])
         )
@@ -258,10 +258,10 @@ def test_folder_replaces_an_older_export_only_when_complete(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run_worker(work: Path, kind: str, n_images: int) -> npt.NDArray[np.float32]:
+    def run_worker(work: Path, job: dict[str, Any]) -> npt.NDArray[np.float32]:
         (work / "export").mkdir()
         (work / "export" / "saved_model.pb").write_bytes(b"new")
-        return classifier.predict_proba(np.zeros((n_images, 32, 32, 3), np.uint8))
+        return classifier.predict_proba(np.zeros((job["n_images"], 32, 32, 3), np.uint8))
 
     photo = tmp_path / "black.png"
     Image.new("RGB", (50, 40)).save(photo)
