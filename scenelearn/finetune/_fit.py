@@ -255,10 +255,8 @@ def fit(
         seed=seed,
         precision=precision,
     )
-    tutor = None
-    if teacher is not None:
-        tutor = load_teacher(teacher, splits.photos.class_names)
-        settings = replace(settings, teacher=tutor.name)
+    teacher = load_teacher(teacher, splits.photos.class_names)
+    settings = replace(settings, teacher=teacher and teacher.name)
     check_bool("resume", resume)
     check_broken(broken)
     rejected = tuple(one for one in splits.photos.rejected if one.reason not in HARMLESS)
@@ -268,7 +266,7 @@ def fit(
         report = context.enter_context(show_progress(progress, verbose))
         stop = context.enter_context(handle_signals())
         clock = Clock(settings.minutes, report, stop, start)
-        run = _Run(splits, settings, network, teacher=tutor, clock=clock, stop=stop)
+        run = _Run(splits, settings, network, teacher=teacher, clock=clock, stop=stop)
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):
             run.fit_probe()

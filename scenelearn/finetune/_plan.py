@@ -177,19 +177,17 @@ def plan(
         seed=seed,
         precision=precision,
     )
-    tutor = None
-    if teacher is not None:
-        tutor = load_teacher(teacher, splits.photos.class_names)
-        settings = replace(settings, teacher=tutor.name)
+    teacher = load_teacher(teacher, splits.photos.class_names)
+    settings = replace(settings, teacher=teacher and teacher.name)
     with show_progress(progress, verbose) as report, data_parallel(devices):
-        return _plan(splits, settings, network, tutor, report)
+        return _plan(splits, settings, network, teacher, report)
 
 
 def _plan(
     splits: Splits,
     settings: FitSettings,
     network: Network | Several | None,
-    tutor: Teacher | None,
+    teacher: Teacher | None,
     progress: Progress,
 ) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
@@ -221,7 +219,7 @@ def _plan(
         "photos": estimate_decode_seconds(splits.photos, settings.image_px),
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
-        **({} if tutor is None else {"teacher": _estimate_teacher_seconds(tutor, splits)}),
+        **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),
         "fine-tuning": 0.0,
         "test": costs.test_s,
     }
@@ -258,9 +256,9 @@ def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
     return make_datasets(splits, pixels, settings.batch_size, settings.seed)
 
 
-def _estimate_teacher_seconds(tutor: Teacher, splits: Splits) -> float:
+def _estimate_teacher_seconds(teacher: Teacher, splits: Splits) -> float:
     """Measure the duration of the teacher's predictions."""
-    network = inference_model(tutor.classifier.model)
+    network = inference_model(teacher.classifier.model)
     return N_VIEWS * len(splits.train) * measure_photo_seconds(network, FEATURE_BATCH_SIZE)
 
 

@@ -60,11 +60,11 @@ class Teacher:
         return ", test accuracy ".join(fact for fact in facts if fact)
 
 
-def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher:
+def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher | None:
     """Load a teacher.
 
     Args:
-        teacher: a classifier, the result of a fit, or the path of a bundle.
+        teacher: a classifier, the result of a fit, or the path of a bundle; None for none.
         class_names: of the student.
 
     Raises:
@@ -73,6 +73,8 @@ def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher:
         PathMissingError: if there is no such file.
         BundleError: if the file is no bundle.
     """
+    if teacher is None:
+        return None
     is_path = isinstance(teacher, str | os.PathLike)
     if is_path and os.fspath(teacher).startswith(_CLASSIFIER):
         raise ArgumentError(

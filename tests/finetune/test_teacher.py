@@ -45,6 +45,7 @@ def test_student_learns_the_probabilities_of_what_it_sees(
 
     def compute(classifier: Any) -> Any:
         teacher = load_teacher(classifier, splits.photos.class_names)
+        assert teacher is not None
         return compute_soft_labels(
             teacher,
             train,
@@ -90,6 +91,7 @@ def test_stopped_while_the_teacher_works(fitted: FitResult, splits: sl.data.Spli
 
     train = make_datasets(splits, load_pixels(splits.photos, 32), 16, seed=4).train
     teacher = load_teacher(fitted.classifier, splits.photos.class_names)
+    assert teacher is not None
     policy = augment.policy("none")
     table = compute_soft_labels(
         teacher,
