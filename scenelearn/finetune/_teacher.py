@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.augment import Policy, apply, sample
-from scenelearn.classify import Classifier
-from scenelearn.classify._classifier import load
+from scenelearn.classify import Classifier, load
 from scenelearn.data import Batches
 from scenelearn.errors import ArgumentError, ClassMismatchError
 from scenelearn.finetune._features import (
