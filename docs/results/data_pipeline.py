@@ -59,6 +59,32 @@ for row in duplicates["series"]:
     print(f"{row['series']:<24} {row['photos']:7} {grouped[0]:15} {grouped[1]:12}")
 
 # %% [markdown]
+# ## Label errors
+#
+# A part of the labels of Intel training photos was replaced by another class. Precision is how many
+# of the first 100 suggestions are such labels; the photos have errors of their own, which count as
+# wrong suggestions here. cleanlab is given out-of-fold probabilities of a linear probe on the same
+# features; "margin" ranks these as scenelearn ranks its own leave-one-out scores. Accuracy is that
+# of a linear probe on unseen photos: with the errors, after a person has looked at all suggestions
+# of scenelearn and restored the labels, and without planted errors.
+
+# %% tags=["folded"]
+runs = json.loads(Path("docs/results/label_errors.json").read_text())["runs"]
+methods = list(runs[0]["precision_first_100"])
+print(f"{'planted':>8} {'seed':>5}", *(f"{method:>27}" for method in methods))
+for run in runs:
+    cells = (f"{run['precision_first_100'][method]:27.0%}" for method in methods)
+    print(f"{run['n_planted']:8} {run['seed']:5}", *cells)
+
+# %% tags=["folded"]
+steps = ("planted", "after all suggestions", "no planted errors")
+print(f"{'planted':>8} {'seed':>5} {'suggested':>10} {'found':>6}", *(f"{s:>22}" for s in steps))
+for run in runs:
+    cells = (f"{run['accuracy'][step]:22.1%}" for step in steps)
+    n, found = run["n_suggestions"]["scenelearn"], run["recall"]["scenelearn"]
+    print(f"{run['n_planted']:8} {run['seed']:5} {n:10} {found:6.0%}", *cells)
+
+# %% [markdown]
 # ## Comparison with other data loaders
 #
 # Shuffled batches of 32 square images of 160 px from a folder of photos. Each loader has its own
