@@ -39,7 +39,9 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.asarray(p / p.sum(axis=1, keepdims=True), np.float64)
 
 
-def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+def fit_temperature(
+    logits: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.NDArray[np.float64] | None = None
+) -> float:
     """The temperature T > 0 for which softmax(logits / T) has the lowest log loss.
 
     Temperature scaling changes the confidence of predictions, never the predicted class. Labels are
@@ -50,6 +52,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Args:
         logits: (n, n_classes), of photos that were not trained on.
         labels: (n,) integers in [0, n_classes).
+        weights: (n,) of the photos in the mean; None if all count the same.
 
     Returns:
         T, above 1 if the network is overconfident.
@@ -70,7 +73,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
     def slope(inverse: float) -> float:
         """The derivative of the mean log loss by 1/T: E[z] under the softmax, minus the true z."""
-        return float(((softmax(inverse * z) * z).sum(axis=1) - true).mean())
+        each = (softmax(inverse * z) * z).sum(axis=1) - true
+        return float(np.average(each, weights=weights))
 
     low, high = 1 / 20, 1 / 0.05
     for _ in range(60):

@@ -25,6 +25,7 @@ from scenelearn.classify._calibration import (
     Calibration,
     check_coverage,
 )
+from scenelearn.classify._costs import Costs, cost_matrix
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._export import ExportResult, export
 from scenelearn.classify._grad_cam import grad_cam, split_model
@@ -123,6 +124,7 @@ class Classifier:
         photos: PhotosLike,
         *,
         coverage: float | None = None,
+        costs: Costs | None = None,
         broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
@@ -138,6 +140,9 @@ class Classifier:
                 or generator of these.
             coverage: how often `Prediction.prediction_set` is to contain the true class, between 0
                 and 1; None for 0.95.
+            costs: what mistakes cost, by true and predicted class: ``{"sea": {"street": 5}}``,
+                where others cost 1; or a matrix with a row per true class, in the order of
+                `class_names`. Each photo is then predicted as the class of least expected cost.
             broken: "raise" raises an error for the first photo that cannot be read; "skip" leaves
                 such photos out, with a logged warning for each.
             progress: called with ("predicting", photos done, total) after each batch; the total is
@@ -150,15 +155,15 @@ class Classifier:
             ``.to_csv()``.
 
         Raises:
-            ArgumentError: if `photos` has the wrong type, `coverage`, `broken` or `verbose` is out
-                of range, or `coverage` is given and the classifier has no calibration.
+            ArgumentError: if `photos` has the wrong type, `coverage`, `costs`, `broken` or
+                `verbose` is out of range, or `coverage` is given without a calibration.
             PathMissingError: if a path does not exist.
             PhotoError: if a photo cannot be read or decoded; the message names it.
             NoPhotosError: if there is no photo.
             ForkError: if the classifier was loaded before this process was forked.
         """
         with show_progress(progress, verbose) as report:
-            stream = self._stream(photos, coverage, broken=broken, report=report)
+            stream = self._stream(photos, coverage, costs, broken=broken, report=report)
             return Predictions(stream)
 
     def stream(
@@ -166,6 +171,7 @@ class Classifier:
         photos: PhotosLike,
         *,
         coverage: float | None = None,
+        costs: Costs | None = None,
         broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
@@ -177,6 +183,7 @@ class Classifier:
         Args:
             photos: as in `predict`.
             coverage: as in `predict`.
+            costs: as in `predict`.
             broken: as in `predict`.
             progress: as in `predict`.
             verbose: as in `predict`.
@@ -192,7 +199,7 @@ class Classifier:
             ForkError: as in `predict`.
         """
         with show_progress(progress, verbose) as report:
-            yield from self._stream(photos, coverage, broken=broken, report=report)
+            yield from self._stream(photos, coverage, costs, broken=broken, report=report)
 
     def predict_proba(
         self,
@@ -231,9 +238,6 @@ class Classifier:
         verbose: bool | str = "auto",
     ) -> npt.NDArray[np.float32]:
         """Compute the features of photos: what the network's head is given.
-
-        Photos with similar features look similar to the network. Use them to search, to cluster,
-        or to train another classifier.
 
         Args:
             photos: as in `predict_proba`.
@@ -285,8 +289,7 @@ class Classifier:
     def benchmark(self, photos: PhotosLike | None = None, *, seconds: float = 5) -> Benchmark:
         """Measure how many photos per second this machine decodes and predicts.
 
-        The network is compiled before the measurement starts. Then batches of 32 photos alternate
-        with single photos, for a few seconds. Photos are read into memory first.
+        The network is compiled first. Then batches of 32 photos alternate with single photos.
 
         Args:
             photos: photos like those that are to be predicted, as in `predict`; the first 32 are
@@ -548,13 +551,20 @@ class Classifier:
             return np.concatenate([getattr(outputs, name) for _, outputs in batches])
 
     def _stream(
-        self, photos: PhotosLike, coverage: float | None, *, broken: str, report: Progress
+        self,
+        photos: PhotosLike,
+        coverage: float | None,
+        costs: Costs | None,
+        *,
+        broken: str,
+        report: Progress,
     ) -> Iterator[Prediction]:
         coverage = self._check_coverage(coverage)
+        matrix = None if costs is None else cost_matrix(costs, self.class_names)
         batches = self._predict_batches(photos, broken=broken, report=report)
         for names, outputs in batches:
             yield from build_predictions(
-                names, outputs, self.class_names, self.calibration, coverage
+                names, outputs, self.class_names, self.calibration, coverage, costs=matrix
             )
 
     def _predict_batches(

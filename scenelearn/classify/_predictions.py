@@ -40,7 +40,8 @@ class Prediction:
 
     Attributes:
         source: the photo's path; for arrays, images and bytes, their kind and position.
-        label: the name of the most probable class.
+        label: the name of the most probable class; with costs, of the class with the lowest
+            expected cost.
         probability: of that class, in [0, 1], calibrated: of the predictions with probability 0.8,
             about 80% are correct.
         probabilities: of every class, by name; they sum to 1.
@@ -54,6 +55,7 @@ class Prediction:
             at most 0.03. Then no class may be correct.
         abstains: whether the classifier abstains, because `prediction_set` does not have exactly
             one class or the photo is out of distribution.
+        expected_cost: of predicting `label`; None if no costs were given.
     """
 
     source: str
@@ -65,13 +67,15 @@ class Prediction:
     ood_p_value: float | None = None
     is_ood: bool = False
     abstains: bool = False
+    expected_cost: float | None = None
 
     def __str__(self) -> str:
         text = f"{printable(self.source)}: {printable(self.label)} ({self.probability:.1%})"
         if self.is_ood:
             return f"{text}, but it is unlike the training photos"
-        if len(self.prediction_set) > 1:
-            return f"{text}, or {', '.join(map(printable, self.prediction_set[1:]))}"
+        others = [name for name in self.prediction_set if name != self.label]
+        if others:
+            return f"{text}, or {', '.join(map(printable, others))}"
         return text
 
     def __repr__(self) -> str:
@@ -196,6 +200,8 @@ def build_predictions(
     class_names: tuple[str, ...],
     calibration: Calibration | None,
     coverage: float | None,
+    *,
+    costs: npt.NDArray[np.float64] | None = None,
 ) -> list[Prediction]:
     """Turn the outputs of the inference model into predictions.
 
@@ -205,6 +211,8 @@ def build_predictions(
         class_names: the names of the columns.
         calibration: for prediction sets and p-values; None if the classifier has none.
         coverage: of the prediction sets; None without a calibration.
+        costs: (n_classes, n_classes) of true and predicted classes, from `cost_matrix`; None to
+            predict the most probable class.
 
     Returns:
         One prediction per photo.
@@ -218,22 +226,27 @@ def build_predictions(
     if calibration is not None and coverage is not None:
         sets = calibration.prediction_sets(table, coverage)
         p_values = calibration.ood_p_values(outputs).tolist()
+    expected = None if costs is None else table.astype(np.float64) @ costs
     predictions = []
-    for source, row, members, p_value in zip(sources, table, sets, p_values, strict=True):
+    for n, (source, row, members, p_value) in enumerate(
+        zip(sources, table, sets, p_values, strict=True)
+    ):
         order = np.argsort(-row, kind="stable")
+        chosen = int(order[0] if expected is None else expected[n].argmin())
         is_ood = p_value is not None and p_value <= OOD_P_VALUE
         prediction_set = tuple(class_names[k] for k in order if members[k])
         predictions.append(
             Prediction(
                 source=source,
-                label=class_names[order[0]],
-                probability=float(row[order[0]]),
+                label=class_names[chosen],
+                probability=float(row[chosen]),
                 probabilities=Probabilities(zip(class_names, map(float, row), strict=True)),
                 prediction_set=prediction_set,
                 coverage=None if calibration is None else coverage,
                 ood_p_value=p_value,
                 is_ood=is_ood,
                 abstains=is_ood or len(prediction_set) != 1,
+                expected_cost=None if expected is None else float(expected[n, chosen]),
             )
         )
     return predictions

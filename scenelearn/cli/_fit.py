@@ -74,6 +74,8 @@ def add_commands(commands: Any) -> None:
             "--recipe": {},
             "--teacher": {},
             "--precision": {},
+            "--class-weight": {},
+            "--objective": {},
             "--devices": {},
             "--validation": {},
             "--test": {},
@@ -109,6 +111,8 @@ def fit(options: argparse.Namespace) -> Output:
         "recipe": dict(_recipe_field(text) for text in options.recipe),
         "seed": options.seed,
         "precision": options.precision,
+        "class_weight": options.class_weight,
+        "objective": options.objective,
         "devices": options.devices,
     }
     names = (

@@ -108,6 +108,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "choices": ("mixed_bfloat16", "mixed_float16"),
         "help": "train in 16 bits where the device supports it (default: float32)",
     },
+    "--class-weight": {
+        "choices": ("balanced",), "help": "let rare classes count as much as frequent ones",
+    },
+    "--objective": {
+        "choices": ("accuracy", "balanced_accuracy", "log_loss"),
+        "default": "accuracy",
+        "help": "what decides which weights are kept, and what the results lead with",
+    },
     "--devices": {
         "choices": ("all",), "help": "spread each batch over all devices (default: one device)",
     },

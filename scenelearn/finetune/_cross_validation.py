@@ -179,7 +179,12 @@ def _pool(photos: Photos, fits: list[FitResult]) -> CrossValidation:
     probabilities = np.concatenate([each.test_probabilities for each in fits])[order]
     numbers = np.repeat(np.arange(len(fits)), [len(each.test_indices) for each in fits])
     return CrossValidation(
-        evaluation=evaluate(photos.labels[indices[order]], probabilities, photos.class_names),
+        evaluation=evaluate(
+            photos.labels[indices[order]],
+            probabilities,
+            photos.class_names,
+            objective=fits[0].settings.objective,
+        ),
         folds=tuple(each.evaluation for each in fits),
         kept=tuple(each.kept for each in fits),
         photos=photos,

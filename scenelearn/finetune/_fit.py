@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from scenelearn import backbones
 from scenelearn._backend import default_settings
@@ -34,18 +31,18 @@ from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import (
     DEFAULT_COVERAGE,
     Calibration,
-    conformal_scores,
     fit_temperature,
     softmax,
 )
 from scenelearn.classify._inference import inference_model
 from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_photos
-from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS, build_neighbor_index
-from scenelearn.classify._ood import fit_ood_detector
-from scenelearn.data import Batches, Photos, Pixels, Splits
+from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
 from scenelearn.data._rejections import HARMLESS
+from scenelearn.finetune._calibration import build_calibration, sample_training_photos
+from scenelearn.finetune._callbacks import Callbacks, check_callbacks
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
+from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
     choose_batch_size,
     convert_to_float32,
@@ -82,6 +79,7 @@ from scenelearn.finetune._teacher import (
 from scenelearn.finetune._trainer import (
     Control,
     TrainingState,
+    ValidationScores,
     prepare_training,
     restore_variables,
     score_logits,
@@ -110,6 +108,9 @@ def fit(
     teacher: Any = None,
     seed: int = 0,
     precision: str | None = None,
+    class_weight: str | Mapping[str, float] | None = None,
+    objective: str = "accuracy",
+    callbacks: Sequence[Any] = (),
     devices: str | None = None,
     broken: str = "skip",
     resume: bool = False,
@@ -192,6 +193,21 @@ def fit(
             classifier is calibrated and tested in float32 as well. If the device does not support
             it, float32 is used, with a warning. CPUs support it only with TensorFlow and Torch, on
             Linux, if they have instructions for it. None (float32) always works.
+        class_weight: how much the photos of each class count in the linear probe, in fine-tuning,
+            in calibration, and in the validation loss that decides what is kept. "balanced": n /
+            (n_classes · n_c), as in scikit-learn, so that all classes together count the same; or
+            weights by class name, where others have 1. Only their ratios matter. Probabilities
+            then are those for photos with classes as frequent as their weights make them. None:
+            all photos count the same.
+        objective: what the results lead with: "accuracy", "balanced_accuracy" or "log_loss". What
+            is kept is decided by the calibrated log loss on the validation photos, which
+            distinguishes networks with fewer photos than accuracies need; for "balanced_accuracy"
+            each class counts the same in it.
+        callbacks: instances of `keras.callbacks.Callback`. Their hooks are called in fine-tuning,
+            with the logs "loss", and after each epoch "val_loss", "val_accuracy" and
+            "learning_rate". `model` is the network from pixels to logits. One that sets
+            ``model.stop_training`` ends fine-tuning after the step; the learning rate and what is
+            kept are not theirs to decide. If one raises an error, a checkpoint is saved.
         devices: "all" divides each batch among all devices of JAX, including those of other
             processes; the result is that of one device, up to rounding. None uses one device, or
             those of the `keras.distribution.DataParallel` that is set.
@@ -254,9 +270,12 @@ def fit(
         recipe=recipe,
         seed=seed,
         precision=precision,
+        class_weight=class_weight,
+        objective=objective,
     )
     teacher = load_teacher(teacher, splits.photos.class_names)
     settings = replace(settings, teacher=teacher and teacher.name)
+    checked = Callbacks(check_callbacks(callbacks))
     check_bool("resume", resume)
     check_broken(broken)
     rejected = tuple(one for one in splits.photos.rejected if one.reason not in HARMLESS)
@@ -270,7 +289,7 @@ def fit(
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):
             run.fit_probe()
-        run.fine_tune()
+        run.fine_tune(checked)
         with run.clock.phase("test") as note:
             run.calibrate()
             run.test()
@@ -293,6 +312,7 @@ class _Run:
         metadata: of the classifier, as far as it is known before training.
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
+        class_weights: how much each class counts.
         to_logits: `features` with a head, to logits.
         model: the same to probabilities.
         network: `model` with all outputs that `predict_photos` needs.
@@ -310,6 +330,7 @@ class _Run:
     metadata: dict[str, str]
     checkpoint: Checkpoint
     datasets: Datasets
+    class_weights: ClassWeights
     to_logits: Any
     model: Any
     network: Any
@@ -379,7 +400,13 @@ class _Run:
         self.state = unpack(saved.metadata["state"], saved.arrays)
         self._make_datasets(self.state.plan.batch_size)
         self.to_logits, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
-        self.learner = build_learner(self.features, self.to_logits, self.datasets, self.settings)
+        self.learner = build_learner(
+            self.features,
+            self.to_logits,
+            self.datasets,
+            self.settings,
+            class_weights=self.class_weights,
+        )
         restore_variables(self.learner.model, saved.arrays)
         note = f"to step {self.state.step} of epoch {self.state.epoch}"
         self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
@@ -411,6 +438,7 @@ class _Run:
                 data.labels,
                 self.splits.photos.n_classes,
                 groups=data.groups,
+                class_weight=self.class_weights.training,
                 progress=self.clock.report("fitting the linear probe"),
             ).probe
             probe = LinearProbe(
@@ -420,12 +448,14 @@ class _Run:
             )
             self.to_logits, self.model = add_head(self.features, probe)
             logits = probe.logits(data.validation_features)
-            self._probe_epoch = epoch = _epoch_0(logits, data.validation_labels)
+            self._probe_epoch = epoch = _epoch_0(
+                score_logits(logits, data.validation_labels, self.class_weights)
+            )
             n = len(logits)
             accuracy = wilson(round(epoch.validation_accuracy * n), n)
             note(f"L2 penalty {probe.l2:.2g}: {accuracy} on {n:,} validation photos")
 
-    def fine_tune(self) -> None:
+    def fine_tune(self, callbacks: Callbacks) -> None:
         """Fine-tune for the requested epochs, or as many as fit into the time budget."""
         self.network = inference_model(self.model)
         self._stop.defer_signals()  # from here on there is a classifier to return
@@ -440,6 +470,7 @@ class _Run:
                     self.network,
                     self.datasets,
                     settings,
+                    class_weights=self.class_weights,
                     probe_epoch=self._probe_epoch,
                     clock=clock,
                     stop=stop,
@@ -456,10 +487,11 @@ class _Run:
                 checkpoint=self.checkpoint,
                 elapsed_s=clock.elapsed_s,
                 report=clock.report("fine-tuning"),
+                callbacks=callbacks,
             )
             self.stopped = train(self.learner, self.state, control)
             note(_training_note(self.state, self.stopped, requested=settings.epochs))
-            if is_limited:
+            if is_limited or self.stopped == "callback":
                 self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
 
     def _compute_soft_labels(self, stop: StopRequest) -> SoftLabels | None:
@@ -486,14 +518,20 @@ class _Run:
             self.network = inference_model(convert_to_float32(self.model))
         photos, report = self.splits.photos, self.clock.report
         checked = predict_photos(self.network, self.datasets.validation, report("calibrating"))
-        temperature = fit_temperature(checked.outputs.logits, checked.labels)
+        weights = photo_weights(self.class_weights.training, checked.labels)
+        temperature = fit_temperature(checked.outputs.logits, checked.labels, weights)
         divide_logits(self.model, temperature)
         probabilities = softmax(checked.outputs.logits / temperature)
-        self.validation = evaluate(checked.labels, probabilities, photos.class_names)
+        self.validation = evaluate(
+            checked.labels,
+            probabilities,
+            photos.class_names,
+            objective=self.settings.objective,
+        )
         known = predict_photos(
             self.network, sample_training_photos(self.datasets.train), report("indexing photos")
         )
-        self.calibration = _build_calibration(photos, known, checked, probabilities)
+        self.calibration = build_calibration(photos, known, checked, probabilities)
 
     def test(self) -> None:
         """Test the classifier on the test photos."""
@@ -511,6 +549,7 @@ class _Run:
             columns=self.tested.image_statistics,
             prediction_sets=self.calibration.prediction_sets(probabilities, DEFAULT_COVERAGE),
             is_ood=self.tested.is_ood,
+            objective=self.settings.objective,
         )
 
     def was_interrupted(self) -> bool:
@@ -560,46 +599,18 @@ class _Run:
     def _make_datasets(self, batch_size: int) -> None:
         self.settings = replace(self.settings, batch_size=batch_size)
         self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
+        train, validation = self.datasets.train, self.datasets.validation
+        self.class_weights = build_class_weights(
+            self.settings.class_weight,
+            self.settings.objective,
+            self.splits.photos.class_names,
+            train_labels=train.labels[train.indices],
+            validation_labels=validation.labels[validation.indices],
+        )
 
 
 def _title(settings: FitSettings, network: Network | Several | None) -> str:
     return settings.backbone_title if network is None else network.title
-
-
-def sample_training_photos(train: Batches) -> Batches:
-    """At most 2,000 of the training photos, sampled by their seed, in their order."""
-    random = np.random.default_rng([train.seed, MAX_NEIGHBOR_PHOTOS])
-    chosen = random.permutation(train.indices)[:MAX_NEIGHBOR_PHOTOS]
-    return replace(train, indices=np.sort(chosen))
-
-
-def _build_calibration(
-    photos: Photos,
-    known: LabeledOutputs,
-    checked: LabeledOutputs,
-    probabilities: npt.NDArray[np.float64],
-) -> Calibration:
-    """Calibrate prediction sets, out-of-distribution detection and nearest neighbors.
-
-    Args:
-        photos: all photos.
-        known: outputs for training photos.
-        checked: outputs for the validation photos.
-        probabilities: (n_validation, n_classes), their calibrated probabilities.
-    """
-    index = build_neighbor_index(
-        known.outputs.features,
-        known.labels.astype(np.int32),
-        tuple(photos.paths[index] for index in known.indices),
-    )
-    residuals = index.residuals(checked.outputs.features)
-    return Calibration(
-        conformal_scores=conformal_scores(probabilities, checked.labels).astype(np.float32),
-        ood_detector=fit_ood_detector(
-            known.outputs.ood_features, checked.outputs.ood_features, residuals
-        ),
-        neighbor_index=index,
-    )
 
 
 def _training_note(state: TrainingState, stopped: str, *, requested: object) -> str:
@@ -614,8 +625,7 @@ def _training_note(state: TrainingState, stopped: str, *, requested: object) -> 
     return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
 
 
-def _epoch_0(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Epoch:
-    scores = score_logits(logits, labels)
+def _epoch_0(scores: ValidationScores) -> Epoch:
     return Epoch(
         number=0,
         train_loss=float("nan"),

@@ -14,6 +14,7 @@ from scenelearn.augment import Policy, apply_mix, sample_mix
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.data import Batches
 from scenelearn.errors import DeviceError
+from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, Weights
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._model import compile_model, freeze_layers
 from scenelearn.finetune._settings import FitSettings, Recipe
@@ -45,19 +46,33 @@ class Learner:
         model: from raw pixels to logits.
         datasets: the photos.
         augmentation: how training photos are augmented and mixed.
+        class_weights: how much each class counts.
     """
 
     model: Any
     datasets: Datasets
     augmentation: Augmentation
+    class_weights: ClassWeights = UNWEIGHTED
 
     def batches(self, epoch: int, steps: range) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The batches of some steps of an epoch, see `augmented_batches`."""
-        return augmented_batches(self.datasets.train, self.augmentation, epoch=epoch, steps=steps)
+        return augmented_batches(
+            self.datasets.train,
+            self.augmentation,
+            epoch=epoch,
+            steps=steps,
+            class_weights=self.class_weights.training,
+        )
 
 
 def build_learner(
-    features: Any, to_logits: Any, datasets: Datasets, settings: FitSettings, *, train: bool = True
+    features: Any,
+    to_logits: Any,
+    datasets: Datasets,
+    settings: FitSettings,
+    *,
+    class_weights: ClassWeights = UNWEIGHTED,
+    train: bool = True,
 ) -> Learner:
     """Build a learner for the network, compiled, with layers frozen as the settings say.
 
@@ -66,6 +81,7 @@ def build_learner(
         to_logits: the same network with its head.
         datasets: the photos.
         settings: of the fit.
+        class_weights: how much each class counts.
         train: False leaves the network as it is, for one that is not trained.
 
     Returns:
@@ -81,11 +97,21 @@ def build_learner(
         recipe=settings.recipe,
         n_classes=to_logits.output_shape[-1],
     )
-    return Learner(model=to_logits, datasets=datasets, augmentation=augmentation)
+    return Learner(
+        model=to_logits,
+        datasets=datasets,
+        augmentation=augmentation,
+        class_weights=class_weights,
+    )
 
 
 def augmented_batches(
-    train: Batches, augmentation: Augmentation, *, epoch: int, steps: range
+    train: Batches,
+    augmentation: Augmentation,
+    *,
+    epoch: int,
+    steps: range,
+    class_weights: Weights | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """The batches of some steps of an epoch, each made in a thread during the step before it.
 
@@ -98,12 +124,15 @@ def augmented_batches(
         augmentation: how they are augmented and mixed.
         epoch: number of the epoch, at least 0.
         steps: the steps.
+        class_weights: (n_classes,), how much the photos of each class count. A mixed photo counts
+            as its labels do. None: all count the same.
 
     Returns:
         The number of each step, and its batch: images (batch, height, width, 3) and labels
         (batch, n_classes) float32 with row sums of 1. A smaller last batch is filled by repeating
         its photos, so that a single compiled program serves all. Steps whose photos can no longer
-        be read are skipped. If the batch is padded, sample weights (batch,) come third.
+        be read are skipped. If the batch is padded or classes have weights, sample weights (batch,)
+        come third.
 
     Raises:
         DeviceError: by the iterator, if one of several processes can no longer read a photo.
@@ -146,7 +175,11 @@ def augmented_batches(
                 cutmix_alpha=recipe.cutmix_alpha,
             )
             images, targets = apply_mix(images, targets, mix)
-        return shard(images, targets)
+        images, targets, *padding = shard(images, targets)
+        if class_weights is None:
+            return (images, targets, *padding)
+        weights = np.asarray(targets) @ class_weights.astype(np.float32)
+        return images, targets, weights * padding[0] if padding else weights
 
     # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
     batches = map_ahead(make_batch, steps, workers=1 + n_threads() // 8)

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from scenelearn._checks import check_number
 from scenelearn._threads import n_threads
 from scenelearn.errors import WeightsFileError
+from scenelearn.finetune._class_weights import photo_weights
 
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.float32]
@@ -104,6 +105,7 @@ def fit_linear_probe(
     n_classes: int,
     l2: float,
     *,
+    class_weight: Floats | None = None,
     start: LinearProbe | None = None,
 ) -> LinearProbe:
     """Fit the linear layer with the smallest mean cross-entropy plus L2 penalty.
@@ -119,6 +121,8 @@ def fit_linear_probe(
         labels: (n,) integers in [0, n_classes).
         n_classes: number of classes.
         l2: coefficient of the penalty, above 0.
+        class_weight: (n_classes,), how much the photos of each class count in the mean, scaled to
+            a mean of 1 over the photos. None: all count the same.
         start: a linear probe for the same features to start from; only saves time.
 
     Returns:
@@ -141,7 +145,8 @@ def fit_linear_probe(
     initial = None
     if start is not None:
         initial = space.project(start.kernel.astype(np.float64), start.bias.astype(np.float64))
-    return _fit_in_space(space, labels, n_classes, l2, initial)
+    weights = photo_weights(class_weight, labels)
+    return _fit_in_space(space, labels, n_classes, l2, initial, weights=weights)
 
 
 def _fit_in_space(
@@ -150,13 +155,17 @@ def _fit_in_space(
     n_classes: int,
     l2: float,
     start: Floats | None = None,
+    *,
+    weights: Floats | None = None,
 ) -> LinearProbe:
     """As `fit_linear_probe`, for features that are already standardized."""
     n, m = space.table.shape
     initial = np.zeros((m, n_classes)) if start is None else start
-    uniform = np.full((n, 1), 1 / n, np.float32)
-    weights = solve_all(space, labels, uniform, l2, initial[:, None], tolerance=_TOLERANCE)
-    kernel, bias = space.unproject(weights[:, 0])
+    sample_weights = np.full((n, 1), 1 / n, np.float32)
+    if weights is not None:
+        sample_weights = (weights[:, None] / n).astype(np.float32)
+    solution = solve_all(space, labels, sample_weights, l2, initial[:, None], tolerance=_TOLERANCE)
+    kernel, bias = space.unproject(solution[:, 0])
     return LinearProbe(kernel=kernel.astype(np.float32), bias=bias.astype(np.float32), l2=l2)
 
 
@@ -166,6 +175,7 @@ def cross_validate_l2(
     n_classes: int,
     *,
     groups: npt.NDArray[np.int64] | None = None,
+    class_weight: Floats | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossValidationResult:
     """Choose the L2 penalty by stratified five-fold cross-validation, then fit on all photos.
@@ -185,6 +195,7 @@ def cross_validate_l2(
         n_classes: number of classes.
         groups: (n,), equal for rows that must be held out together, such as near-duplicates, or a
             photo and its mirror image. None: each row is a group.
+        class_weight: as for `fit_linear_probe`; also in the mean cross-entropy of held-out photos.
         progress: called with (penalties done, maximum number of penalties).
 
     Returns:
@@ -205,10 +216,16 @@ def cross_validate_l2(
         )
     space = build_space(features)
     fold = assign_folds(labels, np.arange(len(labels)) if groups is None else groups)
+    row_weights = photo_weights(class_weight, labels)
     if not (fold >= 0).any():
-        probe = _fit_in_space(space, labels, n_classes, _DEFAULT_L2)
+        probe = _fit_in_space(space, labels, n_classes, _DEFAULT_L2, weights=row_weights)
         return CrossValidationResult(probe=probe, losses=(), held_out_accuracy=math.nan)
-    sample_weights = np.stack([fold != k for k in np.unique(fold[fold >= 0])], axis=1)
+    folds = np.unique(fold[fold >= 0])
+    sample_weights = np.stack([fold != k for k in folds], axis=1)
+    held_out_weights = None
+    if row_weights is not None:
+        sample_weights = sample_weights * row_weights[:, None]
+        held_out_weights = np.concatenate([row_weights[fold == k] for k in folds])
     sample_weights = (sample_weights / sample_weights.sum(axis=0)).astype(np.float32)
     weights = np.zeros((space.table.shape[1], sample_weights.shape[1], n_classes))
     results: dict[float, tuple[float, float, Floats]] = {}
@@ -216,7 +233,8 @@ def cross_validate_l2(
     def evaluate(l2: float, start: Floats) -> float:
         x = solve_all(space, labels, sample_weights, l2, start, tolerance=_CV_TOLERANCE)
         losses, correct = score_held_out(space.table, labels, x, fold)
-        results[l2] = float(losses.mean()), float(correct.mean()), x
+        loss = float(np.average(losses, weights=held_out_weights))
+        results[l2] = loss, float(correct.mean()), x
         if progress:
             progress(len(results), len(_L2_PATH) + 2)
         return results[l2][0]
@@ -235,7 +253,9 @@ def cross_validate_l2(
     if progress:
         progress(len(_L2_PATH) + 2, len(_L2_PATH) + 2)
     return CrossValidationResult(
-        probe=_fit_in_space(space, labels, n_classes, best, results[best][2].mean(axis=1)),
+        probe=_fit_in_space(
+            space, labels, n_classes, best, results[best][2].mean(axis=1), weights=row_weights
+        ),
         losses=tuple((l2, results[l2][0]) for l2 in sorted(results, reverse=True)),
         held_out_accuracy=results[best][1],
     )

@@ -110,6 +110,8 @@ def plan(
     teacher: Any = None,
     seed: int = 0,
     precision: str | None = None,
+    class_weight: str | Mapping[str, float] | None = None,
+    objective: str = "accuracy",
     devices: str | None = None,
     progress: Progress | None = None,
     verbose: bool | str = "auto",
@@ -135,6 +137,8 @@ def plan(
         teacher: as for `fit`.
         seed: as for `fit`.
         precision: as for `fit`.
+        class_weight: as for `fit`.
+        objective: as for `fit`.
         devices: as for `fit`.
         progress: called with (what, done, total) during the work.
         verbose: as for `fit`.
@@ -176,6 +180,8 @@ def plan(
         recipe=recipe,
         seed=seed,
         precision=precision,
+        class_weight=class_weight,
+        objective=objective,
     )
     teacher = load_teacher(teacher, splits.photos.class_names)
     settings = replace(settings, teacher=teacher and teacher.name)

@@ -16,6 +16,7 @@ from scenelearn._json import dataclass_json
 from scenelearn._progress import Progress
 from scenelearn.augment import Preview
 from scenelearn.classify import Classifier
+from scenelearn.classify._costs import Costs
 from scenelearn.classify._inputs import PhotosLike
 from scenelearn.classify._predictions import Predictions
 from scenelearn.data import Rejected, Splits, to_square
@@ -38,8 +39,9 @@ class Epoch:
         train_loss: mean cross-entropy over the epoch's augmented training photos, in nats; NaN for
             epoch 0.
         validation_loss: mean cross-entropy on the validation photos after the epoch, in nats.
-        calibrated_loss: the same after calibration. It decides which epoch is best, since an
-            overconfident network can be better than its loss suggests.
+        calibrated_loss: the same after calibration, with classes weighted as the settings say. It
+            decides which epoch is best, since an overconfident network can be better than its loss
+            suggests.
         validation_accuracy: fraction of validation photos classified correctly, in [0, 1].
         learning_rate: the learning rate at the end of the epoch.
         seconds: duration of the epoch, including validation.
@@ -84,7 +86,7 @@ class FitResult:
             and measured memory.
         seconds: wall-clock time of the whole fit, including an interrupted process.
         stopped: why fine-tuning ended early: "SIGINT" (Ctrl-C), "SIGTERM", "not finite" (the loss
-            became NaN or infinite) or "time"; empty if it did not.
+            became NaN or infinite), "callback" or "time"; empty if it did not.
     """
 
     classifier: Classifier
@@ -110,6 +112,7 @@ class FitResult:
         photos: PhotosLike,
         *,
         coverage: float | None = None,
+        costs: Costs | None = None,
         broken: str = "raise",
         progress: Progress | None = None,
         verbose: bool | str = "auto",
@@ -119,6 +122,7 @@ class FitResult:
         Args:
             photos: as for `Classifier.predict`.
             coverage: as for `Classifier.predict`.
+            costs: as for `Classifier.predict`.
             broken: as for `Classifier.predict`.
             progress: as for `Classifier.predict`.
             verbose: as for `Classifier.predict`.
@@ -127,7 +131,12 @@ class FitResult:
             One prediction per photo, in the order given.
         """
         return self.classifier.predict(
-            photos, coverage=coverage, broken=broken, progress=progress, verbose=verbose
+            photos,
+            coverage=coverage,
+            costs=costs,
+            broken=broken,
+            progress=progress,
+            verbose=verbose,
         )
 
     def most_confused(self, min_count: int = 1) -> list[Confusion]:

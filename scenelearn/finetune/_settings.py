@@ -29,8 +29,10 @@ from scenelearn.backbones._network import (
 )
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
+from scenelearn.finetune._class_weights import check_class_weight, weigh_classes
 from scenelearn.finetune._device import PRECISIONS, supported_precision
 from scenelearn.finetune._features import FEATURE_BATCH_SIZE, measure_photo_seconds
+from scenelearn.metrics._evaluation import OBJECTIVES
 from scenelearn.sizing._networks import build_application
 
 Schedule = tuple[tuple[int, float], ...]
@@ -175,6 +177,9 @@ class FitSettings:
         seed: random seed, at least 0.
         precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits, while its
             weights, the head and the loss stay in float32. None for float32 throughout.
+        class_weight: how much classes count in training: "balanced", weights by name, or None.
+        objective: what is kept, and what the results lead with: "accuracy", "balanced_accuracy" or
+            "log_loss".
 
     Raises:
         ArgumentError: if a value is out of range.
@@ -193,6 +198,8 @@ class FitSettings:
     teacher: str | None = None
     seed: int = 0
     precision: str | None = None
+    class_weight: str | Mapping[str, float] | None = None
+    objective: str = "accuracy"
 
     def __post_init__(self) -> None:
         if self.weights is not None and not isinstance(self.weights, str):
@@ -209,6 +216,8 @@ class FitSettings:
                 "`teacher` must be None without fine-tuning: the linear probe learns from the "
                 f"labels. Received: teacher={self.teacher!r}, epochs=0. Leave one out."
             )
+        check_choice("objective", self.objective, OBJECTIVES, advice="The default is 'accuracy'.")
+        self._set("class_weight", check_class_weight(self.class_weight))
         policy = resolve_policy(self.augmentation)
         if not isinstance(self.augmentation, str):
             self._set("augmentation", policy)
@@ -296,6 +305,9 @@ def resolve_settings(
             "`splits` must have validation photos, which decide when to stop and calibrate the "
             f"probabilities. Received: {splits!r}. Pass e.g. sl.split(photos, validation=0.15)."
         )
+    weigh_classes(
+        check_class_weight(others["class_weight"]), splits.photos.class_names, splits.photos.labels
+    )  # checks the names
     default_px = DEFAULT_PX
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)

@@ -16,8 +16,9 @@ from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max, broadcast
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
-from scenelearn.data import Batches
+from scenelearn.finetune._callbacks import Callbacks
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
+from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
 from scenelearn.finetune._features import Datasets, measure_photo_seconds
 from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import cross_entropies, cross_entropy
@@ -51,7 +52,7 @@ class ValidationScores(NamedTuple):
         accuracy: as in `Epoch`.
         loss: as in `Epoch`.
         calibrated_loss: as in `Epoch`.
-        losses: (n,) float64, the calibrated loss of each photo.
+        losses: (n,) float64, the calibrated loss of each photo, times its weight.
     """
 
     accuracy: float
@@ -61,13 +62,16 @@ class ValidationScores(NamedTuple):
 
 
 def score_logits(
-    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int32],
+    class_weights: ClassWeights = UNWEIGHTED,
 ) -> ValidationScores:
     """Compute accuracy and losses from logits.
 
     Args:
         logits: (n, n_classes), of the validation photos.
         labels: (n,) integers in [0, n_classes).
+        class_weights: how much each class counts in the calibration and in the calibrated loss.
 
     Returns:
         The accuracy, and the cross-entropy before and after calibration, in nats; NaN if a logit is
@@ -76,8 +80,11 @@ def score_logits(
     accuracy = float((logits.argmax(axis=1) == labels).mean())
     if not np.isfinite(logits).all():
         return ValidationScores(accuracy, math.nan, math.nan, np.full(len(labels), math.nan))
-    calibrated = logits.astype(np.float64) / fit_temperature(logits, labels)
-    losses = cross_entropies(calibrated, labels)
+    temperature = fit_temperature(logits, labels, photo_weights(class_weights.training, labels))
+    losses = cross_entropies(logits.astype(np.float64) / temperature, labels)
+    weights = photo_weights(class_weights.choice, labels)
+    if weights is not None:
+        losses = losses * weights
     return ValidationScores(accuracy, cross_entropy(logits, labels), float(losses.mean()), losses)
 
 
@@ -154,6 +161,7 @@ def prepare_training(
     datasets: Datasets,
     settings: FitSettings,
     *,
+    class_weights: ClassWeights,
     probe_epoch: Epoch,
     clock: Clock,
     stop: StopRequest,
@@ -167,6 +175,7 @@ def prepare_training(
             compiled and timed here, so that its duration is known.
         datasets: the photos.
         settings: of the fit.
+        class_weights: how much each class counts.
         probe_epoch: the linear probe's scores.
         clock: how much time is left.
         stop: whether to stop; if so, no epochs are planned.
@@ -177,7 +186,9 @@ def prepare_training(
     """
     time_limited, best_weights = settings.epochs is None, to_logits.get_weights()
     train = settings.epochs != 0 and not stop.requested
-    learner = build_learner(features, to_logits, datasets, settings, train=train)
+    learner = build_learner(
+        features, to_logits, datasets, settings, class_weights=class_weights, train=train
+    )
     costs = measure_costs(
         learner,
         settings,
@@ -228,6 +239,7 @@ class Control:
         checkpoint: where the state is saved.
         elapsed_s: returns the seconds since the run began, to be saved with the state.
         report: called with (steps done, total).
+        callbacks: of Keras, whose hooks are called.
     """
 
     deadline: float
@@ -237,6 +249,7 @@ class Control:
     checkpoint: Checkpoint
     elapsed_s: Callable[[], float]
     report: Callable[[int, int], None]
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -272,20 +285,30 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     model, stopped = learner.model, control.stop.requested
     if state.plan.schedule and not stopped and control.checkpoint.is_due():
         control.save(state, model)  # saves the work before the first step
-    while not stopped and state.epoch <= state.plan.n_epochs:
-        if control.is_out_of_time:
-            stopped = "time"
-            break
-        stopped = _train_epoch(learner, state, control)
+    callbacks = control.callbacks if state.plan.schedule else Callbacks()
+    n_epochs, n_steps = state.plan.n_epochs, len(learner.datasets.train)
+    try:
+        callbacks.begin(model, n_epochs=n_epochs, n_steps=n_steps)
+        while not stopped and state.epoch <= state.plan.n_epochs:
+            if control.is_out_of_time:
+                stopped = "time"
+                break
+            stopped = _train_epoch(learner, state, control)
+        callbacks.call("on_train_end", logs=_logs(state))
+    except BaseException:
+        if callbacks.has_failed:  # between two steps, where the state is complete
+            control.save(state, model)
+        raise
     if not stopped and not _is_complete(state) and control.is_out_of_time:
         stopped = "time"  # no more epochs were planned, since none fits
-    if stopped in ("", "time"):
+    if stopped in ("", "time", "callback"):
         _interpolate(learner, state, control)
     if state.plan.schedule and stopped == control.stop.requested != "":
         control.save(state, model)
     if stopped:
-        _log.warning(_stop_message(stopped, state))
-    if stopped == "time":  # planned epochs that did not begin do not count
+        level = logging.INFO if stopped == "callback" else logging.WARNING
+        _log.log(level, _stop_message(stopped, state))
+    if stopped in ("time", "callback"):  # planned epochs that did not begin do not count
         state.plan = replace(state.plan, schedule=state.plan.schedule[: state.epoch - 1])
     model.set_weights(state.best_weights)
     return stopped
@@ -303,6 +326,8 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
     if stopped == "time":
         total = f" of {n_epochs}" if epoch <= n_epochs else ""  # else the rest was dropped
         return f"Out of time after epoch {epoch - 1}{total}. Keeping {kept}."
+    if stopped == "callback":
+        return f"Stopped by a callback after epoch {epoch - 1}. Keeping {kept}."
     if stopped == "not finite":
         return (
             f"In epoch {epoch} of {n_epochs} the loss became NaN or infinite. Keeping {kept}. Pass "
@@ -322,16 +347,24 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
     n_steps = plan.schedule[epoch - 1][0]
     before = sum(size for size, _ in plan.schedule[: epoch - 1])
     start = time.perf_counter() - state.epoch_s
+    callbacks = control.callbacks
+    callbacks.call("on_epoch_begin", epoch - 1, logs={})
     for step, batch in learner.batches(epoch=epoch, steps=range(state.step, n_steps)):
         model.optimizer.learning_rate.assign(plan.learning_rate(epoch, step + 0.5))
+        callbacks.call("on_train_batch_begin", step, logs={})
         loss = float(np.asarray(model.train_on_batch(*batch)))
         if not math.isfinite(loss):
             return "not finite"
         state.losses.append(loss)
         state.step, state.epoch_s = step + 1, time.perf_counter() - start
         control.report(before + state.step, plan.n_steps)
+        if callbacks:
+            callbacks.call("on_train_batch_end", step, logs={"loss": float(np.mean(state.losses))})
         if control.stop.requested:
             return control.stop.requested
+        if callbacks.stop_requested:
+            stopped = "callback"
+            break
         if control.is_out_of_time:
             stopped = "time"
             break
@@ -339,9 +372,11 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
             control.save(state, model)
     steps_s = time.perf_counter() - start
     n_done = state.step if stopped else n_steps
-    scores = _validate(model, learner.datasets.validation, control.stop)
+    callbacks.call("on_test_begin", logs={})
+    scores = _validate(learner, control.stop)
     if scores is None:
         return control.stop.requested
+    callbacks.call("on_test_end", logs={"loss": scores.loss, "accuracy": scores.accuracy})
     result = Epoch(
         number=epoch,
         train_loss=float(np.mean(state.losses)) if state.losses else math.nan,
@@ -358,14 +393,28 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
     if plan.time_limited and n_done:
         state.plan = _update_plan(state, n_done, learner, steps_s, control)
     _log.info("epoch %d of %d: %s", epoch, plan.n_epochs, result)
-    if run_ended and state.epoch <= state.plan.n_epochs:
-        assign_values(model.trainable_variables, state.initial_weights)
-        reset_optimizer(model)
+    try:
+        callbacks.call("on_epoch_end", epoch - 1, logs=_logs(state))
+    finally:
+        if run_ended and state.epoch <= state.plan.n_epochs:
+            assign_values(model.trainable_variables, state.initial_weights)
+            reset_optimizer(model)
     if not math.isfinite(scores.loss):
         return "not finite"
     if control.checkpoint.is_due(epoch_ended=True):
         control.save(state, model)
-    return stopped
+    return stopped or ("callback" if callbacks.stop_requested else "")
+
+
+def _logs(state: TrainingState) -> dict[str, float]:
+    """The logs of the last epoch, under the names that Keras gives them."""
+    epoch = state.history[-1]
+    return {
+        "loss": epoch.train_loss,
+        "val_loss": epoch.validation_loss,
+        "val_accuracy": epoch.validation_accuracy,
+        "learning_rate": epoch.learning_rate,
+    }
 
 
 def _update_plan(
@@ -408,7 +457,7 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
     interpolates = learner.augmentation.recipe.interpolate_weights
     for coefficient in COEFFICIENTS if interpolates else (1.0,):
         assign(coefficient)
-        scores = _validate(model, learner.datasets.validation, control.stop)
+        scores = _validate(learner, control.stop)
         if scores is None:
             return
         losses[coefficient] = scores.losses
@@ -424,18 +473,19 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
     state.keep(model, float(losses[best].mean()), epoch=epoch, interpolation=best)
 
 
-def _validate(model: Any, validation: Batches, stop: StopRequest) -> ValidationScores | None:
+def _validate(learner: Learner, stop: StopRequest) -> ValidationScores | None:
     """Score the network on the validation photos; None if a signal came meanwhile."""
+    validation = learner.datasets.validation
 
     def check_stop(_done: int, _total: int) -> None:
         if stop.requested:
             raise _StopError
 
     try:
-        logits, indices = predict_batches(model, validation, report=check_stop)
+        logits, indices = predict_batches(learner.model, validation, report=check_stop)
     except _StopError:
         return None
-    return score_logits(logits, validation.labels[indices])
+    return score_logits(logits, validation.labels[indices], learner.class_weights)
 
 
 class _StopError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_choice, check_integer
 from scenelearn._display import printable
 from scenelearn._json import dataclass_json
 from scenelearn._pandas import to_pandas
@@ -22,6 +22,8 @@ from scenelearn.metrics._slices import Slice, find_slices
 _EPSILON = 1e-12  # probabilities below this are clipped in the log loss
 _N_BINS = 15  # as in C. Guo et al. (2017)
 _MAX_K = 5
+OBJECTIVES = ("accuracy", "balanced_accuracy", "log_loss")
+_MIN_JUDGED = 16  # photos of a class: with fewer, even a recall of 100% is uncertain by 20 points
 _PSEUDOCOUNTS = (2.0, 2.0)  # of correct and wrong predictions: z²/2 each, rounded; see `bootstrap`
 
 
@@ -126,6 +128,7 @@ class Evaluation:
         confusion_matrix: counts, ``confusion_matrix[true][predicted]``.
         slices: slices of photos, the worst first; empty if no columns were given.
         selective: metrics of prediction sets and abstaining; None without prediction sets.
+        objective: the metric that results lead with: "accuracy", "balanced_accuracy" or "log_loss".
     """
 
     class_names: tuple[str, ...]
@@ -143,11 +146,22 @@ class Evaluation:
     confusion_matrix: tuple[tuple[int, ...], ...]
     slices: tuple[Slice, ...] = ()
     selective: SelectiveMetrics | None = None
+    objective: str = "accuracy"
 
     @property
     def summary(self) -> str:
-        """Accuracy with its interval, on one line."""
-        return f"accuracy {self.accuracy} on {self.n_photos:,} photos"
+        """The metric of the objective, with its interval if it has one, on one line."""
+        value = getattr(self, self.objective)
+        value = value if isinstance(value, Interval) else f"{value + 0:.3f}"  # no minus zero
+        return f"{self.objective.replace('_', ' ')} {value} on {self.n_photos:,} photos"
+
+    @property
+    def rare_classes(self) -> tuple[ClassMetrics, ...]:
+        """The classes that are too rare to judge: those with fewer than 16 photos.
+
+        With 15 photos, the 95% interval of a recall of 100% still begins below 80%.
+        """
+        return tuple(metrics for metrics in self.per_class if metrics.n_photos < _MIN_JUDGED)
 
     def __repr__(self) -> str:
         return f"<Evaluation: {self.summary}, {len(self.class_names)} classes>"
@@ -159,7 +173,12 @@ class Evaluation:
         top_2 = f"; top-2 {self.top_k_accuracy[1]}" if len(self.top_k_accuracy) > 2 else ""
         lines = [
             self.summary + top_2,
-            f"balanced accuracy {self.balanced_accuracy}",
+            *([] if self.objective == "accuracy" else [f"accuracy {self.accuracy}"]),
+            *(
+                []
+                if self.objective == "balanced_accuracy"
+                else [f"balanced accuracy {self.balanced_accuracy}"]
+            ),
             f"calibration error {self.calibration_error:.3f} (expected by chance: "
             f"{self.calibration_noise_floor:.3f}), log loss {self.log_loss:.3f}, Brier score "
             f"{self.brier_score:.3f}",
@@ -172,6 +191,9 @@ class Evaluation:
                 for label, metrics in zip(labels, self.per_class, strict=True)
             ),
         ]
+        if self.rare_classes:
+            rare = ", ".join(f"{printable(m.label)} ({m.n_photos})" for m in self.rare_classes)
+            lines += ["", f"Too few photos to judge: {rare}"]
         worse = [str(slice_) for slice_ in self.slices if slice_.is_worse]
         if worse:
             lines += ["", "Significantly worse slices:", *map(printable, worse)]
@@ -277,6 +299,7 @@ def evaluate(
     columns: Mapping[str, npt.ArrayLike] | None = None,
     prediction_sets: npt.ArrayLike | None = None,
     is_ood: npt.ArrayLike | None = None,
+    objective: str = "accuracy",
 ) -> Evaluation:
     """Evaluate predicted probabilities against true labels.
 
@@ -291,6 +314,8 @@ def evaluate(
         prediction_sets: (n, n_classes) booleans, the classes in each photo's prediction set.
         is_ood: (n,) booleans, photos flagged as out of distribution. Used only together with
             `prediction_sets`.
+        objective: the metric that the result leads with: "accuracy", "balanced_accuracy" or
+            "log_loss".
 
     Returns:
         Accuracy with its intervals, per-class metrics, confusion matrix, top-k accuracy, log loss,
@@ -299,7 +324,8 @@ def evaluate(
     Raises:
         ArgumentError: if shapes do not match, there are no photos, a label is not an integer in
             [0, n_classes), a row is not a probability distribution, a class name is repeated, or
-            a column, `prediction_sets` or `is_ood` does not fit the photos.
+            a column, `prediction_sets` or `is_ood` does not fit the photos, or `objective` is
+            something else.
 
     Example:
         >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["sea", "street"])
@@ -314,6 +340,7 @@ def evaluate(
         (2017), On calibration of modern neural networks. ICML. Brier score: G. W. Brier (1950),
         Verification of forecasts expressed in terms of probability. Mon. Weather Rev. 78, 1-3.
     """
+    check_choice("objective", objective, OBJECTIVES, advice="The default is 'accuracy'.")
     y_true, y_prob, names = check_predictions(labels, probabilities, class_names)
     predicted, confidence = y_prob.argmax(axis=1), y_prob.max(axis=1)
     n_classes = len(names)
@@ -351,6 +378,7 @@ def evaluate(
             prediction_sets,
             np.zeros(len(y_true), bool) if is_ood is None else is_ood,
         ),
+        objective=objective,
     )
 
 

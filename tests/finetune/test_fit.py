@@ -397,7 +397,7 @@ def test_settings_out_of_range_raise(name: str, value: Any) -> None:
 
 
 def test_indexed_training_photos_are_a_seeded_sample() -> None:
-    from scenelearn.finetune._fit import sample_training_photos
+    from scenelearn.finetune._calibration import sample_training_photos
 
     images = np.zeros((2600, 2, 2, 3), np.uint8)
     train = sl.data.Batches(
