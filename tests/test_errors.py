@@ -106,6 +106,15 @@ def test_every_result_survives_pickle_and_copy(fitted: FitResult, scenes: Path) 
         classifier.explain(photos[0].path),
         sl.classify.ExportResult(path=Path("a"), format="onnx", n_photos=1, max_difference=0.0),
         sl.compare(classifier, classifier, photos),
+        sl.classify.Benchmark(
+            photos_per_second=9.0,
+            low=8.0,
+            high=9.5,
+            ms_per_request=120.0,
+            batch_size=32,
+            n_batches=6,
+            n_cores=2,
+        ),
         sl.metrics.evaluate([0, 1], [[0.9, 0.1], [0.7, 0.3]], ["sea", "sky"]).most_confused(),
         sl.finetune.cross_validate_l2(features, labels, 2),
         estimate,
@@ -123,4 +132,4 @@ def test_every_result_survives_pickle_and_copy(fitted: FitResult, scenes: Path) 
             assert (type(again), repr(again)) == (type(result), repr(result))
     names = {kind.__name__ for kind in public_classes() - covered}
     # These take seconds to make, or have fields of the same kinds.
-    assert names <= {"Batches", "Figure", "Operation", "Plan"}
+    assert names <= {"Batches", "CrossValidation", "Figure", "Operation", "Plan"}

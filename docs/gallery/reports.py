@@ -105,7 +105,7 @@ fit = sl.fit(sl.split(photos, seed=0), **FAST)
 show(sl.report(fit, "leaks", audit=sl.audit(photos)), "Report of a fit with leaks")
 
 # %% [markdown]
-# ## A test set that is unlike the training photos
+# ## An out-of-distribution test set
 #
 # The test photos were darkened and blurred, as if taken by another camera. **Look at** the
 # difference between validation and test accuracy, at the calibration, and at how many photos are

@@ -282,8 +282,7 @@ class Classifier:
                 "`similar` needs a classifier with a calibration, as `fit` returns. Received: one "
                 "without. Fit again, or compare the features that `embed` returns."
             )
-        source = one_source(photo)
-        outputs = self._predict_images(read_square(source, self.image_px)[None])
+        outputs = self._predict_images(read_square(one_source(photo), self.image_px)[None])
         return self._neighbors(outputs, n_neighbors)
 
     def benchmark(self, photos: PhotosLike | None = None, *, seconds: float = 5) -> Benchmark:
@@ -339,9 +338,8 @@ class Classifier:
         source = one_source(photo)
         image = read_square(source, self.image_px)
         outputs = self._predict_images(image[None])
-        coverage = self._check_coverage(None)
         (prediction,) = build_predictions(
-            [source[0]], outputs, self.class_names, self.calibration, coverage
+            [source[0]], outputs, self.class_names, self.calibration, self._check_coverage(None)
         )
         explained = prediction.label if label is None else label
         with one_thread_at_a_time():
@@ -515,9 +513,8 @@ class Classifier:
             DiskSpaceError: if it does not fit on the disk.
             DiskError: if the system cannot write it, or the files to verify it with.
         """
-        target = check_path("path", path, advice="Pass e.g. 'scenes.onnx'.")
         return export(
-            target,
+            check_path("path", path, advice="Pass e.g. 'scenes.onnx'."),
             format_=format,
             check=check,
             image_px=self.image_px,
@@ -561,8 +558,7 @@ class Classifier:
     ) -> Iterator[Prediction]:
         coverage = self._check_coverage(coverage)
         matrix = None if costs is None else cost_matrix(costs, self.class_names)
-        batches = self._predict_batches(photos, broken=broken, report=report)
-        for names, outputs in batches:
+        for names, outputs in self._predict_batches(photos, broken=broken, report=report):
             yield from build_predictions(
                 names, outputs, self.class_names, self.calibration, coverage, costs=matrix
             )

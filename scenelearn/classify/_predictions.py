@@ -123,11 +123,16 @@ class Predictions(list[Prediction]):
         return html_text(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One plain row per photo: its fields, and "probability_CLASS" for each class."""
+        """One plain row per photo: its fields, and "probability_CLASS" for each class.
+
+        The field `expected_cost` is left out if no costs were given.
+        """
         rows = []
         for prediction in self:
             row = prediction.to_json()
             del row["probabilities"]
+            if row["expected_cost"] is None:
+                del row["expected_cost"]
             of_classes = prediction.probabilities.items()
             rows.append(row | {f"probability_{name}": p for name, p in of_classes})
         return rows

@@ -25,7 +25,6 @@ from scenelearn._distributed import (
 )
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones._network import Network, Preprocessing, Several, load_if_own
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import (
@@ -58,7 +57,6 @@ from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import (
     Clock,
     SharedStopSignal,
-    StopRequest,
     StopSignal,
     handle_signals,
 )
@@ -69,18 +67,13 @@ from scenelearn.finetune._settings import (
     adapt_to_machine,
     resolve_settings,
 )
-from scenelearn.finetune._teacher import (
-    N_VIEWS,
-    SoftLabels,
-    Teacher,
-    compute_soft_labels,
-    load_teacher,
-)
+from scenelearn.finetune._teacher import Teacher, ask_teacher, load_teacher
 from scenelearn.finetune._trainer import (
     Control,
     TrainingState,
-    ValidationScores,
+    describe_training,
     prepare_training,
+    probe_epoch,
     restore_variables,
     score_logits,
     train,
@@ -448,9 +441,8 @@ class _Run:
             )
             self.to_logits, self.model = add_head(self.features, probe)
             logits = probe.logits(data.validation_features)
-            self._probe_epoch = epoch = _epoch_0(
-                score_logits(logits, data.validation_labels, self.class_weights)
-            )
+            scores = score_logits(logits, data.validation_labels, self.class_weights)
+            self._probe_epoch = epoch = probe_epoch(scores)
             n = len(logits)
             accuracy = wilson(round(epoch.validation_accuracy * n), n)
             note(f"L2 penalty {probe.l2:.2g}: {accuracy} on {n:,} validation photos")
@@ -461,7 +453,17 @@ class _Run:
         self._stop.defer_signals()  # from here on there is a classifier to return
         stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
         settings, clock = self.settings, self.clock
-        soft_labels = self._compute_soft_labels(stop)
+        soft_labels = None
+        if self._teacher is not None:
+            with main_process_first():
+                soft_labels = ask_teacher(
+                    self._teacher,
+                    self.datasets.train,
+                    settings,
+                    splits=self.splits,
+                    clock=clock,
+                    stop=stop,
+                )
         with clock.phase("fine-tuning") as note:
             if self._probe_epoch is not None:
                 self.learner, self.state = prepare_training(
@@ -490,27 +492,9 @@ class _Run:
                 callbacks=callbacks,
             )
             self.stopped = train(self.learner, self.state, control)
-            note(_training_note(self.state, self.stopped, requested=settings.epochs))
+            note(describe_training(self.state, self.stopped, requested=settings.epochs))
             if is_limited or self.stopped == "callback":
                 self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
-
-    def _compute_soft_labels(self, stop: StopRequest) -> SoftLabels | None:
-        """The teacher's probabilities for the training photos; None without a teacher."""
-        if self._teacher is None:
-            return None
-        settings, train = self.settings, self.datasets.train
-        policy = resolve_policy(settings.augmentation)
-        with self.clock.phase("teacher") as note, main_process_first():
-            soft_labels = compute_soft_labels(
-                self._teacher,
-                train,
-                policy,
-                hashes=self.splits.photos.hashes,
-                stop=stop,
-                report=self.clock.report("asking the teacher"),
-            )
-            note(f"{N_VIEWS} augmented views of {train.n_photos:,} training photos")
-        return soft_labels
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""
@@ -523,10 +507,7 @@ class _Run:
         divide_logits(self.model, temperature)
         probabilities = softmax(checked.outputs.logits / temperature)
         self.validation = evaluate(
-            checked.labels,
-            probabilities,
-            photos.class_names,
-            objective=self.settings.objective,
+            checked.labels, probabilities, photos.class_names, objective=self.settings.objective
         )
         known = predict_photos(
             self.network, sample_training_photos(self.datasets.train), report("indexing photos")
@@ -611,27 +592,3 @@ class _Run:
 
 def _title(settings: FitSettings, network: Network | Several | None) -> str:
     return settings.backbone_title if network is None else network.title
-
-
-def _training_note(state: TrainingState, stopped: str, *, requested: object) -> str:
-    plan, n_done = state.plan, len(state.history) - 1
-    early = f"; stopped: {stopped}" if stopped else ""
-    if requested == 0:
-        return "not requested" + early
-    if not plan.schedule:
-        return "none" + (early or ": not even a tenth of an epoch fits into the time budget")
-    step = f"{plan.step_s * 1e3:.0f} ms per step of {plan.batch_size} photos"
-    runs = f" in {state.n_in_soup} of {plan.n_runs} runs" if plan.n_runs > 1 else ""
-    return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
-
-
-def _epoch_0(scores: ValidationScores) -> Epoch:
-    return Epoch(
-        number=0,
-        train_loss=float("nan"),
-        validation_loss=scores.loss,
-        calibrated_loss=scores.calibrated_loss,
-        validation_accuracy=scores.accuracy,
-        learning_rate=0.0,
-        seconds=0.0,
-    )

@@ -305,9 +305,8 @@ def resolve_settings(
             "`splits` must have validation photos, which decide when to stop and calibrate the "
             f"probabilities. Received: {splits!r}. Pass e.g. sl.split(photos, validation=0.15)."
         )
-    weigh_classes(
-        check_class_weight(others["class_weight"]), splits.photos.class_names, splits.photos.labels
-    )  # checks the names
+    class_weight = check_class_weight(others.get("class_weight"))
+    weigh_classes(class_weight, splits.photos.class_names, splits.photos.labels)  # checks names
     default_px = DEFAULT_PX
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn.augment import Policy, apply, sample
+from scenelearn.augment import policy as resolve_policy
 from scenelearn.classify import Classifier, load
-from scenelearn.data import Batches
+from scenelearn.data import Batches, Splits
 from scenelearn.errors import ArgumentError, ClassMismatchError
 from scenelearn.finetune._features import (
     FEATURE_BATCH_SIZE,
@@ -24,7 +25,8 @@ from scenelearn.finetune._features import (
     read_features,
     write_features,
 )
-from scenelearn.finetune._runtime import StopRequest
+from scenelearn.finetune._runtime import Clock, StopRequest
+from scenelearn.finetune._settings import FitSettings
 from scenelearn.metrics._inputs import class_positions
 
 N_VIEWS = 4
@@ -146,6 +148,29 @@ def augment(policy: Policy, images: Any, indices: Any, n: int, *, seed: int, epo
     """
     parameters = sample(policy, seed, np.resize(indices, n), epoch=epoch)
     return apply(np.resize(images, (n, *images.shape[1:])), parameters)
+
+
+def ask_teacher(
+    teacher: Teacher,
+    train: Batches,
+    settings: FitSettings,
+    *,
+    splits: Splits,
+    clock: Clock,
+    stop: StopRequest,
+) -> SoftLabels | None:
+    """`compute_soft_labels` as a phase of a fit."""
+    with clock.phase("teacher") as note:
+        soft_labels = compute_soft_labels(
+            teacher,
+            train,
+            resolve_policy(settings.augmentation),
+            hashes=splits.photos.hashes,
+            stop=stop,
+            report=clock.report("asking the teacher"),
+        )
+        note(f"{N_VIEWS} augmented views of {train.n_photos:,} training photos")
+    return soft_labels
 
 
 def compute_soft_labels(

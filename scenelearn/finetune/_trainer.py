@@ -154,6 +154,19 @@ class TrainingState:
         self.soup = [a + weight * (b - a) for a, b in zip(mean, weights, strict=True)]
 
 
+def probe_epoch(scores: ValidationScores) -> Epoch:
+    """The linear probe as epoch 0 of the history."""
+    return Epoch(
+        number=0,
+        train_loss=math.nan,
+        validation_loss=scores.loss,
+        calibrated_loss=scores.calibrated_loss,
+        validation_accuracy=scores.accuracy,
+        learning_rate=0.0,
+        seconds=0.0,
+    )
+
+
 def prepare_training(
     features: Any,
     to_logits: Any,
@@ -318,6 +331,19 @@ def _is_complete(state: TrainingState) -> bool:
     """Whether the schedule ends with a complete run."""
     schedule = state.plan.schedule
     return not schedule or schedule[-1][1] % 1 == 0
+
+
+def describe_training(state: TrainingState, stopped: str, *, requested: object) -> str:
+    """The epochs that were trained, and why they ended early."""
+    plan, n_done = state.plan, len(state.history) - 1
+    early = f"; stopped: {stopped}" if stopped else ""
+    if requested == 0:
+        return "not requested" + early
+    if not plan.schedule:
+        return "none" + (early or ": not even a tenth of an epoch fits into the time budget")
+    step = f"{plan.step_s * 1e3:.0f} ms per step of {plan.batch_size} photos"
+    runs = f" in {state.n_in_soup} of {plan.n_runs} runs" if plan.n_runs > 1 else ""
+    return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
 
 
 def _stop_message(stopped: str, state: TrainingState) -> str:

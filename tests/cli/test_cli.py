@@ -658,7 +658,7 @@ def test_fit_passes_its_options_on(
     assert received == {
         "batch_size": 8, "learning_rate": 0.01, "augmentation": "light", "devices": "all",
         "image_px": 64, "minutes": 3, "resume": True, "broken": "skip", "recipe": {}, "seed": 0,
-        "precision": "mixed_bfloat16",
+        "precision": "mixed_bfloat16", "class_weight": None, "objective": "accuracy",
     }  # fmt: skip
     # Without --weights, fit uses its default; "none" stands for random weights.
     received.clear()

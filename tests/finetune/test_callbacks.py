@@ -152,13 +152,13 @@ def test_error_in_a_callback_leaves_a_checkpoint_to_resume(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_stops_and_resumes_with_callbacks(
+def test_signal_stops_and_resumes_with_callbacks(
     splits: sl.data.Splits, fitted: sl.finetune.FitResult, fit_settings: dict[str, Any]
 ) -> None:
-    interrupt = Stop(3, lambda _: signal.raise_signal(signal.SIGINT))
+    interrupt = Stop(3, lambda _: signal.raise_signal(signal.SIGTERM))
     recorder = Recorder()
     fit = sl.fit(splits, callbacks=[interrupt, recorder], **fit_settings)
-    assert fit.stopped == "SIGINT"
+    assert fit.stopped == "SIGTERM"
     assert recorder.hooks[-1] == ("on_train_end",)
     again = sl.fit(splits, callbacks=[Recorder()], resume=True, **fit_settings)
     np.testing.assert_array_equal(again.test_probabilities, fitted.test_probabilities)

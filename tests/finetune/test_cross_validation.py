@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -90,6 +91,7 @@ def test_interruption_keeps_the_folds_that_are_done(
     fit = _cross_validation.fit
     fitted: list[Any] = []
 
+    @functools.wraps(fit)
     def interrupted(splits: Any, **options: Any) -> Any:
         if len(fitted) == 1:
             raise KeyboardInterrupt

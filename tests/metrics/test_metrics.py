@@ -333,7 +333,8 @@ def test_summary_and_text() -> None:
     lines = str(result).splitlines()
     assert lines[0] == result.summary
     assert "balanced accuracy" in lines[1]
-    assert lines[-1].startswith(f"b           2  {wilson(1, 2)}")
+    assert lines[-3].startswith(f"b           2  {wilson(1, 2)}")
+    assert lines[-1] == "Too few photos to judge: a (2), b (2)"
 
 
 def test_representations_are_one_line() -> None:
