@@ -59,6 +59,7 @@ def test_unknown_name_among_several() -> None:
         backbones.build(["scenelearn_tiny", "auto"])
 
 
+@pytest.mark.slow
 def test_heatmap_is_the_sum_of_those_of_the_networks() -> None:
     networks = [convolution_network(), attention_network()]
     _, model = add_zero_head(backbones.build(networks, image_px=32), 2)

@@ -14,6 +14,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn.errors import ArgumentError
+from tests.helpers.marks import slow
 
 
 class Recorder(keras.callbacks.Callback):
@@ -124,6 +125,7 @@ def test_callback_stops_training(splits: sl.data.Splits, fit_settings: dict[str,
     assert len(fit.settings.epochs) == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_early_stopping_of_keras_ends_after_two_epochs(
     splits: sl.data.Splits, fit_settings: dict[str, Any]
 ) -> None:
@@ -133,7 +135,7 @@ def test_early_stopping_of_keras_ends_after_two_epochs(
     assert len(fit.history) == 3  # the linear probe, the best epoch, and one without improvement
 
 
-@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("step", [*slow(2), 5])
 def test_error_in_a_callback_leaves_a_checkpoint_to_resume(
     splits: sl.data.Splits,
     fitted: sl.finetune.FitResult,

@@ -27,6 +27,7 @@ def result(scenes: Path) -> CrossValidation:
     return sl.cross_validate(sl.scan(scenes), folds=2, seed=1, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_each_photo_is_tested_once_by_a_network_that_has_not_seen_it(
     result: CrossValidation,
 ) -> None:
@@ -85,6 +86,7 @@ def test_photos_with_a_test_split(result: CrossValidation, tmp_path: Path) -> No
         sl.cross_validate(photos, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_interruption_keeps_the_folds_that_are_done(
     result: CrossValidation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
