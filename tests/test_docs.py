@@ -128,11 +128,17 @@ def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: 
 
     def small_fit(splits: Any, **arguments: Any) -> Any:
         if page.name == "cookbook.md":  # many fits: only their settings are checked
+            arguments.pop("callbacks", None)  # no setting
             sl.finetune.FitSettings(**arguments)
             return first_fit()
         return fit(splits, **({"epochs": 1, "batch_size": 16} | arguments | small))
 
+    def small_cross_validate(photos: Any, folds: int, **arguments: Any) -> Any:
+        sl.finetune.FitSettings(**arguments)
+        return sl.finetune.cross_validate(photos, min(folds, 2), epochs=0, batch_size=16, **small)
+
     monkeypatch.setattr(sl, "fit", small_fit, raising=False)
+    monkeypatch.setattr(sl, "cross_validate", small_cross_validate, raising=False)
     names: dict[str, Any] = {"__name__": "snippet"}
     for code in fences(page, "python", run=True):
         try:
