@@ -17,7 +17,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def numbers() -> dict[str, str]:
-    """The numbers on the home page, by the name of their placeholder."""
+    """The numbers in the texts of pages, by the name of their placeholder."""
     intel, few = read("intel"), read("few_photos")
     probe = [run for run in intel["runs"] if run["minutes"] is None]
     minutes = max(run["minutes"] or 0 for run in intel["runs"])
@@ -43,7 +43,25 @@ def numbers() -> dict[str, str]:
         "few seconds": _seconds(ours),
         "few accuracy of Keras": _accuracy(keras),
         "few seconds of Keras": _seconds(keras),
+        **_trials(),
     }
+
+
+def _trials() -> dict[str, str]:
+    """How often it was tried to break something, and how often that worked."""
+    stops, faults, fuzz = read("interruptions")["kills"], read("faults"), read("fuzz")
+    counts = {
+        "kills": stops["total"],
+        "kills failed": stops["total"] - stops["identical"],
+        "disk calls": faults["calls"],
+        "possible faults": faults["possible_faults"],
+        "faults": faults["faults"],
+        "failed faults": faults["failures"],
+        "cases": fuzz["cases"],
+        "failed cases": fuzz["failures"],
+    }
+    stages = ", ".join(f"`{run['stage']}`" for run in faults["runs"])
+    return {"stages": stages} | {name: f"{n:,}" for name, n in counts.items()}
 
 
 def read(name: str) -> dict[str, Any]:

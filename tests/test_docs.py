@@ -238,6 +238,16 @@ def test_numbers_on_the_home_page_were_measured() -> None:
     assert not re.search(r"\d%(?! confidence)", page)  # no other number than from a file
 
 
+@pytest.mark.parametrize(("name", "tried"), [("faults", "faults"), ("fuzz", "cases")])
+def test_published_trials_failed_nowhere(name: str, tried: str) -> None:
+    measured = docs_module("_measured")
+    page = (REPOSITORY / "docs" / "how-to" / "resume.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- measured: ([\w ]+) -->", page)) <= set(measured.numbers())
+    found = measured.read(name)
+    assert found["failures"] == sum(run["failures"] for run in found["runs"]) == 0
+    assert found[tried] == sum(sum(run["outcomes"].values()) for run in found["runs"])
+
+
 def test_tables_of_results_are_flat() -> None:
     command, n_rows, text = docs_module("_measured").tables()["intel"]
     reader = csv.DictReader(text.splitlines())
