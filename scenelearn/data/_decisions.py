@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import unicodedata
 from collections.abc import Iterable
@@ -13,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scenelearn._display import printable
-from scenelearn._io import atomic_write
-from scenelearn.data._manifest import NAMES, read_table
+from scenelearn.data._manifest import read_table, write_table
 from scenelearn.data._photos import Photos
 from scenelearn.data._rejections import Rejected, RejectionReason
 from scenelearn.errors import ManifestError, NoPhotosError
@@ -89,14 +87,8 @@ def write_decisions(file: Path, decisions: Iterable[Decision]) -> None:
         DiskSpaceError: if the disk is full.
         DiskError: if the system cannot write the file.
     """
-    with (
-        atomic_write(file) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors=NAMES) as text,
-    ):
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for d in decisions:
-            writer.writerow((d.path, d.decision, d.label, d.new_label, d.hash.hex()))
+    rows = ((d.path, d.decision, d.label, d.new_label, d.hash.hex()) for d in decisions)
+    write_table(file, _COLUMNS, rows)
 
 
 def apply_decisions(photos: Photos) -> Photos:

@@ -9,7 +9,7 @@ import numbers
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split", "group", "hash")
-NAMES = "surrogatepass"  # names on the disk that are not valid Unicode
+_NAMES = "surrogatepass"  # names on the disk that are not valid Unicode
 
 # Names of splits, in manifests and of folders. seg_train, seg_test and seg_pred are those of the
 # Intel Image Classification archive.
@@ -113,15 +113,24 @@ def write_manifest(file: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
         raise ManifestError(
             f"A manifest must be a .csv file. Received: {str(path)!r}. Let its name end in '.csv'."
         )
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors=NAMES) as text,
-    ):
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow((row.path, row.label, row.split, row.group, row.hash.hex()))
+    cells = ((row.path, row.label, row.split, row.group, row.hash.hex()) for row in rows)
+    write_table(path, COLUMNS, cells)
     return path
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table that `read_table` reads as CSV, atomically.
+
+    Raises:
+        ArgumentError: if the folder is not writable.
+        DiskSpaceError: if the disk is full.
+        DiskError: if the system cannot write the file.
+    """
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as text,
+    ):
+        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
 
 
 def read_table(file: Path, columns: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -169,7 +178,7 @@ def _read_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     content = file.read_bytes()
     try:
-        text = content.decode("utf-8-sig", errors=NAMES)
+        text = content.decode("utf-8-sig", errors=_NAMES)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ManifestError(

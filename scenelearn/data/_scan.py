@@ -22,7 +22,7 @@ from scenelearn._display import printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._dataset import SHARD_SUFFIXES, has_photos, is_row, list_rows
-from scenelearn.data._decisions import apply_decisions
+from scenelearn.data._decisions import FILE_NAME, apply_decisions
 from scenelearn.data._decode import STRICT, check_complete, reject_failures
 from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
 from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, is_frame, read_manifest
@@ -38,7 +38,7 @@ _SYSTEM_NAMES = {
     "dataset_dict.json", "dataset_info.json", "state.json",  # of Hugging Face datasets
     # what scenelearn itself writes, perhaps into the folder of photos
     "index.html", "result.json", "audit.json", "comparison.json", "quarantine.json", "split.csv",
-    "model-card.md", "scenelearn_decisions.csv",
+    "model-card.md", FILE_NAME,
 }  # fmt: skip
 
 _SMALL_BYTES = 100_000  # below this mean size, one thread reads files 1.5 times as fast as two
