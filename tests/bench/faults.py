@@ -257,8 +257,8 @@ def _without_tensorflow() -> Iterator[None]:
         probabilities[:] = [predict(self, *arguments, **options)]
         return probabilities[0]
 
-    def work(folder: Path, kind: str, _n: int) -> Any:
-        if kind == "saved_model":
+    def work(folder: Path, job: dict[str, Any]) -> Any:
+        if job["kind"] == "saved_model":
             (folder / "export" / "variables").mkdir(parents=True)
             for name in ("saved_model.pb", "variables/variables.index"):
                 shutil.copyfile(folder / "scenes.keras", folder / "export" / name)
