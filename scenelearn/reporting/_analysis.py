@@ -67,9 +67,10 @@ def baseline(evaluation: Evaluation) -> float:
 
 
 def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:
-    """The classes with misclassified photos, the lowest recall first."""
+    """The classes with misclassified photos, the lowest recall first, those too rare last."""
     classes = [metrics for metrics in evaluation.per_class if metrics.recall < 1]
-    return sorted(classes, key=lambda metrics: metrics.recall)
+    rare = evaluation.rare_classes
+    return sorted(classes, key=lambda metrics: (metrics in rare, metrics.recall))
 
 
 def mean_confidence(evaluation: Evaluation) -> float:

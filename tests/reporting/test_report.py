@@ -98,7 +98,7 @@ def test_summary_comes_first(fit: FitResult, tmp_path: Path) -> None:
     top = page.text[: page.text.index("Training")]
 
     assert "forest predicted as sea : 1 of 4 test photos (25.0%)." in top
-    assert "forest : recall 75.0% (30.1 to 95.4%) on 4 test photos." in top  # Wilson
+    assert "Too few test photos to judge: forest (4), sea (4), street (4)." in top
     assert "light dark : accuracy 0.0% (0.0 to 56.1%) on 3 photos, 100.0% on the rest." in top
     assert "1 of 2 slices is significantly worse than the rest." in top
     assert "coverage of 95% contain the true class for 100.0% (75.8 to 100.0%)" in top
@@ -489,6 +489,35 @@ def test_no_mistakes(fit: FitResult, tmp_path: Path) -> None:
     assert "Main errors No test photo is misclassified." in page.text
 
 
+def test_rare_classes_are_listed_once(tmp_path: Path) -> None:
+    names = ("frequent", "judged", "c", "d", "e", "f", "g", "h")
+    fit = make_fit(tmp_path / "photos", names)
+    truth = np.repeat(np.arange(8), [20, 16, 1, 2, 3, 4, 5, 15])  # fewer than 16 are too few
+    predicted = np.where(truth == 1, 0, truth)  # recalls: 100%, 0%, 100% …
+    predicted[-1] = 0  # … and 14 of 15
+    table = np.eye(8, dtype=np.float32)[predicted]
+    first = [np.flatnonzero(fit.splits.photos.labels == label)[0] for label in truth]
+    evaluation = evaluate(truth, table, names)
+
+    page = write_page(
+        dataclasses.replace(
+            fit,
+            evaluation=evaluation,
+            test_indices=np.array(first),
+            test_probabilities=table,
+            test_embeddings=table,
+        ),
+        tmp_path / "report",
+    )
+
+    errors = page.text.partition("Main errors")[2].partition("Uncertainty")[0]
+    rare = "c (1), d (2), e (3), f (4), g (5), and 1 more class. Add photos."
+    assert f"Too few test photos to judge: {rare}" in errors.replace(" (", " (")
+    assert "judged : recall 0.0% (0.0 to 19.4%) on 16 test photos." in errors  # Wilson
+    assert "h : recall" not in errors
+    assert "Start with judged , with a recall of 0.0%" in page.text
+
+
 def test_class_without_test_photos(fit: FitResult, tmp_path: Path) -> None:
     names = fit.splits.photos.class_names
     keep = fit.splits.photos.labels[fit.test_indices] != 2
@@ -555,7 +584,7 @@ def test_next_steps_follow_from_the_metrics(fit: FitResult, tmp_path: Path) -> N
     page = write_page(fit, tmp_path / "report")
 
     needed = analysis.photos_needed(fit.evaluation.accuracy.value)
-    assert "which has the lowest recall (75.0%) and 2 training photos" in page.text
+    assert "Start with forest , with a recall of 75.0% and 2 training photos." in page.text
     assert f"About {needed:,} test photos instead of 12 would narrow it to 5." in page.text
 
 
