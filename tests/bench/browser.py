@@ -4,7 +4,7 @@
 
 Opens each page in headless Chromium, in the light and the dark theme, and looks for errors on the
 console, requests that fail or leave the site, horizontal scrolling on a phone, outputs that scroll
-although the window is wide, and serious violations that axe-core finds. Then searches the site for
+although the window is wide, and violations that axe-core finds. Then searches the site for
 a part of a name. The site is served below a folder, as it may be on a real server.
 """
 
@@ -46,7 +46,6 @@ SCROLLING = """[...document.querySelectorAll('.cell-output')]
     .filter(output => output.scrollWidth > output.clientWidth + 1)
     .map(output => output.innerText.slice(0, 50))"""
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(result => result.violations
-    .filter(rule => ['serious', 'critical'].includes(rule.impact))
     .map(rule => `${rule.id}: ${rule.help}: ` + rule.nodes.slice(0, 3).map(
         node => node.target.join(' ') + ' ' + (node.any[0]?.message ?? '')).join(' | ')))"""
 SEARCH = """new Promise(resolve => {
