@@ -13,8 +13,8 @@
 # - **You have 15 minutes:** `mobilenet_v2` as a [soup](../explanation/fine_tuning.py), the most
 #   accurate that we measured. It predicts as fast as a single network.
 # - **You do not want to decide:** `backbone="auto"` takes the most accurate of a few networks that
-#   fit into `minutes`, timed on your machine. [`sl.plan`][scenelearn.finetune.plan] shows the
-#   choice.
+#   fit into `minutes`, timed on your machine, and into free memory.
+#   [`sl.plan`][scenelearn.finetune.plan] shows the choice.
 # - **The classes differ in small details** (species, defects): more pixels first (`image_px`), then
 #   a wider network.
 # - **You have a network of your own,** or want one of KerasHub, such as DINOv2 or a ViT: [pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,12 @@ from scenelearn.backbones._network import (
 from scenelearn.data import Splits
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._class_weights import check_class_weight, weigh_classes
-from scenelearn.finetune._device import PRECISIONS, supported_precision
+from scenelearn.finetune._device import (
+    PRECISIONS,
+    available_bytes,
+    supported_precision,
+    training_bytes,
+)
 from scenelearn.finetune._features import FEATURE_BATCH_SIZE, measure_photo_seconds
 from scenelearn.metrics._evaluation import OBJECTIVES
 from scenelearn.sizing._networks import build_application
@@ -378,7 +384,7 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
     if not isinstance(name, str) or is_own(name):
         return replace(settings, precision=supported_precision(settings.precision))
     if name == AUTO:
-        name = choose_backbone(n_photos, settings.image_px, settings.minutes)
+        name = choose_backbone(n_photos, settings.image_px, settings.minutes, settings.batch_size)
     return replace(
         settings,
         backbone=find_architecture(name).name,
@@ -419,24 +425,26 @@ def parse_schedule(value: Sequence[Sequence[float]], n_runs: int = 1) -> Schedul
     return schedule if increases and all(size >= 1 for size, _ in schedule) else None
 
 
-def choose_backbone(n_photos: int, image_px: int, minutes: float) -> str:
+def choose_backbone(n_photos: int, image_px: int, minutes: float, batch_size: int) -> str:
     """Choose the network that "auto" stands for.
 
-    The most accurate candidate for which features and four epochs fit into the time budget, by the
-    measured prediction time per photo on this machine. Candidates that would not fit even if their
-    time grew only with the size of their feature maps are not measured. The choice itself uses up
-    part of the budget.
+    The most accurate candidate whose training fits into free memory, and for which features and
+    four epochs fit into the time budget, by the measured prediction time per photo on this machine.
+    Candidates that would not fit even if their time grew only with the size of their feature maps
+    are not measured. The choice itself uses up part of the budget.
 
     Args:
         n_photos: number of photos.
         image_px: width and height of the input.
         minutes: the time budget.
+        batch_size: photos per step.
 
     Returns:
         A name for `backbones.build`; the smallest network if none fits.
     """
     best, *larger = CANDIDATES
     start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
+    free_bytes = float(broadcast(available_bytes() or math.inf))
 
     def fit_seconds(network: Any) -> float:
         return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
@@ -454,7 +462,10 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float) -> str:
         unbuilt = build_application(application, (image_px, image_px, 3))
         if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
             continue
-        fit_s = fit_seconds(_build_untrained(name, image_px))
+        network = _build_untrained(name, image_px)
+        if training_bytes(network, batch_size) > free_bytes:
+            continue
+        fit_s = fit_seconds(network)
         if fit_s <= left_s():
             best, best_s = name, fit_s
             break

@@ -324,15 +324,19 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
     monkeypatch.setattr(_settings, "build_application", functools.cache(build_application))
     monkeypatch.setattr(_settings, "_build_untrained", functools.cache(network))
     monkeypatch.setattr(_settings, "measure_photo_seconds", seconds)
-    chosen = [_settings.choose_backbone(6000, 160, minutes) for minutes in (0.5, 5, 20, 1e4)]
+    chosen = [_settings.choose_backbone(6000, 160, minutes, 32) for minutes in (0.5, 5, 20, 1e4)]
     order = [list(_settings.CANDIDATES).index(name) for name in chosen]
     assert order == sorted(order)
     assert chosen[0] == "mobilenet_v2_0.35"
     assert chosen[-1] == "efficientnet_v2_s"
     assert len(set(chosen)) >= 3
     timed.clear()
-    assert _settings.choose_backbone(6000, 160, 0.5) == "mobilenet_v2_0.35"
+    assert _settings.choose_backbone(6000, 160, 0.5, 32) == "mobilenet_v2_0.35"
     assert len(timed) == 1  # the others cannot fit
+    for free, is_largest in ((300_000_000, False), (10**12, True), (None, True)):
+        monkeypatch.setattr(_settings, "available_bytes", lambda free=free: free)
+        found = _settings.choose_backbone(6000, 160, 1e4, 32)
+        assert (found == "efficientnet_v2_s") is is_largest
 
 
 @pytest.mark.parametrize(
