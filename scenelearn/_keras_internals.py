@@ -154,9 +154,11 @@ def nested_layers(model: Any, *, include_self: bool = False) -> list[Any]:
     """Return the layers of a model and of the models nested in it.
 
     Args:
-        model: any layer or model.
+        model: any layer or model; another operation has no layers.
         include_self: whether to put `model` itself first.
     """
+    if not isinstance(model, _keras().Layer):
+        return [model] * include_self
     flatten = _private(model, "_flatten_layers")
     if flatten is not None:
         return list(flatten(include_self=include_self))

@@ -189,6 +189,18 @@ def test_classification_head_is_cut_only_if_it_is_one() -> None:
     assert n_features == {"softmax": 5, "separate": 5, "embedding": 7}
 
 
+def test_operations_that_are_not_layers_are_copied_without_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, 8)(image)
+    model = keras.Model(image, x + keras.ops.sigmoid(x))
+    built = backbones.build(model, preprocessing="none", image_px=32)
+    assert caplog.messages == []
+    expected = np.mean(model.predict_on_batch(IMAGES), axis=(1, 2))
+    np.testing.assert_allclose(built.predict_on_batch(IMAGES), expected, rtol=1e-5)
+
+
 def test_dictionary_gives_the_smallest_feature_maps() -> None:
     def make() -> Any:
         image = keras.Input((32, 32, 3))
