@@ -291,6 +291,30 @@ def few_photos(session: nox.Session) -> None:
     measure(session, "few_photos", *session.posargs)
 
 
+PEERS = {  # the environments of tests.bench.peers
+    "autogluon": ["autogluon.multimodal"],
+    "fastai": ["fastai", "timm"],
+    "keras-hub": ["keras-hub", "tensorflow-cpu"],
+    "timm": ["timm", "scikit-learn"],
+}
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Compare with other libraries: `-- --photos FOLDER --backbone EFFICIENTNET_LITE0.keras`.
+
+    Writes docs/results/peers.json; half an hour. Each peer has its own environment, 20 GB in all.
+    """
+    session.install("-e", ".", *group("test"))
+    folder = Path(session.cache_dir, "peers")
+    for name, requirements in PEERS.items():
+        python = folder / name / "bin" / "python"
+        if not python.exists():
+            session.run("python", "-m", "venv", str(folder / name))
+        session.run(str(python), "-m", "pip", "install", "-q", *requirements, external=True)
+    measure(session, "peers", "--environments", str(folder), *session.posargs)
+
+
 # Measurements of speed and memory
 
 

@@ -4,8 +4,8 @@
 
 Opens each page in headless Chromium, in the light and the dark theme, and looks for errors on the
 console, requests that fail or leave the site, horizontal scrolling on a phone, outputs that scroll
-although the window is wide, and violations that axe-core finds. Then searches the site for
-a part of a name. The site is served below a folder, as it may be on a real server.
+although the window is wide, pages over 1 MB, and violations that axe-core finds. Then searches the
+site for a part of a name. The site is served below a folder, as it may be on a real server.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tests.bench._common import bench_parser
 
 FOLDER = "/some/folder/"
 PHONE_PX, DESKTOP_PX = 360, 1280
+MAX_BYTES = 1_000_000  # of a page
 THEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SEARCHED, FOUND = "max_batch", "Estimate.max_batch"
@@ -257,6 +258,8 @@ async def run(site: Path, url: str, socket: str, options: argparse.Namespace) ->
     findings = []
     for page in chosen:
         new = await visit(browser, url, page, axe)
+        if (size := (site / page).stat().st_size) > MAX_BYTES:
+            new.append(f"{page}: {size:,} bytes")
         print("\n".join(new) if new else f"{page}: no findings", flush=True)
         findings += new
         if options.shots:
