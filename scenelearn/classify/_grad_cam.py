@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn._backend import keras
-from scenelearn._keras_internals import input_tensors_of
+from scenelearn._keras_internals import input_tensors_of, producer_of
 from scenelearn.backbones._pooling import NETWORKS, TOKENS
 from scenelearn.classify._inference import backbone_input, feature_map_layers, feature_map_of
 from scenelearn.errors import ArgumentError, BackendError
@@ -38,16 +38,30 @@ def split_model(model: Any) -> SplitModel:
     """
     k = keras()
     x, backbone = backbone_input(model)
-    several = next((layer for layer in backbone.layers if layer.name == NETWORKS), None)
-    if several is None:
-        feature_map = _last_feature_map(backbone)
-    else:
-        outputs = input_tensors_of(several) or []
-        feature_map = [_last_feature_map(k.Model(backbone.input, output)) for output in outputs]
+    found = [_last_feature_map(k.Model(backbone.input, part)) for part in _parts(backbone)]
+    found = list({id(tensor): tensor for tensor in found}.values())
+    feature_map = found if found[1:] else found[0]
     to_feature_map = k.Model(model.input, k.Model(backbone.input, feature_map)(x))
     split = k.tree.map_structure(lambda tensor: k.Input(tensor.shape[1:]), feature_map)
-    logits = model.get_layer("logits")(k.Model(feature_map, backbone.output)(split))
-    return SplitModel(to_feature_map, k.Model(split, logits))
+    try:
+        rest = k.Model(feature_map, backbone.output)
+    except ValueError:  # a path from the image to the features that passes by them
+        raise ArgumentError(
+            "An explanation needs a backbone whose features depend on its last feature maps only. "
+            "Received: a classifier whose backbone has other features, too. Fit with a backbone "
+            "that ends in feature maps."
+        ) from None
+    return SplitModel(to_feature_map, k.Model(split, model.get_layer("logits")(rest(split))))
+
+
+def _parts(backbone: Any) -> list[Any]:
+    """The vectors that features are concatenated from, each with feature maps of its own."""
+    last = producer_of(backbone.output)
+    is_of_tokens = any(layer.name.startswith(TOKENS) for layer in backbone.layers)
+    is_joined = isinstance(last, keras().layers.Concatenate)
+    if not is_joined or (is_of_tokens and last.name != NETWORKS):
+        return [backbone.output]
+    return input_tensors_of(last) or [backbone.output]
 
 
 def _last_feature_map(network: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import scenelearn as sl
 from scenelearn import backbones
@@ -383,6 +384,42 @@ def test_tokens_are_explained_on_the_grid_of_patches() -> None:
     np.testing.assert_allclose(heatmap.max(), 1, atol=0.1)
 
 
+def classifier_of(network: Any) -> sl.classify.Classifier:
+    """With a head of zeros."""
+    _, model = add_zero_head(features_of(network, preprocessing="none"), 2)
+    return sl.classify.Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
+
+
+def test_averages_of_two_feature_maps_are_explained_together() -> None:
+    image = keras.Input((32, 32, 3))
+    first = layers.Conv2D(4, 3, 4, padding="same", activation="relu")(image)
+    second = layers.Conv2D(5, 3, 2, padding="same", activation="relu")(first)
+    average = layers.GlobalAveragePooling2D
+    network = keras.Model(image, layers.Concatenate()([average()(second), average()(first)]))
+    classifier = classifier_of(network)
+    for feature_map, column in ((second, 2), (first, 5 + 3)):
+        kernel = np.zeros((9, 2), np.float32)
+        kernel[column, 0] = 1
+        classifier.model.get_layer("logits").kernel.assign(kernel)
+        values = keras.Model(image, feature_map).predict_on_batch(IMAGES[:1].astype(np.float32))
+        channel = np.asarray(values)[0, :, :, column % 5]
+        expected = Image.fromarray(channel / channel.max()).resize(
+            (32, 32), Image.Resampling.BILINEAR
+        )
+        heatmap = classifier.explain(IMAGES[0], label="a").heatmap
+        np.testing.assert_allclose(heatmap / heatmap.max(), expected / np.max(expected), atol=1e-4)
+
+
+def test_features_that_pass_by_the_last_feature_map_have_no_explanation() -> None:
+    image = keras.Input((32, 32, 3))
+    first = layers.Conv2D(4, 3, 4)(image)
+    second = layers.Conv2D(4, 3, 2)(first)
+    average = layers.GlobalAveragePooling2D
+    classifier = classifier_of(keras.Model(image, average()(second) + average()(first)))
+    with pytest.raises(ArgumentError, match="other features, too"):
+        classifier.explain(IMAGES[0])
+
+
 def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
     vector = model_of(
         layers.Rescaling(1 / 255), layers.AveragePooling2D(8), layers.Flatten(), size=32
@@ -434,7 +471,7 @@ def test_fit_on_the_command_line(scenes: Path, tmp_path: Path) -> None:
 def classifier_with(layer: Any) -> sl.classify.Classifier:
     """A classifier with a layer of one's own, and random weights."""
     network = model_of(layers.Rescaling(1 / 255), layers.Conv2D(4, 3, 8), layer)
-    _, model = add_zero_head(features_of(network), 2)
+    _, model = add_zero_head(features_of(network, preprocessing="none"), 2)
     return sl.classify.Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
 
 
