@@ -377,6 +377,16 @@ def label_errors(session: nox.Session) -> None:
 
 
 @nox.session
+def rank(session: nox.Session) -> None:
+    """Label photos by `sl.rank` or at random: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/rank.json; a minute.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "rank", *session.posargs)
+
+
+@nox.session
 def augmentation(session: nox.Session) -> None:
     """Time augmentation against other libraries; `-- --photos FOLDER` also measures accuracy.
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         samples,
         sizing,
     )
-    from scenelearn.classify import Classifier, compare, load
+    from scenelearn.classify import Classifier, compare, load, rank
     from scenelearn.data import audit, folds, scan, split
     from scenelearn.finetune import cross_validate, fit, plan
     from scenelearn.reporting import report
@@ -59,6 +59,7 @@ __all__ = [
     "load",
     "metrics",
     "plan",
+    "rank",
     "report",
     "reporting",
     "sample_scenes",
@@ -78,6 +79,7 @@ _PACKAGE_OF = {
     "folds": "data",
     "load": "classify",
     "plan": "finetune",
+    "rank": "classify",
     "report": "reporting",
     "sample_scenes": "samples",
     "scan": "data",

@@ -10,6 +10,7 @@ from scenelearn.classify._load import load
 from scenelearn.classify._neighbors import Neighbor, NeighborIndex
 from scenelearn.classify._ood import OODDetector
 from scenelearn.classify._predictions import Prediction, Predictions, Probabilities
+from scenelearn.classify._ranking import Ranking, rank
 from scenelearn.classify._slice_columns import manifest_columns
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Probabilities",
+    "Ranking",
     "compare",
     "load",
     "manifest_columns",
+    "rank",
 ]

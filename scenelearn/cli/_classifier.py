@@ -12,7 +12,7 @@ from scenelearn.errors import ArgumentError
 
 
 def add_commands(commands: Any) -> None:
-    """Add `predict`, `explain`, `evaluate`, `compare`, `export` and `benchmark`."""
+    """Add `predict`, `explain`, `evaluate`, `compare`, `rank`, `export` and `benchmark`."""
     add_command(
         commands,
         predict,
@@ -60,6 +60,13 @@ def add_commands(commands: Any) -> None:
             },
         },
         {"--manifest": {}},
+    )
+    add_command(
+        commands,
+        rank,
+        "Choose the photos to label next, and write them as a manifest to fill in.",
+        {"bundle": {}, "folder": {"help": "folder of photos without labels"}},
+        {"--n": {}, "--out": {"default": "to_label.csv", "help": "manifest to write"}},
     )
     add_command(
         commands,
@@ -138,6 +145,17 @@ def compare(options: argparse.Namespace) -> Output:
         photos = sl.scan(options.folder, options.manifest, progress=bars)
         comparison = sl.compare(first, second, photos, progress=bars)
     return Output(f"{photos.summary}\n{comparison}", comparison.to_json())
+
+
+def rank(options: argparse.Namespace) -> Output:
+    """Rank unlabeled photos; write the manifest to fill in."""
+    classifier = sl.load(options.bundle)
+    with ProgressBars() as bars:
+        ranking = sl.rank(options.folder, classifier, options.n, progress=bars)
+    manifest = ranking.save(options.out)
+    return Output(
+        f"{ranking}\nManifest: {manifest}", {"manifest": str(manifest), **ranking.to_json()}
+    )
 
 
 def export(options: argparse.Namespace) -> Output:

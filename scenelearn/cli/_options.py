@@ -160,6 +160,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--export": {"metavar": "FOLDER"},
     "--port": {"metavar": "N", "type": int, "help": "port of the page (default: a free one)"},
     "--no-browser": {"action": "store_true", "help": "do not open a browser"},
+    "--n": {"metavar": "N", "type": int, "default": 100, "help": "how many photos to choose"},
     "--csv": {"action": "store_true", "help": "print a CSV table, one row per photo"},
     "--per-class": {"metavar": "N", "type": int, "help": "images per class"},
     "--seed": {"metavar": "N", "type": int, "default": 0, "help": "random seed"},

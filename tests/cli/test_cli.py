@@ -207,6 +207,20 @@ def test_explain_writes_a_picture_and_lists_similar_training_photos(
     assert "'desert'" in err
 
 
+def test_rank_writes_the_manifest_to_fill_in(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "to_label.csv"
+    words = ["rank", bundle, str(scenes / "sea"), "--n", "3", "--out", str(manifest)]
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "3 of 12 photos to label next" in out
+    assert f"Manifest: {manifest}" in out
+    code, out, _ = run(capsys, *words, "--json")
+    paths = [row["path"] for row in json.loads(out)["photos"]]
+    assert manifest.read_text().splitlines()[1:] == [f"{path},,,," for path in paths]
+
+
 def test_evaluate_shows_calibration_prediction_sets_and_slices(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
 ) -> None:
