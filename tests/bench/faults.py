@@ -1,6 +1,6 @@
 """Let each call that changes the disk fail between `scan` and `export`; nothing may be lost.
 
-    python -m tests.bench.faults [--stages save report ...] [--out FILE.json]
+    python -m tests.bench.faults [--stages save report ...] [--part 1 2] [--out FILE.json]
 
 Each stage is one public call on a few sample scenes, over files of an earlier run: photos, cache,
 checkpoint, bundle, manifest, report and export. First its calls are counted: opening, writing,
@@ -13,6 +13,7 @@ After each repetition: the call has succeeded, or raised an error of scenelearn 
 every file from before is there and can be read, in its old or its new version; no temporary file is
 left, unless the process died; and the same call without a fault succeeds. The process that exports
 by TensorFlow is replaced by a copy. `--out` keeps what a file says of stages that are not tried.
+`--part 1 2` tries every second call only; the other part can run beside it, with a file of its own.
 """
 
 from __future__ import annotations
@@ -133,17 +134,17 @@ class Bench:
             "resume": Stage(lambda: run_fit(resume=True), is_slow=True),
         }  # fmt: skip
 
-    def inject(self, name: str) -> dict[str, Any]:
-        """Repeat a stage with each of its calls failing."""
+    def inject(self, name: str, part: tuple[int, int]) -> dict[str, Any]:
+        """Repeat a stage with each of its calls failing, or with those of one part of them."""
         stage, start = self.stages[name], time.monotonic()
         self._restore(stage)
         with faults(self.folder, skip="photos/") as disk:
             expected = stage.run()
-        calls = disk.calls
+        calls = list(enumerate(disk.calls))[part[0] - 1 :: part[1]]
         outcomes, problems = collections.Counter[str](), list[str]()
         injected = collections.Counter[str]()
         n_possible = 0
-        for n, call in enumerate(calls):
+        for n, call in calls:
             errors = (*ERRORS[call.kind], KILL)
             n_possible += len(errors)
             for error in (errors[n % len(errors)],) if stage.is_slow else errors:
@@ -155,7 +156,7 @@ class Bench:
                         f"{name}, call {n} ({call.kind} {call.path}), {_NAMES[error]}: {problem}"
                     )
                     print(problems[-1], file=sys.stderr, flush=True)
-        kinds = collections.Counter(call.kind for call in calls)
+        kinds = collections.Counter(call.kind for _, call in calls)
         return {
             "calls": len(calls), "calls_by_kind": dict(kinds), "faults": outcomes.total(),
             "possible_faults": n_possible, "faults_by_kind": dict(injected),
@@ -278,6 +279,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Inject the faults; 1 if a call had another effect than documented."""
     parser = bench_parser("faults", __doc__)
     parser.add_argument("--stages", nargs="+", help="only these (default: all)")
+    parser.add_argument(
+        "--part", nargs=2, type=int, default=[1, 1], help="K N: the K-th of N parts"
+    )
     parser.add_argument("--out", metavar="FILE", help="JSON file to write")
     options = parser.parse_args(arguments)
     logging.getLogger("scenelearn").setLevel(logging.CRITICAL)
@@ -302,9 +306,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out and Path(options.out).is_file():
             runs = json.loads(Path(options.out).read_text())["runs"]
         for name in options.stages or bench.stages:
-            found = {"stage": name} | bench.inject(name) | run
+            found = {"stage": name} | bench.inject(name, tuple(options.part)) | run
+            if options.part[1] > 1:
+                found["part"] = "{} of {}".format(*options.part)
             print(f"{name}: {found}", file=sys.stderr, flush=True)
-            runs = [each for each in runs if each["stage"] != name] + [found]
+            about = name, found.get("part")
+            runs = [each for each in runs if (each["stage"], each.get("part")) != about] + [found]
             runs.sort(key=lambda each: list(bench.stages).index(each["stage"]))
             sums = ("calls", "faults", "possible_faults", "failures")
             result = {key: sum(each[key] for each in runs) for key in sums} | {"runs": runs}
