@@ -130,6 +130,11 @@ def _defers_initialization() -> bool:
     return None not in state + variable
 
 
+def is_empty(variable: Any) -> bool:
+    """Whether a variable was created with `deferred_initialization` and has no value yet."""
+    return _defers_initialization() and variable._value is None
+
+
 def initialize_variable(variable: Any, value: Any | None) -> None:
     """Give an empty variable its value, or run its initializer if `value` is None."""
     tensor = None if value is None else _keras().ops.convert_to_tensor(value, dtype=variable.dtype)
@@ -307,6 +312,16 @@ def has_training_internals(model: Any) -> bool:
     names = ("_flatten_layers", "_inbound_nodes", "_update_metrics_variables")
     methods = ("compute_loss_and_updates", "make_predict_function", "make_train_function")
     return all(_private(model, name) is not None for name in (*names, *methods))
+
+
+def build_loss(model: Any) -> None:
+    """Build the loss of a compiled functional model, whose targets have the shape of its outputs.
+
+    In the first training step, Keras would trace the whole network for that shape.
+    """
+    loss = _private(model, "_compile_loss")
+    if loss is not None and not loss.built:
+        loss.build(model.output, model.output)
 
 
 def update_metrics(model: Any, metrics: Any, loss: Any, *, x: Any, y: Any, outputs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -10,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from scipy.stats import binom
 
 from scenelearn._checks import check_number
 from scenelearn._display import html_text
@@ -121,8 +120,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
         >>> median_interval(range(1, 11))
         (2, 9)
     """
-    ordered = sorted(values)
-    k = max(int(binom.ppf(0.025, len(ordered), 0.5)), 1)
+    ordered, n = sorted(values), len(values)
+    n_ways = itertools.accumulate(math.comb(n, below) for below in range(n + 1))
+    k = max(next(below for below, ways in enumerate(n_ways) if 40 * ways >= 2**n), 1)
     return ordered[k - 1], ordered[-k]
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scenelearn import backbones
 from scenelearn._backend import keras
-from scenelearn._keras_internals import consumers_of, nested_layers
+from scenelearn._keras_internals import build_loss, consumers_of, nested_layers
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.backbones._network import Network, Several
 from scenelearn.classify._bundle_checks import check_layers
@@ -157,6 +157,7 @@ def compile_model(features: Any, model: Any, settings: FitSettings) -> None:
     fast_on_cpu(model)
     loss = keras().losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=build_optimizer(model, recipe, settings.precision), loss=loss)
+    build_loss(model)
 
 
 # Interpolation of weights

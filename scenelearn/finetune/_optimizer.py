@@ -35,6 +35,9 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._keras_internals import (
+    deferred_initialization,
+    initialize_variable,
+    is_empty,
     layers_in_order,
     nested_layers,
     own_trainable_variables,
@@ -59,13 +62,11 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
         precision: of the network, see `FitSettings`.
 
     Returns:
-        A Keras optimizer, not built yet.
+        A Keras optimizer, built.
     """
     adamw = keras().optimizers.AdamW
     position = variable_index_method(adamw)
     multipliers = lr_multipliers(model) if recipe.scale_lr_by_weights and position else []
-    if not multipliers:
-        return with_loss_scaling(adamw(0.0, weight_decay=recipe.weight_decay), precision)
 
     class ScaledAdamW(adamw):  # type: ignore[misc, valid-type]
         """AdamW with a learning rate multiplier for each variable."""
@@ -76,7 +77,15 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
             multiplier = keras().ops.convert_to_tensor(multiplier, learning_rate.dtype)
             super().update_step(gradient, variable, learning_rate * multiplier)
 
-    return with_loss_scaling(ScaledAdamW(0.0, weight_decay=recipe.weight_decay), precision)
+    kind = ScaledAdamW if multipliers else adamw
+    optimizer = with_loss_scaling(kind(0.0, weight_decay=recipe.weight_decay), precision)
+    with deferred_initialization():
+        optimizer.build(model.trainable_variables)
+    for variable in optimizer.variables:
+        if is_empty(variable):  # Keras would compile a program for each shape of the moments
+            zeros = np.zeros(variable.shape, np.float32)
+            initialize_variable(variable, zeros if variable.shape else None)
+    return optimizer
 
 
 def reset_optimizer(model: Any) -> None:
@@ -84,7 +93,7 @@ def reset_optimizer(model: Any) -> None:
     # A wrapper that scales the loss keeps the optimizer itself inside.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     for variable in optimizer.variables:
-        variable.assign(keras().ops.zeros(variable.shape, variable.dtype))
+        variable.assign(np.zeros(variable.shape, np.float32))
 
 
 def lr_multipliers(model: Any) -> list[Multiplier]:

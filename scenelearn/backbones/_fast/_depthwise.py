@@ -17,6 +17,9 @@ gradient 0.9 ms.
   over all of it is one long chain of additions that no compiler vectorizes. So eight equal parts
   are multiplied and added into one, and only that one is summed at the end: 2.5 times faster than
   plain sums over an image.
+
+Thousands of operations are traced here, and those of `jax.lax` take a fifth of the time that the
+operators of `jax.numpy` take.
 """
 
 from __future__ import annotations
@@ -52,10 +55,19 @@ def _positions(kernel: Any) -> list[tuple[int, int]]:
 
 
 def _forward(x: Any, kernel: Any, stride: int, pads: Pads) -> Any:
+    import jax.numpy as jnp
+    from jax import lax
+
+    c, dtype = kernel.shape[2], jnp.promote_types(x.dtype, kernel.dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+
+    def product(window: Any, i: int, j: int) -> Any:
+        weights = lax.slice(kernel, (i, j, 0), (i + 1, j + 1, c)).reshape(c)
+        return lax.mul(window, lax.broadcast_in_dim(weights, window.shape, (3,)))
+
     windows = shift_windows(x, kernel.shape[:2], stride, pads)
-    return sum(
-        w * kernel[position] for w, position in zip(windows, _positions(kernel), strict=True)
-    )
+    products = zip(windows, _positions(kernel), strict=True)
+    return functools.reduce(lax.add, (product(window, *at) for window, at in products))
 
 
 def _input_gradient(g: Any, kernel: Any, stride: int, pads: Pads, size: tuple[int, int]) -> Any:
@@ -114,6 +126,8 @@ def _kernel_gradient(x: Any, g: Any, kernel: Any, stride: int, pads: Pads) -> An
     part_size = -(-((out_h - 1) * width + out_w) // _PARTS)  # positions per part
     max_shift = (kh - 1) // stride * width + (kw - 1) // stride
     height = -(-(_PARTS * part_size + max_shift) // width)
+    dtype = jnp.promote_types(x.dtype, g.dtype)
+    x, g = x.astype(dtype), g.astype(dtype)
     sum_dtype = jnp.promote_types(g.dtype, jnp.float32)
 
     def flatten(image: Any, a: int, d: int) -> Any:
@@ -140,10 +154,10 @@ def _kernel_gradient(x: Any, g: Any, kernel: Any, stride: int, pads: Pads) -> An
             source, first = flat_images[i % stride, j % stride], i // stride * width + j // stride
             starts = [n * part_size for n in range(_PARTS)]
             pairs = [(part_of(source, first + n), part_of(flat_gradient, n)) for n in starts]
-            return sum((u * v).astype(sum_dtype) for u, v in pairs)
+            return functools.reduce(lax.add, (lax.mul(u, v).astype(sum_dtype) for u, v in pairs))
 
         return [
-            total + products(*position)
+            lax.add(total, products(*position))
             for total, position in zip(totals, _positions(kernel), strict=True)
         ], None
 

@@ -13,6 +13,7 @@ the loss is known too, as in `train_on_batch`, there is a faster way: `_parallel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -119,19 +120,23 @@ def loss_with_gradients(compute_batch: Callable[..., Any], size: int) -> Callabl
         non_trainable, metrics, x, y, weights, optimizer = others
         microbatches = [array.reshape(-1, size, *array.shape[1:]) for array in (x, y, weights)]
 
-        def compute_one(state: Any, photos: Any) -> Any:
+        @functools.partial(jax.jit, inline=True)  # traced once, for `eval_shape` and for `scan`
+        def compute_one(trainable: Any, optimizer: Any, state: Any, photos: Any) -> Any:
             return jax.value_and_grad(compute_batch, has_aux=True)(
                 trainable, *state, *photos, training=True, optimizer_variables=optimizer
             )
 
         def add(carry: Any, photos: Any) -> Any:
             total, state = carry
-            (loss, (unscaled, outputs, *state)), gradients = compute_one(state, photos)
+            results = compute_one(trainable, optimizer, state, photos)
+            (loss, (unscaled, outputs, *state)), gradients = results
             return (jax.tree.map(jax.numpy.add, total, (loss, unscaled, gradients)), state), outputs
 
         state = [non_trainable, metrics]
         first = tuple(array[0] for array in microbatches)
-        (loss, (unscaled, *_)), gradients = jax.eval_shape(compute_one, state, first)
+        (loss, (unscaled, *_)), gradients = jax.eval_shape(
+            compute_one, trainable, optimizer, state, first
+        )
         zero = jax.tree.map(
             lambda a: jax.numpy.zeros(a.shape, a.dtype), (loss, unscaled, gradients)
         )

@@ -126,10 +126,6 @@ class TrainStep:
         import jax
 
         self.model, self.whole, self.program = model, whole, PartProgram(self._gradients_of_part)
-        self.add = jax.jit(
-            lambda a, b: jax.tree.map(jax.numpy.add, a, b),
-            donate_argnums=0, compiler_options=_ONE_CORE,
-        )  # fmt: skip
         self.update = jax.jit(self._update, donate_argnums=0)
         self.log = jax.jit(self._log)
         variables = model.non_trainable_variables
@@ -147,7 +143,7 @@ class TrainStep:
         images, targets = _split(x, size), _split(y, size)
         outputs: list[Any] = [None] * len(images)
         others: list[Any] = [None] * len(images)
-        total = TreeSum(len(images), self.add)
+        total = TreeSum(len(images), _add)
 
         def compute(k: int) -> None:
             weight = np.asarray(np.arange(size) < n_photos - size * k, np.float32)
@@ -239,6 +235,13 @@ def part_size(n_photos: int) -> int:
         [4, 4, 12, 16, 16]
     """
     return min(_PART, MICROBATCH * -(-n_photos // (2 * MICROBATCH)))
+
+
+def _add(a: Any, b: Any) -> Any:
+    """The sum of two trees of arrays; NumPy has nothing to compile."""
+    import jax
+
+    return jax.tree.map(np.add, a, b)
 
 
 def _split(array: Any, size: int) -> list[Any]:
