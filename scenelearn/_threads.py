@@ -88,6 +88,16 @@ if hasattr(os, "register_at_fork"):  # the threads of a parent do not exist in i
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
+def run_in_background(function: Callable[[], T]) -> Future[T]:
+    """Call a function in a thread of the pool.
+
+    Example:
+        >>> run_in_background(lambda: 1 + 1).result()
+        2
+    """
+    return _pool().submit(function)
+
+
 def run_in_threads(function: Callable[[int], None], numbers: Iterable[int]) -> None:
     """Call a function with each number, in this thread and `n_threads` - 1 others.
 

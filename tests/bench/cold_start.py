@@ -88,6 +88,8 @@ def _work(options: argparse.Namespace) -> None:
     stage("network")
     model, _ = _model.add_zero_head(features, 6)
     settings = FitSettings(backbone=options.backbone, image_px=options.image_px)
+    if options.weights:
+        _model.freeze_layers(features, options.image_px, settings.recipe.unfreeze)
     _model.compile_model(features, model, settings)
     stage("head")
     images = np.zeros((options.batch_size, options.image_px, options.image_px, 3), np.uint8)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from scenelearn._backend import keras
 from scenelearn._keras_internals import update_metrics
-from scenelearn._threads import run_in_threads
+from scenelearn._threads import run_in_background, run_in_threads
 from scenelearn.backbones._fast._microbatch import loss_with_gradients, photos_are_independent
 
 MICROBATCH = 4  # photos; the activations of more would not stay in the cache
@@ -126,7 +127,7 @@ class TrainStep:
         import jax
 
         self.model, self.whole, self.program = model, whole, PartProgram(self._gradients_of_part)
-        self.update = jax.jit(self._update, donate_argnums=0)
+        self.update: Future[Callable[..., Any]] | None = None
         self.log = jax.jit(self._log)
         variables = model.non_trainable_variables
         self.seeds = [n for n, v in enumerate(variables) if v.path.endswith("seed_generator_state")]
@@ -139,6 +140,8 @@ class TrainStep:
         if not self._is_supported(x, y, weights):
             return self.whole(state, iter([data]))
         trainable, _, optimizer, metrics = state
+        if self.update is None:
+            self.update = self._compile_update(trainable, optimizer)
         n_photos, size = len(x), part_size(len(x))
         images, targets = _split(x, size), _split(y, size)
         outputs: list[Any] = [None] * len(images)
@@ -153,7 +156,8 @@ class TrainStep:
 
         self.program.map(compute, len(images), (images[0], targets[0]))
         scale = np.float32(size / n_photos)
-        loss, trainable, optimizer = self.update((trainable, optimizer), total.result, scale)
+        update = self.update.result()
+        loss, trainable, optimizer = update((trainable, optimizer), total.result, scale)
         predicted = np.concatenate(outputs)[:n_photos]
         logs, metrics = self.log(metrics, loss, predicted, np.asarray(y))
         return logs, (trainable, others[0], optimizer, metrics)
@@ -173,7 +177,16 @@ class TrainStep:
         compute = loss_with_gradients(self.model.compute_loss_and_updates, self.microbatch)
         others = non_trainable, metrics, x, y, weights, optimizer
         (_, (loss, outputs, non_trainable, _)), gradients = compute(trainable, others)
-        return (loss, gradients), outputs, non_trainable
+        return (loss.astype(np.float32), gradients), outputs, non_trainable
+
+    def _compile_update(self, trainable: Any, optimizer: Any) -> Future[Callable[..., Any]]:
+        """Compile the final program in a thread, while a part's is traced in this one."""
+        import jax
+
+        gradients = [np.empty(value.shape, value.dtype) for value in trainable]
+        update, scale = jax.jit(self._update, donate_argnums=0), np.float32(1)
+        lowered = update.lower((trainable, optimizer), (scale, gradients), scale)
+        return run_in_background(lowered.compile)
 
     def _update(self, state: Any, total: Any, scale: Any) -> Any:
         """The mean loss, and the updated variables."""
