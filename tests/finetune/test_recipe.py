@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import replace
@@ -240,6 +241,23 @@ def test_multipliers_apply_to_pretrained_weights_only(
         to_logits, _ = _model.add_zero_head(features, 3)
         _model.compile_model(features, to_logits, replace(fitted.settings, weights=weights))
     assert [recipe.scale_lr_by_weights for recipe in compiled] == [False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="JAX tells what it compiles")
+def test_a_first_step_compiles_each_program_once(
+    fitted: FitResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    import jax
+
+    features = backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
+    to_logits, _ = _model.add_zero_head(features, 3)
+    batch = np.zeros((16, 32, 32, 3), np.uint8), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        _model.compile_model(features, to_logits, replace(fitted.settings, weights="scenelearn"))
+        to_logits.train_on_batch(*batch)
+    programs = re.findall(r"Compiling jit\((\w+)\)", caplog.text)
+    assert sorted(programs) == ["_gradients_of_part", "_log", "_update"]
 
 
 @pytest.mark.parametrize("precision", [None, "mixed_float16"])
