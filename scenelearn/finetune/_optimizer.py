@@ -62,7 +62,7 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
         precision: of the network, see `FitSettings`.
 
     Returns:
-        A Keras optimizer, built.
+        A Keras optimizer. With JAX it is built already.
     """
     adamw = keras().optimizers.AdamW
     position = variable_index_method(adamw)
@@ -79,10 +79,12 @@ def build_optimizer(model: Any, recipe: Recipe, precision: str | None = None) ->
 
     kind = ScaledAdamW if multipliers else adamw
     optimizer = with_loss_scaling(kind(0.0, weight_decay=recipe.weight_decay), precision)
-    with deferred_initialization():
+    if keras().backend.backend() != "jax":
+        return optimizer
+    with deferred_initialization():  # Keras would compile a program for each shape of the moments
         optimizer.build(model.trainable_variables)
     for variable in optimizer.variables:
-        if is_empty(variable):  # Keras would compile a program for each shape of the moments
+        if is_empty(variable):
             zeros = np.zeros(variable.shape, np.float32)
             initialize_variable(variable, zeros if variable.shape else None)
     return optimizer
