@@ -3,7 +3,8 @@
     python -m tests.bench.cold_start [--backbone NAME] [--weights FILE] [--out FILE.json]
 
 Runs once with an empty cache of compiled programs, then with the cache that this run left, each in
-a new process. CPU seconds are recorded next to wall-clock seconds, for machines that are busy.
+a new process. The same layers are trained as by `fit`: with random weights, all of them. CPU
+seconds are recorded next to wall-clock seconds, for machines that are busy.
 """
 
 from __future__ import annotations
