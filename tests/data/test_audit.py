@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -16,8 +17,7 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.data import RejectionReason, _label_issues
-from scenelearn.data._label_issues import find_label_issues
+from scenelearn.data import LabelIssue, RejectionReason
 from scenelearn.errors import ArgumentError, DiskSpaceError, PathMissingError, TooFewPhotosError
 from tests.helpers.similar_photos import (
     MORE_CHANGES,
@@ -28,6 +28,7 @@ from tests.helpers.similar_photos import (
     put_drawings,
     put_parts,
 )
+from tests.helpers.splits import hashed, made_up
 from tests.helpers.systems import needs_posix
 
 
@@ -286,6 +287,21 @@ def features_of(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.n
     return (centers[labels] + random_.normal(size=(n, 24))).astype(np.float32), labels
 
 
+def find_label_issues(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> tuple[LabelIssue, ...]:
+    """The label issues of photos without files; those of one group are identical."""
+    photos = dataclasses.replace(
+        made_up({"a": len(labels)}),
+        labels=labels,
+        class_names=tuple("abcdefgh"[: labels.max() + 1]),
+        hashes=tuple(map(hashed, groups)),
+    )
+    found = sl.audit(photos, features=features)
+    assert len(set(found.groups.tolist())) == len(set(groups.tolist()))
+    return found.label_issues
+
+
 def test_wrong_labels_are_found_with_the_right_class() -> None:
     features, right = features_of(600, 4)
     given = right.copy()
@@ -300,23 +316,37 @@ def test_wrong_labels_are_found_with_the_right_class() -> None:
     assert not find_label_issues(features[right < 2], right[right < 2], np.arange(300))[3:]
 
 
-def test_leave_one_out_equals_training_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_margins_are_those_of_training_without_the_photo() -> None:
     features, labels = features_of(60, 3)
     features[7] = np.nan
+    labels[[11, 32]] = 0  # wrong
     groups = np.arange(60)
-    groups[[20, 41]] = 3  # a photo and two duplicates of it
-    truth = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
+    groups[[20, 32]] = 3  # a photo and two duplicates of it
+    found = {one.position: one for one in find_label_issues(features, labels, groups)}
     rows = np.delete(np.arange(60), 7)
-    monkeypatch.setattr(_label_issues, "_L2", np.array([10.0]))
-    scores = _label_issues._leave_one_out(features, rows, truth[rows], groups[rows])
+    truth = np.where(labels[rows, None] == np.arange(3), 1.0, -1.0)
     table = features[rows].astype(float)
     table = (table - table.mean(0)) / (table.std(0) + 1e-6)
     table = np.hstack([table, np.ones((59, 1))])
+
+    def scores_without(excluded: np.ndarray, k: int, l2: float) -> np.ndarray:
+        x, y = table[~excluded], truth[~excluded]
+        return table[k] @ np.linalg.solve(x.T @ x + l2 * np.eye(25), x.T @ y)
+
+    def error(l2: float) -> float:
+        scores = [scores_without(np.arange(59) == k, k, l2) for k in range(59)]
+        return float(np.square(np.array(scores) - truth).sum())
+
+    best = min(10.0 ** np.arange(7), key=error)
+    margins = {}
     for k, row in enumerate(rows):
-        others = groups[rows] != groups[row]
-        square = table[others].T @ table[others] + 10 * np.eye(25)
-        weights = np.linalg.solve(square, table[others].T @ truth[rows][others])
-        assert np.allclose(table[k] @ weights, scores[k], atol=1e-6)
+        scores = scores_without(groups[rows] == groups[row], k, best)
+        margin = np.delete(scores, labels[row]).max() - scores[labels[row]]
+        if margin > 1:
+            margins[int(row)] = margin
+    assert {11, 32} <= margins.keys() == found.keys()
+    for row, margin in margins.items():
+        assert found[row].margin == pytest.approx(margin, abs=1e-6)
 
 
 def test_a_wrong_label_is_not_hidden_by_its_duplicates() -> None:
@@ -342,7 +372,7 @@ def test_a_wrong_label_is_not_hidden_by_its_duplicates() -> None:
 )
 def test_features_that_do_not_fit(features: np.ndarray, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        find_label_issues(features, np.zeros(6, np.int32), np.arange(6))
+        sl.audit(made_up({"a": 3, "b": 3}), features=features)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import shutil
@@ -13,15 +14,9 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.data._decisions import (
-    FILE_NAME,
-    Decision,
-    decisions_file,
-    read_decisions,
-    write_decisions,
-)
-from scenelearn.data._files import content_hash
-from scenelearn.data._rejections import RejectionReason
+from scenelearn.data import RejectionReason
+
+FILE_NAME = "scenelearn_decisions.csv"
 
 
 @pytest.fixture
@@ -36,17 +31,16 @@ def folder(scenes: Path, tmp_path: Path) -> Path:
 
 def decide(folder: Path, *decisions: tuple[str, ...]) -> None:
     """Save (path, decision, new label) of photos whose labels are their folders."""
-    rows = [
-        Decision(
-            path=path,
-            decision=decision,
-            label=path.split("/")[0],
-            new_label="".join(new_label),
-            hash=content_hash((folder / path).read_bytes()),
-        )
-        for path, decision, *new_label in decisions
-    ]
-    write_decisions(decisions_file(folder), rows)
+    photos = sl.scan(folder)
+    hashes = {path: hash_.hex() for path, hash_ in zip(photos.paths, photos.hashes, strict=True)}
+    with (folder / FILE_NAME).open(
+        "w", newline="", encoding="utf-8", errors="surrogatepass"
+    ) as file:
+        table = csv.writer(file)
+        table.writerow(("path", "decision", "label", "new_label", "hash"))
+        for path, decision, *new_label in decisions:
+            label = path.split("/")[0]
+            table.writerow((path, decision, label, "".join(new_label), hashes[path]))
 
 
 def labels(photos: sl.data.Photos) -> dict[str, str]:
@@ -114,8 +108,7 @@ def test_archive_has_its_decisions_next_to_it(folder: Path, tmp_path_factory: ob
         for path in sorted(folder.glob("*/*.jpg")):
             file.write(path, path.relative_to(folder).as_posix())
     decide(folder, ("sea/0.jpg", "quarantine"))
-    (folder / FILE_NAME).rename(decisions_file(archive))
-    assert decisions_file(archive).parent == folder
+    (folder / FILE_NAME).rename(folder / f"photos.zip.{FILE_NAME}")
     assert "sea/0.jpg" not in sl.scan(archive).paths
 
 
@@ -147,17 +140,3 @@ def test_invalid_rows(folder: Path, row: str) -> None:
     (folder / FILE_NAME).write_text(text)
     with pytest.raises(sl.errors.ManifestError, match="row 1: 'decision' must be one of keep"):
         sl.scan(folder)
-
-
-def test_file_is_replaced_atomically(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decide(folder, ("sea/0.jpg", "keep"))
-    before = read_decisions(folder / FILE_NAME)
-
-    def fail(*_: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(sl.errors.DiskError, match="Input/output error"):
-        write_decisions(folder / FILE_NAME, ())
-    assert read_decisions(folder / FILE_NAME) == before
-    assert [path.name for path in folder.iterdir() if path.is_file()] == [FILE_NAME]

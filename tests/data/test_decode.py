@@ -12,21 +12,19 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
-from scenelearn.data import RejectionReason, _convert, to_square
-from scenelearn.data._convert import resample
-from scenelearn.data._decode import check_complete, to_preview, to_thumbnail
+from scenelearn.data import Rejected, RejectionReason, audit, scan, to_square
 from scenelearn.errors import PhotoError
 from tests.helpers import REPOSITORY
 from tests.helpers.marks import nightly, slow
+from tests.helpers.photo_files import scan_each
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,24 +49,30 @@ def smooth(width: int = 64, height: int = 64) -> Pixels:
     return (np.stack(channels, axis=-1) * 255).astype(np.uint8)
 
 
-def rejection(content: bytes, of: Callable[[bytes], object] | None = None) -> Any:
+def rejection(content: bytes) -> Any:
     with pytest.raises(PhotoError) as caught:
-        (of or (lambda data: to_square(data, 8)))(content)
+        to_square(content, 8)
     return caught.value
+
+
+def rejections(content: bytes) -> tuple[Any, Rejected]:
+    """Why `to_square` and `scan` reject a file."""
+    (scanned,) = scan_each([content])
+    assert scanned is not None
+    return rejection(content), scanned
 
 
 def outcomes(contents: list[bytes]) -> set[RejectionReason | None]:
     """The outcome for each file: a reason, or None for an image. Anything else fails the test."""
-    seen: set[RejectionReason | None] = set()
+    seen = {None if one is None else one.reason for one in scan_each(contents)}
     for content in contents:
-        for of in (check_complete, lambda data: to_square(data, 16)):
-            try:
-                image = of(content)
-            except PhotoError as error:
-                seen.add(error.reason)
-            else:
-                assert image is None or image.shape == (16, 16, 3)
-                seen.add(None)
+        try:
+            image = to_square(content, 16)
+        except PhotoError as error:
+            seen.add(error.reason)
+        else:
+            assert image.shape == (16, 16, 3)
+            seen.add(None)
     return seen
 
 
@@ -95,17 +99,6 @@ def oriented(stored: Pixels, orientation: int, kind: str, **options: object) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encoded(np.ascontiguousarray(stored), kind, exif=exif, **options)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_previews_are_whole_upright_and_at_most_as_large(orientation: int) -> None:
-    content = oriented(smooth(64, 32), orientation, "PNG")
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    assert to_preview(content, 16).size == tuple(side // 4 for side in expected.size)
-    preview = to_preview(content, 500)
-    assert preview.size == expected.size
-    difference = np.asarray(preview).astype(int) - np.asarray(expected)
-    assert np.abs(difference).mean() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -298,7 +291,7 @@ def test_portable_pixmaps(mode: str, start: bytes) -> None:
     image = Image.fromarray(noise(16, 16)).convert(mode)
     content = encoded(image, "PPM")
     assert content.startswith(start)
-    check_complete(content)
+    assert scan_each([content]) == [None]
     assert np.array_equal(to_square(content, 16), np.asarray(image.convert("RGB")))
 
 
@@ -387,7 +380,7 @@ def test_the_first_frame_of_several_is_taken(kind: str) -> None:
     frames = [Image.new("RGB", (16, 16), color) for color in ("#ff0000", "#0000ff")]
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    check_complete(content)
+    assert scan_each([content]) == [None]
     assert (to_square(content, 16) == (255, 0, 0)).all()
 
 
@@ -538,9 +531,9 @@ def test_large_photos_are_reduced_first_and_look_the_same(kind_mode: str) -> Non
 
 def test_floating_point_pixels_are_rejected_rather_than_guessed() -> None:
     content = encoded(Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)), "TIFF")
-    assert rejection(content).reason is RejectionReason.UNSUPPORTED
-    assert rejection(content, check_complete).reason is RejectionReason.UNSUPPORTED
-    assert "8 bits per channel" in rejection(content).detail
+    for error in rejections(content):
+        assert error.reason is RejectionReason.UNSUPPORTED
+        assert "8 bits per channel" in error.detail
 
 
 # Rejected
@@ -550,10 +543,8 @@ def test_floating_point_pixels_are_rejected_rather_than_guessed() -> None:
 @pytest.mark.parametrize("share", [0.35, 0.6, 0.9])
 def test_truncated_files_are_rejected_as_such(kind: str, share: float) -> None:
     content = encoded(noise(80, 60), kind)
-    check_complete(content)
-    cut = content[: int(len(content) * share)]
-    for of in (check_complete, lambda data: to_square(data, 16)):
-        error = rejection(cut, of)
+    assert scan_each([content]) == [None]
+    for error in rejections(content[: int(len(content) * share)]):
         # Pillow does not say how an AVIF header is broken.
         assert error.reason in (
             {RejectionReason.TRUNCATED, RejectionReason.DAMAGED}
@@ -592,8 +583,8 @@ def test_pillows_switch_for_truncated_images_is_overridden_and_restored(
 
 
 def test_empty_file() -> None:
-    for of in (check_complete, lambda data: to_square(data, 16)):
-        assert rejection(b"", of).reason is RejectionReason.EMPTY_FILE
+    for error in rejections(b""):
+        assert error.reason is RejectionReason.EMPTY_FILE
 
 
 @pytest.mark.parametrize(
@@ -601,10 +592,9 @@ def test_empty_file() -> None:
     [b"x", b"hello, I am a text file\n", b"\0" * 1000, b"<html></html>", b"BMW is a car maker"],
 )
 def test_other_files_are_not_images(content: bytes) -> None:
-    for of in (check_complete, lambda data: to_square(data, 16)):
-        error = rejection(content, of)
-        assert error.reason is RejectionReason.NOT_AN_IMAGE
-        assert str(error) == "not an image: unknown format"
+    assert str(rejection(content)) == "not an image: unknown format"
+    for error in rejections(content):
+        assert (error.reason, error.detail) == (RejectionReason.NOT_AN_IMAGE, "unknown format")
 
 
 def test_a_sound_in_a_riff_container_is_not_an_image() -> None:
@@ -707,16 +697,17 @@ def jpeg_header(width: int, height: int) -> bytes:
 )
 def test_decompression_bombs_are_rejected_at_once(content: bytes) -> None:
     start = time.process_time()
-    for of in (check_complete, lambda data: to_square(data, 16)):
-        assert rejection(content, of).reason is RejectionReason.TOO_LARGE
+    for error in rejections(content):
+        assert error.reason is RejectionReason.TOO_LARGE
     assert time.process_time() - start < 1
 
 
 def test_a_jpeg_with_very_many_scans_is_rejected_at_once() -> None:
     start = time.process_time()
-    error = rejection(jpeg_header(9_000, 9_000) + b"\xff\xda\0\x08\1\1\0\0?\0" * 60, check_complete)
-    assert error.reason is RejectionReason.TOO_LARGE
-    assert "60 scans" in error.detail or "61 scans" in error.detail
+    content = jpeg_header(9_000, 9_000) + b"\xff\xda\0\x08\1\1\0\0?\0" * 60
+    for error in rejections(content):
+        assert error.reason is RejectionReason.TOO_LARGE
+        assert "60 scans" in error.detail or "61 scans" in error.detail
     assert time.process_time() - start < 1
 
 
@@ -742,15 +733,17 @@ def test_other_bits_in_a_tiff_are_unsupported_not_damaged() -> None:
     assert "save it with 8 bits per channel" in error.detail
 
 
-def test_damage_after_the_first_frame_does_not_matter() -> None:
+def test_damage_after_the_first_frame_does_not_matter(tmp_path: Path) -> None:
     frames = [Image.fromarray(noise(20, 20, seed)).convert("P") for seed in range(3)]
     whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert to_thumbnail(whole, 8).is_animated
     second = whole.index(b"\0,", len(encoded(frames[0], "GIF")) - 40)
-    for cut in range(second, second + 40):
-        content = whole[:cut] + b";"
-        with suppress(PhotoError):
-            assert to_thumbnail(content, 8).pixels.shape == (8, 8, 3)
+    cuts = [whole[:cut] + b";" for cut in range(second, second + 40)]
+    (tmp_path / "a").mkdir()
+    for k, content in enumerate([whole, *cuts]):
+        (tmp_path / f"a/{k:02}.gif").write_bytes(content)
+    found = audit(scan(tmp_path))
+    assert 0 in found.animated
+    assert len(found.photos) + len(found.rejected) == 41
 
 
 @pytest.mark.nightly
@@ -764,20 +757,21 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
     mode = {"PNG with alpha": "RGBA", "PNG of 16 bits": "I;16", "GIF": "P"}.get(kind, "RGB")
     image = Image.new(mode, side, 77)
     options = {"transparency": 3} if kind == "GIF" else {}
-    image.save(tmp_path / "photo", kind.split(maxsplit=1)[0], **options)
+    photo = tmp_path / "photos/a/photo"
+    photo.parent.mkdir(parents=True)
+    image.save(photo, kind.split(maxsplit=1)[0], **options)
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from scenelearn.data import to_square\n"
-        "from scenelearn.data._decode import check_complete, to_thumbnail\n"
+        "from scenelearn.data import audit, scan, to_square\n"
         "from tests.bench.fuzz._cases import peak_kib\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "start = time.process_time()\n"
-        "to_square(content, 160); to_thumbnail(content, 32); check_complete(content)\n"
+        "to_square(content, 160); audit(scan(Path(sys.argv[1]).parent.parent))\n"
         "print(time.process_time() - start, peak_kib())"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "photo")],
+        [sys.executable, "-c", code, str(photo)],
         capture_output=True, text=True, timeout=600, cwd=REPOSITORY,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -817,17 +811,21 @@ def test_a_palette_without_colors_is_decoded_or_rejected() -> None:
 )
 @pytest.mark.parametrize("method", ["load", "convert"])
 def test_whatever_a_decoder_raises_is_a_rejection(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, method: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     content = encoded(Image.fromarray(noise()).convert("P"), "GIF")
     image = Image.fromarray(noise()).convert("P")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/0.gif").write_bytes(content)
+    photos = scan(tmp_path)
     monkeypatch.setattr(ImageFile.ImageFile if method == "load" else Image.Image, method, fail)
-    for of in (lambda data: to_square(data, 8), lambda data: to_thumbnail(data, 8)):
-        assert rejection(content, of).reason is RejectionReason.DAMAGED
-        assert rejection(content, of).detail.endswith(str(error) or type(error).__name__)
+    (audited,) = audit(photos).rejected
+    for found in (rejection(content), audited):
+        assert found.reason is RejectionReason.DAMAGED
+        assert found.detail.endswith(str(error) or type(error).__name__)
     if method == "convert":
         with pytest.raises(PhotoError, match="damaged image"):
             to_square(image, 8)
@@ -844,27 +842,31 @@ def test_an_interruption_is_no_rejection(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("image_px", [16, 40, 75])
-def test_the_fast_resampler_agrees_with_pillow(
-    mode: str, image_px: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("cykooz_resizer", reason="there is no wheel for this machine")
+def test_resampling_agrees_with_pillow(mode: str, image_px: int) -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC).convert(mode)
-    box = (10.25, 3.5, 70.0, 63.25)
-    found = resample(image, box, image_px, Image.Resampling.BICUBIC)
-    monkeypatch.setattr(_convert, "fast", None)
-    plain = resample(image, box, image_px, Image.Resampling.BICUBIC)
-    assert found.shape == plain.shape == (image_px, image_px, len(mode))
-    apart = np.abs(found.astype(int) - plain)
+    image = Image.fromarray(coarse).resize((96, 71), Image.Resampling.BICUBIC).convert(mode)
+    box = (12.5, 0, 83.5, 71)
+    plain = image.resize((image_px, image_px), Image.Resampling.BICUBIC, box).convert("RGB")
+    apart = np.abs(to_square(image, image_px).astype(int) - np.asarray(plain))
     assert apart.mean() < 0.5
     assert np.quantile(apart, 0.99) <= 3
 
 
+def test_without_a_wheel_pillow_resamples() -> None:
+    code = (
+        "import sys; sys.modules['cykooz_resizer'] = None\n"
+        "import numpy as np; from PIL import Image; from scenelearn.data import to_square\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)\n"
+        "image = Image.fromarray(noise)\n"
+        "plain = image.resize((20, 20), Image.Resampling.BICUBIC)\n"
+        "assert (to_square(image, 20) == np.asarray(plain)).all()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_resampling_to_the_same_size_changes_nothing() -> None:
-    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 30, 3), np.uint8))
-    for filter_ in (Image.Resampling.BOX, Image.Resampling.BICUBIC):
-        found = resample(image, (0, 0, 30, 30), 30, filter_)
-        assert (found == np.asarray(image)).all()
+    pixels = noise(30, 30, seed=1)
+    assert (to_square(Image.fromarray(pixels), 30) == pixels).all()
 
 
 def test_a_rejected_photo_error_has_reason_and_detail() -> None:
@@ -895,10 +897,10 @@ def test_threads_leave_the_warning_filters_as_they_were() -> None:
     def work(_: int) -> None:
         gate.wait()
         for _ in range(20):
-            check_complete(content)
             to_square(content, 16)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
+        scan_each([content] * 20)
     assert list(warnings.filters) == before
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False

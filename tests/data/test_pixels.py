@@ -1,28 +1,25 @@
-"""The pixel cache, and files that are written atomically."""
+"""The pixel cache: each photo is decoded once, whatever happens to its files."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import shutil
-import stat
-import tempfile
 from collections import namedtuple
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from scenelearn import _io
-from scenelearn._io import atomic_write, atomic_write_folder, cache_folder, require_free_space
-from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan, to_square
-from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, NoPhotosError, PhotoError
-from tests.helpers.systems import needs_posix
+from scenelearn.data import Photos, Pixels, RejectionReason, decode, scan, to_square
+from scenelearn.errors import ArgumentError, DiskError, NoPhotosError, PhotoError
+from tests.helpers.faults import faults, needs_proc
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -45,7 +42,17 @@ def photo(seed: int) -> bytes:
 @pytest.fixture
 def photos(tmp_path: Path) -> Photos:
     """Six photos of two classes."""
-    for k in range(6):
+    return put_photos(tmp_path, 6)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Photos:
+    """150 photos, more than the 64 of the smallest shard."""
+    return put_photos(tmp_path, 150)
+
+
+def put_photos(tmp_path: Path, n: int) -> Photos:
+    for k in range(n):
         file = tmp_path / f"photos/{'ab'[k % 2]}/{k}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(photo(k))
@@ -67,8 +74,19 @@ def shard_files(cache: Path, suffix: str = "npy") -> list[Path]:
     return sorted(cache.glob(f"pixels-*/*.{suffix}"))
 
 
-def no_decoding(content: bytes, image_px: int) -> None:
-    pytest.fail("a photo was decoded although the cache has it")
+@contextlib.contextmanager
+def decoded_photos() -> Any:
+    """The contents that are decoded while the context is open."""
+    contents: list[bytes] = []
+    original = Image.open
+
+    def open_(file: io.BytesIO, *arguments: Any, **options: Any) -> Any:
+        contents.append(file.getvalue())
+        return original(file, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", open_)
+        yield contents
 
 
 # The cache
@@ -85,21 +103,21 @@ def test_each_image_equals_to_square_of_the_file(photos: Photos) -> None:
         assert np.array_equal(images_of(pixels)[k], to_square(photos.file(k).read_bytes(), 16))
 
 
-def test_the_second_call_decodes_nothing(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = decode(photos, 16)
-    monkeypatch.setattr(_pixels, "to_square", no_decoding)
-    second = decode(photos, 16)
+def test_the_second_call_decodes_nothing(photos: Photos) -> None:
+    with decoded_photos() as decoded:
+        first = decode(photos, 16)
+    assert len(decoded) == 6
+    with decoded_photos() as decoded:
+        second = decode(photos, 16)
+    assert decoded == []
     assert np.array_equal(images_of(first), images_of(second))
 
 
-def test_the_cache_survives_renaming_and_deleting(
-    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_survives_renaming_and_deleting(photos: Photos, tmp_path: Path) -> None:
     first = decode(photos, 16)
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     moved = scan(tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere")
-    monkeypatch.setattr(_pixels, "to_square", no_decoding)
     assert np.array_equal(images_of(first), images_of(decode(moved, 16)))
 
 
@@ -109,21 +127,15 @@ def test_another_size_has_another_cache(photos: Photos, cache: Path) -> None:
     assert len(shard_files(cache)) == 2
 
 
-def test_only_new_photos_are_decoded(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_photos_are_decoded(photos: Photos) -> None:
     before = images_of(decode(photos, 16))
     photos.file(0).write_bytes(photo(99))
     (photos.folder / "b/new.jpg").write_bytes(photo(98))
     (photos.folder / "b/1.jpg").rename(photos.folder / "b/zzz.jpg")
     (photos.folder / "b/3.jpg").unlink()
-    decoded: list[bytes] = []
-
-    def noted(content: bytes, image_px: int) -> npt.NDArray[np.uint8]:
-        decoded.append(content)
-        return to_square(content, image_px)
-
-    monkeypatch.setattr(_pixels, "to_square", noted)
     again = scan(photos.folder)
-    after = images_of(decode(again, 16))
+    with decoded_photos() as decoded:
+        after = images_of(decode(again, 16))
     assert sorted(decoded) == sorted([photo(98), photo(99)])
     assert again.paths == ("a/0.jpg", "a/2.jpg", "a/4.jpg", "b/5.jpg", "b/new.jpg", "b/zzz.jpg")
     assert np.array_equal(after[0], to_square(photo(99), 16))
@@ -148,45 +160,32 @@ def test_a_duplicate_replaces_a_missing_file(photos: Photos) -> None:
     assert decode(again, 16).usable.all()
 
 
-def test_more_photos_than_a_shard_holds(
-    photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_pixels, "_MIN_SHARD", 4)
+def test_more_photos_than_a_shard_holds(many: Photos, cache: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    pixels = decode(photos, 16, progress=lambda *call: calls.append(call))
-    assert calls == [("decoding photos", 4, 6), ("decoding photos", 6, 6)]
-    assert len(shard_files(cache)) == 2
-    for k in range(6):
-        assert np.array_equal(images_of(pixels)[k], to_square(photos.file(k).read_bytes(), 16))
-    some, indices = pixels.read([5, 0, 5, 2])
-    assert indices.tolist() == [5, 0, 5, 2]
-    assert np.array_equal(some, images_of(pixels)[[5, 0, 5, 2]])
+    pixels = decode(many, 16, progress=lambda *call: calls.append(call))
+    assert calls == [("decoding photos", done, 150) for done in (64, 128, 150)]
+    assert len(shard_files(cache)) == 3
+    for k in (0, 63, 64, 149):
+        assert np.array_equal(images_of(pixels)[k], to_square(many.file(k).read_bytes(), 16))
+    some, indices = pixels.read([75, 0, 75, 2])
+    assert indices.tolist() == [75, 0, 75, 2]
+    assert np.array_equal(some, images_of(pixels)[[75, 0, 75, 2]])
 
 
-def test_what_an_interrupted_run_has_decoded_is_kept(
-    photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_pixels, "_MIN_SHARD", 2)
-
+def test_what_an_interrupted_run_has_decoded_is_kept(many: Photos, cache: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
-        if done == 4:
+        if done == 128:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode(photos, 16, progress=stop)
+        decode(many, 16, progress=stop)
     n_kept = len(shard_files(cache))
     assert n_kept in {2, 3}  # a shard that is being written is finished
-    decoded: list[bytes] = []
-
-    def noted(content: bytes, image_px: int) -> npt.NDArray[np.uint8]:
-        decoded.append(content)
-        return to_square(content, image_px)
-
-    monkeypatch.setattr(_pixels, "to_square", noted)
     calls: list[tuple[str, int, int]] = []
-    pixels = decode(photos, 16, progress=lambda *call: calls.append(call))
-    assert len(decoded) == 6 - 2 * n_kept
-    assert calls == ([("decoding photos", 6, 6)] if decoded else [])
+    with decoded_photos() as decoded:
+        pixels = decode(many, 16, progress=lambda *call: calls.append(call))
+    assert len(decoded) == max(0, 150 - 64 * n_kept)
+    assert calls == ([("decoding photos", 150, 150)] if decoded else [])
     assert pixels.usable.all()
 
 
@@ -281,7 +280,7 @@ def with_broken_data() -> bytes:
     ("content", "kind"), [(with_a_broken_code_table(), "JPEG"), (with_broken_data(), "PNG")]
 )
 def test_damage_that_the_scan_could_not_see_is_reported(
-    photos: Photos, monkeypatch: pytest.MonkeyPatch, content: bytes, kind: str
+    photos: Photos, content: bytes, kind: str
 ) -> None:
     photos.file(4).write_bytes(content)
     again = scan(photos.folder)
@@ -291,8 +290,9 @@ def test_damage_that_the_scan_could_not_see_is_reported(
     assert (rejection.path, rejection.reason) == (photos.paths[4], RejectionReason.DAMAGED)
     assert rejection.detail.startswith(f"{kind}: ")
     # This failure follows from the content, so it is cached.
-    monkeypatch.setattr(_pixels, "to_square", no_decoding)
-    kept = decode(again, 16)
+    with decoded_photos() as decoded:
+        kept = decode(again, 16)
+    assert decoded == []
     assert kept.rejected == pixels.rejected
     assert kept.usable.tolist() == pixels.usable.tolist()
 
@@ -352,9 +352,9 @@ def test_the_cache_does_not_exceed_its_limit(
     monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
     (photos.folder / "b/new.jpg").write_bytes(photo(98))
     again = scan(photos.folder)
-    monkeypatch.setattr(_pixels, "to_square", no_decoding)
-    pixels = streamed(again, caplog)
-    monkeypatch.undo()
+    with decoded_photos() as decoded:
+        pixels = streamed(again, caplog)
+    assert decoded == []
     images = images_of(pixels)
     new = again.paths.index("b/new.jpg")
     assert np.array_equal(images[new], to_square(photo(98), 16))
@@ -370,20 +370,32 @@ def test_a_cache_limit_that_is_not_a_number(
         decode(photos, 16)
 
 
+@needs_proc
 def test_a_disk_that_fills_up_costs_no_photo(
-    photos: Photos,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    photos: Photos, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(_pixels, "write_shard", full)
-    with caplog.at_level(logging.WARNING):
+    with faults(cache) as disk:
+        decode(photos, 16)
+    shutil.rmtree(cache)
+    n = next(k for k, call in enumerate(disk.calls) if call.kind == "write")
+    with caplog.at_level(logging.WARNING), faults(cache, n, errno.ENOSPC):
         pixels = decode(photos, 16)
     assert "No space left on device" in caplog.text
     assert len(images_of(pixels)) == 6
+
+
+@needs_proc
+def test_a_cache_that_cannot_be_read_now_is_kept(photos: Photos, cache: Path) -> None:
+    decode(photos, 16)
+    with faults(cache) as disk:
+        decode(photos, 16)
+    assert len(disk.calls) >= 3
+    for n in range(len(disk.calls)):
+        with faults(cache, n, errno.EMFILE), contextlib.suppress(DiskError):
+            decode(photos, 16)
+        with decoded_photos() as decoded:
+            assert decode(photos, 16).usable.all()
+        assert decoded == []
 
 
 def test_photos_lost_while_reading_are_logged_once(
@@ -431,94 +443,19 @@ def test_invalid_values_of_broken(photos: Photos, value: object) -> None:
         decode(photos, 16, broken=value)  # type: ignore[arg-type]
 
 
-def test_some_space_is_always_left_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 0, 100 * 2**20))
-    require_free_space(tmp_path, 36 * 2**20, advice="buy a disk")
-    with pytest.raises(DiskSpaceError, match="needs 37 MiB of free space"):
-        require_free_space(tmp_path, 37 * 2**20, advice="buy a disk")
-
-
 def test_an_interrupted_shard_leaves_no_file(
     photos: Photos, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(content: bytes, image_px: int) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_pixels, "to_square", stop)
+    monkeypatch.setattr(Image, "open", stop)
     with pytest.raises(KeyboardInterrupt):
         decode(photos, 16)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
 # The cache folder
-
-
-def test_cache_folder_follows_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "x/y"))
-    assert cache_folder() == tmp_path / "x/y"
-    assert (tmp_path / "x/y").is_dir()
-    monkeypatch.delenv("SCENELEARN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg/scenelearn"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home/.cache/scenelearn"
-    monkeypatch.setenv("SCENELEARN_CACHE", "~/mine")
-    assert cache_folder() == tmp_path / "home/mine"
-
-
-def test_a_cache_folder_that_cannot_be_created_names_the_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "file/cache"))
-    with pytest.raises(ArgumentError, match=r"`SCENELEARN_CACHE`.*file/cache.*another folder"):
-        cache_folder()
-
-
-@needs_posix
-@pytest.mark.parametrize("home", ["missing", "closed"])
-def test_without_a_home_the_cache_is_among_the_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: str
-) -> None:
-    for name in ("SCENELEARN_CACHE", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    if home == "missing":  # and no such user, as in containers
-        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
-    else:
-        access = os.access
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setattr(
-            os, "access", lambda path, mode: path != tmp_path and access(path, mode)
-        )
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    _io._temporary_cache.cache_clear()
-    try:
-        folder = cache_folder()
-        assert cache_folder() == folder
-    finally:
-        _io._temporary_cache.cache_clear()
-    assert folder.parent == tmp_path / "temporary"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert "Set SCENELEARN_CACHE" in caplog.text
-
-
-def test_a_cache_folder_on_a_missing_drive_is_not_writable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os.path, "lexists", lambda _: False)
-    assert not _io._is_writable(tmp_path / "gone")
-
-
-def test_a_chosen_cache_folder_needs_no_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7, raising=False)
-    assert cache_folder() == tmp_path / "cache"
 
 
 def test_a_cache_folder_that_is_not_writable_names_the_variable(
@@ -539,129 +476,3 @@ def test_a_part_of_the_cache_that_is_not_writable_costs_no_photo(
     folder.write_text("in the way")
     assert len(images_of(decode(photos, 16))) == 6
     assert "decoded each time" in caplog.text
-
-
-# Atomic writes
-
-
-def write(path: Path) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("new")
-
-
-def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
-    target = tmp_path / "deep/er/result.json"
-    with atomic_write(target) as temporary:
-        assert temporary.parent == target.parent
-        assert temporary.suffix == ".json"
-        temporary.write_text("new")
-        assert not target.exists()
-    assert target.read_text() == "new"
-    assert files(target.parent) == ["result.json"]
-
-
-def test_a_failure_leaves_the_old_content(tmp_path: Path) -> None:
-    target = tmp_path / "result.json"
-    target.write_text("old")
-    with suppress(KeyboardInterrupt), atomic_write(target) as temporary:
-        temporary.write_text("ne")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old"
-    assert files(tmp_path) == ["result.json"]
-
-
-def test_the_old_content_is_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "result.json"
-    target.write_text("old")
-    with atomic_write(str(target)) as temporary:
-        temporary.write_text("new")
-    assert target.read_text() == "new"
-
-
-@needs_posix
-def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
-    (tmp_path / "plain").write_text("")
-    with atomic_write(tmp_path / "whole") as temporary:
-        temporary.write_text("")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "whole")}
-    assert len(modes) == 1
-
-
-def test_a_file_that_another_program_has_open_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("old")
-
-    def refuse(*_: object) -> None:  # as Windows does
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(ArgumentError, match=r"file': Permission denied.*other programs"):
-        write(tmp_path / "file")
-    assert files(tmp_path) == ["file"]
-    assert (tmp_path / "file").read_text() == "old"
-
-
-def test_a_disk_that_fills_up_is_named_and_the_old_file_kept(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("old")
-    with (
-        pytest.raises(DiskSpaceError, match=r"file' needs more free space.*No space.*MiB free"),
-        atomic_write(tmp_path / "file"),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert files(tmp_path) == ["file"]
-    assert (tmp_path / "file").read_text() == "old"
-
-
-def test_a_folder_that_cannot_be_replaced_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/old").write_text("old")
-    rename = Path.rename
-
-    def fail_second(self: Path, target: Path) -> Path:
-        if target == tmp_path / "folder" and not self.name.endswith(".old"):  # not on its way back
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr("scenelearn._io._IS_LINUX", False)  # Linux needs one call for it
-    monkeypatch.setattr(Path, "rename", fail_second)
-    with (
-        pytest.raises(DiskError, match=r"folder.*Input/output"),
-        atomic_write_folder(tmp_path / "folder"),
-    ):
-        pass
-    assert (tmp_path / "folder/old").read_text() == "old"
-    assert files(tmp_path) == ["folder"]
-
-
-def test_a_long_name_works(tmp_path: Path) -> None:
-    target = tmp_path / ("x" * 250 + ".json")
-    with atomic_write(target) as temporary:
-        temporary.write_text("new")
-    assert target.read_text() == "new"
-
-
-def test_a_folder_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"`path` must name a file.*Add a file name"):
-        write(tmp_path)
-
-
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    for path in (tmp_path / "file/result.json", tmp_path / "file/deep/result.json"):
-        with pytest.raises(ArgumentError, match=r"`path` must be in a writable.*Choose another"):
-            write(path)
-    assert files(tmp_path) == ["file"]
-
-
-def test_a_folder_without_permission_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.mkstemp", denied)
-    with pytest.raises(ArgumentError, match=r"result\.json.*Permission denied"):
-        write(tmp_path / "result.json")

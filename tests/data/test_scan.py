@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import hashlib
 import io
@@ -12,14 +13,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import scenelearn as sl
-from scenelearn.data import Photo, Photos, RejectionReason, _scan, decode, scan
-from scenelearn.data._files import read_file
+from scenelearn.data import Photo, Photos, RejectionReason, decode, scan
 from scenelearn.errors import (
     ArgumentError,
     DataError,
@@ -453,13 +454,14 @@ def test_unreadable_files_are_rejected_and_the_rest_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_all(tmp_path, PLAIN)
+    original = open
 
-    def refuse_one(root: Path, path: str) -> bytes:
-        if path == "sea/1.jpg":
+    def refuse_one(file: Any, *arguments: Any, **options: Any) -> Any:
+        if os.fspath(file) == str(tmp_path / "sea/1.jpg"):
             raise PermissionError(13, "Permission denied")
-        return read_file(root, path)
+        return original(file, *arguments, **options)
 
-    monkeypatch.setattr(_scan, "read_file", refuse_one)
+    monkeypatch.setattr(builtins, "open", refuse_one)
     photos = scan(tmp_path)
     assert len(photos) == 3
     assert why(photos) == {"sea/1.jpg": RejectionReason.UNREADABLE}

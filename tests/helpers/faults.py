@@ -13,6 +13,7 @@ import errno
 import io
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import ImageFile
 
+from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, SceneLearnError
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="file names come from /proc")
 KILL = -1
 """Instead of an error number: the process dies."""
 ERRORS = {
@@ -193,3 +198,26 @@ def _file_open(disk: Disk) -> Callable[..., Any]:
         return text
 
     return call
+
+
+def inject_all(folder: Path, work: Callable[[], object], check: Callable[[], None]) -> int:
+    """Let each call of `work` fail in each way; check what is left, and do it again."""
+    with faults(folder) as disk:
+        work()
+    n_faults = 0
+    for n, call in enumerate(disk.calls):
+        for error in (*ERRORS[call.kind], KILL):
+            problem: Exception | None = None
+            with faults(folder, n, error), contextlib.suppress(Killed):
+                try:
+                    work()
+                except (DiskError, ArgumentError) as raised:
+                    problem = raised
+            if problem:
+                kinds = {errno.EACCES: SceneLearnError, errno.ENOSPC: DiskSpaceError}
+                assert isinstance(problem, kinds.get(error, DiskError))
+                assert str(folder) in str(problem)
+            check()
+            work()
+            n_faults += 1
+    return n_faults

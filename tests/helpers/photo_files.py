@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from scenelearn.data import Photos, RejectionReason
+from scenelearn.data import Photos, Rejected, RejectionReason, scan
 
 
 def photo(seed: int = 0, kind: str = "JPEG", px: int = 16) -> bytes:
@@ -26,6 +27,16 @@ def put_all(root: Path, paths: list[str]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(photo(seed))
     return root
+
+
+def scan_each(contents: list[bytes]) -> list[Rejected | None]:
+    """What `scan` says about files with these contents; None for a usable photo."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = put_all(Path(folder), ["a/whole.jpg"])  # a folder without photos is an error
+        for k, content in enumerate(contents):
+            (root / f"a/{k}.jpg").write_bytes(content)
+        rejected = {one.path: one for one in scan(root, verbose=False).rejected}
+    return [rejected.get(f"a/{k}.jpg") for k in range(len(contents))]
 
 
 def why(photos: Photos) -> dict[str, RejectionReason]:
