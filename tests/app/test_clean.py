@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import io
 import json
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.app._cleaning import Cleaning
-from scenelearn.data._decisions import FILE_NAME, read_decisions
-from scenelearn.data._label_issues import LabelIssue
+from scenelearn.data import LabelIssue
 from tests.helpers.browser import Page, open_browser
+
+FILE_NAME = "scenelearn_decisions.csv"
 
 
 @pytest.fixture
@@ -47,85 +49,9 @@ def audit_with_issues(folder: Path, *paths: str) -> sl.data.Audit:
     return replace(audit, label_issues=tuple(issues))
 
 
-def paths_of(cleaning: Cleaning) -> list[str]:
-    return [cleaning.photos[k].path for k in cleaning.order]
-
-
-def position(cleaning: Cleaning, path: str) -> int:
-    return next(k for k, item in enumerate(cleaning.photos) if item.path == path)
-
-
-# Decisions
-
-
-def test_label_issues_come_first_and_the_first_of_duplicates_can_stay(folder: Path) -> None:
-    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
-    assert paths_of(cleaning) == ["sea/2.jpg", "forest/1.jpg", "sea/copy.jpg"]
-    first, _, copy = (cleaning.photos[k] for k in cleaning.order)
-    assert (first.label, first.suggestion) == ("sea", "forest")
-    assert [cleaning.photos[k].path for k in copy.companions] == ["sea/0.jpg"]
-
-
-def test_decisions_are_honored_by_scan_and_undone_in_order(folder: Path) -> None:
-    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
-    sea, forest, copy = cleaning.order
-    cleaning.decide(sea, "relabel", "forest")
-    cleaning.decide(copy, "quarantine")
-    cleaning.decide(forest, "relabel", "  dark  forest ")
-    cleaning.decide(forest, "relabel", "forest")  # its own label
-    photos = sl.scan(folder)
-    assert "sea/copy.jpg" not in photos.paths
-    assert photos.class_names == ("forest", "sea")
-    assert photos.counts() == {"forest": 4, "sea": 2}
-    assert cleaning.undo() == forest
-    assert sl.scan(folder).class_names == ("dark forest", "forest", "sea")
-    assert [cleaning.undo() for _ in range(4)] == [forest, copy, sea, None]
-    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
-
-
-def test_later_session_continues_and_can_undo(folder: Path) -> None:
-    cleaning = Cleaning(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg"))
-    cleaning.decide(cleaning.order[0], "relabel", "forest")
-    cleaning.decide(position(cleaning, "sea/copy.jpg"), "quarantine")
-    later = Cleaning(audit_with_issues(folder, "forest/1.jpg"))
-    decided = {later.photos[k].path: d.decision for k, d in later.decisions().items()}
-    assert decided == {"sea/2.jpg": "relabel", "sea/copy.jpg": "quarantine"}
-    assert later.photos[position(later, "sea/2.jpg")].label == "sea"  # as in the folder
-    assert later.undo() == position(later, "sea/copy.jpg")
-    later.decide(position(later, "sea/2.jpg"), "keep")
-    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
-
-
-def test_rows_of_another_folder_do_not_reach_outside(folder: Path) -> None:
-    outside = folder / "secret.jpg"
-    inner = folder / "inner"
-    inner.mkdir()
-    shutil.move(folder / "sea", inner / "sea")
-    shutil.copy(inner / "sea" / "0.jpg", outside)
-    digest = "0" * 32
-    (inner / FILE_NAME).write_text(
-        f"path,decision,label,new_label,hash\n../secret.jpg,quarantine,sea,,{digest}\n"
-    )
-    cleaning = Cleaning(sl.audit(sl.scan(inner)))
-    assert all(".." not in item.path for item in cleaning.photos)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (-1, "keep"), (99, "keep"), ("0", "keep"), (True, "keep"), (0, "delete"), (0, ["keep"]),
-        (0, "relabel"), (0, "relabel", " "), (0, "relabel", "x" * 201), (0, "relabel", "a\x1bb"),
-        (0, "relabel", 7), (0, "keep", "sea"),
-    ],
-)  # fmt: skip
-def test_invalid_decisions_change_nothing(folder: Path, arguments: tuple[Any, ...]) -> None:
-    cleaning = Cleaning(sl.audit(sl.scan(folder)))
-    with pytest.raises(sl.errors.ArgumentError, match="Received"):
-        cleaning.decide(*arguments)
-    assert not (folder / FILE_NAME).exists()
-
-
-# Requests
+def decisions_in(folder: Path) -> list[dict[str, str]]:
+    with (folder / FILE_NAME).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class Client:
@@ -151,11 +77,109 @@ class Client:
     def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any, bytes]:
         return self.request("POST", path, body, **headers)
 
+    def data(self) -> dict[str, Any]:
+        """What the page shows."""
+        found = re.search(rb'id="data">(.*?)</script>', self.get("/")[2])
+        assert found
+        data: dict[str, Any] = json.loads(found[1])
+        return data
+
+    def decide(self, position: int, decision: str, **label: Any) -> None:
+        body = {"photo": position, "decision": decision, **label}
+        assert self.post("/decide", body)[0] == 200
+
+    def undo(self) -> int | None:
+        photo: int | None = json.loads(self.post("/undo", {})[2])["photo"]
+        return photo
+
 
 @pytest.fixture
 def client(folder: Path) -> Iterator[Client]:
     with sl.app.clean(audit_with_issues(folder, "sea/2.jpg", "forest/1.jpg")) as server:
         yield Client(server.url)
+
+
+# Decisions
+
+
+def test_label_issues_come_first_and_the_first_of_duplicates_can_stay(client: Client) -> None:
+    data = client.data()
+    first, second, copy = (data["photos"][str(k)] for k in data["order"])
+    paths = [photo["path"] for photo in (first, second, copy)]
+    assert paths == ["sea/2.jpg", "forest/1.jpg", "sea/copy.jpg"]
+    assert data["classes"] == ["forest", "sea"]
+    assert (first["label"], first["suggestion"]) == (1, 0)
+    assert [data["photos"][str(k)]["path"] for k in copy["companions"]] == ["sea/0.jpg"]
+
+
+def test_decisions_are_honored_by_scan_and_undone_in_order(client: Client, folder: Path) -> None:
+    sea, forest, copy = client.data()["order"]
+    client.decide(sea, "relabel", label="forest")
+    client.decide(copy, "quarantine")
+    client.decide(forest, "relabel", label="  dark  forest ")
+    client.decide(forest, "relabel", label="forest")  # its own label
+    photos = sl.scan(folder)
+    assert "sea/copy.jpg" not in photos.paths
+    assert photos.class_names == ("forest", "sea")
+    assert photos.counts() == {"forest": 4, "sea": 2}
+    assert client.undo() == forest
+    assert sl.scan(folder).class_names == ("dark forest", "forest", "sea")
+    assert [client.undo() for _ in range(4)] == [forest, copy, sea, None]
+    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_later_session_continues_and_can_undo(client: Client, folder: Path) -> None:
+    sea, _, copy = client.data()["order"]
+    client.decide(sea, "relabel", label="forest")
+    client.decide(copy, "quarantine")
+    with sl.app.clean(audit_with_issues(folder, "forest/1.jpg")) as server:
+        later = Client(server.url)
+        data = later.data()
+        position = {photo["path"]: int(k) for k, photo in data["photos"].items()}
+        decided = {k: one["decision"] for k, one in data["decisions"].items()}
+        sea, copy = position["sea/2.jpg"], position["sea/copy.jpg"]
+        assert decided == {str(sea): "relabel", str(copy): "quarantine"}
+        assert data["photos"][str(sea)]["label"] == 1  # as in the folder
+        assert later.undo() == copy
+        later.decide(sea, "keep")
+    assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_rows_of_another_folder_do_not_reach_outside(folder: Path) -> None:
+    outside = folder / "secret.jpg"
+    inner = folder / "inner"
+    inner.mkdir()
+    shutil.move(folder / "sea", inner / "sea")
+    shutil.copy(inner / "sea" / "0.jpg", outside)
+    digest = "0" * 32
+    (inner / FILE_NAME).write_text(
+        f"path,decision,label,new_label,hash\n../secret.jpg,quarantine,sea,,{digest}\n"
+    )
+    with sl.app.clean(sl.audit(sl.scan(inner))) as server:
+        client = Client(server.url)
+        assert all(".." not in photo["path"] for photo in client.data()["photos"].values())
+        assert client.get("/photo/4")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        (-1, "keep"), (99, "keep"), ("0", "keep"), (True, "keep"), (0, "delete"), (0, ["keep"]),
+        (0, "relabel"), (0, "relabel", " "), (0, "relabel", "x" * 201), (0, "relabel", "a\x1bb"),
+        (0, "keep", "sea"),
+    ],
+)  # fmt: skip
+def test_invalid_decisions_change_nothing(
+    client: Client, folder: Path, body: tuple[Any, ...]
+) -> None:
+    request = dict(zip(("photo", "decision", "label"), body, strict=False))
+    status, _, text = client.post("/decide", request)
+    assert status == 400
+    assert b"Received" in text
+    assert decisions_in(folder) == []
+
+
+# Requests
 
 
 def test_page_has_its_data_and_may_load_nothing_else(client: Client) -> None:
@@ -164,11 +188,7 @@ def test_page_has_its_data_and_may_load_nothing_else(client: Client) -> None:
     policy = headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'nonce-")
     assert "unsafe" not in policy
-    found = re.search(rb'id="data">(.*?)</script>', content)
-    assert found
-    data = json.loads(found[1])
-    assert data["classes"] == ["forest", "sea"]
-    assert len(data["order"]) == 3
+    assert b'id="data">' in content
 
 
 def test_photos_are_scaled_down_and_only_numbers_name_them(client: Client, folder: Path) -> None:
@@ -181,16 +201,34 @@ def test_photos_are_scaled_down_and_only_numbers_name_them(client: Client, folde
         assert client.get(path)[0] == 404, path
 
 
+def test_previews_are_whole_and_upright(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:500, 0:1000] / 1000
+    stored = Image.fromarray((np.stack([x, y, x * x], axis=-1) * 255).astype(np.uint8))
+    (tmp_path / "a").mkdir()
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored.save(tmp_path / f"a/{orientation}.png", exif=exif)
+    with sl.app.clean(sl.audit(sl.scan(tmp_path))) as server:
+        client = Client(server.url)
+        for orientation in range(1, 9):
+            preview = Image.open(io.BytesIO(client.get(f"/photo/{orientation - 1}")[2]))
+            upright = ImageOps.exif_transpose(Image.open(tmp_path / f"a/{orientation}.png"))
+            assert preview.size == ((800, 400) if orientation < 5 else (400, 800))
+            apart = np.asarray(preview).astype(int) - np.asarray(upright.resize(preview.size))
+            assert np.abs(apart).mean() < 2
+
+
 def test_decide_and_undo(client: Client, folder: Path) -> None:
     status, _, content = client.post("/decide", {"photo": 1, "decision": "relabel", "label": 1})
     assert status == 200
     value = {"photo": 1, "decision": {"decision": "relabel", "label": "sea"}}
     assert json.loads(content) == value
-    (decision,) = read_decisions(folder / FILE_NAME).values()
-    assert (decision.path, decision.new_label) == ("forest/1.jpg", "sea")
+    (decision,) = decisions_in(folder)
+    assert (decision["path"], decision["new_label"]) == ("forest/1.jpg", "sea")
     assert json.loads(client.post("/undo", {})[2]) == {"photo": 1, "decision": None}
     assert json.loads(client.post("/undo", {})[2]) == {"photo": None, "decision": None}
-    assert read_decisions(folder / FILE_NAME) == {}
+    assert decisions_in(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +238,7 @@ def test_decide_and_undo(client: Client, folder: Path) -> None:
 )  # fmt: skip
 def test_invalid_requests(client: Client, folder: Path, body: Any) -> None:
     assert client.post("/decide", body)[0] == 400
-    assert read_decisions(folder / FILE_NAME) == {}
+    assert decisions_in(folder) == []
 
 
 def test_other_sites_and_users_reach_nothing(client: Client, folder: Path) -> None:
@@ -219,7 +257,7 @@ def test_other_sites_and_users_reach_nothing(client: Client, folder: Path) -> No
     assert client.get("/?token=guess", Cookie="")[0] == 403
     assert client.post("/decide", "x" * 20_000)[0] == 413
     assert client.post("/other", {})[0] == 404
-    assert read_decisions(folder / FILE_NAME) == {}
+    assert decisions_in(folder) == []
 
 
 def test_clean_checks_its_arguments(folder: Path) -> None:
@@ -259,10 +297,9 @@ START = """
 import sys
 from dataclasses import replace
 import scenelearn as sl
-from scenelearn.data._label_issues import LabelIssue
 audit = sl.audit(sl.scan(sys.argv[1]))
 suggested = audit.photos.class_names.index("street")
-issues = (LabelIssue(k, suggested, 2.0) for k in range(24))
+issues = (sl.data.LabelIssue(k, suggested, 2.0) for k in range(24))
 server = sl.app.clean(replace(audit, label_issues=tuple(issues)))
 print(server.url, flush=True)
 server.wait()
