@@ -1,4 +1,4 @@
-"""Running classifiers on labeled photos: for evaluation and calibration."""
+"""Run classifiers on labeled photos, to evaluate them and to calibrate them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._progress import Progress
-from scenelearn.classify._calibration import Calibration
+from scenelearn.classify._calibration import Calibration, conformal_scores
 from scenelearn.classify._inference import Outputs, readable_images, stream_outputs
+from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS, build_neighbor_index
+from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.classify._slice_columns import image_statistics, short_sides
 from scenelearn.data import Batches, Photos
 from scenelearn.data._pixels import load_pixels
@@ -140,3 +142,39 @@ def predict_labeled(
     )
     short = {"short side": short_sides(photos, result.indices)}
     return replace(result, image_statistics=result.image_statistics | short)
+
+
+def sample_training_photos(train: Batches) -> Batches:
+    """At most 2,000 of the training photos, sampled by their seed, in their order."""
+    random = np.random.default_rng([train.seed, MAX_NEIGHBOR_PHOTOS])
+    chosen = random.permutation(train.indices)[:MAX_NEIGHBOR_PHOTOS]
+    return replace(train, indices=np.sort(chosen))
+
+
+def build_calibration(
+    photos: Photos,
+    known: LabeledOutputs,
+    checked: LabeledOutputs,
+    probabilities: npt.NDArray[np.float64],
+) -> Calibration:
+    """Calibrate prediction sets, out-of-distribution detection and nearest neighbors.
+
+    Args:
+        photos: all photos.
+        known: outputs for training photos.
+        checked: outputs for the validation photos.
+        probabilities: (n_validation, n_classes), their calibrated probabilities.
+    """
+    index = build_neighbor_index(
+        known.outputs.features,
+        known.labels.astype(np.int32),
+        tuple(photos.paths[index] for index in known.indices),
+    )
+    residuals = index.residuals(checked.outputs.features)
+    return Calibration(
+        conformal_scores=conformal_scores(probabilities, checked.labels).astype(np.float32),
+        ood_detector=fit_ood_detector(
+            known.outputs.ood_features, checked.outputs.ood_features, residuals
+        ),
+        neighbor_index=index,
+    )

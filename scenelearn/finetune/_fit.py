@@ -34,11 +34,15 @@ from scenelearn.classify._calibration import (
     softmax,
 )
 from scenelearn.classify._inference import inference_model
-from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_photos
+from scenelearn.classify._labeled_outputs import (
+    LabeledOutputs,
+    build_calibration,
+    predict_photos,
+    sample_training_photos,
+)
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
 from scenelearn.data._rejections import HARMLESS
-from scenelearn.finetune._calibration import build_calibration, sample_training_photos
 from scenelearn.finetune._callbacks import Callbacks, check_callbacks
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights

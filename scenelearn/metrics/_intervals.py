@@ -139,7 +139,7 @@ def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
     maps to an interval for F1.
 
     Args:
-        n_correct: true positives.
+        n_correct: true positives, at most the other counts.
         n_photos: photos of the class.
         n_predicted: photos predicted as the class.
 
@@ -147,18 +147,10 @@ def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
         F1, the harmonic mean of precision and recall, with its interval. The value is 0 if the
         class has neither photos nor predictions.
 
-    Raises:
-        ArgumentError: if `n_correct` exceeds one of the other counts or is negative.
-
     Example:
         >>> print(f1_interval(80, 100, 90))
         84.2% (77.9 to 89.0)
     """
-    if not 0 <= n_correct <= min(n_photos, n_predicted):
-        raise ArgumentError(
-            "`n_correct` must be at most `n_photos` and `n_predicted`. Received: n_correct="
-            f"{n_correct}, n_photos={n_photos}, n_predicted={n_predicted}. Count true positives."
-        )
     p = wilson(n_correct, n_photos + n_predicted - n_correct)
     if not p.n:
         return Interval(value=0.0, low=0.0, high=1.0, n=0)

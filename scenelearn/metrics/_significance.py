@@ -57,9 +57,6 @@ def fisher(n_correct: int, n: int, rest_correct: int, rest: int) -> float:
     Returns:
         The p-value, in [0, 1]. It is 1 if the slice or the rest is empty.
 
-    Raises:
-        ArgumentError: if a count is out of range.
-
     Example:
         >>> round(fisher(1, 4, 4, 4), 4)
         0.0714
@@ -67,11 +64,6 @@ def fisher(n_correct: int, n: int, rest_correct: int, rest: int) -> float:
     References:
         R. A. Fisher (1935), The logic of inductive inference. J. R. Stat. Soc. 98, 39-82.
     """
-    if not (0 <= n_correct <= n and 0 <= rest_correct <= rest):
-        raise ArgumentError(
-            "`n_correct` and `rest_correct` must be in [0, n] and [0, rest]. Received: "
-            f"{n_correct} of {n}, {rest_correct} of {rest}. Count correct predictions."
-        )
     correct, total = n_correct + rest_correct, n + rest
     fewest = max(0, n - (total - correct))
     all_samples = _log_choose(total, n)

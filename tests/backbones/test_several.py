@@ -11,11 +11,9 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import backbones
-from scenelearn.classify import Classifier
 from scenelearn.cli import main
 from scenelearn.errors import ArgumentError, UnknownBackboneError
-from scenelearn.finetune._model import add_zero_head
-from tests.helpers.own_backbones import attention_network, convolution_network
+from tests.helpers.own_backbones import attention_network, classifier_of, convolution_network
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
@@ -62,12 +60,11 @@ def test_unknown_name_among_several() -> None:
 @pytest.mark.slow
 def test_heatmap_is_the_sum_of_those_of_the_networks() -> None:
     networks = [convolution_network(), attention_network()]
-    _, model = add_zero_head(backbones.build(networks, image_px=32), 2)
+    classifier, head = classifier_of(networks)
     maps = [np.asarray(n.predict_on_batch(IMAGES[:1].astype(np.float32)))[0] for n in networks]
     n_first = maps[0].shape[-1]
     column = np.random.default_rng(1).normal(size=(n_first + 8, 1)).astype(np.float32)
-    model.get_layer("logits").kernel.assign(np.concatenate([column, -column], axis=1))
-    classifier = Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
+    head.kernel.assign(np.concatenate([column, -column], axis=1))
     # The gradient of the logit is the kernel's column, divided by the number of positions.
     first = np.maximum(maps[0] @ column[:n_first, 0], 0)
     second = np.maximum(maps[1] @ column[n_first:, 0], 0).reshape(4, 4)

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.classify import _bundle_checks
 from scenelearn.errors import BundleError
 from scenelearn.finetune import FitResult
 from tests.helpers.damage import move_directory
 from tests.helpers.marks import nightly, slow
+from tests.helpers.patches import limit_config_objects
 
 Config = dict[str, Any]
 CONFIG, WEIGHTS, ENTRY = "config.json", "model.weights.h5", "scenelearn.json"
@@ -251,7 +251,7 @@ def test_deeply_nested_config(parts: dict[str, bytes], tmp_path: Path, depth: in
 def test_config_with_too_many_parts(
     parts: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_bundle_checks, "_MAX_OBJECTS", 10)
+    limit_config_objects(monkeypatch, 10)
     rejected(packed(tmp_path / "odd.keras", parts), "too many parts")
 
 
@@ -440,7 +440,7 @@ def test_loading_takes_at_most_two_seconds_and_200_mebibytes(
     path = fit.save(tmp_path / "odd.keras")
     code = (
         "import resource, sys, time\n"
-        "from scenelearn._backend import keras; k = keras(); import h5py\n"
+        "import h5py, keras as k\n"
         "import scenelearn as sl; sl.load; k.ops.zeros((2, 2)) + 1\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "start = time.process_time(); sl.load(sys.argv[1])\n"
@@ -449,7 +449,7 @@ def test_loading_takes_at_most_two_seconds_and_200_mebibytes(
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(path)],
-        env=os.environ,
+        env=os.environ | {"KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,

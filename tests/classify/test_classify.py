@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,15 +34,9 @@ from scenelearn.classify import (
     Prediction,
     Predictions,
     Probabilities,
-    _benchmark,
-    _export_worker,
-    _grad_cam,
     compare,
     manifest_columns,
 )
-from scenelearn.classify._calibration import fit_temperature
-from scenelearn.classify._neighbors import build_neighbor_index
-from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.errors import (
     ArgumentError,
     BackendError,
@@ -452,7 +447,7 @@ def hostile(fitted: FitResult) -> Classifier:
     return dataclasses.replace(fitted.classifier, class_names=HOSTILE)
 
 
-def test_hostile_class_names_are_saved_shown_and_exported(
+def test_hostile_class_names_are_saved_and_shown(
     hostile: Classifier, photo: Path, tmp_path: Path
 ) -> None:
     loaded = sl.load(hostile.save(tmp_path / "for\udceat.keras"))
@@ -470,10 +465,6 @@ def test_hostile_class_names_are_saved_shown_and_exported(
     ):  # fmt: skip
         assert "\x1b" not in text
         text.encode()
-    description = _export_worker._description(hostile, any_size=True)
-    files = _export_worker._metadata_files(description)
-    assert files["labels.txt"].encode().splitlines()[0] == rb"for\udceat"
-    assert json.loads(files["scenelearn.json"])["class_names"] == list(HOSTILE)
 
 
 def test_fingerprint_of_names_that_are_not_unicode(fitted: FitResult) -> None:
@@ -525,7 +516,7 @@ def test_explanation_needs_gradients(
 ) -> None:
     monkeypatch.setattr("keras.backend.backend", lambda: "numpy")
     with pytest.raises(BackendError, match="backend with gradients"):
-        _grad_cam.input_gradient(None, np.zeros(1, np.float32), np.zeros(1, np.float32))
+        classifier.explain(photo)
 
 
 def test_predict_proba_of_arrays_of_any_size_but_no_other_dtype(classifier: Classifier) -> None:
@@ -627,40 +618,6 @@ def test_code_in_a_bundle_is_not_run(tmp_path: Path) -> None:
         sl.load(path)
 
 
-def test_temperature_minimizes_the_log_loss() -> None:
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    rng = np.random.default_rng(0)
-    n = 20_000  # smoothing the labels makes a difference of the order 1/n
-    logits = rng.standard_normal((n, 4)) * 3
-    labels = (logits / 2.5 + rng.gumbel(size=(n, 4))).argmax(axis=1)
-
-    def loss(t: float) -> float:
-        return float(-log_softmax(logits / t, axis=1)[np.arange(n), labels].mean())
-
-    best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-6})
-    assert fit_temperature(logits, labels) == pytest.approx(best.x, rel=2e-3)
-    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
-
-
-def test_few_photos_that_are_all_correct_do_not_give_certainty() -> None:
-    logits = np.tile([1.2, 1.0, -1.0], (12, 1))
-    value = fit_temperature(logits, np.zeros(12, int))
-    sure = softmax(logits / value, axis=1)[0, 0]
-    assert sure < 1 - 1 / 14  # Laplace's rule of succession: (12 + 1) / (12 + 2)
-    assert 0.05 < value < 1
-
-
-def test_temperature_does_not_depend_on_a_shift_of_the_logits() -> None:
-    rng = np.random.default_rng(1)
-    logits, labels = rng.standard_normal((50, 3)), rng.integers(0, 3, 50)
-    shifted = logits + rng.standard_normal((50, 1)) * 100
-    assert fit_temperature(shifted, labels) == pytest.approx(
-        fit_temperature(logits, labels), rel=1e-6
-    )
-
-
 def test_exif_orientation_is_applied_to_every_kind_of_input(
     classifier: Classifier, photo: Path
 ) -> None:
@@ -758,85 +715,6 @@ def test_prediction_set_has_the_most_probable_class_and_others_up_to_the_thresho
     ]  # fmt: skip
     assert prediction_sets([0.0], p, 0.5).sum(axis=1).tolist() == [1, 1, 1]
     assert prediction_sets([0.0], p, 0.9).all()
-
-
-def test_ood_score_adds_mahalanobis_distance_and_residual() -> None:
-    from scipy.spatial.distance import mahalanobis
-
-    random = np.random.default_rng(0)
-    mix = random.normal(size=(4, 4))
-    training = (random.normal(size=(600, 4)) @ mix + [5, 0, -3, 2]).astype(np.float32)
-    residual = random.random(50).astype(np.float32)
-    known = fit_ood_detector(training, training[:50], residual)
-    scale = training.std(axis=0)
-    inverse = np.linalg.inv(
-        (0.9 * np.corrcoef(training.T) + 0.1 * np.eye(4)) * np.outer(scale, scale)
-    )
-    of_validation = [mahalanobis(row, training.mean(axis=0), inverse) ** 2 for row in training[:50]]
-
-    def standardized(value: float, among: Any) -> float:
-        return (value - np.median(among)) / (np.quantile(among, 0.9) - np.median(among))
-
-    for point in random.normal(size=(5, 4)).astype(np.float32) * 9:
-        squared = mahalanobis(point, training.mean(axis=0), inverse) ** 2
-        expected = standardized(squared, of_validation) + standardized(0.25, residual)
-        found = known.score(point[None], np.array([0.25], np.float32))[0]
-        assert found == pytest.approx(expected, rel=1e-3)
-
-
-def test_residual_is_the_fraction_outside_the_principal_components() -> None:
-    random = np.random.default_rng(0)
-    spanned = random.normal(size=(300, 5)) @ random.normal(size=(5, 100))
-    shown = build_neighbor_index(spanned.astype(np.float32), np.zeros(300, np.int32), ("",) * 300)
-    across = np.linalg.svd(spanned - spanned.mean(axis=0))[2][80]  # where no photo varies
-    inside = spanned[:3] - spanned.mean(axis=0)
-    size = np.linalg.norm(inside, axis=1)
-    mixed = spanned.mean(axis=0) + inside + np.outer(size, across)
-    assert shown.components.shape == (100, 64)
-    np.testing.assert_allclose(shown.residuals(spanned[:9].astype(np.float32)), 0, atol=2e-3)
-    few = dataclasses.replace(shown, components=shown.components[:, :5])
-    np.testing.assert_allclose(few.residuals(mixed.astype(np.float32)), 0.5, atol=2e-3)
-
-
-def test_p_values_are_uniform_for_photos_like_the_training_photos() -> None:
-    random = np.random.default_rng(0)
-    training, validation, new = (
-        random.standard_t(6, (n, 20)).astype(np.float32) for n in (400, 999, 20_000)
-    )
-    known = fit_ood_detector(training, validation, random.random(999).astype(np.float32))
-    typical = known.p_values(new, random.random(20_000).astype(np.float32))
-    for level in (0.03, 0.2, 0.5):
-        # 999 validation photos: the fraction itself has a deviation of about √(p (1 − p)/999)
-        assert (typical <= level).mean() == pytest.approx(level, abs=3.5 * 0.016)
-    assert typical.min() > 0
-    assert typical.max() <= 1
-
-
-def test_ood_detector_with_constant_features_and_fewer_photos_than_features() -> None:
-    training = np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32)
-    training[:, :10] = 0
-    none = np.zeros(5, np.float32)
-    known = fit_ood_detector(training, training, none)
-    far = training[:1].copy()
-    far[0, 3] = 100  # where all training photos are 0
-    near = known.score(training, none)
-    assert np.isfinite(near).all()
-    assert known.score(far, none[:1])[0] > near.max()
-
-
-@pytest.mark.parametrize(
-    ("training", "validation", "n_outside"),
-    [
-        ((0, 3), (2, 3), 2), ((2, 3), (0, 3), 0), ((2, 3), (2, 4), 2), ((3,), (3,), 3),
-        ((2, 3), (2, 3), 3),
-    ],
-)  # fmt: skip
-def test_ood_detector_of_arrays_that_do_not_match(
-    training: tuple[int, ...], validation: tuple[int, ...], n_outside: int
-) -> None:
-    arrays = (np.ones(shape, np.float32) for shape in (training, validation, (n_outside,)))
-    with pytest.raises(ArgumentError, match=r"`training`, `validation` and `residuals` must have"):
-        fit_ood_detector(*arrays)
 
 
 def test_prediction_has_its_set_p_value_and_abstention(sure: FitResult, scenes: Path) -> None:
@@ -1213,26 +1091,6 @@ def test_comparison_of_other_classes(classifier: Classifier, scenes: Path) -> No
 # Explanations
 
 
-def test_gradient_agrees_with_finite_differences(classifier: Classifier) -> None:
-    from scenelearn.classify._grad_cam import input_gradient, split_model
-
-    to_maps, to_logits = split_model(classifier.model)
-    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
-    maps = np.asarray(to_maps.predict_on_batch(image), np.float32)
-    logits = np.asarray(to_logits.predict_on_batch(maps))
-    np.testing.assert_allclose(
-        softmax(logits, axis=1), classifier.predict_proba(image), atol=1e-5
-    )  # the two parts make up the model
-    weights = np.array([[0.5, 0, -1, 0, 2, 0]], np.float32)
-    gradient = input_gradient(to_logits, maps, weights)
-    assert gradient.shape == maps.shape
-    for channel in (0, 5, 100):
-        moved = maps.copy()
-        moved[..., channel] += 1
-        change = ((np.asarray(to_logits.predict_on_batch(moved)) - logits) * weights).sum()
-        assert gradient[..., channel].sum() == pytest.approx(change, rel=1e-3, abs=1e-4)
-
-
 def test_heatmap_is_the_class_activation_map(sure: FitResult, photo: Path) -> None:
     """With global average pooling before the head, Grad-CAM is Σ feature map × head weight."""
     import keras
@@ -1327,7 +1185,7 @@ def test_benchmark_counts_photos_per_second(
         clock[0] += 2 if len(photos) > 1 else 0.5
 
     monkeypatch.setattr(Classifier, "predict", predict)
-    monkeypatch.setattr(_benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     result = classifier.benchmark([photo] * 3, seconds=25)
     assert (result.photos_per_second, result.low, result.high) == (16, 16, 16)
     assert (result.ms_per_request, result.batch_size, result.n_batches) == (500, 32, 10)

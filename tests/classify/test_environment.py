@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,11 +18,10 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn import _backend
-from scenelearn._backend import default_settings
 from scenelearn.classify import Classifier
 from scenelearn.errors import BackendError, BundleError
 from scenelearn.finetune import FitResult
+from tests.helpers.networks import keras
 from tests.helpers.systems import needs_posix
 
 
@@ -83,15 +83,16 @@ def test_forked_process_gets_an_error_and_does_not_wait(
 
 @pytest.mark.slow
 @needs_posix
-def test_classifier_that_is_loaded_after_the_fork_works(bundle: Path, photo: Path) -> None:
+def test_classifier_that_is_loaded_after_the_fork_works(
+    bundle: Path, photo: Path, tmp_path: Path
+) -> None:
     code = (
-        "import os, sys, scenelearn as sl\n"
-        "from scenelearn._backend import keras; keras()\n"  # imported, but not started
+        "import os, sys, scenelearn as sl, keras\n"  # imported, but not started
         "if (child := os.fork()) == 0:\n"
         "    print(len(sl.load(sys.argv[1]).predict(sys.argv[2])), flush=True); os._exit(0)\n"
         "os.waitpid(child, 0)\n"
     )
-    assert run_python(code, str(bundle), str(photo)).stdout == "1\n"
+    assert run_python(code, str(bundle), str(photo), KERAS_HOME=str(tmp_path)).stdout == "1\n"
 
 
 # Errors of the environment
@@ -129,7 +130,7 @@ def test_device_that_cannot_start(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     def fail(_: float) -> None:
         raise RuntimeError("no cuda")
 
-    monkeypatch.setattr(_backend.keras().ops, "convert_to_tensor", fail)
+    monkeypatch.setattr(keras().ops, "convert_to_tensor", fail)
     with pytest.raises(BackendError, match=r"use a device through .*no cuda.*JAX_PLATFORMS"):
         sl.load(bundle)
 
@@ -141,7 +142,7 @@ def test_error_of_the_environment_does_not_blame_the_bundle(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("scenelearn.classify._bundle.materialize", fail)
+    monkeypatch.setattr("h5py.File", fail)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         sl.load(bundle)
 
@@ -169,13 +170,14 @@ ODD = {"floatx": "float16", "epsilon": 0.5, "image_data_format": "channels_first
 
 
 def current_settings() -> dict[str, Any]:
-    config = _backend.keras().config
+    config = keras().config
     return {name: getattr(config, name)() for name in ODD} | {"policy": config.dtype_policy().name}
 
 
-@pytest.fixture
-def odd_settings() -> Iterator[dict[str, Any]]:
-    config, before = _backend.keras().config, current_settings()
+@contextlib.contextmanager
+def odd() -> Iterator[dict[str, Any]]:
+    """With odd settings of Keras; yields all of them."""
+    config, before = keras().config, current_settings()
     for name, value in ODD.items():
         getattr(config, f"set_{name}")(value)
     config.set_dtype_policy("mixed_float16")
@@ -183,6 +185,12 @@ def odd_settings() -> Iterator[dict[str, Any]]:
     config.set_dtype_policy(before.pop("policy"))
     for name, value in before.items():
         getattr(config, f"set_{name}")(value)
+
+
+@pytest.fixture
+def odd_settings() -> Iterator[dict[str, Any]]:
+    with odd() as settings:
+        yield settings
 
 
 def config_of(bundle: Path) -> Any:
@@ -219,20 +227,28 @@ def test_settings_of_keras_return_after_an_error(
 
 
 def test_settings_of_keras_return_after_the_last_of_several_threads(
-    odd_settings: dict[str, Any],
+    bundle: Path, scenes: Path, fit_settings: dict[str, Any], odd_settings: dict[str, Any]
 ) -> None:
     inside, leave, seen = threading.Event(), threading.Event(), []
+    splits = sl.split(sl.scan(scenes))
+
+    class LeftError(Exception):
+        pass
+
+    def progress(*_: object) -> None:
+        inside.set()
+        leave.wait(600)
+        seen.append(current_settings())
+        raise LeftError
 
     def work() -> None:
-        with default_settings():
-            inside.set()
-            leave.wait(600)
-            seen.append(current_settings())
+        with contextlib.suppress(LeftError):
+            sl.fit(splits, **fit_settings, progress=progress)
 
     thread = threading.Thread(target=work)
-    with default_settings():
-        thread.start()
-        assert inside.wait(600)
+    thread.start()
+    assert inside.wait(600)
+    sl.load(bundle)
     leave.set()
     thread.join()
     assert seen == [
@@ -248,16 +264,16 @@ def test_settings_of_keras_return_after_the_last_of_several_threads(
 
 @pytest.mark.slow
 def test_settings_of_keras_change_no_fit(
-    scenes: Path, fit_settings: dict[str, Any], tmp_path: Path, odd_settings: dict[str, Any]
+    scenes: Path, fit_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = fit_settings | {"epochs": 1}
     splits = sl.split(sl.scan(scenes))
-    odd = sl.fit(splits, **settings)
-    assert current_settings() == odd_settings
-    with default_settings():
-        fit = sl.fit(splits, **settings)
-    np.testing.assert_array_equal(odd.test_probabilities, fit.test_probabilities)
-    bundles = [odd.save(tmp_path / "odd.keras"), fit.save(tmp_path / "fit.keras")]
+    fit = sl.fit(splits, **settings)
+    with odd() as odd_settings:
+        other = sl.fit(splits, **settings)
+        assert current_settings() == odd_settings
+    np.testing.assert_array_equal(other.test_probabilities, fit.test_probabilities)
+    bundles = [other.save(tmp_path / "odd.keras"), fit.save(tmp_path / "fit.keras")]
     first, second = (without_numbers(config_of(path)) for path in bundles)
     assert first == second
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,9 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.classify import Classifier, _export
+from scenelearn.classify import Classifier, _export_worker
 from scenelearn.classify._square_layer import square_layer
 from scenelearn.data import to_square
-from scenelearn.data._convert import RESAMPLER
 from scenelearn.errors import (
     ArgumentError,
     ExportError,
@@ -29,7 +31,13 @@ from scenelearn.errors import (
     PathMissingError,
 )
 from scenelearn.finetune import FitResult
+from tests.helpers.patches import resample_by_pillow
 
+REQUIREMENTS = {
+    "onnx": ("onnx", "onnxruntime", "tensorflow", "tf2onnx"),
+    "litert": ("ai_edge_litert", "tensorflow"),
+    "saved_model": ("tensorflow",),
+}
 ENDING = {"onnx": "scenes.onnx", "litert": "scenes.tflite", "saved_model": "scenes"}
 
 
@@ -39,7 +47,7 @@ def classifier(fitted: FitResult, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 def need(format_: str) -> None:
-    for module in _export._REQUIREMENTS[format_]:
+    for module in REQUIREMENTS[format_]:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install scenelearn[{format_}]")
 
@@ -133,9 +141,9 @@ def test_square_layer_agrees_with_to_square(
     import keras
 
     if resampler == "pillow":
-        monkeypatch.setattr("scenelearn.data._convert.fast", None)
-    elif RESAMPLER == "pillow":
-        pytest.skip("there is no wheel of cykooz-resizer for this machine")
+        resample_by_pillow(monkeypatch)
+    else:
+        pytest.importorskip("cykooz_resizer", reason="there is no wheel for this machine")
     side_px, random = 16, np.random.default_rng(0)
     n_other, n = 0, 0
     for height, width in [(21, 14), (260, 401)]:
@@ -146,6 +154,14 @@ def test_square_layer_agrees_with_to_square(
         assert np.abs(found - expected).max() <= 1
         n_other, n = n_other + int((found != expected).sum()), n + expected.size
     assert n_other <= n / 2000
+
+
+def test_metadata_of_names_that_are_not_unicode(classifier: Classifier) -> None:
+    names = ("for\udceat", "s\x1b[2Jea", *classifier.class_names[2:])
+    hostile = dataclasses.replace(classifier, class_names=names)
+    files = _export_worker._metadata_files(_export_worker._description(hostile, any_size=True))
+    assert files["labels.txt"].encode().splitlines()[0] == rb"for\udceat"
+    assert json.loads(files["scenelearn.json"])["class_names"] == list(names)
 
 
 # What is rejected, before anything is written
@@ -173,49 +189,60 @@ def test_format_and_path_that_do_not_match(
 def test_missing_package_is_named_with_its_install_command(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_export._REQUIREMENTS, "saved_model", ("json", "no_such_package"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError) as raised:
         classifier.export(tmp_path / "scenes")
-    assert "no no_such_package" in str(raised.value)
+    assert "no tensorflow" in str(raised.value)
     assert 'pip install "scenelearn[saved-model]"' in str(raised.value)
 
 
 @pytest.fixture
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for format_ in _export._REQUIREMENTS:
-        monkeypatch.setitem(_export._REQUIREMENTS, format_, ())
+    """As if all packages were installed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+
+
+Worker = Callable[[Path, int], npt.NDArray[np.float32]]
+
+
+@contextlib.contextmanager
+def worker(export: Worker) -> Iterator[None]:
+    """Instead of the process that exports, call a function of its folder and the photos' number."""
+
+    def run(command: list[str], *_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        work = Path(command[-1])
+        n = json.loads((work / "job.json").read_text())["n_images"]
+        np.save(work / "probabilities.npy", export(work, n), allow_pickle=False)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subprocess.run", run)
+        yield
 
 
 @pytest.mark.usefixtures("without_packages")
-@pytest.mark.parametrize("off", [2e-4, np.nan])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table + 2e-4, "and its probabilities to 0"),
+        (lambda table: table * np.nan, "must give the classifier's labels"),
+        (lambda table: table[:, ::-1], "2 different labels"),
+        (lambda table: table[:, :1], "a difference of inf"),
+    ],
+)
 def test_export_that_does_not_agree_is_not_written(
-    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
+    classifier: Classifier, tmp_path: Path, change: Any, words: str
 ) -> None:
-    def run_worker(work: Path, job: dict[str, Any]) -> npt.NDArray[np.float32]:
+    def export(work: Path, n: int) -> npt.NDArray[np.float32]:
         (work / "export.onnx").write_bytes(b"nearly")
-        images = np.stack([np.load(work / f"{k}.npy") for k in range(job["n_images"])])
-        table = classifier.predict_proba(
-            np.stack([to_square(Image.fromarray(one), 32) for one in images])
-        )
-        table[0, 0] += off
-        return table
+        images = (Image.fromarray(np.load(work / f"{k}.npy")) for k in range(n))
+        return change(classifier.predict_proba(np.stack([to_square(one, 32) for one in images])))
 
-    monkeypatch.setattr(_export, "_run_worker", run_worker)
     (tmp_path / "scenes.onnx").write_bytes(b"older")
-    with pytest.raises(
-        ExportError, match="must give the classifier's labels, and its probabilities to 0"
-    ):
+    with worker(export), pytest.raises(ExportError, match=words):
         classifier.export(tmp_path / "scenes.onnx", check=np.zeros((2, 40, 50, 3), np.uint8))
     assert (tmp_path / "scenes.onnx").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_export_with_different_labels_is_rejected() -> None:
-    close = np.float32([[0.50002, 0.49998]])
-    with pytest.raises(ExportError, match="1 different labels"):
-        _export._check_agreement(close[:, ::-1], close, "onnx")
-    with pytest.raises(ExportError, match="a difference of inf"):
-        _export._check_agreement(close[:, :1], close, "onnx")
 
 
 @pytest.mark.usefixtures("without_packages")
@@ -255,22 +282,21 @@ def test_folder_with_other_files_is_not_replaced(
 def test_folder_replaces_an_older_export_only_when_complete(
     classifier: Classifier,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run_worker(work: Path, job: dict[str, Any]) -> npt.NDArray[np.float32]:
+    def export(work: Path, n: int) -> npt.NDArray[np.float32]:
         (work / "export").mkdir()
         (work / "export" / "saved_model.pb").write_bytes(b"new")
-        return classifier.predict_proba(np.zeros((job["n_images"], 32, 32, 3), np.uint8))
+        return classifier.predict_proba(np.zeros((n, 32, 32, 3), np.uint8))
 
     photo = tmp_path / "black.png"
     Image.new("RGB", (50, 40)).save(photo)
     bundle = classifier.save(tmp_path / "scenes.keras")
-    monkeypatch.setattr(_export, "_run_worker", run_worker)
     folder = tmp_path / "deep" / "scenes"
     for _ in range(2):
         arguments = ["export", str(bundle), "--out", str(folder), "--check", str(photo)]
-        assert cli.main([*arguments, "--json"]) == 0
+        with worker(export):
+            assert cli.main([*arguments, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["n_photos"] == 1
         assert [one.name for one in folder.iterdir()] == ["saved_model.pb"]
         assert [one.name for one in folder.parent.iterdir()] == ["scenes"]

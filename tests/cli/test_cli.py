@@ -19,6 +19,7 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.data import RejectionReason
 from scenelearn.finetune import FitResult
+from tests.helpers.patches import fail_to_write_bundles
 
 QUICK = [
     "--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32", "--epochs", "1",
@@ -333,9 +334,13 @@ def test_checkpoint_stays_until_everything_is_saved(
     def full(*_: Any, **__: Any) -> None:
         raise sl.errors.DiskSpaceError("no space is left")
 
-    for name in ("scenelearn.classify._bundle.write", "scenelearn.report"):
+    error = sl.errors.DiskSpaceError("no space is left")
+    for refuse in (
+        lambda patch: fail_to_write_bundles(patch, error),
+        lambda patch: patch.setattr("scenelearn.report", full),
+    ):
         with monkeypatch.context() as context:
-            context.setattr(name, full)
+            refuse(context)
             assert run(capsys, *words, "--resume")[0] == 1
         assert len(list((tmp_path / "cache/runs").glob("*/state"))) == 1
     code, out, _ = run(capsys, *words, "--resume", "--json")

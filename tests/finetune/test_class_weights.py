@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
 import scenelearn as sl
-from scenelearn.classify._calibration import fit_temperature, softmax
-from scenelearn.classify._costs import cost_matrix
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import cross_validate_l2, fit_linear_probe
-from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, weigh_classes
-from scenelearn.finetune._learner import Augmentation, augmented_batches
-from scenelearn.finetune._trainer import score_logits
 from scenelearn.metrics import evaluate
 
 NAMES = ("a", "b", "c")
@@ -32,28 +28,20 @@ def table() -> tuple[np.ndarray, np.ndarray]:
     return ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32), labels
 
 
-def test_balanced_weights_are_those_of_scikit_learn(table: Any) -> None:
-    _, labels = table
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(weigh_classes("balanced", NAMES, labels), expected)
-    weights = weigh_classes({"c": 4}, NAMES, labels)
-    assert weights is not None
-    np.testing.assert_allclose(weights / weights[0], [1, 1, 4])
-    assert weights[labels].mean() == pytest.approx(1)
-    assert weigh_classes(None, NAMES, labels) is None
-
-
-@pytest.mark.parametrize("class_weight", [None, "balanced", {"a": 1, "b": 2, "c": 5}])
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 1, 1: 2, 2: 5}])
 def test_linear_probe_is_that_of_scikit_learn(table: Any, class_weight: Any) -> None:
     x, labels = table
-    weights = weigh_classes(class_weight, NAMES, labels)
+    weights = None
+    if class_weight is not None:
+        weights = compute_class_weight(class_weight, classes=np.arange(3), y=labels)
+        weights = weights / weights[labels].mean()
     probe = fit_linear_probe(x, labels, 3, 0.05, class_weight=weights)
     by_label = None if weights is None else dict(enumerate(weights))
     reference = LogisticRegression(
         C=1 / (0.05 * len(x)), class_weight=by_label, tol=1e-8, max_iter=10_000
     ).fit(x, labels)
     np.testing.assert_allclose(
-        softmax(probe.logits(x)), reference.predict_proba(x), rtol=0, atol=2e-3
+        softmax(probe.logits(x), axis=1), reference.predict_proba(x), rtol=0, atol=2e-3
     )
 
 
@@ -70,58 +58,6 @@ def test_held_out_photos_are_weighted(table: Any) -> None:
     x, labels = table
     result = cross_validate_l2(x, labels, 3, class_weight=np.array([1e-6, 1e-6, 1.0]))
     assert min(loss for _, loss in result.losses) < 0.01
-
-
-def test_temperature_with_weights_is_that_of_repeated_photos() -> None:
-    random = np.random.default_rng(1)
-    labels = random.integers(0, 3, 400)
-    logits = random.normal(size=(400, 3)) * 3 + np.eye(3)[labels]
-    weights = np.where(labels == 2, 3.0, 1.0)
-    repeated = np.repeat(np.arange(400), weights.astype(int))
-    expected = fit_temperature(logits[repeated], labels[repeated])
-    assert fit_temperature(logits, labels, weights) == pytest.approx(expected, rel=0.01)
-    assert fit_temperature(logits, labels, np.ones(400)) == fit_temperature(logits, labels)
-
-
-def test_each_class_counts_the_same_in_the_balanced_objective() -> None:
-    logits = np.array([[0, 2], [0, 1], [3, 0], [1, 0]], np.float32)
-    labels = np.array([1, 1, 1, 0], np.int32)
-    weights = build_class_weights(
-        None, "balanced_accuracy", ("a", "b"), train_labels=labels, validation_labels=labels
-    )
-    assert weights.training is None
-    scores = score_logits(logits, labels, weights)
-    plain = score_logits(logits, labels)
-    each = plain.losses  # without weights in the temperature, either
-    expected = (each[:3].mean() + each[3]) / 2
-    assert scores.calibrated_loss == pytest.approx(expected)
-    assert plain.calibrated_loss == pytest.approx(each.mean())
-    assert scores.loss == plain.loss
-
-
-def test_training_batches_carry_the_weights_of_their_labels() -> None:
-    from scenelearn.augment import policy
-    from scenelearn.data import Batches, Pixels
-    from scenelearn.finetune import Recipe
-
-    labels = np.array([0, 1, 2, 2, 1], np.int32)
-    train = Batches(
-        pixels=Pixels.from_array(np.zeros((5, 8, 8, 3), np.uint8)),
-        labels=labels,
-        indices=np.arange(5),
-        batch_size=5,
-    )
-    weights = np.array([1.0, 2.0, 4.0])
-    for alpha in (0.0, 0.5):
-        recipe = Recipe(mixup_alpha=alpha)
-        augmentation = Augmentation(policy=policy("none"), recipe=recipe, n_classes=3)
-        ((_, (_, targets, of_photo)),) = augmented_batches(
-            train, augmentation, epoch=1, steps=range(1), class_weights=weights
-        )
-        expected = [sum(t * w for t, w in zip(row, weights, strict=True)) for row in targets]
-        np.testing.assert_allclose(of_photo, expected, rtol=1e-6)
-        ((_, plain),) = augmented_batches(train, augmentation, epoch=1, steps=range(1))
-        assert len(plain) == 2
 
 
 # The whole fit
@@ -178,10 +114,16 @@ def test_rare_classes_are_named() -> None:
 # Costs
 
 
-def test_costs_by_name_and_as_a_matrix() -> None:
-    matrix = cost_matrix({"a": {"b": 5}, "c": {"c": 2}}, NAMES)
-    assert matrix.tolist() == [[0, 5, 1], [1, 0, 1], [1, 1, 2]]
-    assert cost_matrix(matrix.tolist(), NAMES).tolist() == matrix.tolist()
+def test_costs_by_name_and_as_a_matrix(fitted: sl.finetune.FitResult) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    first, second, third, *_ = names = fitted.classifier.class_names
+    matrix = 1 - np.eye(len(names))
+    matrix[0, 1], matrix[2, 2] = 5, 2
+    by_name = {first: {second: 5}, third: {third: 2}}
+    found, expected = (fitted.predict([image], costs=costs)[0] for costs in (by_name, matrix))
+    assert (found.label, found.expected_cost) == (expected.label, expected.expected_cost)
+    p = np.array(list(found.probabilities.values()))
+    assert found.expected_cost == pytest.approx((p @ matrix).min(), rel=1e-5)
 
 
 def test_prediction_is_the_class_of_least_expected_cost(
@@ -215,23 +157,14 @@ def test_prediction_is_the_class_of_least_expected_cost(
 @pytest.mark.parametrize(
     ("costs", "message"),
     [
-        ({"a": 5}, "must map true classes to mappings"),
-        ({"a": {"d": 5}}, "must be of the classes a, b, c"),
-        ({"a": {"b": -1}}, "must be a number of at least 0"),
-        (np.ones((2, 3)), r"must have the shape \(3, 3\)"),
-        (np.full((3, 3), np.nan), "must be finite and at least 0"),
-        ("cheap", r"must have the shape \(3, 3\)"),
+        ({"sea": 5}, "must map true classes to mappings"),
+        ({"sea": {"d": 5}}, "must be of the classes buildings, forest"),
+        ({"sea": {"street": -1}}, "must be a number of at least 0"),
+        (np.ones((2, 6)), r"must have the shape \(6, 6\)"),
+        (np.full((6, 6), np.nan), "must be finite and at least 0"),
+        ("cheap", r"must have the shape \(6, 6\)"),
     ],
 )
-def test_invalid_costs(costs: Any, message: str) -> None:
+def test_invalid_costs(fitted: sl.finetune.FitResult, costs: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        cost_matrix(costs, NAMES)
-
-
-def test_weights_are_none_where_nothing_is_weighted() -> None:
-    labels = np.array([0, 1])
-    weights = build_class_weights(
-        None, "accuracy", NAMES, train_labels=labels, validation_labels=labels
-    )
-    assert (weights.training, weights.choice) == (None, None)
-    assert ClassWeights().choice is None
+        fitted.predict([np.zeros((32, 32, 3), np.uint8)], costs=costs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn.errors import ArgumentError, TooFewPhotosError
-from scenelearn.finetune import CrossValidation, _cross_validation
+from scenelearn.finetune import CrossValidation
 
 OPTIONS: dict[str, Any] = {
     "backbone": "scenelearn_tiny", "weights": "scenelearn", "image_px": 32, "epochs": 0,
@@ -87,23 +86,18 @@ def test_photos_with_a_test_split(result: CrossValidation, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_interruption_keeps_the_folds_that_are_done(
-    result: CrossValidation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit = _cross_validation.fit
-    fitted: list[Any] = []
-
-    @functools.wraps(fit)
-    def interrupted(splits: Any, **options: Any) -> Any:
-        if len(fitted) == 1:
+def test_interruption_keeps_the_folds_that_are_done(result: CrossValidation) -> None:
+    def interrupt(what: str, *_: int) -> None:
+        if what.startswith("fold 2"):
             raise KeyboardInterrupt
-        fitted.append(fit(splits, **options))
-        return fitted[-1]
 
-    monkeypatch.setattr(_cross_validation, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sl.cross_validate(result.photos, folds=2, seed=1, **OPTIONS)
-    fitted.append(None)  # no further interruption
-    monkeypatch.setattr(_cross_validation, "fit", fit)
-    again = sl.cross_validate(result.photos, folds=2, seed=1, resume=True, **OPTIONS)
+        sl.cross_validate(result.photos, folds=2, seed=1, progress=interrupt, **OPTIONS)
+    work: list[str] = []
+    again = sl.cross_validate(
+        result.photos, folds=2, seed=1, resume=True,
+        progress=lambda what, *_: work.append(what), **OPTIONS,
+    )  # fmt: skip
     np.testing.assert_array_equal(again.test_probabilities, result.test_probabilities)
+    assert "fold 1 of 2: fitting the linear probe" not in work
+    assert "fold 2 of 2: fitting the linear probe" in work

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -18,11 +20,9 @@ import numpy.typing as npt
 import pytest
 
 import scenelearn as sl
-from scenelearn.classify._inference import predict_batches
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import _features
-from scenelearn.finetune._features import feature_folder
+from tests.helpers.faults import faults, needs_proc
 from tests.helpers.marks import nightly, slow
 from tests.helpers.systems import needs_posix
 
@@ -51,19 +51,6 @@ def photos(scenes: Path) -> Photos:
     return sl.scan(scenes)
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of photos in each call of the network."""
-    numbers: list[int] = []
-
-    def counted(model: Any, batches: Any, progress: Any = None) -> Any:
-        numbers.append(batches.n_photos)
-        return predict_batches(model, batches, progress)
-
-    monkeypatch.setattr(_features, "predict_batches", counted)
-    return numbers
-
-
 def features(photos: Photos, weights_file: Path, **others: Any) -> Table:
     settings = {"backbone": "scenelearn_tiny", "weights": weights_file, "image_px": 32}
     return sl.finetune.extract_features(photos, **settings | others)
@@ -73,16 +60,29 @@ def files(cache: Path) -> list[Path]:
     return sorted(cache.glob("features-*/*"))
 
 
+def n_computed(photos: Photos, weights_file: Path) -> int:
+    """The number of photos whose features are computed, by the progress."""
+    cached: list[int] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "extracting features":
+            cached.append(done)
+
+    features(photos, weights_file, progress=progress)
+    return len(photos) - cached[0]
+
+
 def test_second_call_computes_and_decodes_nothing(
-    photos: Photos, weights_file: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
+    photos: Photos, weights_file: Path, cache: Path
 ) -> None:
+    assert n_computed(photos, weights_file) == len(photos)
     first = features(photos, weights_file)
     assert np.isfinite(first).all()
-    assert sum(seen) == len(set(photos.hashes))
-    monkeypatch.setattr(_features, "load_pixels", lambda *_, **__: pytest.fail("decoded"))
-    again = features(photos, weights_file)
-    assert np.array_equal(first, again)
-    assert sum(seen) == len(set(photos.hashes))
+    for folder in cache.glob("pixels-*"):
+        shutil.rmtree(folder)
+    assert n_computed(photos, weights_file) == 0
+    assert list(cache.glob("pixels-*")) == []
+    assert np.array_equal(first, features(photos, weights_file))
 
 
 def test_cached_features_are_identical_bit_for_bit(
@@ -113,61 +113,40 @@ def test_features_do_not_depend_on_other_photos(
 
 
 def test_moved_and_renamed_photos_are_found_by_content(
-    scenes: Path, photos: Photos, weights_file: Path, seen: list[int], tmp_path: Path
+    scenes: Path, photos: Photos, weights_file: Path, tmp_path: Path
 ) -> None:
     first = features(photos, weights_file)
     moved = shutil.copytree(scenes, tmp_path / "moved")
     for n, file in enumerate(sorted(moved.rglob("*.jpg"))):
         file.rename(file.with_name(f"{97 * n % 101:03}-{n}.jpg"))  # also in another order
-    n_seen = sum(seen)
     again = sl.scan(moved)
+    assert n_computed(again, weights_file) == 0
     table = features(again, weights_file)
-    assert sum(seen) == n_seen
     row = {key: first[n] for n, key in enumerate(photos.hashes)}
     assert all(np.array_equal(table[n], row[key]) for n, key in enumerate(again.hashes))
     new = moved / again.class_names[0] / "new.jpg"
     new.write_bytes(again.read(0) + b"\0")
+    assert n_computed(sl.scan(moved), weights_file) == 1
     assert np.isfinite(features(sl.scan(moved), weights_file)).all()
-    assert sum(seen) == n_seen + 1
 
 
-def test_interrupted_run_continues(
-    photos: Photos, weights_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    numbers: list[int] = []
-
-    def interrupt_third_call(model: Any, batches: Any, progress: Any = None) -> Any:
-        if len(numbers) == 2:
+def test_interrupted_run_continues(photos: Photos, weights_file: Path) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "extracting features" and done == total:  # the second part is not written
             raise KeyboardInterrupt
-        numbers.append(batches.n_photos)
-        return predict_batches(model, batches, progress)
 
-    monkeypatch.setattr(_features, "_FIRST_PART", 16)
-    monkeypatch.setattr(_features, "_MAX_PART", 32)
-    monkeypatch.setattr(_features, "predict_batches", interrupt_third_call)
     with pytest.raises(KeyboardInterrupt):
-        features(photos, weights_file)
-    assert numbers == [16, 32]
-    left: list[int] = []
-
-    def counted(model: Any, batches: Any, progress: Any = None) -> Any:
-        left.append(batches.n_photos)
-        return predict_batches(model, batches, progress)
-
-    monkeypatch.setattr(_features, "predict_batches", counted)
+        features(photos, weights_file, progress=interrupt)
+    assert n_computed(photos, weights_file) == len(photos) - 64
     assert np.isfinite(features(photos, weights_file)).all()
-    assert sum(left) == len(set(photos.hashes)) - 48
 
 
 _KILLED = """
 import os, signal, sys
-from scenelearn.finetune import _features
 import scenelearn as sl
-_features.FEATURE_BATCH_SIZE = _features.FEATURE_BATCH_SIZE = 8
-_features._FIRST_PART = _features._MAX_PART = 8
-folder, weights, limit = sys.argv[1:]
+folder, weights = sys.argv[1:]
 def progress(what, done, total):
-    if what == "extracting features" and done >= int(limit):
+    if what == "extracting features" and done == total:
         os.kill(os.getpid(), signal.SIGKILL)
 sl.finetune.extract_features(
     sl.scan(folder), backbone="scenelearn_tiny", weights=weights, image_px=32, progress=progress
@@ -177,19 +156,13 @@ sl.finetune.extract_features(
 
 @needs_posix
 @pytest.mark.nightly
-def test_killed_runs_lose_at_most_one_part(
-    scenes: Path,
-    photos: Photos,
-    weights_file: Path,
-    seen: list[int],
-    monkeypatch: pytest.MonkeyPatch,
+def test_killed_run_loses_at_most_one_part(
+    scenes: Path, photos: Photos, weights_file: Path
 ) -> None:
-    for limit in ("20", "30", "55"):
-        command = [sys.executable, "-c", _KILLED, str(scenes), str(weights_file), limit]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    monkeypatch.setattr(_features, "FEATURE_BATCH_SIZE", 8)
+    command = [sys.executable, "-c", _KILLED, str(scenes), str(weights_file)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert n_computed(photos, weights_file) == len(photos) - 64
     table = features(photos, weights_file)
-    assert sum(seen) <= len(photos) - 48
     shutil.rmtree(os.environ["SCENELEARN_CACHE"])
     assert np.array_equal(features(photos, weights_file), table)
 
@@ -226,42 +199,19 @@ def test_file_with_unexpected_content_is_ignored(
     whole = features(photos, weights_file)
     file = files(cache)[0]
     np.save(cache / "x.npy", np.zeros(3))
-    from scenelearn.finetune._features import _digest
-
     content = (cache / "x.npy").read_bytes()
-    (file.parent / f"{_digest(content)}.npy").write_bytes(content)
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() == file.stem
+    (file.parent / f"{digest}.npy").write_bytes(content)
     assert np.array_equal(features(photos, weights_file), whole)
 
 
-def test_folder_name_depends_on_everything_that_features_do(
-    weights_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def network(px: int, seed: int) -> Any:
-        return sl.backbones.build("scenelearn_tiny", weights=None, image_px=px, seed=seed)
-
-    def folder(
-        px: int = 32, seed: int = 0, batch_size: int = 32, *, mirrored: bool = False
-    ) -> Path:
-        return feature_folder(
-            network(px, seed), "scenelearn_tiny", px, batch_size, mirrored=mirrored
-        )
-
-    one = folder()
-    assert folder() == one
-    others = {folder(mirrored=True), folder(64), folder(seed=1), folder(batch_size=16)}
-    monkeypatch.setattr("scenelearn.finetune._features.DECODER_VERSION", "another version")
-    others.add(folder())
-    assert len(others - {one}) == 5
-    assert one.name.startswith("features-scenelearn_tiny-32-")
-
-
 def test_weights_are_identified_by_value(
-    photos: Photos, weights_file: Path, seen: list[int], tmp_path: Path
+    photos: Photos, weights_file: Path, tmp_path: Path
 ) -> None:
     features(photos, weights_file)
-    n_seen = sum(seen)
-    features(photos, shutil.copy(weights_file, tmp_path / "copy.weights.h5"))
-    assert sum(seen) == n_seen
+    copy = shutil.copy(weights_file, tmp_path / "copy.weights.h5")
+    assert n_computed(photos, copy) == 0
 
 
 def test_features_of_random_weights_are_not_cached(photos: Photos, cache: Path) -> None:
@@ -289,18 +239,33 @@ def test_full_cache_or_disk_disables_caching(
     assert files(cache) == []
 
 
+@needs_proc
 def test_failed_write_loses_no_features(
-    photos: Photos,
-    weights_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    photos: Photos, weights_file: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(_features, "write_features", full)
-    assert np.isfinite(features(photos, weights_file)).all()
+    sl.data.decode(photos, 32)
+    with faults(cache) as disk:
+        features(photos, weights_file)
+    n = next(k for k, call in enumerate(disk.calls) if call.kind == "write")
+    for folder in cache.glob("features-*"):
+        shutil.rmtree(folder)
+    with faults(cache, n, errno.ENOSPC):
+        assert np.isfinite(features(photos, weights_file)).all()
     assert caplog.text.count("No space left on device") == 1
+
+
+@needs_proc
+def test_cache_that_cannot_be_read_now_is_kept(
+    photos: Photos, weights_file: Path, cache: Path
+) -> None:
+    table = features(photos, weights_file)
+    kept = {file: file.read_bytes() for file in files(cache)}
+    with faults(cache) as disk:
+        features(photos, weights_file)
+    reads = [k for k, call in enumerate(disk.calls) if call.path.startswith("features-")]
+    with faults(cache, reads[0], errno.EMFILE):
+        assert np.array_equal(features(photos, weights_file), table)
+    assert all(file.read_bytes() == content for file, content in kept.items())
 
 
 def test_invalid_cache_folder_raises(
@@ -343,19 +308,13 @@ def test_photos_removed_during_the_run_have_nan_features(
     assert np.flatnonzero(np.isnan(table).any(axis=1)).tolist() == removed
 
 
-def test_fit_shares_the_cache(
-    scenes: Path, photos: Photos, weights_file: Path, seen: list[int]
-) -> None:
+def test_fit_shares_the_cache(photos: Photos, weights_file: Path, cache: Path) -> None:
     settings = {"backbone": "scenelearn_tiny", "weights": weights_file, "image_px": 32, "epochs": 0}
     splits = sl.split(photos)
-    first = sl.fit(splits, **settings)
-    n_seen = 2 * len(splits.train) + len(splits.validation)
-    assert sum(seen) == n_seen
-    again = sl.fit(splits, **settings)
-    assert sum(seen) == n_seen
-    assert np.array_equal(first.test_probabilities, again.test_probabilities)
-    features(photos, weights_file)  # only the test photos are new
-    assert sum(seen) == n_seen + len(splits.test)
+    sl.fit(splits, **settings)
+    n_cached = sum(len(np.load(file)) for file in files(cache))
+    assert n_cached == 2 * len(splits.train) + len(splits.validation)
+    assert n_computed(photos, weights_file) == len(splits.test)  # only these are new
 
 
 def test_progress_counts_cached_photos_as_done(photos: Photos, weights_file: Path) -> None:

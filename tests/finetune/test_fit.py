@@ -23,8 +23,7 @@ from scenelearn.errors import (
     UnknownBackboneError,
     WeightsUnavailableError,
 )
-from scenelearn.finetune import Epoch, FitResult, FitSettings, Recipe
-from scenelearn.finetune._learner import Augmentation, augmented_batches
+from scenelearn.finetune import Epoch, FitResult, FitSettings
 
 
 def test_result_has_all_fields(fitted: FitResult) -> None:
@@ -93,39 +92,6 @@ def test_fine_tuning_pretrained_weights_changes_upper_layers_only(
     blocks = [int(path.split("_")[2].split("/")[0]) for path in changed if "conv_" in path]
     assert min(blocks) >= 6
     assert not any("moving_" in path for path in changed)
-
-
-@pytest.mark.parametrize(("unfreeze", "largest"), [("stride16", 10), ("all", 160), ("none", -1)])
-def test_unfreeze_selects_layers_by_the_size_of_their_feature_maps(
-    unfreeze: str, largest: int
-) -> None:
-    from scenelearn.finetune._model import freeze_layers
-
-    features = sl.backbones.build("mobilenet_0.25", weights=None, image_px=160)
-    freeze_layers(features, 160, unfreeze)
-    for layer in features.get_layer("backbone").layers:
-        if layer.weights:
-            assert layer.trainable == (layer.output.shape[1] <= largest), layer.name
-
-
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [
-        ("mobilenet_v2_0.35", "block_6_depthwise"),
-        ("mobilenet_v3_small", "expanded_conv_3_depthwise"),
-        ("efficientnet_b0", "block4a_dwconv"),
-    ],
-)
-def test_layers_that_large_feature_maps_depend_on_are_frozen(name: str, first: str) -> None:
-    """Squeeze-and-excitation has feature maps of 1×1 in early blocks, too."""
-    from scenelearn.finetune._model import freeze_layers
-
-    features = sl.backbones.build(name, weights=None, image_px=160)
-    freeze_layers(features, 160, "stride16")
-    layers = [one for one in features.get_layer("backbone").layers if one.weights]
-    at = [layer.name for layer in layers].index(first)
-    assert not any(layer.trainable for layer in layers[:at])
-    assert all(layer.trainable for layer in layers[at:])
 
 
 @pytest.mark.slow
@@ -396,25 +362,6 @@ def test_settings_out_of_range_raise(name: str, value: Any) -> None:
         FitSettings(**{name: value})
 
 
-def test_indexed_training_photos_are_a_seeded_sample() -> None:
-    from scenelearn.finetune._calibration import sample_training_photos
-
-    images = np.zeros((2600, 2, 2, 3), np.uint8)
-    train = sl.data.Batches(
-        pixels=sl.data.Pixels.from_array(images), labels=np.zeros(2600, np.int32),
-        indices=np.arange(100, 2600), batch_size=32, seed=3,
-    )  # fmt: skip
-    first, again = sample_training_photos(train), sample_training_photos(train)
-    assert first.n_photos == len(set(first.indices.tolist())) == 2000
-    assert np.array_equal(first.indices, again.indices)
-    assert (np.diff(first.indices) > 0).all()
-    assert first.indices.min() >= 100
-    other = sample_training_photos(dataclasses.replace(train, seed=4))
-    assert not np.array_equal(first.indices, other.indices)
-    few = dataclasses.replace(train, indices=np.arange(7))
-    assert sample_training_photos(few).indices.tolist() == list(range(7))
-
-
 def test_evaluation_has_slices_by_image_statistics(fitted: FitResult) -> None:
     columns = {one.column for one in fitted.evaluation.slices}
     assert columns == {"brightness", "contrast", "sharpness"}
@@ -441,26 +388,3 @@ def test_invalid_augmentation_raises(fitted: FitResult) -> None:
     for wrong in ("heavy", None, {"turn": 3}):
         with pytest.raises(ArgumentError, match=r"policy must .*Received: "):
             sl.fit(fitted.splits, augmentation=wrong)  # type: ignore[arg-type]
-
-
-def test_training_photos_are_augmented_and_the_last_batch_is_filled() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), dtype=np.uint8)
-    batches = sl.data.Batches(
-        pixels=sl.data.Pixels.from_array(images),
-        labels=np.arange(7, dtype=np.int32),
-        indices=np.arange(7),
-        batch_size=4,
-        seed=5,
-    )
-    order = batches.order(epoch=3)
-    shown = np.concatenate([order, order[4:], order[4:5]])[:8]
-    for name in ("none", "standard"):
-        augmentation = Augmentation(policy=augment.policy(name), recipe=Recipe(), n_classes=7)
-        steps = augmented_batches(batches, augmentation, epoch=3, steps=range(len(batches)))
-        made = [batch for _, batch in steps]
-        images_made = np.concatenate([np.asarray(of) for of, _ in made])
-        assert [len(labels) for _, labels in made] == [4, 4]
-        assert np.array_equal(np.concatenate([labels for _, labels in made]), np.eye(7)[shown])
-        expected = augment.apply(images[shown], augment.sample(name, 5, shown, epoch=3))
-        assert np.array_equal(images_made, np.asarray(expected))
-        assert np.array_equal(images_made, images[shown]) == (name == "none")

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from scenelearn import backbones
 from scenelearn.backbones._materialize import materialize
+from scenelearn.classify import Classifier
 
 layers = keras.layers
 
@@ -39,3 +41,12 @@ def attention_network() -> Any:
         return keras.Model(image, layers.Dense(8, name="tokens")(x))
 
     return materialize(make)
+
+
+def classifier_of(network: Any, image_px: int = 32) -> Any:
+    """A classifier of two classes, "a" and "b", whose head has only zeros, and its head."""
+    features = backbones.build(network, image_px=image_px)
+    head = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name="logits")
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(head(features.output))
+    model = keras.Model(features.input, probabilities, name="scenes")
+    return Classifier(model=model, class_names=("a", "b"), image_px=image_px, metadata={}), head

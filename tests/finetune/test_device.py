@@ -1,4 +1,4 @@
-"""Mixed precision, which these tests also force on a CPU."""
+"""The device: mixed precision, also forced on a CPU, and batches that fit into free memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import Recipe, _device, _fit
-from scenelearn.finetune._features import feature_folder
 from scenelearn.finetune._optimizer import build_optimizer
 from tests.helpers.marks import nightly, slow
+from tests.helpers.networks import keras
 
 
 def policies(model: Any) -> set[str]:
@@ -108,16 +108,6 @@ def test_mixed_network_has_float32_weights_and_similar_features(precision: str) 
     _device.convert_to_float32(mixed)
     assert policies(mixed) == {"float32"}
     assert np.allclose(mixed.predict_on_batch(photos(8)).ravel(), a, rtol=1e-5, atol=1e-6)
-
-
-def test_feature_folder_depends_on_the_precision() -> None:
-    def folder(precision: str | None) -> Path:
-        model = backbones.build(
-            "scenelearn_tiny", weights=None, image_px=32, seed=1, precision=precision
-        )
-        return feature_folder(model, "scenelearn_tiny", 32, 8, mirrored=False)
-
-    assert len({folder(one) for one in (None, *_device.PRECISIONS)}) == 3
 
 
 def test_loss_scaling_skips_steps_with_infinite_gradients() -> None:
@@ -223,3 +213,78 @@ def test_mixed_precision_accuracy_matches_float32(
         difference = np.abs(mixed.test_probabilities - exact.test_probabilities)
         assert difference.mean() < 0.02
         assert difference.max() > 1e-6  # the precision has an effect
+
+
+# Batches that fit into memory
+
+on_jax = pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX has the fast form")
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    model = backbones.build("mobilenet_0.25", weights=None, image_px=64)
+    return backbones.fast_on_cpu(backbones.freeze_batchnorm(model))
+
+
+def network_with_batch_statistics() -> Any:
+    """A network whose activations are those of the whole batch, as batch statistics need them."""
+    return backbones.fast_on_cpu(backbones.build("mobilenet_0.25", weights=None, image_px=64))
+
+
+@pytest.fixture
+def _free(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_device, "available_bytes", lambda: request.param)
+
+
+@pytest.mark.parametrize("_free", [None, 8 * 2**30], indirect=True)
+@pytest.mark.usefixtures("_free")
+def test_batch_size_that_fits_is_kept(network: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert _device.reduce_batch_size(network, 32) == 32
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("free_mb", [130, 150, 200])
+def test_batch_size_is_halved_until_it_fits(
+    free_mb: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, free = network_with_batch_statistics(), free_mb * 10**6
+    monkeypatch.setattr(_device, "available_bytes", lambda: free)
+    with caplog.at_level(logging.WARNING):
+        reduced = _device.reduce_batch_size(model, 64)
+    assert reduced in {1, 2, 4, 8, 16, 32}
+    assert (
+        _device.training_bytes(model, reduced) <= free < _device.training_bytes(model, 2 * reduced)
+    )
+    assert f"only {free_mb} MB are free. Reducing the batch size to {reduced}" in caplog.text
+
+
+@pytest.mark.parametrize("_free", [10**6], indirect=True)
+@pytest.mark.usefixtures("_free")
+def test_batch_size_is_at_least_one() -> None:
+    assert _device.reduce_batch_size(network_with_batch_statistics(), 32) == 1
+
+
+@on_jax
+def test_more_threads_take_more_memory(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicted(n_threads: int) -> int:
+        monkeypatch.setenv("SCENELEARN_THREADS", str(n_threads))
+        return _device.training_bytes(network, 64)
+
+    in_parts = [predicted(n) for n in (1, 2, 8)]
+    backbones.undo_fast(network)
+    whole = [predicted(n) for n in (1, 2, 8)]
+    backbones.fast_on_cpu(network)
+    assert in_parts == sorted(set(in_parts))
+    assert in_parts[-1] < whole[0] == whole[1] == whole[2]
+
+
+@on_jax
+@pytest.mark.nightly
+def test_predicted_bytes_of_microbatches_exceed_xlas_plan(network: Any) -> None:
+    from tests.bench.memory import lower_step, plan_of
+
+    step, _ = lower_step(network, 32, "train adam")
+    plan = plan_of(step.compile())["total_bytes"]
+    predicted = _device.training_bytes(network, 32)
+    assert plan < predicted < 100e6 + 8 * plan
+    assert predicted < _device.training_bytes(network_with_batch_statistics(), 32)
