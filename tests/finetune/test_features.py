@@ -69,7 +69,7 @@ def n_computed(photos: Photos, weights_file: Path) -> int:
             cached.append(done)
 
     features(photos, weights_file, progress=progress)
-    return len(photos) - cached[0]
+    return len(photos) - cached[0] if cached else 0  # nothing to report
 
 
 def test_second_call_computes_and_decodes_nothing(
