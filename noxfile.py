@@ -343,6 +343,16 @@ def cores(session: nox.Session) -> None:
 
 
 @nox.session
+def inner_features(session: nox.Session) -> None:
+    """Judge linear probes with inner feature maps: `-- --photos FOLDER --backbone FILE.keras`.
+
+    Writes docs/results/inner_features.json.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "inner_features", *out("inner_features"), *session.posargs)
+
+
+@nox.session
 def linear_probe(session: nox.Session) -> None:
     """Time the linear probe against scikit-learn: `-- --photos FOLDER --weights FILE`.
 

@@ -43,8 +43,24 @@ def numbers() -> dict[str, str]:
         "few seconds": _seconds(ours),
         "few accuracy of Keras": _accuracy(keras),
         "few seconds of Keras": _seconds(keras),
+        "inner features": _inner_features(),
         **_trials(),
     }
+
+
+def _inner_features() -> str:
+    """Rows of a Markdown table: accuracy of linear probes without and with inner feature maps."""
+    rows = read("inner_features")["rows"]
+    last = {row["network"]: row["accuracy"] for row in rows if row["n_inner"] == 0}
+    lines = []
+    for row in rows:
+        if row["n_inner"] == 3:
+            name, gain, margin = row["network"], 100 * row["gain"], 100 * row["gain_margin"]
+            lines.append(
+                f"| {name} | {last[name]:.1%} | {row['accuracy']:.1%} "
+                f"| {gain:+.1f} ({gain - margin:+.1f} to {gain + margin:+.1f}) |"
+            )
+    return "\n".join(lines)
 
 
 def _trials() -> dict[str, str]:
@@ -60,7 +76,7 @@ def _trials() -> dict[str, str]:
         "cases": fuzz["cases"],
         "failed cases": fuzz["failures"],
     }
-    stages = ", ".join(f"`{run['stage']}`" for run in faults["runs"])
+    stages = ", ".join(dict.fromkeys(f"`{run['stage']}`" for run in faults["runs"]))
     return {"stages": stages} | {name: f"{n:,}" for name, n in counts.items()}
 
 
