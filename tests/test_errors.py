@@ -106,6 +106,13 @@ def test_every_result_survives_pickle_and_copy(fitted: FitResult, scenes: Path) 
         classifier.explain(photos[0].path),
         sl.classify.ExportResult(path=Path("a"), format="onnx", n_photos=1, max_difference=0.0),
         sl.compare(classifier, classifier, photos),
+        sl.classify.Ranking(
+            folder=Path("new"),
+            paths=("a.jpg",),
+            labels=("sea",),
+            margins=features[0, :1],
+            n_photos=3,
+        ),
         sl.classify.Benchmark(
             photos_per_second=9.0,
             low=8.0,

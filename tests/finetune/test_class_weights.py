@@ -80,7 +80,7 @@ def test_balanced_fit_leads_with_balanced_accuracy(
     assert "test balanced accuracy" in repr(fit)
     page = sl.report(fit, tmp_path).read_text(encoding="utf-8")
     assert "a balanced accuracy" in page
-    assert "too rare to judge" in page
+    assert "Too few test photos to judge" in page
     again = sl.finetune.FitSettings(**fit.settings.to_json())
     assert again.objective == "balanced_accuracy"
 

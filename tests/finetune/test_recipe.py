@@ -101,6 +101,7 @@ def test_plan_without_time_or_without_fine_tuning(
     assert "linear probe only" in str(none)
 
 
+@pytest.mark.slow
 def test_budget_includes_inferring_the_backbone(
     fitted: FitResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
