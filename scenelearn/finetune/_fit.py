@@ -1,4 +1,9 @@
-"""`fit`: from split photos to a tested classifier, in five stages."""
+"""`fit`: from split photos to a tested classifier, in five stages.
+
+Prepare: check `_settings`, build the network (`_model`), decode photos. Probe: `_features` once,
+`_linear_probe`. Fine-tune: `_schedule` decides epochs and rates, `_trainer` takes the `_learner`'s
+batches with the `_optimizer`, and writes the `_checkpoint`. Calibrate. Test once: the `_result`.
+"""
 
 from __future__ import annotations
 
@@ -378,7 +383,7 @@ class _Run:
         self.metadata = {
             **environment(),
             "photos": fingerprint(photos),
-            "backbone": _title(settings, self._own_network),
+            "backbone": own.title if (own := self._own_network) else settings.backbone_title,
             "weights": "random" if settings.weights is None else Path(settings.weights).name,
             **({} if self._teacher is None else {"teacher": self._teacher.title}),
             "weights' license": backbones.weights_license(
@@ -593,7 +598,3 @@ class _Run:
             train_labels=train.labels[train.indices],
             validation_labels=validation.labels[validation.indices],
         )
-
-
-def _title(settings: FitSettings, network: Network | Several | None) -> str:
-    return settings.backbone_title if network is None else network.title
