@@ -86,18 +86,19 @@ def test_photos_with_a_test_split(result: CrossValidation, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_interruption_keeps_the_folds_that_are_done(result: CrossValidation) -> None:
+def test_interruption_keeps_the_folds_that_are_done(scenes: Path) -> None:
     def interrupt(what: str, *_: int) -> None:
         if what.startswith("fold 2"):
             raise KeyboardInterrupt
 
+    photos, options = sl.scan(scenes), OPTIONS | {"epochs": 1}
     with pytest.raises(KeyboardInterrupt):
-        sl.cross_validate(result.photos, folds=2, seed=1, progress=interrupt, **OPTIONS)
+        sl.cross_validate(photos, folds=2, seed=1, progress=interrupt, **options)
     work: list[str] = []
-    again = sl.cross_validate(
-        result.photos, folds=2, seed=1, resume=True,
-        progress=lambda what, *_: work.append(what), **OPTIONS,
-    )  # fmt: skip
-    np.testing.assert_array_equal(again.test_probabilities, result.test_probabilities)
+    resumed = sl.cross_validate(
+        photos, folds=2, seed=1, resume=True, progress=lambda what, *_: work.append(what), **options
+    )
+    whole = sl.cross_validate(photos, folds=2, seed=1, **options)
+    np.testing.assert_array_equal(resumed.test_probabilities, whole.test_probabilities)
     assert "fold 1 of 2: fitting the linear probe" not in work
     assert "fold 2 of 2: fitting the linear probe" in work
