@@ -152,8 +152,7 @@ def rank(
     with show_progress(progress, verbose) as report:
         for batch, outputs in classifier._predict_batches(photos, broken="skip", report=report):
             names += batch
-            two = np.sort(outputs.probabilities, axis=1)[:, -2:]
-            margins.append(two[:, 1] - two[:, 0])
+            margins.append(top_two_margin(outputs.probabilities))
             labels.append(outputs.probabilities.argmax(axis=1))
             embeddings.append(classifier.calibration.neighbor_index.embed(outputs.features))
     if not names:
@@ -167,6 +166,12 @@ def rank(
         margins=margin[chosen],
         n_photos=len(names),
     )
+
+
+def top_two_margin(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
+    """The probability of each row's most probable class minus that of the second."""
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    return np.asarray(first - second)
 
 
 def sample_diverse(

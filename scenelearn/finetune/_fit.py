@@ -152,9 +152,9 @@ def fit(
             free memory; or None for the one that belongs to the weights, see
             `backbones.default_for`: usually "mobilenet_v3_small". Or a network of your own, from an
             image to feature maps, tokens or a vector: a `keras.Model`, which is not changed; the
-            path of a ``.keras`` file; or a
-            backbone, image classifier or preset of KerasHub, as "hub:" with its name or as the path
-            of its folder, which need ``scenelearn[hub]``. Of feature maps, the average is used; of
+            path of a ``.keras`` file; or a backbone, image classifier or preset of KerasHub, as
+            "hub:" with its name or as the path of its folder, which need ``scenelearn[hub]``. Of
+            feature maps, the average is used; of
             tokens, the class token and the average of the patches; of a classifier that ends in a
             `Dense` layer with softmax, what comes before it. Or a list of networks, on whose
             concatenated features the linear probe is fitted, without fine-tuning; those of

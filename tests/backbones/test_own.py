@@ -21,7 +21,7 @@ from scenelearn.cli._options import preprocessing
 from scenelearn.errors import ArgumentError, ExportError, PathMissingError, WeightsFileError
 from scenelearn.finetune._model import add_zero_head
 from scenelearn.finetune._optimizer import lr_multipliers
-from tests.helpers.own_backbones import attention_network
+from tests.helpers.own_backbones import attention_network, classifier_of
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -384,23 +384,17 @@ def test_tokens_are_explained_on_the_grid_of_patches() -> None:
     np.testing.assert_allclose(heatmap.max(), 1, atol=0.1)
 
 
-def classifier_of(network: Any) -> sl.classify.Classifier:
-    """With a head of zeros."""
-    _, model = add_zero_head(features_of(network, preprocessing="none"), 2)
-    return sl.classify.Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
-
-
 def test_averages_of_two_feature_maps_are_explained_together() -> None:
     image = keras.Input((32, 32, 3))
     first = layers.Conv2D(4, 3, 4, padding="same", activation="relu")(image)
     second = layers.Conv2D(5, 3, 2, padding="same", activation="relu")(first)
     average = layers.GlobalAveragePooling2D
     network = keras.Model(image, layers.Concatenate()([average()(second), average()(first)]))
-    classifier = classifier_of(network)
+    classifier, head = classifier_of(network, preprocessing="none")
     for feature_map, column in ((second, 2), (first, 5 + 3)):
         kernel = np.zeros((9, 2), np.float32)
         kernel[column, 0] = 1
-        classifier.model.get_layer("logits").kernel.assign(kernel)
+        head.kernel.assign(kernel)
         values = keras.Model(image, feature_map).predict_on_batch(IMAGES[:1].astype(np.float32))
         channel = np.asarray(values)[0, :, :, column % 5]
         expected = Image.fromarray(channel / channel.max()).resize(
@@ -415,7 +409,8 @@ def test_features_that_pass_by_the_last_feature_map_have_no_explanation() -> Non
     first = layers.Conv2D(4, 3, 4)(image)
     second = layers.Conv2D(4, 3, 2)(first)
     average = layers.GlobalAveragePooling2D
-    classifier = classifier_of(keras.Model(image, average()(second) + average()(first)))
+    network = keras.Model(image, average()(second) + average()(first))
+    classifier, _ = classifier_of(network, preprocessing="none")
     with pytest.raises(ArgumentError, match="other features, too"):
         classifier.explain(IMAGES[0])
 

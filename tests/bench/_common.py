@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+import scenelearn as sl
 from scenelearn._io import atomic_write
-from scenelearn.data import Splits
+from scenelearn.data import Photos, Splits
 
 _Z95 = 1.959963984540054
 RESULTS = Path("docs", "results")
@@ -52,6 +53,24 @@ def add_out(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--out", metavar="FILE", default=default, help="JSON file to write (default: %(default)s)"
     )
+
+
+def start_on_features(name: str, document: str | None) -> tuple[argparse.Namespace, Photos, Any]:
+    """Parse the options of a bench on the features of a frozen backbone: networks, seeds, --out.
+
+    Returns:
+        The options, the photos, and their features (n, n_features) float32.
+    """
+    parser = bench_parser(name, document)
+    add_network_options(parser)
+    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2])
+    add_out(parser, name)
+    options = parser.parse_args()
+    photos = sl.scan(options.photos)
+    features = sl.finetune.extract_features(
+        photos, backbone=options.backbone, weights=options.weights, image_px=options.image_px
+    )
+    return options, photos, features
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -34,7 +34,7 @@ import scenelearn as sl
 from scenelearn.data._label_issues import find_label_issues as find_our_issues
 from scenelearn.finetune._device import environment
 from scenelearn.finetune._linear_probe import assign_folds
-from tests.bench._common import add_network_options, add_out, bench_parser, write_json
+from tests.bench._common import start_on_features, write_json
 
 RATES = (0.02, 0.05, 0.1)
 FIRST = 100
@@ -84,15 +84,7 @@ def accuracy(train: tuple[Table, Labels, Indices], test: tuple[Table, Labels], n
 
 def main() -> None:
     """Plant, suggest, mend and measure."""
-    parser = bench_parser("label_errors", __doc__)
-    add_network_options(parser)
-    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2])
-    add_out(parser, "label_errors")
-    options = parser.parse_args()
-    photos = sl.scan(options.photos)
-    features = sl.finetune.extract_features(
-        photos, backbone=options.backbone, weights=options.weights, image_px=options.image_px
-    )
+    options, photos, features = start_on_features("label_errors", __doc__)
     all_groups, n_classes = sl.audit(photos).groups, photos.n_classes
     runs = []
     for seed in options.seeds:

@@ -20,9 +20,9 @@ from scipy.special import softmax
 
 import scenelearn as sl
 from scenelearn.classify._neighbors import build_neighbor_index
-from scenelearn.classify._ranking import sample_diverse
+from scenelearn.classify._ranking import sample_diverse, top_two_margin
 from scenelearn.finetune._device import environment
-from tests.bench._common import add_network_options, add_out, bench_parser, write_json
+from tests.bench._common import start_on_features, write_json
 
 PER_CLASS, MORE, ROUNDS = 10, 100, 3
 METHODS = ("random", "margin", "rank")
@@ -34,8 +34,7 @@ def choose(method: str, probe: Any, features: Any, labeled: Indices, rest: Indic
     """Which of the rest to label next; `rest` is in random order."""
     if method == "random":
         return rest[:MORE]
-    two = np.sort(softmax(probe.logits(features[rest]), axis=1), axis=1)[:, -2:]
-    margin = two[:, 1] - two[:, 0]
+    margin = top_two_margin(softmax(probe.logits(features[rest]), axis=1))
     if method == "margin":
         return rest[np.argsort(margin, kind="stable")[:MORE]]
     index = build_neighbor_index(
@@ -46,15 +45,7 @@ def choose(method: str, probe: Any, features: Any, labeled: Indices, rest: Indic
 
 def main() -> None:
     """Label more and more photos, and measure the accuracy each time."""
-    parser = bench_parser("rank", __doc__)
-    add_network_options(parser)
-    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2])
-    add_out(parser, "rank")
-    options = parser.parse_args()
-    photos = sl.scan(options.photos)
-    features = sl.finetune.extract_features(
-        photos, backbone=options.backbone, weights=options.weights, image_px=options.image_px
-    )
+    options, photos, features = start_on_features("rank", __doc__)
     groups, labels, n_classes = sl.audit(photos).groups, photos.labels, photos.n_classes
     runs = []
     for seed in options.seeds:

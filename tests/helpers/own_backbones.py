@@ -43,9 +43,9 @@ def attention_network() -> Any:
     return materialize(make)
 
 
-def classifier_of(network: Any, image_px: int = 32) -> Any:
+def classifier_of(network: Any, image_px: int = 32, preprocessing: str | None = None) -> Any:
     """A classifier of two classes, "a" and "b", whose head has only zeros, and its head."""
-    features = backbones.build(network, image_px=image_px)
+    features = backbones.build(network, image_px=image_px, preprocessing=preprocessing)
     head = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name="logits")
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(head(features.output))
     model = keras.Model(features.input, probabilities, name="scenes")
