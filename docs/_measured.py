@@ -22,10 +22,14 @@ def numbers() -> dict[str, str]:
     probe = [run for run in intel["runs"] if run["minutes"] is None]
     minutes = max(run["minutes"] or 0 for run in intel["runs"])
     longest = [run for run in intel["runs"] if run["minutes"] == minutes]
-    per_class = max(run["per_class"] for run in few["runs"])
-    ours, keras = (
+    counts = [run["per_class"] for run in few["runs"]]
+    fewest, ours, keras = (
         [run for run in few["runs"] if (run["per_class"], run["name"]) == (per_class, name)]
-        for name in ("scenelearn", "Keras' recipe")
+        for per_class, name in (
+            (min(counts), "scenelearn"),
+            (max(counts), "scenelearn"),
+            (max(counts), "Keras' recipe"),
+        )
     )
     values = [run["test"]["value"] for run in longest]
     return {
@@ -38,7 +42,9 @@ def numbers() -> dict[str, str]:
         "accuracy": _accuracy(longest),
         "accuracy range": f"{min(values):.1%} to {max(values):.1%}",
         "seeds": str(len(longest)),
-        "per class": str(per_class),
+        "per class": str(max(counts)),
+        "fewest per class": str(min(counts)),
+        "fewest accuracy": _accuracy(fewest),
         "few accuracy": _accuracy(ours),
         "few seconds": _seconds(ours),
         "few accuracy of Keras": _accuracy(keras),

@@ -3,7 +3,7 @@
 #
 # The assignment asks for four steps: photos with at least 100 per class; a split; an input pipeline
 # with preprocessing and augmentation; and fine-tuning, evaluated once on unseen photos. This page
-# runs all four, offline and in about a minute, on rendered photos with the [bundled
+# runs all four, offline, on rendered photos with the [bundled
 # backbone](../explanation/bundled_backbone.py).
 
 # %% [markdown]

@@ -2,9 +2,9 @@
 # # Train a first classifier
 #
 # In this tutorial you train a classifier on a folder of photos, save it, use it, and read how good
-# it is. It runs offline in about two minutes: the photos are rendered, and the network starts from
-# [weights that ship with scenelearn](../explanation/bundled_backbone.py). All outputs were computed
-# when this page was built. With [your own photos](#use-your-own-photos) and ImageNet weights,
+# it is. It runs offline: the photos are rendered, and the network starts from [weights that ship
+# with scenelearn](../explanation/bundled_backbone.py). All outputs were computed when this page was
+# built. With [your own photos](#use-your-own-photos) and ImageNet weights,
 # expect a much higher accuracy.
 #
 # ## Prepare the photos
@@ -145,7 +145,8 @@ print(f"{page.name}, {page.stat().st_size / 1000:.0f} kB")
 # ## Use your own photos
 #
 # Put them in one folder per class and leave out the settings of this tutorial. Training then starts
-# from ImageNet weights, which Keras downloads once, and a few hundred photos are enough:
+# from ImageNet weights, which Keras downloads once. [How many photos you
+# need](../results/accuracy.py#accuracy-by-number-of-photos) was measured:
 #
 # ```python
 # photos = sl.scan("photos/")
