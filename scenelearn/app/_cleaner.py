@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif self.path == "/decide":
                 request = json.loads(body)
                 position, label = request["photo"], request.get("label", "")
-                if isinstance(label, int):  # the number of a class, whose name may be unprintable
+                if type(label) is int and label >= 0:  # of a class, whose name may be unprintable
                     label = cleaning.class_names[label]
                 cleaning.decide(position, request["decision"], label)
             else:

@@ -119,15 +119,18 @@ class Cleaning:
         """Save a decision; an earlier one about the photo is replaced.
 
         Raises:
-            ArgumentError: if there is no such photo or kind, or "relabel" has no class name.
+            ArgumentError: if there is no such photo or kind, `new_label` is not a printable
+                string, or "relabel" has none.
             ManifestError: if another program has made the file of decisions invalid.
             DiskError: if the system cannot write it.
         """
         n = len(self.photos)
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < n:
             raise ArgumentError(f"`position` must be below {n}. Received: {position!r:.80}.")
-        if kind not in KINDS or not isinstance(new_label, str):
+        if kind not in KINDS:
             raise ArgumentError(f"`kind` must be one of {KINDS}. Received: {kind!r:.80}.")
+        if not isinstance(new_label, str):
+            raise ArgumentError(f"`new_label` must be a string. Received: {new_label!r:.80}.")
         if new_label not in self.class_names:  # which may have any characters
             new_label = unicodedata.normalize("NFC", " ".join(new_label.split()))
             if not new_label.isprintable() or len(new_label) > MAX_LABEL:
@@ -142,11 +145,12 @@ class Cleaning:
             kind, new_label = "keep", ""
         with self._lock:
             decisions = read_decisions(self.file)
-            self._history.append((item.path, decisions.pop(item.path, None)))
+            before = decisions.pop(item.path, None)
             decisions[item.path] = Decision(
                 path=item.path, decision=kind, label=item.label, new_label=new_label, hash=item.hash
             )
             write_decisions(self.file, decisions.values())
+            self._history.append((item.path, before))  # only what was saved can be undone
 
     def undo(self) -> int | None:
         """Undo the last decision, also one of an earlier session.

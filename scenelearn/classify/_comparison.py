@@ -51,7 +51,7 @@ def compare(
                 f"`{name}` must be a Classifier. Received: {type(classifier).__name__}. "
                 "Open a saved one with sl.load(path)."
             )
-    reorder_columns(np.zeros((0, len(b.class_names))), b.class_names, a.class_names)  # fail early
+    reorder_columns(np.zeros((0, len(a.class_names))), a.class_names, b.class_names)  # fail early
     with show_progress(progress, verbose) as report:
         scanned = as_photos(photos, report)
         first, second = (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import http.client
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -177,6 +179,38 @@ def test_invalid_decisions_change_nothing(
     assert status == 400
     assert b"Received" in text
     assert decisions_in(folder) == []
+
+
+@pytest.mark.parametrize("label", [None, 1.5, True, -1, ["sea"], {"sea": 1}, 10**30])
+def test_labels_are_text_or_the_number_of_a_class(
+    client: Client, folder: Path, label: Any
+) -> None:
+    request = {"photo": 1, "decision": "relabel", "label": label}
+    status, _, text = client.post("/decide", request)
+    assert status == 400
+    assert b"`new_label` must be a string" in text or label == 10**30
+    assert decisions_in(folder) == []
+
+
+def test_file_is_kept_when_the_disk_fails(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    client.decide(1, "quarantine")
+    before = (folder / FILE_NAME).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for path, body in (("/decide", {"photo": 0, "decision": "keep"}), ("/undo", {})):
+            status, _, text = client.post(path, body)
+            assert status == 500
+            assert FILE_NAME.encode() in text
+            assert b"Input/output error" in text
+            assert (folder / FILE_NAME).read_bytes() == before
+    assert {file.name for file in folder.iterdir()} == {"forest", "sea", FILE_NAME}
+    client.decide(0, "keep")
+    assert [client.undo() for _ in range(3)] == [0, 1, None]
 
 
 # Requests

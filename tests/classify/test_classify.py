@@ -1080,8 +1080,13 @@ def test_comparison_matches_classes_by_name(fitted: FitResult, scenes: Path) -> 
 def test_comparison_of_other_classes(classifier: Classifier, scenes: Path) -> None:
     names = (*classifier.class_names[:5], "desert")
     other = dataclasses.replace(classifier, class_names=names)
-    with pytest.raises(ClassMismatchError, match=r"the same classes.*only in the second street"):
+    with pytest.raises(ClassMismatchError, match=r"the same classes.*only in the first street;"):
         compare(classifier, other, sl.scan(scenes))
+    with pytest.raises(ClassMismatchError, match=r"only in the first street\)"):
+        compare(classifier, dataclasses.replace(classifier, class_names=names[:5]), scenes)
+    twice = dataclasses.replace(classifier, class_names=(*names[:5], names[0]))
+    with pytest.raises(ClassMismatchError, match=r"the same classes.*duplicate names"):
+        compare(twice, twice, scenes)
     with pytest.raises(ArgumentError, match=r"`b` must be a Classifier.*sl\.load"):
         compare(classifier, "other.keras", scenes)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="`photos` must be the result of `scan`"):
