@@ -182,9 +182,7 @@ def test_invalid_decisions_change_nothing(
 
 
 @pytest.mark.parametrize("label", [None, 1.5, True, -1, ["sea"], {"sea": 1}, 10**30])
-def test_labels_are_text_or_the_number_of_a_class(
-    client: Client, folder: Path, label: Any
-) -> None:
+def test_labels_are_text_or_the_number_of_a_class(client: Client, folder: Path, label: Any) -> None:
     request = {"photo": 1, "decision": "relabel", "label": label}
     status, _, text = client.post("/decide", request)
     assert status == 400
