@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import scenelearn as sl
-from scenelearn.backbones import _build, _bundled
 from scenelearn.errors import ArgumentError, PathMissingError, WeightsUnavailableError
 from tests.bench import bundled_backbone, pretrain_ablations
 from tests.bench.pretrain import _kinds, _train
@@ -20,9 +19,11 @@ from tests.bench.pretrain.__main__ import write_weights
 from tests.bench.pretrain._ghost_batches import use_ghost_batches
 from tests.bench.pretrain._store import ImageStore
 from tests.helpers.networks import keras
+from tests.helpers.patches import move_bundled_weights
 
+WEIGHTS_FILE = Path(sl.__file__).parent / "backbones" / "scenelearn_tiny.weights.h5"
 HAS_WEIGHTS = pytest.mark.skipif(
-    not _bundled.WEIGHTS_FILE.is_file(), reason="the package has no weights yet"
+    not WEIGHTS_FILE.is_file(), reason="the package has no weights yet"
 )
 
 
@@ -197,13 +198,13 @@ def test_the_network_is_small_and_takes_any_size() -> None:
 
 @HAS_WEIGHTS
 def test_bundled_weights_are_loaded_and_give_finite_features(scenes: Path) -> None:
-    assert _bundled.WEIGHTS_FILE.stat().st_size < 1_200_000
+    assert WEIGHTS_FILE.stat().st_size < 1_200_000
     stored, random = (
         sl.backbones.build("scenelearn_tiny", weights=weights, image_px=48)
         for weights in ("scenelearn", None)
     )
     kernel = stored.get_layer("backbone").get_layer("stem_convolution").kernel
-    with h5py.File(_bundled.WEIGHTS_FILE) as content:
+    with h5py.File(WEIGHTS_FILE) as content:
         found: list[Any] = []
         content.visititems(
             lambda _, item: found.append(item[()]) if getattr(item, "shape", 0) == (3, 3, 3, 16)
@@ -226,7 +227,7 @@ def test_bundled_weights_of_a_different_network_are_rejected() -> None:
 
 
 def test_missing_bundled_weights_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_build, "WEIGHTS_FILE", Path("nowhere/tiny.weights.h5"))
+    move_bundled_weights(monkeypatch, Path("nowhere/tiny.weights.h5"))
     with pytest.raises(PathMissingError, match=r"nowhere.*Reinstall scenelearn"):
         sl.backbones.build("scenelearn_tiny", weights="scenelearn", image_px=32)
 
@@ -249,8 +250,7 @@ def test_without_a_download_the_bundled_weights_are_suggested(
         file.touch()
         percent = {"pretrained": 61.5, "imagenet": 90.1}
         measured.write_text(json.dumps({"test_percent": percent, "image_px": {"pretrained": 96}}))
-    monkeypatch.setattr(_build, "WEIGHTS_FILE", file)
-    monkeypatch.setattr(_bundled, "_RESULTS_FILE", measured)
+    move_bundled_weights(monkeypatch, file, measured)
 
     def refuse(*_: object, **__: object) -> None:
         raise Exception("no route to host")  # as Keras does
@@ -270,11 +270,10 @@ def test_published_figures_are_the_measured_ones() -> None:
     results = Path(sl.__file__).parent.parent / "docs/results/bundled_backbone.json"
     found = json.loads(results.read_text(encoding="utf-8"))
     assert found["weights_blake2b"] == bundled_backbone.digest()
-    assert json.loads(
-        bundled_backbone.SUMMARY.read_text(encoding="utf-8")
-    ) == bundled_backbone.summary(found)
+    summary = json.loads(bundled_backbone.SUMMARY.read_text(encoding="utf-8"))
+    assert summary == bundled_backbone.summary(found)
     for part in ("test_percent", "image_px"):
-        assert set(_bundled.bundled_results()[part]) == {"imagenet", "pretrained", "random"}
+        assert set(summary[part]) == {"imagenet", "pretrained", "random"}
 
 
 def test_stores_of_different_images_have_different_files() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,6 @@ import numpy.typing as npt
 import pytest
 
 from scenelearn import backbones
-from scenelearn.backbones import _preprocess
-from scenelearn.backbones._materialize import materialize
-from scenelearn.backbones._names import find_architecture
 from scenelearn.errors import (
     ArgumentError,
     PathMissingError,
@@ -24,6 +23,7 @@ from scenelearn.errors import (
 from tests.helpers.networks import keras
 
 SMALL = "mobilenet_0.25"
+FUNCTIONS = [n for n, f in vars(keras().applications).items() if n[0].isupper() and callable(f)]
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,32 @@ def pixels() -> npt.NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 
 
+def canonical_name(name: Any) -> str:
+    """The name in settings and bundles, as an error of `build` says it."""
+    with pytest.raises(ArgumentError, match="`preprocessing` must be None for") as raised:
+        backbones.build(name, preprocessing="tf")
+    return str(raised.value).split("'")[1]
+
+
+def record_builds(patch: pytest.MonkeyPatch, function: str) -> list[float | None]:
+    """Let a function of keras.applications build a network without layers; record its widths."""
+    k = keras()
+    build, widths = getattr(k.applications, function), list[float | None]()
+
+    @functools.wraps(build)
+    def replacement(*_: Any, input_shape: Any, alpha: float | None = None, **__: Any) -> Any:
+        widths.append(alpha)
+        image = k.Input(input_shape)
+        return k.Model(image, k.layers.GlobalAveragePooling2D()(image))
+
+    patch.setattr(k.applications, function, replacement)
+    return widths
+
+
 def test_every_network_of_keras_has_a_name() -> None:
-    applications = keras().applications
-    functions = [n for n, f in vars(applications).items() if n[0].isupper() and callable(f)]
-    assert len(backbones.names()) == len(functions) + 1 >= 39  # and scenelearn_tiny
+    assert len(backbones.names()) == len(FUNCTIONS) + 1 >= 39  # and scenelearn_tiny
     for name in backbones.names():
-        assert find_architecture(name).name == name
+        assert canonical_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -56,13 +76,15 @@ def test_every_network_of_keras_has_a_name() -> None:
         ("densenet121", "DenseNet121", None),
     ],
 )
-def test_find_architecture(name: str, function: str, width: float | None) -> None:
-    architecture = find_architecture(name)
-    assert architecture.build.__name__ == function
-    assert architecture.width == width
-    again = find_architecture(architecture.name)  # settings and bundles store this name
-    assert (again.name, again.build) == (architecture.name, architecture.build)
-    assert (again.width or 1.0) == (width or 1.0)
+def test_names_and_widths_of_networks(
+    monkeypatch: pytest.MonkeyPatch, name: str, function: str, width: float | None
+) -> None:
+    widths = record_builds(monkeypatch, function)
+    backbones.build(name, weights=None, image_px=32)
+    backbones.build(canonical_name(name), weights=None, image_px=32)
+    first, again = widths
+    assert first == width
+    assert (again or 1.0) == (width or 1.0)
 
 
 @pytest.mark.parametrize(
@@ -124,30 +146,36 @@ def test_default_for_ambiguous_file_names(name: str, tmp_path: Path) -> None:
 
 def test_unknown_name_suggests_similar_ones() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
-        find_architecture("resnet5")
+        backbones.build("resnet5")
 
 
-@pytest.mark.parametrize("name", ["", "mobilenet_v9", None, 3])
+@pytest.mark.parametrize("name", ["", "mobilenet_v9", None])
 def test_invalid_names_are_unknown(name: Any) -> None:
     with pytest.raises(UnknownBackboneError, match="must be a network of keras"):
-        find_architecture(name)
+        backbones.build(name)
 
 
 def test_width_of_a_network_without_widths() -> None:
     with pytest.raises(UnknownBackboneError, match=r"'resnet50' does not exist in width 0\.5"):
-        find_architecture("resnet50_0.5")
+        backbones.build("resnet50_0.5")
 
 
 @pytest.mark.parametrize("name", backbones.names())
-def test_preprocessing_layers_equal_preprocess_input(
-    name: str, pixels: npt.NDArray[np.uint8]
+def test_preprocessing_equals_preprocess_input(
+    monkeypatch: pytest.MonkeyPatch, name: str, pixels: npt.NDArray[np.uint8]
 ) -> None:
-    preprocess = find_architecture(name).preprocess
-    x: Any = pixels
-    for layer in _preprocess.preprocessing_layers(preprocess):
-        x = layer(x)
-    expected = np.asarray(preprocess(pixels.astype(np.float32).copy()))
-    np.testing.assert_allclose(np.asarray(x), expected, atol=2e-4)
+    k = keras()
+    if name == "scenelearn_tiny":
+        preprocess = k.applications.mobilenet_v2.preprocess_input
+    else:
+        (function,) = (f for f in FUNCTIONS if f.lower() == name.replace("_", ""))
+        preprocess = inspect.getmodule(getattr(k.applications, function)).preprocess_input
+        record_builds(monkeypatch, function)
+    features = backbones.build(name, weights=None, image_px=32)
+    position = features.layers.index(features.get_layer("backbone"))
+    prepared = k.Model(features.input, features.layers[position - 1].output)
+    expected = np.asarray(preprocess(pixels.astype(np.float32)))
+    np.testing.assert_allclose(np.asarray(prepared(pixels)), expected, atol=2e-4)
 
 
 @pytest.mark.slow
@@ -188,12 +216,23 @@ def test_random_weights_follow_the_seed_and_the_initializers() -> None:
 def test_initial_values_have_the_spread_that_keras_gives(mode: str, distribution: str) -> None:
     k = keras()
     initializer = k.initializers.VarianceScaling(2.0, mode, distribution, seed=1)
-    layer = k.layers.Conv2D(64, 3, kernel_initializer=initializer, use_bias=False)
 
-    def make() -> Any:
-        return k.Sequential([k.Input((8, 8, 32)), layer])
+    class Network(k.Model):  # type: ignore[misc, name-defined]
+        """A model that was never called, and has no weights yet."""
 
-    ours = np.asarray(materialize(make, seed=5).layers[0].kernel)
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.first = k.layers.Conv2D(32, 1)
+            self.second = k.layers.Conv2D(64, 3, kernel_initializer=initializer, use_bias=False)
+
+        def call(self, x: Any) -> Any:
+            return self.second(self.first(x))
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    features = backbones.build(Network(), preprocessing="none", image_px=8, seed=5)
+    (ours,) = (np.asarray(v) for v in features.weights if tuple(v.shape) == (3, 3, 32, 64))
     theirs = np.asarray(initializer((3, 3, 32, 64)))
     assert ours.std() == pytest.approx(theirs.std(), rel=0.03)
     assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.2)
@@ -372,7 +411,8 @@ def test_real_weights_give_the_features_of_keras(weights: Path) -> None:
             alpha=width, include_top=False, weights=str(weights / file),
             input_shape=(96, 96, 3), pooling="avg",
         )  # fmt: skip
-        x = find_architecture(name).preprocess(images.astype(np.float32))
+        module = inspect.getmodule(getattr(k.applications, function))
+        x = module.preprocess_input(images.astype(np.float32))  # type: ignore[union-attr]
         ours = backbones.fast_on_cpu(backbones.build(name, weights=weights / file, image_px=96))
         expected = theirs.predict_on_batch(x)
         np.testing.assert_allclose(ours.predict_on_batch(images), expected, atol=1e-4, err_msg=name)

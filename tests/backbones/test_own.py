@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import backbones
-from scenelearn.backbones._copy import resize_position_embedding
-from scenelearn.backbones._materialize import materialize
-from scenelearn.classify._bundle_checks import InvalidBundleError, _check_config
 from scenelearn.cli import main
-from scenelearn.cli._options import preprocessing
 from scenelearn.errors import ArgumentError, ExportError, PathMissingError, WeightsFileError
-from scenelearn.finetune._model import add_zero_head
-from scenelearn.finetune._optimizer import lr_multipliers
+from tests.helpers.networks import materialize
 from tests.helpers.own_backbones import attention_network, classifier_of
+from tests.helpers.patches import require_no_packages_for_export
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -64,11 +59,6 @@ class Subclassed(keras.Model):
         return {**super().get_config(), "width": self.width}
 
 
-def quick(make: Callable[[], Any]) -> Any:
-    """Build a model without one compilation per shape of weight."""
-    return materialize(make)
-
-
 def model_of(*inner: Any, size: int | None = None) -> Any:
     def make() -> Any:
         image = keras.Input((size, size, 3))
@@ -77,7 +67,7 @@ def model_of(*inner: Any, size: int | None = None) -> Any:
             x = layer(x)
         return keras.Model(image, x)
 
-    return quick(make)
+    return materialize(make)
 
 
 def randomize(model: Any, seed: int = 0) -> Any:
@@ -170,7 +160,7 @@ def test_tokens_give_class_token_and_average_of_patches() -> None:
         token = layers.Reshape((1, 4))(layers.Dense(4)(layers.GlobalAveragePooling2D()(image)))
         return keras.Model(image, layers.Concatenate(axis=1)([token, patches]))
 
-    model = randomize(quick(make))
+    model = randomize(materialize(make))
     tokens = np.asarray(model(IMAGES / np.float32(255)))
     expected = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=1)
     assert_same(features_of(model, preprocessing=(0, 1))(IMAGES), expected)
@@ -209,7 +199,7 @@ def test_dictionary_gives_the_smallest_feature_maps() -> None:
         outputs = {"P3": layers.Conv2D(6, 3, 2)(p2), "P2": p2, "vector": layers.Flatten()(p2)}
         return keras.Model(image, outputs)
 
-    assert features_of(quick(make)).output_shape == (None, 6)
+    assert features_of(materialize(make)).output_shape == (None, 6)
 
 
 def test_custom_layer_and_subclassed_model() -> None:
@@ -292,15 +282,55 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         features_of("model:functional")
 
 
+class Positions(layers.Layer):
+    """Adds an embedding of its position to each token."""
+
+    def build(self, shape: Any) -> None:
+        self.embedding = self.add_weight(shape=(1, *shape[1:]))
+
+    def call(self, x: Any) -> Any:
+        return x + self.embedding
+
+
+class Mixing(layers.Layer):
+    """Mixes tokens, with a weight for each two of them."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(1, shape[1], shape[1]))
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.matmul(self.kernel, x)
+
+
+def tokens_network(layer: Any) -> Any:
+    """A class token and 16 patches of an image of 32 pixels, with 4 channels, through a layer."""
+
+    def make() -> Any:
+        image = keras.Input((32, 32, 3))
+        patches = layers.Reshape((-1, 4))(layers.Conv2D(4, 8, 8)(image))
+        token = layers.Dense(4)(layers.GlobalAveragePooling1D(keepdims=True)(patches))
+        return keras.Model(image, layer(layers.Concatenate(axis=1)([token, patches])))
+
+    return materialize(make)
+
+
 def test_position_embeddings_are_interpolated() -> None:
-    ramp = np.linspace(0, 1, 4)[None, :, None] * np.ones((4, 1, 1))
-    values = np.concatenate([np.full((1, 1, 1), 5.0), ramp.reshape(1, 16, 1)], axis=1)
-    resized = resize_position_embedding(values, (1, 65, 1))
-    assert resized[0, 0, 0] == 5
-    assert np.diff(resized[0, 1:].reshape(8, 8), axis=1).min() > 0
+    layer = Positions(name="positions")
+    model = tokens_network(layer)
+    ramp = np.linspace(0, 1, 4)[None, :, None] * np.ones((4, 1, 4))
+    layer.embedding.assign(np.concatenate([np.full((1, 1, 4), 5.0), ramp.reshape(1, 16, 4)], 1))
+    backbone = features_of(model, preprocessing="none", image_px=64).get_layer("backbone")
+    resized = np.asarray(backbone.get_layer("positions").embedding)
+    assert resized.shape == (1, 65, 4)
+    assert (resized[0, 0] == 5).all()
+    assert np.diff(resized[0, 1:].reshape(8, 8, 4), axis=1).min() > 0
     np.testing.assert_allclose(resized[0, 1:].mean(), 0.5, atol=1e-6)
-    with pytest.raises(ValueError, match="is expected"):
-        resize_position_embedding(values, (1, 65, 2))
+
+
+def test_weights_that_depend_on_the_image_size_otherwise_are_refused() -> None:
+    model = tokens_network(Mixing())
+    with pytest.raises(ArgumentError, match=r"\(1, 17, 17\) where \(1, 65, 65\) is expected"):
+        features_of(model, preprocessing="none", image_px=64)
 
 
 def test_weights_of_another_network_are_refused(scenes: Path) -> None:
@@ -342,36 +372,12 @@ def test_lambda_is_refused_before_anything_is_trained(scenes: Path) -> None:
         sl.fit(sl.split(sl.scan(scenes)), backbone=model, image_px=32)
 
 
-def test_layers_of_a_transformer_get_rates_that_decay_toward_the_input() -> None:
-    features = features_of(attention_network())
-    _, model = add_zero_head(features, 3)
-    by_path = dict(
-        zip((v.path for v in model.trainable_variables), lr_multipliers(model), strict=True)
-    )
-    biases = {
-        name: np.unique([m for path, m in by_path.items() if f"{name}/" in path and "bias" in path])
-        for name in ("patches", "attention_0", "attention_1", "tokens", "logits")
-    }
-    assert biases == {
-        "patches": 0.75**2, "attention_0": 0.75, "attention_1": 1, "tokens": 1, "logits": 1,
-    }  # fmt: skip
-    kernel = next(v for v in model.trainable_variables if "attention_1/query/kernel" in v.path)
-    values = np.asarray(kernel)  # (8 inputs, 2 heads, 4)
-    rms = np.sqrt((values.astype(float) ** 2).mean(0, keepdims=True))
-    np.testing.assert_allclose(
-        by_path[kernel.path], np.clip(100 * rms / np.sqrt(8), 0.01, 1), rtol=1e-5
-    )
-
-
 def test_tokens_are_explained_on_the_grid_of_patches() -> None:
     network = attention_network()
-    _, model = add_zero_head(features_of(network), 2)
+    classifier, head = classifier_of(network)
     column = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
     kernel = np.concatenate([column, -column], axis=1)
-    model.get_layer("logits").kernel.assign(kernel)
-    classifier = sl.classify.Classifier(
-        model=model, class_names=("a", "b"), image_px=32, metadata={}
-    )
+    head.kernel.assign(kernel)
     tokens = np.asarray(network.predict_on_batch(IMAGES[:1].astype(np.float32)))[0]
     # The gradient of the logit is the kernel's column, divided by the number of patches.
     label = int((tokens @ kernel).max(0).argmax())
@@ -419,38 +425,33 @@ def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
     vector = model_of(
         layers.Rescaling(1 / 255), layers.AveragePooling2D(8), layers.Flatten(), size=32
     )
-    _, model = add_zero_head(features_of(vector), 2)
-    classifier = sl.classify.Classifier(
-        model=model, class_names=("a", "b"), image_px=32, metadata={}
-    )
+    classifier, _ = classifier_of(vector)
     assert classifier.predict_proba(IMAGES).shape == (3, 2)
     with pytest.raises(ArgumentError, match="gives a vector only"):
         classifier.explain(IMAGES[0])
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "registered"),
+    ("text", "value"),
     [
-        ("keras_hub.src.models.clip.clip_tokenizer", "CLIPTokenizer", "keras_hub>CLIPTokenizer"),
-        ("keras_hub.src.models.vit.vit_image_converter", "ViTImageConverter", None),
-        ("keras_hub.src.models.vit.vit_layers", "MLP", "other>MLP"),
-        ("keras_hub.src.utils.preset_utils", "load_json", "keras_hub>load_json"),
-        ("keras.layers", "Lambda", None),
-        ("builtins", "function", "function"),
-        ("keras.src.ops.core", "Map", "Map"),
+        ("tf", "tf"),
+        ("0.5,0.25", (0.5, 0.25)),
+        (".1,.2,.3,1,1,1", ([0.1, 0.2, 0.3], [1, 1, 1])),
     ],
 )
-def test_bundles_may_not_contain(module: str, kind: str, registered: str | None) -> None:
-    item = {"module": module, "class_name": kind, "registered_name": registered, "config": {}}
-    custom_objects = {"Lambda": Scale, "function": Scale, "load_json": Scale}
-    with pytest.raises(InvalidBundleError, match=kind):
-        _check_config([item], custom_objects)
+def test_preprocessing_on_the_command_line(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: Any
+) -> None:
+    given: dict[str, Any] = {}
 
+    def fit(_: Any, **settings: Any) -> Any:
+        given.update(settings)
+        raise ArgumentError("no fit")
 
-def test_preprocessing_on_the_command_line() -> None:
-    assert preprocessing("tf") == "tf"
-    assert preprocessing("0.5,0.25") == (0.5, 0.25)
-    assert preprocessing(".1,.2,.3,1,1,1") == ([0.1, 0.2, 0.3], [1, 1, 1])
+    monkeypatch.setattr("scenelearn.fit", fit)
+    command = ["fit", str(scenes), "--backbone", "mine.keras", "--preprocessing", text]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert given["preprocessing"] == value
 
 
 @pytest.mark.slow
@@ -466,8 +467,8 @@ def test_fit_on_the_command_line(scenes: Path, tmp_path: Path) -> None:
 def classifier_with(layer: Any) -> sl.classify.Classifier:
     """A classifier with a layer of one's own, and random weights."""
     network = model_of(layers.Rescaling(1 / 255), layers.Conv2D(4, 3, 8), layer)
-    _, model = add_zero_head(features_of(network, preprocessing="none"), 2)
-    return sl.classify.Classifier(model=model, class_names=("a", "b"), image_px=32, metadata={})
+    classifier: sl.classify.Classifier = classifier_of(network, preprocessing="none")[0]
+    return classifier
 
 
 def test_layer_that_cannot_be_imported_is_not_exported(
@@ -476,7 +477,7 @@ def test_layer_that_cannot_be_imported_is_not_exported(
     class Local(Scale):
         pass
 
-    monkeypatch.setattr("scenelearn.classify._export._REQUIREMENTS", {"onnx": ()})
+    require_no_packages_for_export(monkeypatch)
     with pytest.raises(ExportError, match=r"defined in a module.*<locals>\.Local"):
         classifier_with(Local()).export(tmp_path / "scenes.onnx", check=IMAGES)
 

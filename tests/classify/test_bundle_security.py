@@ -60,9 +60,9 @@ def packed(path: Path, parts: dict[str, bytes], kind: int = zipfile.ZIP_STORED) 
     return path
 
 
-def rejected(path: Path, words: str) -> None:
+def rejected(path: Path, words: str, custom_objects: dict[str, type] | None = None) -> None:
     with pytest.raises(BundleError, match=words) as raised:
-        sl.load(path)
+        sl.load(path, custom_objects=custom_objects)
     assert len(str(raised.value)) < 1500
 
 
@@ -224,6 +224,26 @@ def test_network_with_an_unknown_layer(
         "keras.src.saving.saving_lib.load_model", lambda *_, **__: pytest.fail("too late")
     )
     rejected(packed(tmp_path / "odd.keras", with_layer(parts, layer)), "a network with ")
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "registered"),
+    [
+        ("keras_hub.src.models.clip.clip_tokenizer", "CLIPTokenizer", "keras_hub>CLIPTokenizer"),
+        ("keras_hub.src.models.vit.vit_image_converter", "ViTImageConverter", None),
+        ("keras_hub.src.models.vit.vit_layers", "MLP", "other>MLP"),
+        ("keras_hub.src.utils.preset_utils", "load_json", "keras_hub>load_json"),
+        ("keras.layers", "Lambda", None),
+        ("builtins", "function", "function"),
+        ("keras.src.ops.core", "Map", "Map"),
+    ],
+)
+def test_custom_objects_allow_nothing_of_keras_or_python(
+    parts: dict[str, bytes], tmp_path: Path, module: str, kind: str, registered: str | None
+) -> None:
+    path = packed(tmp_path / "odd.keras", with_layer(parts, layer_of(module, kind, registered)))
+    custom_objects: dict[str, type] = {"Lambda": dict, "function": dict, "load_json": dict}
+    rejected(path, f"a network with '{module}', '{kind}'", custom_objects)
 
 
 def test_lambda_with_code_is_not_run(parts: dict[str, bytes], tmp_path: Path) -> None:

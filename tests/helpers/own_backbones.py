@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from scenelearn import backbones
-from scenelearn.backbones._materialize import materialize
 from scenelearn.classify import Classifier
+from tests.helpers.networks import materialize
 
 layers = keras.layers
 

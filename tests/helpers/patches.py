@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 
@@ -41,3 +44,38 @@ def fail_to_write_bundles(patch: pytest.MonkeyPatch, error: Exception) -> None:
         raise error
 
     patch.setattr("scenelearn.classify._bundle.write", fail)
+
+
+def require_no_packages_for_export(patch: pytest.MonkeyPatch) -> None:
+    """Start exports although their packages may be missing."""
+    patch.setattr("scenelearn.classify._export._REQUIREMENTS", {"onnx": ()})
+
+
+def show_photos_in_cells(patch: pytest.MonkeyPatch, n: int) -> None:
+    """Show at most n photos in the cells of a report's confusion matrix."""
+    patch.setattr("scenelearn.reporting._fit_page._MAX_PHOTOS", n)
+
+
+def show_confusion_matrix(patch: pytest.MonkeyPatch, n_classes: int, n_pairs: int) -> None:
+    """List n pairs in place of the matrix of more classes."""
+    patch.setattr("scenelearn.reporting._fit_page._MAX_CLASSES", n_classes)
+    patch.setattr("scenelearn.reporting._fit_page._MAX_PAIRS", n_pairs)
+
+
+def place_photos(patch: pytest.MonkeyPatch, points: npt.NDArray[np.float64]) -> None:
+    """Place the photos of a report's feature map at these points, and then on its grid."""
+    patch.setattr("scenelearn.reporting._feature_map.tsne", lambda _: points)
+
+
+def show_findings(patch: pytest.MonkeyPatch, n: int) -> None:
+    """Show at most n findings of each kind on an audit's page."""
+    patch.setattr("scenelearn.reporting._audit_page._MAX_FINDINGS", n)
+
+
+def move_bundled_weights(
+    patch: pytest.MonkeyPatch, weights: Path, results: Path | None = None
+) -> None:
+    """Look for the bundled weights, and what they reach, in these files."""
+    patch.setattr("scenelearn.backbones._build.WEIGHTS_FILE", weights)
+    if results is not None:
+        patch.setattr("scenelearn.backbones._bundled._RESULTS_FILE", results)

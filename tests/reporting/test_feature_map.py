@@ -4,47 +4,71 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.manifold import trustworthiness
 
-from scenelearn.reporting import _feature_map, report
+from scenelearn.finetune import FitResult
+from scenelearn.reporting import report
+from tests.helpers.patches import place_photos
 from tests.helpers.results import Page, make_fit, with_errors
 
 
-def test_tsne_keeps_groups_together() -> None:
+def fit_of(folder: Path, features: np.ndarray) -> FitResult:
+    """A fit with these features of its test photos, all misclassified: the map marks them."""
+    fit = make_fit(folder / "photos", tuple(f"class {k:02d}" for k in range(len(features) // 4)))
+    wrong = with_errors(fit, len(features))
+    return dataclasses.replace(wrong, test_embeddings=features.astype(np.float16))
+
+
+def corners_on_map(fit: FitResult, folder: Path) -> np.ndarray:
+    """The corner of each test photo on the map, (n, 2) in px, in the order of the photos."""
+    page = report(fit, folder).read_text(encoding="utf-8")
+    rows = re.findall(r'<rect x="(\d+)" y="(\d+)"[^>]*><title>[^<]*: ([^<]*)</title>', page)
+    corner_of = {html.unescape(path): (int(x), int(y)) for x, y, path in rows}
+    paths = fit.splits.photos.paths
+    return np.array([corner_of[paths[k]] for k in fit.test_indices])
+
+
+def test_similar_photos_are_close(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     centers = np.repeat(3 * random.normal(size=(4, 20)), 15, axis=0)
-    x = centers + random.normal(size=(60, 20))
-    y = _feature_map.tsne(x)
-    distances = ((y[:, None] - y) ** 2).sum(axis=-1) + np.diag([np.inf] * 60)
-    nearest = distances.argmin(axis=1)
-    assert y.shape == (60, 2)
-    assert ((nearest // 15) == (np.arange(60) // 15)).all()
-    np.testing.assert_array_equal(y, _feature_map.tsne(x))
+    fit = fit_of(tmp_path, centers + random.normal(size=(60, 20)))
+    y = corners_on_map(fit, tmp_path / "r")
+    groups = y.reshape(4, 15, 2).mean(axis=1)
+    distances = ((y[:, None] - groups) ** 2).sum(axis=-1)
+    assert (distances.argmin(axis=1) == np.arange(60) // 15).mean() > 0.9  # groups may touch
+    np.testing.assert_array_equal(y, corners_on_map(fit, tmp_path / "again"))
 
 
-@pytest.mark.parametrize("x", [np.zeros((30, 4)), np.eye(30), np.ones((30, 1)) * 1e-30])
-def test_tsne_of_degenerate_features_is_finite(x: np.ndarray) -> None:
-    assert np.isfinite(_feature_map.tsne(x)).all()
-
-
-def test_affinities_have_the_perplexity() -> None:
+def test_neighbors_on_the_map_are_neighbors_in_feature_space(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(100, 3))
-    p = _feature_map._affinities(((x[:, None] - x) ** 2).sum(axis=-1))
-    assert p.sum() == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(p, p.T)
+    y = corners_on_map(fit_of(tmp_path, x), tmp_path / "r")
+    assert trustworthiness(x, y, n_neighbors=5) > 0.8
 
 
-def test_each_photo_has_its_own_cell() -> None:
-    points = np.random.default_rng(2).normal(size=(24, 2))
-    cells = _feature_map.snap_to_grid(points, 6, 4)
-    assert len({tuple(cell) for cell in cells.tolist()}) == 24
-    corners = np.array([[0, 0], [5, 0], [0, 3], [5, 3], [2, 1]], float)
-    np.testing.assert_array_equal(_feature_map.snap_to_grid(corners, 6, 4), corners)
+@pytest.mark.parametrize("x", [np.zeros((32, 4)), np.eye(32), np.ones((32, 1)) * 1e-7])
+def test_degenerate_features_have_a_map(x: np.ndarray, tmp_path: Path) -> None:
+    y = corners_on_map(fit_of(tmp_path, x), tmp_path / "r")
+    assert len({tuple(corner) for corner in y.tolist()}) == 32
+
+
+def test_each_photo_has_its_own_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fit_of(tmp_path, np.eye(32))  # 7 rows of 11 cells, of 840 // 11 = 76 px
+    points = np.random.default_rng(2).normal(size=(32, 2))
+    place_photos(monkeypatch, points)
+    cells = corners_on_map(fit, tmp_path / "random")
+    assert len({tuple(cell) for cell in cells.tolist()}) == 32
+    on_grid = np.array([(x, y) for y in (0, 2, 4, 6) for x in (0, 1, 2, 4, 5, 7, 8, 10)], float)
+    place_photos(monkeypatch, on_grid)
+    corners = corners_on_map(fit, tmp_path / "grid")
+    np.testing.assert_array_equal((corners - 1) / 76, on_grid)
 
 
 def test_map_shows_photos_and_marks_mistakes(tmp_path: Path) -> None:

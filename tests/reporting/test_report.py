@@ -24,8 +24,9 @@ from scenelearn.data import Rejected, RejectionReason
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult, Phase
 from scenelearn.metrics import evaluate, wilson
-from scenelearn.reporting import _analysis as analysis
 from scenelearn.reporting import report
+from scenelearn.reporting._analysis import calibration_limit, coverage_limit
+from tests.helpers.patches import show_confusion_matrix, show_findings, show_photos_in_cells
 from tests.helpers.results import HOSTILE, Page, make_audit, make_fit, with_slices_and_sets
 
 
@@ -145,7 +146,7 @@ def test_calibration_limit_has_few_false_alarms(shift: float) -> None:
         correct = random.random(n) < confidence - shift
         probabilities = np.stack([confidence, 1 - confidence], axis=1)
         evaluation = evaluate(np.where(correct, 0, 1), probabilities, ["a", "b"])
-        n_alarms += evaluation.calibration_error > analysis.calibration_limit(evaluation)
+        n_alarms += evaluation.calibration_error > calibration_limit(evaluation)
     assert n_alarms == 100 if shift else n_alarms <= 12
 
 
@@ -181,7 +182,7 @@ def test_coverage_limit_has_few_false_alarms() -> None:
     k = math.ceil(0.95 * 41)  # the threshold is the k-th of the 40 scores
     scores = np.sort(random.random((2000, 40)), axis=1)[:, k - 1]
     covered = (random.random((2000, 60)) <= scores[:, None]).mean(axis=1)
-    alarms = (covered < analysis.coverage_limit(0.95, 40, 60)).mean()
+    alarms = (covered < coverage_limit(0.95, 40, 60)).mean()
     assert 0.005 < alarms < 0.08
 
 
@@ -395,8 +396,9 @@ def test_missing_photo_is_replaced_by_a_notice(
     fit: FitResult, tmp_path: Path, change: Any, words: str
 ) -> None:
     photos = fit.splits.photos
-    predicted = analysis.predicted_photos(photos, fit.test_indices, fit.test_probabilities)
-    change(photos.file(analysis.misclassifications(predicted)[0].position))
+    labels, predicted = photos.labels[fit.test_indices], fit.test_probabilities.argmax(axis=1)
+    confidence = np.where(predicted != labels, fit.test_probabilities.max(axis=1), 0)
+    change(photos.file(int(fit.test_indices[confidence.argmax()])))  # the most confident mistake
 
     page = write_page(fit, tmp_path / "report")
 
@@ -442,9 +444,7 @@ def test_cells_of_the_confusion_matrix_link_to_their_photos(fit: FitResult, tmp_
 def test_number_of_photos_in_cells_is_limited(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _fit_page
-
-    monkeypatch.setattr(_fit_page, "_MAX_PHOTOS", 4)
+    show_photos_in_cells(monkeypatch, 4)
     page = write_page(fit, tmp_path / "report")
 
     places = [
@@ -461,10 +461,7 @@ def test_number_of_photos_in_cells_is_limited(
 def test_many_classes_are_listed_as_pairs_instead_of_a_matrix(
     fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _fit_page
-
-    monkeypatch.setattr(_fit_page, "_MAX_CLASSES", 2)
-    monkeypatch.setattr(_fit_page, "_MAX_PAIRS", 2)
+    show_confusion_matrix(monkeypatch, n_classes=2, n_pairs=2)
     page = write_page(fit, tmp_path / "report")
 
     assert "3 pairs of 3 classes were confused. The 2 most frequent are listed here" in page.text
@@ -583,19 +580,29 @@ def test_exact_duplicates_are_shown(fit: FitResult, tmp_path: Path) -> None:
 def test_next_steps_follow_from_the_metrics(fit: FitResult, tmp_path: Path) -> None:
     page = write_page(fit, tmp_path / "report")
 
-    needed = analysis.photos_needed(fit.evaluation.accuracy.value)
     assert "Start with forest , with a recall of 75.0% and 2 training photos." in page.text
-    assert f"About {needed:,} test photos instead of 12 would narrow it to 5." in page.text
+    # Wilson's interval is 5 points wide with 1,151 photos
+    assert "About 1,200 test photos instead of 12 would narrow it to 5." in page.text
 
 
-@pytest.mark.parametrize("accuracy", [0.0, 0.2, 0.5, 0.86, 0.97, 1.0])
-def test_photos_needed_are_enough_and_not_far_too_many(accuracy: float) -> None:
+@pytest.mark.parametrize(
+    ("n_correct", "n_photos"), [(0, 50), (10, 50), (25, 50), (43, 50), (97, 100), (50, 50)]
+)
+def test_photos_needed_are_enough_and_not_far_too_many(
+    fit: FitResult, tmp_path: Path, n_correct: int, n_photos: int
+) -> None:
+    labels = np.arange(n_photos) % 3
+    predicted = np.where(np.arange(n_photos) < n_correct, labels, (labels + 1) % 3)
+    evaluation = evaluate(labels, np.eye(3)[predicted], fit.splits.photos.class_names)
+    page = write_page(dataclasses.replace(fit, evaluation=evaluation), tmp_path / "report")
+    accuracy = n_correct / n_photos
+
     def width(n: int) -> float:
         interval = wilson(round(accuracy * n), n)
         return interval.high - interval.low
 
-    n = analysis.photos_needed(accuracy)
-
+    (needed,) = re.findall(r"About ([\d,]+) test photos instead of", page.text)
+    n = int(needed.replace(",", ""))
     assert width(n) <= 0.052  # rounding to whole photos moves it a little
     assert width(int(0.85 * n)) > 0.05
 
@@ -832,9 +839,7 @@ def test_audit_without_findings(audited: Any, tmp_path: Path) -> None:
 def test_quarantine_includes_photos_that_are_not_shown(
     audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenelearn.reporting import _audit_page
-
-    monkeypatch.setattr(_audit_page, "_MAX_FINDINGS", 0)
+    show_findings(monkeypatch, 0)
     page = Page(report(audited, tmp_path).read_text(encoding="utf-8"))
     (save,) = (element for element in page.all("button") if element.get("id") == "save")
     assert json.loads(save["data-hidden"]) == list(audited.quarantine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 
 from scenelearn import sizing
 from scenelearn.errors import UnknownBackboneError
-from scenelearn.sizing._reader import read_graph
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
@@ -30,20 +30,19 @@ OTHERS = sorted(set(APPLICATIONS) - set(ONE_PER_FAMILY))
 
 def compare_to_keras(model: Any, batch: int = 2) -> None:
     """Parameters, trainable parameters, and the shape of every layer's output."""
-    graph = read_graph(model)
-    inputs = tuple(tuple(size or 64 for size in shape) for shape in graph.input_shapes)
-    shapes = graph.infer_shapes(*((batch, *shape) for shape in inputs))
+    inputs = tuple(tuple(size or 64 for size in tensor.shape[1:]) for tensor in model.inputs)
     found = sizing.estimate(model, input_shape=inputs, batch_size=batch)
     assert found.n_parameters == model.count_params()
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     assert found.n_trainable_parameters == trainable
-    outputs = [tuple(shapes[value]) for value in graph.outputs]
-    assert all(agrees(*pair) for pair in zip(outputs, model.outputs, strict=True))
-    by_name = {call.name: shapes[call.outputs[0]] for call in graph.calls}
+    shapes = {layer.name: layer.output_shape for layer in found.layers}
+    outputs = {id(tensor) for tensor in model.outputs}
     for layer in model.layers:
-        if layer.name in by_name and len(layer._inbound_nodes) == 1:
+        if layer.name in shapes and len(layer._inbound_nodes) == 1:
             tensor = layer._inbound_nodes[0].outputs[0]
-            assert agrees(by_name[layer.name], tensor), layer.name
+            assert agrees(shapes[layer.name], tensor), layer.name
+            outputs.discard(id(tensor))
+    assert not outputs
 
 
 def agrees(shape: tuple[int, ...], tensor: Any) -> bool:
@@ -128,6 +127,12 @@ def test_a_width_that_the_network_does_not_have_is_rejected(name: str) -> None:
         build_application(name)
 
 
+def leaves(model: Any) -> Iterator[Any]:
+    """The layers of a model and of those nested in it."""
+    for layer in model.layers:
+        yield from leaves(layer) if hasattr(layer, "layers") else [layer]
+
+
 @pytest.mark.parametrize(
     "name", slow("MobileNetV2", "ConvNeXtTiny") + nightly("ResNet50", "EfficientNetB0")
 )
@@ -135,44 +140,38 @@ def test_a_width_that_the_network_does_not_have_is_rejected(name: str) -> None:
 def test_multiply_adds_equal_those_that_xla_counts(name: str) -> None:
     import jax
 
+    layers = keras().layers
     model = build_application(name, (64, 64, 3))
-    found = sizing.estimate(model)
     total = 0
-    graph = read_graph(model)
-    shapes = graph.infer_shapes((1, 64, 64, 3))
-    for call in graph.calls:  # one product at a time, so that XLA counts nothing else
-        layer = call.layer
-        if isinstance(layer, sizing.Dense):
-            shape = shapes[call.inputs[0]]
-            flat = (math.prod(shape[:-1]), shape[-1])
+    for layer in leaves(model):  # one product at a time, so that XLA counts nothing else
+        if isinstance(layer, layers.Dense):
+            shape = layer.input.shape
             work = jax.jit(lambda a, b: a @ b).lower(
-                jax.ShapeDtypeStruct(flat, "float32"),
-                jax.ShapeDtypeStruct((flat[1], layer.units), "float32"),
+                jax.ShapeDtypeStruct((math.prod(shape[1:-1]), shape[-1]), "float32"),
+                jax.ShapeDtypeStruct(layer.kernel.shape, "float32"),
             )
             total += work.cost_analysis()["flops"] / 2
-        elif isinstance(layer, sizing.Conv2D | sizing.DepthwiseConv2D):
-            shape = shapes[call.inputs[0]]
-            kernel = layer.weights(shape)[0].shape
-            groups = shape[-1] if isinstance(layer, sizing.DepthwiseConv2D) else layer.groups
-            kernel = (*kernel[:2], shape[-1] // groups, shapes[call.outputs[0]][-1])
+        elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+            n_channels, out = layer.input.shape[-1], layer.output.shape
+            groups = n_channels if isinstance(layer, layers.DepthwiseConv2D) else layer.groups
+            kernel = (*layer.kernel.shape[:2], n_channels // groups, out[-1])
             # XLA leaves out taps on padding, sizing counts them: "valid" on an input padded
             # beforehand has the same outputs and no such taps
-            out = shapes[call.outputs[0]]
             padded = tuple(
                 (n - 1) * stride + width
                 for n, stride, width in zip(out[1:3], layer.strides, kernel[:2], strict=True)
             )
-            strides = layer.strides
             work = jax.jit(
-                lambda a, b, s=strides, g=groups: jax.lax.conv_general_dilated(
+                lambda a, b, s=layer.strides, g=groups: jax.lax.conv_general_dilated(
                     a, b, s, "VALID", feature_group_count=g,
                     dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 )
             ).lower(
-                jax.ShapeDtypeStruct((1, *padded, shape[-1]), "float32"),
+                jax.ShapeDtypeStruct((1, *padded, n_channels), "float32"),
                 jax.ShapeDtypeStruct(kernel, "float32"),
             )  # fmt: skip
             total += work.cost_analysis()["flops"] / 2
+    found = sizing.estimate(model)
     assert found.n_multiply_adds == pytest.approx(total, rel=0.02)
 
 
