@@ -1,6 +1,5 @@
 """From split photos to a classifier: features once, a linear probe, then fine-tuning."""
 
-from scenelearn.finetune._cross_validation import CrossValidation, cross_validate
 from scenelearn.finetune._device import fingerprint
 from scenelearn.finetune._features import extract_features
 from scenelearn.finetune._fit import fit
@@ -11,7 +10,7 @@ from scenelearn.finetune._linear_probe import (
     fit_linear_probe,
 )
 from scenelearn.finetune._plan import Plan, plan
-from scenelearn.finetune._repeat import repeat
+from scenelearn.finetune._repeated_fits import CrossValidation, cross_validate, repeat
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import Phase
 from scenelearn.finetune._settings import FitSettings, Recipe

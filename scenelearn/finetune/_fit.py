@@ -1,8 +1,8 @@
 """`fit`: from split photos to a tested classifier, in five stages.
 
-Prepare: check `_settings`, build the network (`_model`), decode photos. Probe: `_features` once,
+Prepare: check `_settings`, build the `_model`, decode photos. Probe: `_features` once,
 `_linear_probe`. Fine-tune: `_schedule` decides epochs and rates, `_trainer` takes the `_learner`'s
-batches with the `_optimizer`, and writes the `_checkpoint`. Calibrate. Test once: the `_result`.
+batches and writes the `_checkpoint`. Calibrate. Test once: the `_result`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ from scenelearn.classify._labeled_outputs import (
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
 from scenelearn.data._rejections import HARMLESS
-from scenelearn.finetune._callbacks import Callbacks, check_callbacks
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
@@ -64,6 +63,7 @@ from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import (
+    Callbacks,
     Clock,
     SharedStopSignal,
     StopSignal,
@@ -278,7 +278,7 @@ def fit(
     )
     teacher = load_teacher(teacher, splits.photos.class_names)
     settings = replace(settings, teacher=teacher and teacher.name)
-    checked = Callbacks(check_callbacks(callbacks))
+    checked = Callbacks(callbacks)
     check_bool("resume", resume)
     check_broken(broken)
     rejected = tuple(one for one in splits.photos.rejected if one.reason not in HARMLESS)

@@ -1,4 +1,4 @@
-"""Interrupts and the time budget of a fit."""
+"""What runs next to a fit: signals, `keras.callbacks`, and the clock of its time budget."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
+from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max
 from scenelearn._progress import Progress
+from scenelearn.errors import ArgumentError
 
 # A signal is handled only if its handler is still the default.
 _DEFAULT_HANDLERS: tuple[tuple[signal.Signals, Any], ...] = (
@@ -141,6 +143,59 @@ def handle_signals() -> Iterator[StopSignal]:
         stop._closed = True
         for number, default in replaced:
             signal.signal(number, default)
+
+
+class Callbacks:
+    """Callbacks of Keras, called by the trainer with the usual logs.
+
+    Attributes:
+        has_failed: whether one has raised an error, which is passed on.
+    """
+
+    def __init__(self, callbacks: Any = ()) -> None:
+        """Check the callbacks.
+
+        Raises:
+            ArgumentError: if `callbacks` is not a list of them.
+        """
+        kind = keras().callbacks.Callback if callbacks not in ((), []) else object
+        if not isinstance(callbacks, list | tuple) or not all(
+            isinstance(callback, kind) for callback in callbacks
+        ):
+            raise ArgumentError(
+                "`callbacks` must be a list of instances of keras.callbacks.Callback. Received: "
+                f"callbacks={callbacks!r:.200}. Pass e.g. [keras.callbacks.CSVLogger('log.csv')]."
+            )
+        self._callbacks = list(callbacks)
+        self._model: Any = None
+        self.has_failed = False
+
+    def __bool__(self) -> bool:
+        return bool(self._callbacks)
+
+    def begin(self, model: Any, *, n_epochs: int, n_steps: int) -> None:
+        """Set the model and its parameters, and call `on_train_begin`."""
+        self._model = model
+        if self:
+            model.stop_training = False
+            for callback in self._callbacks:
+                callback.set_params({"epochs": n_epochs, "steps": n_steps, "verbose": 0})
+                callback.set_model(model)
+            self.call("on_train_begin", logs={})
+
+    def call(self, hook: str, *args: int, logs: Mapping[str, float]) -> None:
+        """Call one hook of all callbacks, each with logs of its own."""
+        try:
+            for callback in self._callbacks:
+                getattr(callback, hook)(*args, dict(logs))
+        except BaseException:
+            self.has_failed = True
+            raise
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a callback has set `model.stop_training`. A collective operation."""
+        return bool(self) and bool(all_reduce_max(bool(self._model.stop_training)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

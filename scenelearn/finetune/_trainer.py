@@ -16,16 +16,19 @@ from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max, broadcast
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
-from scenelearn.finetune._callbacks import Callbacks
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
 from scenelearn.finetune._features import Datasets, measure_photo_seconds
 from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import cross_entropies, cross_entropy
-from scenelearn.finetune._model import COEFFICIENTS, choose_coefficient, default_coefficient
-from scenelearn.finetune._optimizer import reset_optimizer
+from scenelearn.finetune._model import (
+    COEFFICIENTS,
+    choose_coefficient,
+    default_coefficient,
+    reset_optimizer,
+)
 from scenelearn.finetune._result import Epoch
-from scenelearn.finetune._runtime import Clock, StopRequest
+from scenelearn.finetune._runtime import Callbacks, Clock, StopRequest
 from scenelearn.finetune._schedule import (
     Costs,
     TrainingPlan,

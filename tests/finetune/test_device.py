@@ -17,7 +17,7 @@ import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import Recipe, _device, _fit
-from scenelearn.finetune._optimizer import build_optimizer
+from scenelearn.finetune._model import build_optimizer
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import keras
 

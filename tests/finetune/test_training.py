@@ -25,12 +25,18 @@ from scenelearn.finetune._class_weights import build_class_weights, weigh_classe
 from scenelearn.finetune._device import memory_summary
 from scenelearn.finetune._features import make_datasets
 from scenelearn.finetune._learner import Augmentation, augmented_batches
-from scenelearn.finetune._model import choose_coefficient, freeze_layers
-from scenelearn.finetune._optimizer import build_optimizer, kernel_lr_multiplier, lr_multipliers
+from scenelearn.finetune._model import (
+    build_optimizer,
+    choose_coefficient,
+    freeze_layers,
+    kernel_lr_multiplier,
+    lr_multipliers,
+)
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._teacher import N_VIEWS, SoftLabels, compute_soft_labels, load_teacher
 from scenelearn.finetune._trainer import TrainingState, score_logits
 from tests.helpers.networks import keras
+from tests.helpers.own_backbones import attention_network
 
 NAMES = ("a", "b", "c")
 
@@ -163,6 +169,27 @@ def test_multipliers_apply_to_pretrained_weights_only(
         to_logits, _ = _model.add_zero_head(features, 3)
         _model.compile_model(features, to_logits, replace(fitted.settings, weights=weights))
     assert [recipe.scale_lr_by_weights for recipe in compiled] == [False, True]
+
+
+def test_layers_of_a_transformer_get_rates_that_decay_toward_the_input() -> None:
+    features = backbones.build(attention_network(), image_px=32)
+    _, model = _model.add_zero_head(features, 3)
+    by_path = dict(
+        zip((v.path for v in model.trainable_variables), lr_multipliers(model), strict=True)
+    )
+    biases = {
+        name: np.unique([m for path, m in by_path.items() if f"{name}/" in path and "bias" in path])
+        for name in ("patches", "attention_0", "attention_1", "tokens", "logits")
+    }
+    assert biases == {
+        "patches": 0.75**2, "attention_0": 0.75, "attention_1": 1, "tokens": 1, "logits": 1,
+    }  # fmt: skip
+    kernel = next(v for v in model.trainable_variables if "attention_1/query/kernel" in v.path)
+    values = np.asarray(kernel)  # (8 inputs, 2 heads, 4)
+    rms = np.sqrt((values.astype(float) ** 2).mean(0, keepdims=True))
+    np.testing.assert_allclose(
+        by_path[kernel.path], np.clip(100 * rms / np.sqrt(8), 0.01, 1), rtol=1e-5
+    )
 
 
 @pytest.mark.slow
