@@ -62,7 +62,7 @@ def size(options: argparse.Namespace) -> Output:
         value["max_batch"] = batch
     if len(estimates) > 1:
         limit = None if memory is None else sl.sizing.parse_bytes(memory)
-        return Output(str(sl.sizing.Ranking(tuple(estimates), limit, batches)), values)
+        return Output(str(sl.sizing.NetworkComparison(tuple(estimates), limit, batches)), values)
     text = str(estimates[0])
     if batches:
         text += f"\n\nLargest training batch in {memory}: {batches[0]:,}"

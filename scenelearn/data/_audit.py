@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -220,8 +219,11 @@ def audit(
     Args:
         photos: from `scan`; or a folder, ZIP file or manifest, which is then scanned.
         features: (n, n_features) of the photos, from `scenelearn.finetune.extract_features`, to
-            find label issues as well. Rows that contain NaN are ignored.
-        progress: called with ("auditing photos", photos done, photos in total) now and then.
+            find label issues as well: photos for which another class is at least five times as
+            probable as their own, by a linear probe that was trained on other photos. Rows that
+            contain NaN are ignored.
+        progress: called with ("auditing photos", photos done, photos in total) now and then, and
+            with ("finding label issues", steps done, steps in total).
         verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
             everywhere, False for none.
 
@@ -245,14 +247,14 @@ def audit(
         if features is not None:
             features = check_features(features, len(photos))
         with temporary_array((len(photos), THUMBNAIL_PX, THUMBNAIL_PX, 3)) as thumbnails:
-            return _audit(photos, thumbnails, features, partial(report, "auditing photos"))
+            return _audit(photos, thumbnails, features, report)
 
 
 def _audit(
     photos: Photos,
     thumbnails: npt.NDArray[np.uint8],
-    features: npt.NDArray[np.floating] | None,
-    report: Callable[[int, int], None],
+    features: npt.NDArray[np.float32] | None,
+    report: Progress,
 ) -> Audit:
     n = len(photos)
     sizes = np.full(n, TINY_PX)
@@ -272,7 +274,7 @@ def _audit(
     with STRICT:
         for done, _ in enumerate(map_in_threads(load, range(n)), start=1):
             if done % _REPORT_EVERY == 0 or done == n:
-                report(done, n)
+                report("auditing photos", done, n)
     by_hash = defaultdict(list)
     for index, content_hash in enumerate(photos.hashes):
         by_hash[content_hash].append(index)
@@ -287,6 +289,10 @@ def _audit(
     def with_different(column: Any) -> tuple[tuple[int, ...], ...]:
         return tuple(g for g in same_picture if len({column[index] for index in g}) > 1)
 
+    label_issues: tuple[LabelIssue, ...] = ()
+    if features is not None:
+        progress = partial(report, "finding label issues")
+        label_issues = find_label_issues(features, photos.labels, groups, progress)
     return Audit(
         photos=photos,
         groups=groups,
@@ -297,6 +303,6 @@ def _audit(
         blank=tuple(np.flatnonzero(gray_range <= _BLANK_RANGE).tolist()),
         tiny=tuple(np.flatnonzero(sizes < TINY_PX).tolist()),
         animated=tuple(np.flatnonzero(animated).tolist()),
-        label_issues=() if features is None else find_label_issues(features, photos.labels, groups),
+        label_issues=label_issues,
         rejected=(*photos.rejected, *(failed[index] for index in sorted(failed))),
     )

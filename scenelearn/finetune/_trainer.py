@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max, broadcast
+from scenelearn._logistic_regression import cross_entropies, cross_entropy
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
 from scenelearn.finetune._features import Datasets, measure_photo_seconds
 from scenelearn.finetune._learner import Learner, build_learner
-from scenelearn.finetune._linear_probe import cross_entropies, cross_entropy
 from scenelearn.finetune._model import (
     COEFFICIENTS,
     choose_coefficient,

@@ -23,7 +23,7 @@ from scenelearn.sizing._arithmetic import (
     receptive_field,
 )
 from scenelearn.sizing._bytes import format_bytes, parse_bytes
-from scenelearn.sizing._compare import Ranking, compare
+from scenelearn.sizing._compare import NetworkComparison, compare
 from scenelearn.sizing._estimate import METHODS, estimate
 from scenelearn.sizing._format import Figure
 from scenelearn.sizing._layers import *  # noqa: F403
@@ -40,7 +40,7 @@ __all__ = [
     "Figure",
     "LayerEstimate",
     "MemoryPoint",
-    "Ranking",
+    "NetworkComparison",
     "ReceptiveField",
     "RecurrentShapes",
     "TrainingMemory",

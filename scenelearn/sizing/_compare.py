@@ -1,4 +1,4 @@
-"""Networks ranked by their training memory."""
+"""Networks compared by their training memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scenelearn.sizing._result import Estimate
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Ranking:
+class NetworkComparison:
     """Networks by training memory, the cheapest first.
 
     Attributes:
@@ -59,7 +59,7 @@ class Ranking:
 
     def __repr__(self) -> str:
         names = ", ".join(network.name for network in self.estimates)
-        return f"<Ranking: {len(self.estimates)} networks: {names}>"
+        return f"<NetworkComparison: {len(self.estimates)} networks: {names}>"
 
     def __str__(self) -> str:
         """One line per network."""
@@ -94,7 +94,7 @@ def compare(
     optimizer: Any = "adam",
     trainable: bool | str | None = None,
     method: str = "textbook",
-) -> Ranking:
+) -> NetworkComparison:
     """Rank networks by the memory of a training step.
 
     Args:
@@ -139,4 +139,4 @@ def compare(
     ]
     estimates.sort(key=lambda network: network.training_bytes)
     batches = () if limit is None else tuple(network.max_batch(limit) for network in estimates)
-    return Ranking(tuple(estimates), limit, batches)
+    return NetworkComparison(tuple(estimates), limit, batches)

@@ -46,7 +46,7 @@ def audit_with_issues(folder: Path, *paths: str) -> sl.data.Audit:
     audit = sl.audit(sl.scan(folder))
     photos = audit.photos
     issues = (
-        LabelIssue(k, 0 if photos.labels[k] else 1, 2.0) for k in map(photos.paths.index, paths)
+        LabelIssue(k, 0 if photos.labels[k] else 1, 0.01) for k in map(photos.paths.index, paths)
     )
     return replace(audit, label_issues=tuple(issues))
 
@@ -331,7 +331,7 @@ from dataclasses import replace
 import scenelearn as sl
 audit = sl.audit(sl.scan(sys.argv[1]))
 suggested = audit.photos.class_names.index("street")
-issues = (sl.data.LabelIssue(k, suggested, 2.0) for k in range(24))
+issues = (sl.data.LabelIssue(k, suggested, 0.01) for k in range(24))
 server = sl.app.clean(replace(audit, label_issues=tuple(issues)))
 print(server.url, flush=True)
 server.wait()

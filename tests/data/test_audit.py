@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 import scenelearn as sl
 from scenelearn import cli
+from scenelearn._logistic_regression import assign_folds
 from scenelearn.data import LabelIssue, RejectionReason
 from scenelearn.errors import ArgumentError, DiskSpaceError, PathMissingError, TooFewPhotosError
 from tests.helpers.similar_photos import (
@@ -312,41 +315,49 @@ def test_wrong_labels_are_found_with_the_right_class() -> None:
     assert len(named) >= 0.9 * len(wrong)
     assert len(found) - len(named) <= 0.02 * 600
     assert all(one.suggested_label == right[one.position] for one in found if one.position in named)
-    assert [one.margin for one in found] == sorted((one.margin for one in found), reverse=True)
+    assert [one.label_probability for one in found] == sorted(
+        one.label_probability for one in found
+    )
     assert not find_label_issues(features[right < 2], right[right < 2], np.arange(300))[3:]
 
 
-def test_margins_are_those_of_training_without_the_photo() -> None:
+def test_probabilities_are_those_of_training_without_the_fold() -> None:
     features, labels = features_of(60, 3)
     features[7] = np.nan
     labels[[11, 32]] = 0  # wrong
     groups = np.arange(60)
     groups[[20, 32]] = 3  # a photo and two duplicates of it
-    found = {one.position: one for one in find_label_issues(features, labels, groups)}
     rows = np.delete(np.arange(60), 7)
-    truth = np.where(labels[rows, None] == np.arange(3), 1.0, -1.0)
-    table = features[rows].astype(float)
-    table = (table - table.mean(0)) / (table.std(0) + 1e-6)
-    table = np.hstack([table, np.ones((59, 1))])
+    table, y = features[rows].astype(float), labels[rows]
+    table = np.hstack([(table - table.mean(0)) / table.std(0), np.ones((59, 1))])
+    l2 = sl.finetune.cross_validate_l2(features[rows], y, 3, groups=groups[rows]).probe.l2
 
-    def scores_without(excluded: np.ndarray, k: int, l2: float) -> np.ndarray:
-        x, y = table[~excluded], truth[~excluded]
-        return table[k] @ np.linalg.solve(x.T @ x + l2 * np.eye(25), x.T @ y)
+    def loss(flat: np.ndarray, train: np.ndarray) -> tuple[float, np.ndarray]:
+        x, truth, w = table[train], np.eye(3)[y[train]], flat.reshape(-1, 3).copy()
+        log_p = log_softmax(x @ w, axis=1)
+        w[-1] = 0  # no penalty on the bias
+        gradient = x.T @ (np.exp(log_p) - truth) / len(x) + l2 * w
+        return -(log_p * truth).sum() / len(x) + l2 / 2 * (w**2).sum(), gradient.ravel()
 
-    def error(l2: float) -> float:
-        scores = [scores_without(np.arange(59) == k, k, l2) for k in range(59)]
-        return float(np.square(np.array(scores) - truth).sum())
+    fold, expected = assign_folds(y, groups[rows]), {}
+    for k in range(5):
+        result = minimize(loss, np.zeros(75), np.flatnonzero(fold != k), jac=True)
+        for row in np.flatnonzero(fold == k):
+            p = softmax(table[row] @ result.x.reshape(-1, 3))
+            if p.max() > 5 * p[y[row]]:
+                expected[int(rows[row])] = (int(p.argmax()), p[y[row]])
+    found = {one.position: one for one in find_label_issues(features, labels, groups)}
+    assert {11, 32} <= expected.keys() == found.keys()
+    for position, (label, probability) in expected.items():
+        assert found[position].suggested_label == label
+        assert found[position].label_probability == pytest.approx(probability, rel=0.2)
 
-    best = min(10.0 ** np.arange(7), key=error)
-    margins = {}
-    for k, row in enumerate(rows):
-        scores = scores_without(groups[rows] == groups[row], k, best)
-        margin = np.delete(scores, labels[row]).max() - scores[labels[row]]
-        if margin > 1:
-            margins[int(row)] = margin
-    assert {11, 32} <= margins.keys() == found.keys()
-    for row, margin in margins.items():
-        assert found[row].margin == pytest.approx(margin, abs=1e-6)
+
+def test_the_only_photo_of_a_class_is_no_label_issue() -> None:
+    features, labels = features_of(60, 3)
+    labels[0] = 3  # looks like class 0
+    assert not any(one.position == 0 for one in find_label_issues(features, labels, np.arange(60)))
+    assert not find_label_issues(features[:3], labels[:3], np.arange(3))
 
 
 def test_a_wrong_label_is_not_hidden_by_its_duplicates() -> None:

@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from scenelearn import finetune
+from scenelearn._logistic_regression import assign_folds
 from scenelearn.errors import ArgumentError, WeightsFileError
-from scenelearn.finetune._linear_probe import assign_folds
 
 Data = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
@@ -167,7 +167,7 @@ def test_class_with_a_single_group_is_never_held_out() -> None:
 
 def test_many_photos_use_fewer_folds() -> None:
     labels = np.tile(np.arange(2, dtype=np.int32), 20_000)
-    fold_of = assign_folds(labels, np.arange(40_000))
+    fold_of = assign_folds(labels, np.arange(40_000), n_held_out=2000)
     assert set(fold_of.tolist()) == {-1, 0}
     assert (fold_of == 0).sum() == 8_000
 

@@ -214,15 +214,15 @@ def test_largest_image_keeps_the_proportions() -> None:
 
 
 def test_compare_ranks_networks_without_creating_weights() -> None:
-    ranking = sizing.compare(["VGG16", "mobilenet_v2"], memory="8 GiB", image_px=64)
-    assert [one.name for one in ranking.estimates] == ["mobilenetv2_1.00_64", "vgg16"]
-    assert ranking.max_batches == tuple(one.max_batch("8 GiB") for one in ranking.estimates)
-    assert len(str(ranking).splitlines()) == 3
+    comparison = sizing.compare(["VGG16", "mobilenet_v2"], memory="8 GiB", image_px=64)
+    assert [one.name for one in comparison.estimates] == ["mobilenetv2_1.00_64", "vgg16"]
+    assert comparison.max_batches == tuple(one.max_batch("8 GiB") for one in comparison.estimates)
+    assert len(str(comparison).splitlines()) == 3
     smaller = (
         138_357_544 - (7 * 7 - 2 * 2) * 512 * 4096
     )  # the first dense layer reads 2×2 feature maps
-    assert json.loads(json.dumps(ranking.to_json()))[1]["n_parameters"] == smaller
-    assert "<table>" in ranking._repr_html_()
+    assert json.loads(json.dumps(comparison.to_json()))[1]["n_parameters"] == smaller
+    assert "<table>" in comparison._repr_html_()
 
 
 # Display
@@ -274,8 +274,8 @@ def test_tables_convert_to_pandas() -> None:
     table = cnn().to_pandas()
     assert isinstance(table, pd.DataFrame)
     assert table["n_parameters"].tolist() == [2_800, 180_200, 720_400]
-    ranking = sizing.compare(["mobilenet_v2"], image_px=96).to_pandas()
-    assert ranking["name"].tolist() == ["mobilenetv2_1.00_96"]
+    comparison = sizing.compare(["mobilenet_v2"], image_px=96).to_pandas()
+    assert comparison["name"].tolist() == ["mobilenetv2_1.00_96"]
 
 
 def test_to_pandas_without_pandas_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,14 +293,14 @@ def test_results_survive_pickle_and_copy() -> None:
     assert pickle.loads(pickle.dumps(shapes)) == shapes  # noqa: S301
 
 
-def test_a_ranking_has_a_short_repr() -> None:
-    ranking = sizing.Ranking((cnn(),))
-    assert repr(ranking) == "<Ranking: 1 networks: layers>"
+def test_a_comparison_has_a_short_repr() -> None:
+    comparison = sizing.NetworkComparison((cnn(),))
+    assert repr(comparison) == "<NetworkComparison: 1 networks: layers>"
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
     found = sizing.estimate([sizing.Dense(2, name="\x1b[2J")], input_shape=(3,))
-    assert "\x1b" not in str(found) + found.derivation() + str(sizing.Ranking((found,)))
+    assert "\x1b" not in str(found) + found.derivation() + str(sizing.NetworkComparison((found,)))
 
 
 # What `estimate` accepts
