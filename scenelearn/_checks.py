@@ -45,6 +45,36 @@ def check_integer(
     return int(value)
 
 
+def check_image_px(
+    value: Any, *, low: int = 1, advice: str = "Pass e.g. 160."
+) -> int | tuple[int, int]:
+    """Check that `image_px` is the side of a square, or a pair (height, width).
+
+    Args:
+        value: what was passed.
+        low: the smallest side allowed, in pixels.
+        advice: the message's last sentence: what to pass instead.
+
+    Returns:
+        The side as a Python int; the pair if its sides differ.
+
+    Raises:
+        ArgumentError: if it is something else.
+
+    Example:
+        >>> check_image_px((120, 180)), check_image_px([64, 64])
+        ((120, 180), 64)
+    """
+    if not isinstance(value, list | tuple):
+        return check_integer("image_px", value, low=low, advice=advice)
+    if len(value) != 2:
+        raise ArgumentError(
+            _message("image_px", "an integer, or a pair (height, width)", value, advice)
+        )
+    height, width = (check_integer("image_px", side, low=low, advice=advice) for side in value)
+    return height if height == width else (height, width)
+
+
 def check_number(
     name: str,
     value: Any,

@@ -431,7 +431,7 @@ def test_error_links_to_its_help_page() -> None:
     prefix = "reference/errors.html#scenelearn.errors."
     assert errors.DiskSpaceError("full").help_page == f"{prefix}DiskSpaceError"
     with pytest.raises(errors.PhotoError) as caught:
-        sl.data.to_square(b"", 8)
+        sl.data.to_image(b"", 8)
     assert type(caught.value).__name__ not in errors.__all__
     assert caught.value.help_page == f"{prefix}PhotoError"  # its nearest public base class
 

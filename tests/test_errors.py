@@ -38,7 +38,7 @@ def test_error_survives_pickle_and_copy(kind: type[SceneLearnError]) -> None:
 
 def test_rejected_photo_survives_pickle_and_copy() -> None:
     with pytest.raises(PhotoError) as caught:
-        sl.data.to_square(b"\xff\xd8\xff", 8)
+        sl.data.to_image(b"\xff\xd8\xff", 8)
     error: Any = caught.value
     assert error.reason is RejectionReason.TRUNCATED
     for again in copies(error):
@@ -47,7 +47,7 @@ def test_rejected_photo_survives_pickle_and_copy() -> None:
 
 
 def decode_nothing(content: bytes) -> None:
-    sl.data.to_square(content, 8)
+    sl.data.to_image(content, 8)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from scenelearn.app._server import Server, check_port
 from scenelearn.classify import Classifier
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions
-from scenelearn.data._decode import to_square
+from scenelearn.data._decode import to_image
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import RejectedPhotoError
 from scenelearn.errors import (
@@ -252,7 +252,7 @@ def _neighbor_thumbnail(root: Path | None, path: str) -> Thumbnail | None:
     try:
         if root.is_dir() and not (root / path).resolve().is_relative_to(root.resolve()):
             return None
-        return encode(Image.fromarray(to_square(read_file(root, path), _NEIGHBOR_PX)))
+        return encode(Image.fromarray(to_image(read_file(root, path), _NEIGHBOR_PX)))
     except (OSError, ValueError, RejectedPhotoError):
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scenelearn._backend import keras
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_image_px
 from scenelearn.augment import _geometry as geometry
 from scenelearn.augment._filters import FILTERS
 from scenelearn.augment._geometry import compile_on_jax
@@ -63,7 +63,8 @@ def apply(
         )
     size = check_images(images, len(parameters))
     if image_px is not None:
-        size = _check_size(image_px)
+        px = check_image_px(image_px)
+        size = px if isinstance(px, tuple) else (px, px)
     return apply_arguments(
         images,
         parameters.arguments,
@@ -188,16 +189,3 @@ def check_images(images: Any, n: int) -> tuple[int, int]:
             "Convert them, e.g. images.astype('float32')."
         )
     return int(shape[1]), int(shape[2])
-
-
-def _check_size(image_px: Any) -> tuple[int, int]:
-    if not isinstance(image_px, tuple):
-        px = check_integer("image_px", image_px, low=1, advice="Pass e.g. 160.")
-        return px, px
-    if len(image_px) != 2:
-        raise ArgumentError(
-            "`image_px` must be an integer of at least 1, or a pair (height, width) of such. "
-            f"Received: image_px={image_px!r}. Pass e.g. 160."
-        )
-    height, width = (check_integer("image_px", px, low=1) for px in image_px)
-    return height, width

@@ -27,6 +27,7 @@ from scenelearn.classify._bundle_checks import (
     check_finite,
     check_model,
 )
+from scenelearn.data._resize import SHAPES, make_resize
 from scenelearn.errors import ArgumentError, BundleError, PathMissingError
 
 _DTYPES = ("<f2", "<f4", "<i4")
@@ -134,10 +135,13 @@ def read(
         known = isinstance(error, InvalidBundleError)
         detail = str(error) if known else f"{type(error).__name__}: {error}"
         raise bundle_error(path, detail[:_MAX_DETAIL]) from None
-    px, n_classes = entry["image_px"], len(entry["class_names"])
-    if (model.input_shape, model.output_shape) != ((None, px, px, 3), (None, n_classes)):
+    resize, n_classes = make_resize(entry["image_px"], entry["shape"]), len(entry["class_names"])
+    expected = ((None, resize.height, resize.width, 3), (None, n_classes))
+    if (model.input_shape, model.output_shape) != expected:
         shapes = f"from {model.input_shape} to {model.output_shape}"
-        raise bundle_error(path, f"{n_classes} class names at {px} px with a network {shapes}")
+        raise bundle_error(
+            path, f"{n_classes} class names at {resize.title} with a network {shapes}"
+        )
     return model, entry, arrays
 
 
@@ -169,7 +173,8 @@ def _is_complete(entry: object) -> bool:
         and isinstance(entry.get("class_names"), list)
         and all(isinstance(name, str) for name in entry["class_names"])
         and len(set(entry["class_names"])) == len(entry["class_names"]) > 1
-        and type(entry.get("image_px")) is int
+        and _is_size(entry.get("image_px"))
+        and entry.get("shape") in SHAPES
         and isinstance(entry.get("metadata"), dict)
         and all(isinstance(value, str) for value in entry["metadata"].values())
         and isinstance(entry.get("arrays"), dict)
@@ -177,6 +182,11 @@ def _is_complete(entry: object) -> bool:
         and isinstance(entry.get("neighbor_paths"), list)
         and all(isinstance(path, str) for path in entry["neighbor_paths"])
     )
+
+
+def _is_size(image_px: object) -> bool:
+    sides = image_px if isinstance(image_px, list) and len(image_px) == 2 else [image_px]
+    return all(type(side) is int and side > 0 for side in sides)
 
 
 def bundle_error(path: Path, received: str) -> BundleError:

@@ -41,13 +41,14 @@ from scenelearn.classify._inputs import (
     PhotosLike,
     one_source,
     read_batches,
-    read_square,
+    read_image,
 )
 from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
 from scenelearn.classify._slice_columns import check_columns
 from scenelearn.data import Photos
+from scenelearn.data._resize import Resize, format_px, make_resize
 from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError
 from scenelearn.metrics import Evaluation, evaluate
@@ -65,15 +66,16 @@ class Classifier:
     `fit` returns one as `FitResult.classifier`, and `load` opens a saved one.
 
     Attributes:
-        model: a `keras.Model` from (batch, image_px, image_px, 3) values 0-255 to
+        model: a `keras.Model` from (batch, height, width, 3) values 0-255 to
             (batch, n_classes) calibrated probabilities. Preprocessing is part of it.
         class_names: the names of the columns.
-        image_px: width and height of the images that the network is given.
+        image_px: the side of the square images that the network is given, or (height, width).
         metadata: provenance: backbone, versions, date, test accuracy, fingerprint of the photos.
         calibration: what prediction sets, p-values and neighbors are computed from. None only in a
             classifier that was put together by hand: then prediction sets contain the predicted
             class only, no photo is flagged as out of distribution, and explanations have no
             neighbors.
+        shape: what happens to photos of other proportions: "crop", "pad" or "squash", see `fit`.
 
     Example:
         >>> import tempfile, scenelearn as sl
@@ -87,14 +89,15 @@ class Classifier:
 
     model: Any
     class_names: tuple[str, ...]
-    image_px: int
+    image_px: int | tuple[int, int]
     metadata: dict[str, str]
     calibration: Calibration | None = None
+    shape: str = "crop"
     _cache: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         backbone = self.metadata.get("backbone")
-        parts = [f"{len(self.class_names):,} classes", f"{self.image_px} px"]
+        parts = [f"{len(self.class_names):,} classes", self.resize.title]
         parts += [printable(backbone)] if backbone else []
         return f"<Classifier: {', '.join(parts)}>"
 
@@ -103,7 +106,8 @@ class Classifier:
         calibration = "none" if self.calibration is None else str(self.calibration)[1:-1]
         rows = {
             "classes": ", ".join(self.class_names),
-            "image size": f"{self.image_px}×{self.image_px} px",
+            "image size": f"{format_px(self.image_px)} px",
+            "shape": self.shape,
             **self.metadata,
             "calibration": calibration.removeprefix("Calibration: "),
         }
@@ -113,6 +117,11 @@ class Classifier:
 
     def _repr_html_(self) -> str:
         return html_text(self)
+
+    @property
+    def resize(self) -> Resize:
+        """How photos become images that the network is given: `image_px` and `shape`."""
+        return make_resize(self.image_px, self.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy everything but the models derived for inference."""
@@ -211,7 +220,7 @@ class Classifier:
         """Predict the class probabilities of photos.
 
         Args:
-            photos: as in `predict`. Arrays of the network's size, (n, image_px, image_px, 3), are
+            photos: as in `predict`. Arrays of the network's size, (n, height, width, 3), are
                 used as they are.
             progress: as in `predict`.
             verbose: as in `predict`.
@@ -282,7 +291,7 @@ class Classifier:
                 "`similar` needs a classifier with a calibration, as `fit` returns. Received: one "
                 "without. Fit again, or compare the features that `embed` returns."
             )
-        outputs = self._predict_images(read_square(one_source(photo), self.image_px)[None])
+        outputs = self._predict_images(read_image(one_source(photo), self.resize)[None])
         return self._neighbors(outputs, n_neighbors)
 
     def benchmark(self, photos: PhotosLike | None = None, *, seconds: float = 5) -> Benchmark:
@@ -336,7 +345,7 @@ class Classifier:
             label = label if k is None else self.class_names[k]
             check_choice("label", label, self.class_names, advice="None explains the prediction.")
         source = one_source(photo)
-        image = read_square(source, self.image_px)
+        image = read_image(source, self.resize)
         outputs = self._predict_images(image[None])
         (prediction,) = build_predictions(
             [source[0]], outputs, self.class_names, self.calibration, self._check_coverage(None)
@@ -435,6 +444,7 @@ class Classifier:
             self._inference_model(),
             self.class_names,
             photos,
+            resize=self.resize,
             calibration=self.calibration,
             batch_size=batch_size,
             progress=progress,
@@ -461,6 +471,7 @@ class Classifier:
         entry = {
             "class_names": list(self.class_names),
             "image_px": self.image_px,
+            "shape": self.shape,
             "metadata": self.metadata,
             "neighbor_paths": list(calibration.neighbor_index.paths) if calibration else [],
         }
@@ -480,13 +491,13 @@ class Classifier:
 
         ONNX and SavedModel models take images of any size, (batch, height, width, 3) uint8, as a
         decoder returns them, upright. LiteRT lacks the operations for that: its models take images
-        that were cropped and resized as by `data.to_square`, (batch, image_px, image_px, 3) uint8.
-        All return calibrated probabilities, (batch, n_classes) float32.
+        that were resized as by `data.to_image`, (batch, image_px, image_px, 3) uint8. All return
+        calibrated probabilities, (batch, n_classes) float32.
 
-        Class names and provenance are stored as metadata: in ``metadata_props`` for ONNX; in a ZIP
-        archive at the end of the file for LiteRT (``labels.txt``, ``scenelearn.json``); in
-        ``assets.extra/`` for a SavedModel. OOD detection, prediction sets and explanations are not
-        exported.
+        Class names, how to prepare a photo, and provenance are stored as metadata: in
+        ``metadata_props`` for ONNX; in a ZIP archive at the end of the file for LiteRT
+        (``labels.txt``, ``scenelearn.json``); in ``assets.extra/`` for a SavedModel. OOD detection,
+        prediction sets and explanations are not exported.
 
         The export is verified before it is written to `path`: its own runtime predicts photos, and
         the probabilities must agree with the classifier's to 1e-4, and all labels be the same.
@@ -517,7 +528,7 @@ class Classifier:
             check_path("path", path, advice="Pass e.g. 'scenes.onnx'."),
             format_=format,
             check=check,
-            image_px=self.image_px,
+            resize=self.resize,
             n_parameters=self.model.count_params(),
             classes=custom_classes(self.model).values(),
             predict=partial(self.predict_proba, verbose=False),
@@ -567,7 +578,7 @@ class Classifier:
         self, photos: PhotosLike, *, broken: str, report: Progress
     ) -> Iterator[tuple[list[str], Outputs]]:
         """The names of the photos and the network's outputs, batch by batch."""
-        batches = read_batches(photos, self.image_px, _BATCH_SIZE, broken=broken, report=report)
+        batches = read_batches(photos, self.resize, _BATCH_SIZE, broken=broken, report=report)
         for names, images in batches:
             yield names, self._predict_images(images)
 

@@ -32,9 +32,10 @@ from scenelearn.classify._inputs import (
     PhotosLike,
     Source,
     load_source,
-    read_square,
+    read_image,
     resolve_photos,
 )
+from scenelearn.data._resize import Resize
 from scenelearn.errors import ArgumentError, ExportError, MissingExtraError, NoPhotosError
 from scenelearn.samples import sample_scenes
 
@@ -92,7 +93,7 @@ def export(
     *,
     format_: str | None,
     check: PhotosLike | None,
-    image_px: int,
+    resize: Resize,
     n_parameters: int,
     classes: Iterable[type],
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
@@ -104,10 +105,10 @@ def export(
         path: as there.
         format_: as there.
         check: as there.
-        image_px: width and height of the classifier's images.
+        resize: how photos become the classifier's images.
         n_parameters: of its model.
         classes: the layers of the user's own in its model.
-        predict: its probabilities for images (n, image_px, image_px, 3).
+        predict: its probabilities for images (n, height, width, 3).
         save: writes it as a bundle.
     """
     kind = _check_format(path, format_)
@@ -120,14 +121,14 @@ def export(
             f'`pip install "scenelearn[{extra}]"`.'
         )
     custom_objects = _importable(classes)
-    images = _render_samples() if check is None else _load_images(check, image_px)
-    squares = [read_square(("", image), image_px) for image in images]
-    expected = predict(np.stack(squares))
+    images = _render_samples() if check is None else _load_images(check, resize)
+    resized = [read_image(("", image), resize) for image in images]
+    expected = predict(np.stack(resized))
     with _work_folder() as work:
         n_bytes = sum(image.nbytes for image in images) + 12 * n_parameters
         require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
         save(work / "scenes.keras")
-        for k, image in enumerate(squares if kind == "litert" else images):
+        for k, image in enumerate(resized if kind == "litert" else images):
             np.save(work / f"{k}.npy", image, allow_pickle=False)
         job = {"kind": kind, "n_images": len(images), "custom_objects": custom_objects}
         probabilities = _run_worker(work, job)
@@ -205,11 +206,11 @@ def _render_samples() -> list[npt.NDArray[np.uint8]]:
     return [image[3 * k :, : image.shape[1] - k] for k, image in enumerate(scenes)]
 
 
-def _load_images(check: PhotosLike, image_px: int) -> list[npt.NDArray[np.uint8]]:
+def _load_images(check: PhotosLike, resize: Resize) -> list[npt.NDArray[np.uint8]]:
     """The first photos, upright, in color, and not too large."""
     images = []
     for source in itertools.islice(resolve_photos(check), _MAX_PHOTOS):
-        read_square(source, image_px)  # raises if anything is wrong with the photo
+        read_image(source, resize)  # raises if anything is wrong with the photo
         images.append(_load_image(source))
     if not images:
         raise NoPhotosError(

@@ -22,7 +22,7 @@ from scenelearn._backend import default_settings, keras
 from scenelearn._display import printable
 from scenelearn.classify._classifier import Classifier
 from scenelearn.classify._load import load
-from scenelearn.classify._square_layer import square_layer
+from scenelearn.classify._resize_layer import resize_layer
 
 Image = npt.NDArray[np.uint8]
 
@@ -43,23 +43,26 @@ def main(work: Path) -> None:
 
 
 def _export_model(classifier: Classifier, *, any_size: bool) -> Any:
-    """A model from uint8 to probabilities, with cropping and resizing if it takes any size."""
-    k, px = keras(), classifier.image_px
-    size = None if any_size else px
-    image = k.Input((size, size, 3), dtype="uint8", name="image")
-    square = square_layer(px)(image) if any_size else image
-    model = k.Model(image, classifier.model(square), name="scenes")
-    model(np.zeros((1, px, px, 3), np.uint8))  # Keras can only export a model that was called
+    """A model from uint8 to probabilities, which resizes images of any size if it takes them."""
+    k, resize = keras(), classifier.resize
+    size = (resize.height, resize.width)
+    image = k.Input((*((None, None) if any_size else size), 3), dtype="uint8", name="image")
+    resized = resize_layer(resize)(image) if any_size else image
+    model = k.Model(image, classifier.model(resized), name="scenes")
+    model(np.zeros((1, *size, 3), np.uint8))  # Keras can only export a model that was called
     return model
 
 
 def _description(classifier: Classifier, *, any_size: bool) -> dict[str, Any]:
     """The metadata of an export."""
-    px = classifier.image_px
-    size = "height, width" if any_size else f"{px}, {px}"
+    resize = classifier.resize
+    size = "height, width" if any_size else f"{resize.height}, {resize.width}"
     return {
         "class_names": list(classifier.class_names),
         "input": f"(batch, {size}, 3) uint8: red, green, blue in sRGB, 0-255, upright",
+        "preparation": "None: the model takes whole photos." if any_size else resize.preparation,
+        "image_px": resize.image_px,
+        "shape": resize.shape,
         "output": "(batch, n_classes) float32: calibrated probabilities",
         "provenance": classifier.metadata,
     }

@@ -18,10 +18,11 @@ from PIL import Image
 from scenelearn._checks import check_path
 from scenelearn._progress import Progress
 from scenelearn.data import Photo, Photos
-from scenelearn.data._decode import to_square
+from scenelearn.data._decode import decode_image
 from scenelearn.data._files import read_file
 from scenelearn.data._pixels import check_broken
 from scenelearn.data._rejections import RejectedPhotoError
+from scenelearn.data._resize import Resize
 from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError, PhotoError
 
 PhotoLike = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Image.Image | Photo
@@ -106,15 +107,15 @@ def load_source(source: Source) -> npt.NDArray[Any] | Image.Image | bytes:
         ) from None
 
 
-def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
-    """The square image that the network is given.
+def read_image(source: Source, resize: Resize) -> npt.NDArray[np.uint8]:
+    """The image that the network is given.
 
     Args:
         source: from `resolve_photos`.
-        image_px: width and height, in pixels.
+        resize: how photos become images.
 
     Returns:
-        (image_px, image_px, 3) uint8.
+        (height, width, 3) uint8.
 
     Raises:
         PhotoError: if the photo cannot be read or decoded; the message names it.
@@ -122,11 +123,11 @@ def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
     """
     photo = load_source(source)
     if isinstance(photo, np.ndarray):
-        if photo.shape == (image_px, image_px, 3):
+        if photo.shape == (resize.height, resize.width, 3):
             return photo
         photo = Image.fromarray(photo)
     try:
-        return to_square(photo, image_px)
+        return decode_image(photo, resize)
     except RejectedPhotoError as error:
         raise PhotoError(
             f"{source[0]!r} must be a complete JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or PPM. "
@@ -136,7 +137,7 @@ def read_square(source: Source, image_px: int) -> npt.NDArray[np.uint8]:
 
 def read_batches(
     photos: Any,
-    image_px: int,
+    resize: Resize,
     batch_size: int,
     *,
     broken: str,
@@ -146,14 +147,14 @@ def read_batches(
 
     Args:
         photos: as for `resolve_photos`.
-        image_px: width and height, in pixels.
+        resize: how they become images.
         batch_size: photos per batch.
         broken: "raise" raises an error for the first photo that cannot be read; "skip" leaves such
             photos out, with a logged warning.
         report: called with ("predicting", photos done, total) after each batch was used.
 
     Yields:
-        The names of the photos, and their images (b, image_px, image_px, 3) uint8.
+        The names of the photos, and their images (b, height, width, 3) uint8.
 
     Raises:
         ArgumentError: if `photos` or `broken` is something else.
@@ -171,7 +172,7 @@ def read_batches(
         names, images = [], []
         for source in batch:
             try:
-                images.append(read_square(source, image_px))
+                images.append(read_image(source, resize))
                 names.append(source[0])
             except PhotoError as error:
                 if broken == "raise":

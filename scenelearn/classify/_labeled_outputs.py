@@ -18,6 +18,7 @@ from scenelearn.classify._ood import fit_ood_detector
 from scenelearn.classify._slice_columns import image_statistics, short_sides
 from scenelearn.data import Batches, Photos
 from scenelearn.data._pixels import load_pixels
+from scenelearn.data._resize import Resize
 from scenelearn.errors import ClassMismatchError
 from scenelearn.metrics._inputs import class_positions
 
@@ -111,6 +112,7 @@ def predict_labeled(
     class_names: tuple[str, ...],
     photos: Photos,
     *,
+    resize: Resize,
     calibration: Calibration | None,
     batch_size: int,
     progress: Progress,
@@ -132,7 +134,7 @@ def predict_labeled(
         )
     decoding = partial(progress, "decoding photos")
     batches = Batches(
-        pixels=load_pixels(photos, network.input.shape[1], report=decoding),
+        pixels=load_pixels(photos, resize, report=decoding),
         labels=np.array(columns, np.int32)[photos.labels],
         indices=np.arange(len(photos)),
         batch_size=batch_size,

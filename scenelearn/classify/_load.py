@@ -13,6 +13,7 @@ from scenelearn.classify import _bundle
 from scenelearn.classify._calibration import calibration_from_arrays
 from scenelearn.classify._classifier import PATH_ADVICE, Classifier
 from scenelearn.classify._inference import output_sizes
+from scenelearn.data._resize import make_resize
 from scenelearn.errors import ArgumentError
 
 
@@ -62,7 +63,8 @@ def load(
     return Classifier(
         model=fast_on_cpu(model),
         class_names=tuple(entry["class_names"]),
-        image_px=int(entry["image_px"]),
+        image_px=make_resize(entry["image_px"]).image_px,
+        shape=entry["shape"],
         metadata=dict(entry["metadata"]),
         calibration=calibration,
     )

@@ -46,6 +46,7 @@ def add_commands(commands: Any) -> None:
             },
             "--preprocessing": {},
             "--image-px": {},
+            "--shape": {},
             "--port": {},
             "--no-browser": {},
         },

@@ -58,6 +58,7 @@ def add_commands(commands: Any) -> None:
                 "help": "height and width of the input image in pixels (default: that of the "
                 ".keras file or preset, or 160; for sample scenes 64)"
             },
+            "--shape": {},
             "--minutes": {
                 "help": "time budget in minutes (default: 4.5; for sample scenes 2)",
             },
@@ -106,6 +107,7 @@ def fit(options: argparse.Namespace) -> Output:
     start = time.perf_counter()
     bundle = ensure_folder(options.out) / "scenes.keras"
     settings = {
+        "shape": options.shape,
         "batch_size": options.batch_size,
         "augmentation": options.augmentation,
         "recipe": dict(_recipe_field(text) for text in options.recipe),
@@ -255,7 +257,7 @@ def _summary(fit: FitResult, bundle: Path, page: Path) -> str:
             f"Accuracy  {fit.evaluation.accuracy} on {fit.evaluation.n_photos:,} test photos, "
             "95% interval",
             f"Weakest   {printable(weakest.label)}: recall {weakest.recall}",
-            f"Network   {fit.settings.backbone_title}, {fit.kept}, {fit.settings.image_px} px",
+            f"Network   {fit.settings.backbone_title}, {fit.kept}, {fit.settings.resize.title}",
             f"Time      {_duration(fit.seconds)}",
             f"Bundle    {bundle}",
             f"Report    {page}",

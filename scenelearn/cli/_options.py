@@ -76,6 +76,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--image-px": {
         "metavar": "N", "type": int, "help": "height and width of the input image in pixels",
     },
+    "--shape": {
+        "choices": ("crop", "pad", "squash"),
+        "default": "crop",
+        "help": "what happens to photos of other proportions than the input image",
+    },
     "--input-shape": {"metavar": "SHAPE", "help": "input shape of layers, such as 200,300,3"},
     "--minutes": {"metavar": "MINUTES", "type": float, "help": "time budget in minutes"},
     "--epochs": {

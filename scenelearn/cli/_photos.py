@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
             "--weights": {"help": "its pretrained weights (default: imagenet)"},
             "--preprocessing": {},
             "--image-px": {},
+            "--shape": {},
             "--out": {"help": "folder for a report page and quarantine.json"},
         },
     )
@@ -77,6 +78,7 @@ def extract_features(photos: Any, options: argparse.Namespace, bars: ProgressBar
         weights=None if random else weights,
         preprocessing=options.preprocessing,
         image_px=options.image_px,
+        shape=options.shape,
         progress=bars,
     )
 

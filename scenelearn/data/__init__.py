@@ -2,7 +2,7 @@
 
 from scenelearn.data._audit import Audit, audit
 from scenelearn.data._batches import Batches
-from scenelearn.data._decode import to_square
+from scenelearn.data._decode import to_image
 from scenelearn.data._label_issues import LabelIssue
 from scenelearn.data._photos import Photo, Photos
 from scenelearn.data._pixels import Pixels, decode
@@ -26,5 +26,5 @@ __all__ = [
     "folds",
     "scan",
     "split",
-    "to_square",
+    "to_image",
 ]

@@ -110,7 +110,7 @@ class Batches:
             start: the first step, to resume within an epoch.
 
         Yields:
-            (images (b, px, px, 3) uint8, labels (b,) int32, indices (b,) int64).
+            (images (b, height, width, 3) uint8, labels (b,) int32, indices (b,) int64).
 
         Raises:
             ArgumentError: if `epoch` or `start` is out of range.

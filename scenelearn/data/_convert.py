@@ -21,6 +21,7 @@ RESAMPLER = "pillow" if fast is None else "cykooz"
 REDUCING_GAP = 4  # photos are first reduced to this multiple of the target size, then resampled
 _BACKGROUND = (255, 255, 255)  # shows through transparent pixels
 _T = Image.Transpose
+SWAPS_SIDES = {_T.TRANSPOSE, _T.TRANSVERSE, _T.ROTATE_90, _T.ROTATE_270}
 _STRIP_PIXELS = 2_000_000
 _MODE_OF_SPACE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC color space -> Pillow's mode
 _N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
@@ -28,29 +29,29 @@ _N_CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
 Box = tuple[float, float, float, float]
 
 
-def to_srgb_square(
+def to_srgb(
     image: Image.Image,
     box: Box,
-    image_px: int,
+    size: tuple[int, int],
     *,
     filter_: Image.Resampling,
     transpose: Image.Transpose | None,
 ) -> npt.NDArray[np.uint8]:
-    """Resize part of an image to a square, upright and in sRGB.
+    """Resize part of an image, upright and in sRGB.
 
     Large images are converted in strips, so that little memory is needed besides the image's own
     pixels, whatever their type.
 
     Args:
         image: loaded, in a mode that `check_mode` accepts.
-        box: left, top, right and bottom of the part, in pixels.
-        image_px: width and height of the result, in pixels.
+        box: left, top, right and bottom of the part, in pixels of the image as it is stored.
+        size: height and width of the result, in pixels.
         filter_: BOX or BICUBIC.
         transpose: what makes the image upright. It is applied before resampling, since the
             resampler rounds between its horizontal and its vertical pass.
 
     Returns:
-        (image_px, image_px, 3) uint8: red, green, blue.
+        (height, width, 3) uint8: red, green, blue.
     """
     profile = image.info.get("icc_profile")
     if image.mode == "I":
@@ -60,14 +61,16 @@ def to_srgb_square(
     transform = _build_transform(profile, mode) if isinstance(profile, bytes) else None
     mode = mode if transform else "RGB"
     outer = (math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3]))
-    factor = max(1, int(min(box[2] - box[0], box[3] - box[1])) // (REDUCING_GAP * image_px))
+    rows, columns = size[::-1] if transpose in SWAPS_SIDES else size
+    scales = (int(box[3] - box[1]) // rows, int(box[2] - box[0]) // columns)
+    factor = max(1, min(scales) // REDUCING_GAP)
     part = _crop_and_reduce(image, outer, factor, mode)
     left, top, right, bottom = ((edge - outer[k % 2]) / factor for k, edge in enumerate(box))
     inner = (left, top, right, bottom)
     if transpose is not None:
         inner = _transpose_box(inner, part.size, transpose)
         part = part.transpose(transpose)
-    small = resample(part, inner, image_px, filter_)
+    small = resample(part, inner, size, filter_)
     if transform is None:
         return small
     pixels = small[:, :, 0] if mode == "L" else small
@@ -84,7 +87,7 @@ def _transpose_box(box: Box, size: tuple[int, int], transpose: Image.Transpose) 
         left, right = width - right, width - left
     if transpose in (_T.FLIP_TOP_BOTTOM, _T.ROTATE_180, _T.ROTATE_270, _T.TRANSVERSE):
         top, bottom = height - bottom, height - top
-    if transpose in (_T.TRANSPOSE, _T.ROTATE_90, _T.ROTATE_270, _T.TRANSVERSE):
+    if transpose in SWAPS_SIDES:
         left, top, right, bottom = top, left, bottom, right
     return left, top, right, bottom
 
@@ -165,9 +168,9 @@ def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | 
 
 
 def resample(
-    image: Image.Image, box: Box, image_px: int, filter_: Image.Resampling
+    image: Image.Image, box: Box, size: tuple[int, int], filter_: Image.Resampling
 ) -> npt.NDArray[np.uint8]:
-    """Resize part of an image to a square, antialiased.
+    """Resize part of an image, antialiased.
 
     Cykooz's resizer computes the same as Pillow's, with vector instructions and other intermediate
     rounding: pixels differ by a quarter of a level on average, and by more only at hard edges.
@@ -176,21 +179,24 @@ def resample(
     Args:
         image: in mode "L", "RGB" or "CMYK".
         box: left, top, right and bottom of the part, in pixels.
-        image_px: width and height of the result, in pixels.
+        size: height and width of the result, in pixels.
         filter_: BOX or BICUBIC.
 
     Returns:
-        (image_px, image_px, n_channels) uint8.
+        (height, width, n_channels) uint8.
     """
-    n_channels = _N_CHANNELS[image.mode]
-    if fast is None or filter_ is not Image.Resampling.BICUBIC:
-        pixels = image.resize((image_px, image_px), filter_, box).tobytes()
+    n_channels, (height, width), (left, top, right, bottom) = _N_CHANNELS[image.mode], size, box
+    if filter_ is not Image.Resampling.BICUBIC:
+        pixels = image.resize((width, height), filter_, box).tobytes()
+    elif fast is None:  # in one call, Pillow would choose which pass comes first by the sizes
+        across = image.resize((width, image.height), filter_, (left, 0, right, image.height))
+        pixels = across.resize((width, height), filter_, (0, top, width, bottom)).tobytes()
     else:
-        pixels = _resample_bicubic(image, box, image_px)
-    return np.frombuffer(pixels, np.uint8).reshape(image_px, image_px, n_channels)
+        pixels = _resample_bicubic(image, box, size)
+    return np.frombuffer(pixels, np.uint8).reshape(*size, n_channels)
 
 
-def _resample_bicubic(image: Image.Image, box: Box, image_px: int) -> bytes:
+def _resample_bicubic(image: Image.Image, box: Box, size: tuple[int, int]) -> bytes:
     types = {1: fast.PixelType.U8, 3: fast.PixelType.U8x3, 4: fast.PixelType.U8x4}
     pixel_type = types[_N_CHANNELS[image.mode]]
     left, top, right, bottom = box
@@ -200,7 +206,7 @@ def _resample_bicubic(image: Image.Image, box: Box, image_px: int) -> bytes:
         crop_box=fast.CropBox(left, top, right - left, bottom - top),
     )
     source = fast.ImageData(image.width, image.height, pixel_type, image.tobytes())
-    result = fast.ImageData(image_px, image_px, pixel_type)
+    result = fast.ImageData(size[1], size[0], pixel_type)
     fast.Resizer().resize(source, result, options)
     pixels: bytes = result.get_buffer()
     return pixels

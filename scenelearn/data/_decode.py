@@ -1,4 +1,4 @@
-"""Decode image files to pixels: upright, RGB, square, uint8."""
+"""Decode image files to pixels: upright, RGB, of one size, uint8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from scenelearn.data._convert import REDUCING_GAP, to_srgb_square
+from scenelearn.data._convert import REDUCING_GAP, SWAPS_SIDES, to_srgb
 from scenelearn.data._files import content_hash
 from scenelearn.data._photos import Photos
 from scenelearn.data._rejections import (
@@ -25,6 +25,7 @@ from scenelearn.data._rejections import (
     explain_failure,
     has_end,
 )
+from scenelearn.data._resize import Resize, make_resize
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")  # Pillow's names
 MAX_PIXELS = 100_000_000  # 300 MB decoded; a phone's 200-megapixel JPEG is decoded at half size
@@ -43,7 +44,6 @@ _TRANSPOSE_OF_ORIENTATION = {  # by the EXIF tag
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPS_SIDES = {_TRANSPOSE_OF_ORIENTATION[orientation] for orientation in (5, 6, 7, 8)}
 T = TypeVar("T")
 
 
@@ -95,15 +95,17 @@ def check_complete(content: bytes) -> None:
         RejectedPhotoError: if it is not a complete image of a supported format, type and size.
     """
     with STRICT, _explained(content):
-        image, _ = _open(content, 1)
+        image, _ = _open(content, Resize(1, 1))
         kind = image.format or ""
         if kind not in _FORMATS_WITH_END or not has_end(content, kind):
             with _limit_memory(image):
                 image.load()
 
 
-def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8]:
-    """Decode a photo: upright by its EXIF data, center-cropped to a square, resized.
+def to_image(
+    image: bytes | Image.Image, image_px: int | tuple[int, int], shape: str = "crop"
+) -> npt.NDArray[np.uint8]:
+    """Decode a photo of any size to an image of one size: upright by its EXIF data, resized.
 
     A photo at least eight times as large as `image_px` is first averaged down to four times that
     size or slightly more; JPEGs do this while decoding. Compared with resampling at full size,
@@ -111,25 +113,38 @@ def to_square(image: bytes | Image.Image, image_px: int) -> npt.NDArray[np.uint8
 
     Args:
         image: the content of a file in a supported format, or a Pillow image.
-        image_px: width and height of the result, in pixels, at least 1.
+        image_px: the side of a square, or (height, width), in pixels, at least 1.
+        shape: what happens to a photo of other proportions. "crop": its center is cropped to those
+            of the image. "pad": the whole photo is put in the middle, between black bars. "squash":
+            the whole photo is stretched to the image.
 
     Returns:
-        (image_px, image_px, 3) uint8: red, green, blue in sRGB, converted from the file's color
+        (height, width, 3) uint8: red, green, blue in sRGB, converted from the file's color
         profile if it has one. 16 bits per channel are scaled to 8; integers of 32 bits likewise, by
         the bits that the largest of the photo needs. Transparent pixels become white. Of an
         animation or a file with several pages, the first one is used.
 
     Raises:
+        ArgumentError: if `image_px` or `shape` is out of range.
         RejectedPhotoError: if `image` is not a complete image of a supported format, pixel type
             and size.
+
+    Example:
+        >>> to_image(Image.new("RGB", (300, 200)), (120, 90), "pad").shape
+        (120, 90, 3)
     """
+    return decode_image(image, make_resize(image_px, shape))
+
+
+def decode_image(image: bytes | Image.Image, resize: Resize) -> npt.NDArray[np.uint8]:
+    """`to_image` for other packages."""
     with STRICT, _explained(image):
         if isinstance(image, bytes):
-            source, _ = _open(image, REDUCING_GAP * image_px)
+            source, _ = _open(image, resize, REDUCING_GAP)
             with _limit_memory(source):
-                return _to_square(source, image_px)
+                return _resize(source, resize)
         check_mode(image)
-        return _to_square(image, image_px)
+        return _resize(image, resize)
 
 
 def to_preview(content: bytes, max_px: int) -> Image.Image:
@@ -143,14 +158,15 @@ def to_preview(content: bytes, max_px: int) -> Image.Image:
         RejectedPhotoError: if the photo cannot be decoded.
     """
     with STRICT, _explained(content):
-        image, _ = _open(content, 2 * max_px)
+        image, _ = _open(content, Resize(max_px, max_px), 2)
         with _limit_memory(image):
             image.load()
             longer = max(image.size)
             image_px = min(max_px, longer)
-            square = _convert(image, (0, 0, *image.size), image_px, Image.Resampling.BOX)
+            size = (image_px, image_px)
+            square = _convert(image, (0, 0, *image.size), size, Image.Resampling.BOX)
         width, height = (max(1, round(side * image_px / longer)) for side in image.size)
-        if _find_transpose(image) in _SWAPS_SIDES:
+        if _find_transpose(image) in SWAPS_SIDES:
             width, height = height, width
         return Image.fromarray(square).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -180,10 +196,11 @@ def to_thumbnail(content: bytes, image_px: int) -> Thumbnail:
         RejectedPhotoError: if the photo cannot be decoded.
     """
     with STRICT, _explained(content):
-        image, shorter_px = _open(content, 2 * image_px)
+        image, shorter_px = _open(content, Resize(image_px, image_px), 2)
         with _limit_memory(image):
             image.load()
-            small = _convert(image, (0, 0, *image.size), image_px, Image.Resampling.BOX)
+            size = (image_px, image_px)
+            small = _convert(image, (0, 0, *image.size), size, Image.Resampling.BOX)
         return Thumbnail(small, shorter_px, _is_animated(image))
 
 
@@ -194,22 +211,22 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-def _to_square(image: Image.Image, image_px: int) -> npt.NDArray[np.uint8]:
+def _resize(image: Image.Image, resize: Resize) -> npt.NDArray[np.uint8]:
     image.load()
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return _convert(image, box, image_px, Image.Resampling.BICUBIC)
+    stored = resize.transposed if _find_transpose(image) in SWAPS_SIDES else resize
+    rows, columns = stored.content(image.height, image.width)
+    size = (rows, columns) if stored is resize else (columns, rows)
+    box = stored.box(image.height, image.width)
+    return resize.pad(_convert(image, box, size, Image.Resampling.BICUBIC))
 
 
 def _convert(
     image: Image.Image,
     box: tuple[float, float, float, float],
-    image_px: int,
+    size: tuple[int, int],
     filter_: Image.Resampling,
 ) -> npt.NDArray[np.uint8]:
-    transpose = _find_transpose(image)
-    return to_srgb_square(image, box, image_px, filter_=filter_, transpose=transpose)
+    return to_srgb(image, box, size, filter_=filter_, transpose=_find_transpose(image))
 
 
 @contextmanager
@@ -263,10 +280,11 @@ STRICT = _Strict()
 _LARGE_LOCK = threading.Lock()
 
 
-def _open(content: bytes, min_px: int) -> tuple[Image.Image, int]:
+def _open(content: bytes, resize: Resize, gap: int = 1) -> tuple[Image.Image, int]:
     """Open an image, reading only its header; return it and its shorter side, in pixels.
 
-    If the format stores smaller versions, it is one of these, with both sides at least `min_px`.
+    If the format stores smaller versions, it is one of these, at least `gap` times as large as the
+    image that it is to become.
     """
     if not content:
         raise RejectedPhotoError(RejectionReason.EMPTY_FILE, "0 bytes")
@@ -281,8 +299,10 @@ def _open(content: bytes, min_px: int) -> tuple[Image.Image, int]:
         if width * height * n_scans > _MAX_WORK:
             detail = f"{width}×{height} px in {n_scans:,} scans would take too long to decode"
             raise RejectedPhotoError(RejectionReason.TOO_LARGE, detail)
-        if min(width, height) >= 2 * min_px:
-            scale = min_px / min(width, height)
+        stored = resize.transposed if _find_transpose(image) in SWAPS_SIDES else resize
+        rows, columns = (gap * side for side in stored.content(height, width))
+        if height >= 2 * rows and width >= 2 * columns:
+            scale = max(rows / height, columns / width)
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
     if content[:2] in (b"P1", b"P2", b"P3") and len(content) > _MAX_PLAIN_BYTES:
         detail = "PPM in plain text would take too long to decode; save it as binary PPM or PNG"

@@ -1,4 +1,4 @@
-"""`decode`: photos to square images. Each photo is decoded once and cached, while space permits.
+"""`decode`: photos to images of one size. Each is decoded once and cached, while space permits.
 
 The cache consists of shards: an array file of about a thousand photos at one size, and next to it
 an index file with the hashes of their contents. Photos are found by their content hash, so
@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_choice, check_integer
+from scenelearn._checks import check_choice
 from scenelearn._io import cache_folder, has_free_space
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_ahead, n_threads
-from scenelearn.data._decode import STRICT, decode_photo, to_square
+from scenelearn.data._decode import STRICT, decode_image, decode_photo
 from scenelearn.data._photos import Photos, check_not_empty
 from scenelearn.data._rejections import Rejected, RejectionReason
+from scenelearn.data._resize import Resize, format_px, make_resize
 from scenelearn.data._shards import Failure, Shards, add_shard, open_shards, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
@@ -46,15 +47,15 @@ class Pixels:
     """The pixels of all photos at one size, loaded when they are read.
 
     Attributes:
-        image_px: width and height of an image, in pixels.
+        resize: how photos become images of this size.
         usable: (n,) bool, False for photos that cannot be decoded.
-        load: from (b,) int64 positions to their images, (b, image_px, image_px, 3) uint8, and the
+        load: from (b,) int64 positions to their images, (b, height, width, 3) uint8, and the
             positions of those that could be read, in the same order.
         decode_failures: the photos that cannot be decoded, with the reason.
         read_failures: photos that failed only when they were read, by path.
     """
 
-    image_px: int
+    resize: Resize
     usable: npt.NDArray[np.bool_]
     load: Callable[[Indices], tuple[Images, Indices]]
     decode_failures: tuple[Rejected, ...] = ()
@@ -65,7 +66,7 @@ class Pixels:
         """Wrap images that are already an array.
 
         Args:
-            images: (n, px, px, 3) uint8.
+            images: (n, height, width, 3) uint8.
 
         Raises:
             ArgumentError: if `images` has another shape or dtype.
@@ -74,17 +75,13 @@ class Pixels:
             >>> Pixels.from_array(np.zeros((5, 8, 8, 3), np.uint8)).image_px
             8
         """
-        if (
-            images.dtype != np.uint8
-            or images.ndim != 4
-            or images.shape[1:] != (images.shape[1], images.shape[1], 3)
-        ):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ArgumentError(
-                "`images` must have the shape (n, px, px, 3) and the dtype uint8. "
-                f"Received: shape {images.shape}, dtype {images.dtype}. Resize and convert them."
+                "`images` must have the shape (n, height, width, 3) and the dtype uint8. "
+                f"Received: shape {images.shape}, dtype {images.dtype}. Convert them."
             )
         return cls(
-            image_px=images.shape[1],
+            resize=Resize(*images.shape[1:3]),
             usable=np.ones(len(images), bool),
             load=partial(_take, images),
         )
@@ -96,10 +93,15 @@ class Pixels:
             indices: (b,) int, positions of usable photos.
 
         Returns:
-            (images, positions): (m, image_px, image_px, 3) uint8, a new array, and (m,) int64.
+            (images, positions): (m, height, width, 3) uint8, a new array, and (m,) int64.
             m is b less the photos that can no longer be read, which `rejected` lists.
         """
         return self.load(np.asarray(indices, np.int64))
+
+    @property
+    def image_px(self) -> int | tuple[int, int]:
+        """The side of a square image, or (height, width), in pixels."""
+        return self.resize.image_px
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
@@ -108,19 +110,20 @@ class Pixels:
 
     def __repr__(self) -> str:
         rejected = f", {len(self.rejected):,} rejected" if self.rejected else ""
-        n, px = f"{len(self.usable):,}", self.image_px
-        return f"<Pixels: {n} photos of {px}×{px} px{rejected}>"
+        n = f"{len(self.usable):,}"
+        return f"<Pixels: {n} photos of {format_px(self.image_px)} px{rejected}>"
 
 
 def decode(
     photos: Photos,
-    image_px: int,
+    image_px: int | tuple[int, int],
     *,
+    shape: str = "crop",
     broken: str = "skip",
     progress: Progress | None = None,
     verbose: bool | str = "auto",
 ) -> Pixels:
-    """Decode photos to square images, or read them from the cache if they were decoded before.
+    """Decode photos to images of one size, or read them from the cache if they were decoded before.
 
     Photos that cannot be read, or have changed since the scan, are tried again the next time;
     damaged photos are remembered.
@@ -132,7 +135,9 @@ def decode(
 
     Args:
         photos: from `scan`.
-        image_px: width and height, in pixels, at least 1.
+        image_px: the side of a square, or (height, width), in pixels, at least 1.
+        shape: what happens to photos of other proportions: "crop", "pad" or "squash", as for
+            `to_image`.
         broken: "skip" lists photos that cannot be decoded in `Pixels.rejected` and decodes the
             others; "raise" stops at the first one.
         progress: called with ("decoding photos", photos done, photos in total) now and then.
@@ -143,35 +148,33 @@ def decode(
         The pixels.
 
     Raises:
-        ArgumentError: if `image_px`, `broken` or `verbose` is out of range, or the cache folder
-            cannot be created.
+        ArgumentError: if `image_px`, `shape`, `broken` or `verbose` is out of range, or the cache
+            folder cannot be created.
         NoPhotosError: if `photos` is empty, or no photo can be decoded.
         PhotoError: if `broken` is "raise" and a photo cannot be decoded.
     """
+    resize = make_resize(image_px, shape)
     with show_progress(progress, verbose) as report:
-        return load_pixels(
-            photos, image_px, broken=broken, report=partial(report, "decoding photos")
-        )
+        return load_pixels(photos, resize, broken=broken, report=partial(report, "decoding photos"))
 
 
 def load_pixels(
     photos: Photos,
-    image_px: int,
+    resize: Resize,
     *,
     broken: str = "skip",
     report: Callable[[int, int], None] | None = None,
 ) -> Pixels:
     """`decode` for other packages: `report` is called with (photos done, photos in total)."""
-    image_px = check_integer("image_px", image_px, low=1, advice="Pass e.g. 160.")
     check_broken(broken)
     check_not_empty(photos)
-    shards = open_shards(cache_folder(), image_px)
+    shards = open_shards(cache_folder(), resize)
     missing: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, key in enumerate(photos.hashes):
         if key not in shards.places and key not in shards.failures:
             missing[key].append(index)
     unreadable: dict[bytes, Failure] = {}
-    n_bytes = len(missing) * image_px**2 * 3
+    n_bytes = len(missing) * resize.height * resize.width * 3
     what = f"The pixels of {len(missing):,} photos are not cached, but decoded each time"
     if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
         unreadable = _fill_cache(shards, photos, missing, report)
@@ -186,12 +189,12 @@ def load_pixels(
     return pixels
 
 
-def estimate_decode_seconds(photos: Photos, image_px: int) -> float:
+def estimate_decode_seconds(photos: Photos, resize: Resize) -> float:
     """Estimate how long decoding all photos takes, by decoding a few of them. Caches none.
 
     Args:
         photos: from `scan`.
-        image_px: width and height, in pixels.
+        resize: how photos become images.
 
     Returns:
         Seconds, on all cores.
@@ -200,7 +203,7 @@ def estimate_decode_seconds(photos: Photos, image_px: int) -> float:
     with STRICT:
         start = time.perf_counter()
         for index in sample.tolist():
-            decode_photo(photos, index, lambda content: to_square(content, image_px))
+            decode_photo(photos, index, lambda content: decode_image(content, resize))
         seconds = time.perf_counter() - start
     return seconds / len(sample) * len(photos) / n_threads()
 
@@ -240,7 +243,7 @@ def _fill_cache(
     def decode_content(key: bytes) -> Images | Failure:
         result: Images | Rejected | None = None
         for index in missing[key]:  # the same file under several names: one is enough
-            result = decode_photo(photos, index, lambda data: to_square(data, shards.image_px))
+            result = decode_photo(photos, index, lambda data: decode_image(data, shards.resize))
             if not isinstance(result, Rejected):
                 return result
         assert isinstance(result, Rejected)
@@ -287,10 +290,8 @@ def _to_pixels(
         if key in failures
     )
     read_failures: dict[str, Rejected] = {}
-    px = shards.image_px
-
     return Pixels(
-        image_px=px,
+        resize=shards.resize,
         usable=usable,
         load=partial(
             _load,
@@ -315,12 +316,12 @@ def _load(
     broken: str,
 ) -> tuple[Images, Indices]:
     """`Pixels.load` for photos that are in the shards, or in none."""
-    px = shards.image_px
+    resize = shards.resize
 
     def decode_one(index: int) -> Images | Rejected:
-        return decode_photo(photos, index, lambda content: to_square(content, px))
+        return decode_photo(photos, index, lambda content: decode_image(content, resize))
 
-    images = np.empty((len(indices), px, px, 3), np.uint8)
+    images = np.empty((len(indices), resize.height, resize.width, 3), np.uint8)
     readable = np.ones(len(indices), bool)
     shard_of, row_of = places[indices].T
     for shard in np.unique(shard_of[shard_of >= 0]).tolist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from scenelearn._io import atomic_write
 from scenelearn.data._rejections import RejectionReason
+from scenelearn.data._resize import Resize
 
 DECODER_VERSION = "4-upright-central-square-bicubic"
 """Names the way photos are decoded; changes whenever the same file gives other pixels."""
@@ -34,18 +36,18 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shards:
-    """All shards of one image size.
+    """All shards of one image size and shape.
 
     Attributes:
         folder: the folder of their files.
-        image_px: width and height of an image, in pixels.
-        arrays: (n, image_px, image_px, 3) uint8 each, memory-mapped.
+        resize: how photos become images of this size.
+        arrays: (n, height, width, 3) uint8 each, memory-mapped.
         places: array and row of each content hash.
         failures: why damaged files cannot be decoded, by content hash.
     """
 
     folder: Path
-    image_px: int
+    resize: Resize
     arrays: list[Images]
     places: dict[bytes, tuple[int, int]]
     failures: dict[bytes, Failure]
@@ -56,18 +58,18 @@ class Shards:
         return sum(array.nbytes for array in self.arrays)
 
 
-def open_shards(cache: Path, image_px: int) -> Shards:
+def open_shards(cache: Path, resize: Resize) -> Shards:
     """Open the shards in a cache folder; damaged ones are deleted.
 
     Args:
         cache: the folder of all caches.
-        image_px: width and height of an image, in pixels.
+        resize: how photos become images.
 
     Returns:
         The shards; maybe none.
     """
-    folder = cache / f"pixels-{DECODER_VERSION}-{image_px}"
-    shards = Shards(folder=folder, image_px=image_px, arrays=[], places={}, failures={})
+    folder = cache / f"pixels-{DECODER_VERSION}-{resize}"
+    shards = Shards(folder=folder, resize=resize, arrays=[], places={}, failures={})
     for index_file in sorted(folder.glob("[!.]*.json")):
         add_shard(shards, index_file)
     return shards
@@ -81,7 +83,7 @@ def write_shard(
     Args:
         shards: the existing shards.
         hashes: content hashes of the files.
-        images: for each its image (image_px, image_px, 3) uint8, or why it cannot be decoded.
+        images: for each its image (height, width, 3) uint8, or why it cannot be decoded.
 
     Returns:
         The shard's index file, and the failures. Those that follow from the content alone are
@@ -90,17 +92,17 @@ def write_shard(
     Raises:
         OSError: if the shard cannot be written; then nothing of it is left.
     """
-    n, px = len(hashes), shards.image_px
+    shape = (shards.resize.height, shards.resize.width, 3)
     failed: dict[bytes, Failure] = {}
     name = hashlib.blake2b(b"".join(hashes), digest_size=16).hexdigest()
     array_file = shards.folder / f"{name}.npy"
     with atomic_write(array_file) as temporary, temporary.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (n, px, px, 3)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(hashes), *shape)}
         np.lib.format.write_array_header_2_0(file, header)
         for key, image in zip(hashes, images, strict=True):
             if isinstance(image, Failure):
                 failed[key] = image
-                file.write(bytes(px * px * 3))
+                file.write(bytes(math.prod(shape)))
             else:
                 file.write(np.ascontiguousarray(image).data)
     permanent = {
@@ -122,7 +124,8 @@ def add_shard(shards: Shards, index_file: Path) -> None:
         shards: changed in place.
         index_file: the JSON file next to the shard's array.
     """
-    array_file, px = index_file.with_suffix(".npy"), shards.image_px
+    array_file = index_file.with_suffix(".npy")
+    shape = (shards.resize.height, shards.resize.width, 3)
     try:
         index = json.loads(index_file.read_text())
         hashes = [bytes.fromhex(text) for text in index["hashes"]]
@@ -131,7 +134,7 @@ def add_shard(shards: Shards, index_file: Path) -> None:
             for key, (reason, detail) in index["failures"].items()
         }
         array = np.load(array_file, mmap_mode="r")
-        if array.shape != (len(hashes), px, px, 3) or array.dtype != np.uint8:
+        if array.shape != (len(hashes), *shape) or array.dtype != np.uint8:
             raise ValueError("array and index do not match")
     except OSError as error:  # too many open files, say: nothing is wrong with the shard
         _log.warning("Part of the pixel cache is not used: %s: %s", array_file, error)

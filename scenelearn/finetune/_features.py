@@ -41,6 +41,7 @@ from scenelearn.backbones._network import Preprocessing, load_if_own
 from scenelearn.classify._inference import predict_batches, predict_images
 from scenelearn.data import Batches, Photos, Pixels, Splits
 from scenelearn.data._pixels import load_pixels
+from scenelearn.data._resize import Resize, make_resize
 from scenelearn.data._shards import DECODER_VERSION
 from scenelearn.errors import ArgumentError, NoPhotosError, TooFewPhotosError
 from scenelearn.finetune._device import environment
@@ -96,6 +97,7 @@ def extract_features(
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
     image_px: int | None = None,
+    shape: str = "crop",
     progress: Progress | None = None,
     verbose: bool | str = "auto",
 ) -> npt.NDArray[np.float32]:
@@ -120,6 +122,7 @@ def extract_features(
             a weights file without top layers; or None for random weights.
         preprocessing: of a network of your own, as for `fit`.
         image_px: width and height of the network's input, in pixels; None as for `fit`.
+        shape: what happens to photos of other proportions: "crop", "pad" or "squash", as for `fit`.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
             them always and never.
@@ -130,7 +133,7 @@ def extract_features(
     Raises:
         ArgumentError: if `photos` has the wrong type, the network does not support this image size,
             a network of your own cannot be a backbone, no backbone is named and it cannot be
-            inferred from the weights, or `verbose` is not a supported value.
+            inferred from the weights, or `shape` or `verbose` is not a supported value.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `backbone` or `weights` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
@@ -160,15 +163,15 @@ def extract_features(
             image_px=image_px,
             seed=0,
         )
-        image_px = int(model.input_shape[1])
+        resize = make_resize(tuple(model.input_shape[1:3]), shape)
         backbones.fast_on_cpu(model)
         use_cache = weights is not None
         if use_cache:
-            cached = read_cached_features(model, photos.hashes, name, image_px)
+            cached = read_cached_features(model, photos.hashes, name, resize)
             if cached is not None:
                 return cached
         batches = Batches(
-            pixels=load_pixels(photos, image_px, report=partial(report, "decoding photos")),
+            pixels=load_pixels(photos, resize, report=partial(report, "decoding photos")),
             labels=photos.labels,
             indices=np.arange(len(photos)),
             batch_size=FEATURE_BATCH_SIZE,
@@ -324,8 +327,8 @@ def compute_features(
         rows_of[hashes[index]].append(row)
     folder, cached = None, set[bytes]()
     if use_cache:
-        px, batch_size = batches.pixels.image_px, batches.batch_size
-        folder = feature_folder(model, backbone, px, batch_size, mirrored=mirrored)
+        resize, batch_size = batches.pixels.resize, batches.batch_size
+        folder = feature_folder(model, backbone, resize, batch_size, mirrored=mirrored)
         cached, n_bytes = _read_on_all_processes(folder, rows_of, table)
         n_new = len(rows_of) - len(cached)
         if process_index() or not _may_grow(folder, n_bytes, n_new, table.shape[1]):
@@ -360,7 +363,7 @@ def compute_features(
 
 
 def read_cached_features(
-    model: Any, hashes: Sequence[bytes], backbone: str, image_px: int
+    model: Any, hashes: Sequence[bytes], backbone: str, resize: Resize
 ) -> Table | None:
     """The features of photos if the cache has all of them, so that none need be decoded.
 
@@ -368,7 +371,7 @@ def read_cached_features(
         model: from raw pixels to features.
         hashes: content hashes of the photos.
         backbone: name of the network.
-        image_px: width and height of its input.
+        resize: how photos become its input.
 
     Returns:
         (n, n_features) float32; None if one is missing.
@@ -380,7 +383,7 @@ def read_cached_features(
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(hashes):
         rows_of[key].append(row)
-    folder = feature_folder(model, backbone, image_px, FEATURE_BATCH_SIZE, mirrored=False)
+    folder = feature_folder(model, backbone, resize, FEATURE_BATCH_SIZE, mirrored=False)
     cached, _ = _read_on_all_processes(folder, rows_of, table)
     return table if len(cached) == len(rows_of) else None
 
@@ -412,9 +415,9 @@ def measure_photo_seconds(model: Any, batch_size: int, dtype: npt.DTypeLike = np
 
 
 def feature_folder(
-    model: Any, backbone: str, image_px: int, batch_size: int, *, mirrored: bool
+    model: Any, backbone: str, resize: Resize, batch_size: int, *, mirrored: bool
 ) -> Path:
-    """The cache folder for a network's features of photos at one size.
+    """The cache folder for a network's features of photos at one size and shape.
 
     Its name depends on everything that the features depend on except the photo: the version of the
     decoder, the network's layers and the values of its weights, the versions of Keras and its
@@ -424,7 +427,7 @@ def feature_folder(
     Args:
         model: from raw pixels to features.
         backbone: name of the network.
-        image_px: width and height of its input.
+        resize: how photos become its input.
         batch_size: photos per batch.
         mirrored: whether the photos are mirrored.
 
@@ -435,7 +438,7 @@ def feature_folder(
     versions = [facts[name] for name in ("keras", "backend", facts["backend"], "device")]
     batch = str(batch_size) if n_devices() == 1 else f"{batch_size}/{n_devices()}"
     policies = {layer.dtype_policy.name for layer in nested_layers(model, include_self=True)}
-    parts = [_VERSION, DECODER_VERSION, backbone, str(image_px), batch, *sorted(policies)]
+    parts = [_VERSION, DECODER_VERSION, backbone, str(resize), batch, *sorted(policies)]
     digest = hashlib.blake2b("\n".join([*parts, *versions]).encode(), digest_size=12)
     for weight in model.weights:
         value = np.asarray(keras().ops.convert_to_numpy(weight))
@@ -444,7 +447,7 @@ def feature_folder(
     digest.update(_describe_layers(model).encode())
     name = re.sub(r"[^\w.-]", "_", backbone)[:60]  # of a file or a preset, too
     view = "mirrored" if mirrored else "plain"
-    return cache_folder() / f"features-{name}-{image_px}-{digest.hexdigest()}-{view}"
+    return cache_folder() / f"features-{name}-{resize}-{digest.hexdigest()}-{view}"
 
 
 def _describe_layers(model: Any) -> str:

@@ -48,6 +48,7 @@ from scenelearn.classify._labeled_outputs import (
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
 from scenelearn.data._rejections import HARMLESS
+from scenelearn.data._resize import format_px
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
@@ -101,6 +102,7 @@ def fit(
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
     image_px: int | None = None,
+    shape: str = "crop",
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,
     batch_size: int = 32,
@@ -170,6 +172,9 @@ def fit(
         image_px: width and height of the network's input, in pixels. None for the size that a
             network of your own was made for (with KerasHub at most 224), or else 160. Position
             embeddings of KerasHub's networks are interpolated.
+        shape: what happens to photos of other proportions than the network's input, in training as
+            later in prediction and in exports. "crop": their center is cropped. "pad": the whole
+            photo is put between black bars. "squash": the whole photo is stretched.
         minutes: time budget of the whole fit. What must be done in any case (decoding, features,
             linear probe, test) is done even if it takes longer, with a warning.
         epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
@@ -265,6 +270,7 @@ def fit(
         weights=weights,
         preprocessing=preprocessing,
         image_px=image_px,
+        shape=shape,
         minutes=minutes,
         epochs=epochs,
         batch_size=batch_size,
@@ -375,10 +381,11 @@ class _Run:
             self.features = build_features(self.settings, self._own_network)
             note(f"{self.settings.backbone_title}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
-            px, report = self.settings.image_px, self.clock.report("decoding photos")
+            resize, report = self.settings.resize, self.clock.report("decoding photos")
             with main_process_first():
-                self.pixels = load_pixels(photos, px, broken=broken, report=report)
-            note(f"{int(self.pixels.usable.sum()):,} photos decoded to {px}×{px} px")
+                self.pixels = load_pixels(photos, resize, broken=broken, report=report)
+            size = format_px(resize.image_px)
+            note(f"{int(self.pixels.usable.sum()):,} photos decoded to {size} px")
         settings = self.settings
         self.metadata = {
             **environment(),
@@ -566,6 +573,7 @@ class _Run:
                 model=self.model,
                 class_names=photos.class_names,
                 image_px=settings.image_px,
+                shape=settings.shape,
                 metadata=metadata,
                 calibration=self.calibration,
             ),

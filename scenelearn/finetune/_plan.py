@@ -101,6 +101,7 @@ def plan(
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
     image_px: int | None = None,
+    shape: str = "crop",
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,
     batch_size: int = 32,
@@ -128,6 +129,7 @@ def plan(
         weights: as for `fit`.
         preprocessing: as for `fit`.
         image_px: as for `fit`.
+        shape: as for `fit`.
         minutes: as for `fit`.
         epochs: as for `fit`.
         batch_size: as for `fit`.
@@ -172,6 +174,7 @@ def plan(
         weights=weights,
         preprocessing=preprocessing,
         image_px=image_px,
+        shape=shape,
         minutes=minutes,
         epochs=epochs,
         batch_size=batch_size,
@@ -222,7 +225,7 @@ def _plan(
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
-        "photos": estimate_decode_seconds(splits.photos, settings.image_px),
+        "photos": estimate_decode_seconds(splits.photos, settings.resize),
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
         **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),
@@ -252,10 +255,10 @@ def _plan(
 
 def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
     """The datasets, with noise in place of photos."""
-    rng, n, px = np.random.default_rng(0), 2 * settings.batch_size, settings.image_px
-    noise = rng.integers(0, 256, (n, px, px, 3), np.uint8)
+    rng, n, resize = np.random.default_rng(0), 2 * settings.batch_size, settings.resize
+    noise = rng.integers(0, 256, (n, resize.height, resize.width, 3), np.uint8)
     pixels = Pixels(
-        image_px=px,
+        resize=resize,
         usable=np.ones(len(splits.photos), bool),
         load=lambda indices: (noise[indices % n], indices),
     )
@@ -289,7 +292,7 @@ def _explain(
 ) -> tuple[str, ...]:
     settings, schedule = result.settings, result.schedule
     size = sizing.format_bytes
-    backbone = f"{settings.backbone_title} at {settings.image_px} px"
+    backbone = f"{settings.backbone_title} at {settings.resize.title}"
     lines = [f"{backbone}: {1e3 * feature_s:.1f} ms per photo for features"]
     reduced = f" (reduced from {requested_batch_size} to fit into free memory)"
     free = "" if result.free_bytes is None else f", of {size(result.free_bytes)} free"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scenelearn.classify import Classifier
 from scenelearn.classify._costs import Costs
 from scenelearn.classify._inputs import PhotosLike
 from scenelearn.classify._predictions import Predictions
-from scenelearn.data import Rejected, Splits, to_square
+from scenelearn.data import Rejected, Splits, to_image
 from scenelearn.data._decode import decode_photo
 from scenelearn.finetune._checkpoint import Checkpoint
 from scenelearn.finetune._runtime import Phase
@@ -161,9 +162,9 @@ class FitResult:
             n: number of photos, at least 1.
 
         Returns:
-            A grid of photos, as center crops. Each caption has the true class, the predicted class
-            with its probability, and the loss, −ln(probability of the true class), in nats.
-            Notebooks display it, and `save` writes it to a file.
+            A grid of photos, in the shape of the settings. Each caption has the true class, the
+            predicted class with its probability, and the loss, −ln(probability of the true class),
+            in nats. Notebooks display it, and `save` writes it to a file.
 
         Raises:
             ArgumentError: if `n` is not a positive integer.
@@ -173,10 +174,11 @@ class FitResult:
         labels = photos.labels[self.test_indices]
         of_label = table[np.arange(len(table)), labels]
         losses = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+        decode = partial(to_image, image_px=_PREVIEW_PX, shape=self.settings.shape)
         images, captions = [], []
         for row in np.argsort(-losses, kind="stable")[:n]:
             index, predicted = int(self.test_indices[row]), int(table[row].argmax())
-            image = decode_photo(photos, index, lambda content: to_square(content, _PREVIEW_PX))
+            image = decode_photo(photos, index, decode)
             if isinstance(image, Rejected):
                 captions.append(f"{photos.paths[index]}: can no longer be read")
                 image = np.full((_PREVIEW_PX, _PREVIEW_PX, 3), 255, np.uint8)

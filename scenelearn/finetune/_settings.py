@@ -29,6 +29,7 @@ from scenelearn.backbones._network import (
     is_own,
 )
 from scenelearn.data import Splits
+from scenelearn.data._resize import Resize, check_shape, make_resize
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._class_weights import check_class_weight, weigh_classes
 from scenelearn.finetune._device import (
@@ -169,6 +170,7 @@ class FitSettings:
             None for random weights; "own" for those that a network of your own brings along.
         preprocessing: of a network of your own, see `fit`.
         image_px: width and height of the network's input, in pixels, at least 32.
+        shape: what happens to photos that are no squares: "crop", "pad" or "squash".
         minutes: time budget of the whole fit in minutes, above 0.
         epochs: number of epochs of fine-tuning, in each run of a soup; None lets the time budget
             decide; 0 for none. If the time budget decided, the settings of the result hold the
@@ -195,6 +197,7 @@ class FitSettings:
     weights: str | None = "imagenet"
     preprocessing: Preprocessing = None
     image_px: int = DEFAULT_PX
+    shape: str = "crop"
     minutes: float = 5.0
     epochs: int | Schedule | None = None
     batch_size: int = 32
@@ -222,6 +225,7 @@ class FitSettings:
                 "`teacher` must be None without fine-tuning: the linear probe learns from the "
                 f"labels. Received: teacher={self.teacher!r}, epochs=0. Leave one out."
             )
+        check_shape(self.shape)
         check_choice("objective", self.objective, OBJECTIVES, advice="The default is 'accuracy'.")
         self._set("class_weight", check_class_weight(self.class_weight))
         policy = resolve_policy(self.augmentation)
@@ -251,6 +255,11 @@ class FitSettings:
         ):
             number = check_number(name, getattr(self, name), low=0, open_low=True, advice=advice)
             self._set(name, number)
+
+    @property
+    def resize(self) -> Resize:
+        """How photos become images: `image_px` and `shape`."""
+        return make_resize(self.image_px, self.shape)
 
     @property
     def backbone_title(self) -> str:

@@ -100,8 +100,8 @@ def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher | None:
 
 def _folder(classifier: Classifier) -> Path:
     """A path in the cache that depends on the layers and weights of a classifier."""
-    px = classifier.image_px
-    return feature_folder(classifier.model, "teacher", px, FEATURE_BATCH_SIZE, mirrored=False)
+    resize = classifier.resize
+    return feature_folder(classifier.model, "teacher", resize, FEATURE_BATCH_SIZE, mirrored=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -199,7 +199,7 @@ def compute_soft_labels(
         The soft labels; None if it was stopped.
     """
     model, n, total = _folder(teacher.classifier), train.n_photos, N_VIEWS * train.n_photos
-    facts = [policy.to_json(), train.seed, train.pixels.image_px, teacher.columns]
+    facts = [policy.to_json(), train.seed, str(train.pixels.resize), teacher.columns]
     text = f"{model.name}\n{json.dumps(facts, sort_keys=True)}"
     digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
     keys = [

@@ -59,7 +59,7 @@ def feature_map(fit: FitResult) -> FeatureMap | None:
     tiles = []
     for photo, (column, row) in zip(shown, cells.tolist(), strict=True):
         tile = Tile(photo, column * px, row * px)
-        pixels = read_square(fit.splits.photos, photo.position, px - 2)
+        pixels = read_square(fit.splits.photos, photo.position, px - 2, fit.settings.shape)
         if not isinstance(pixels, str):
             canvas.paste(Image.fromarray(pixels), (tile.x + 1, tile.y + 1))
         tiles.append(tile)

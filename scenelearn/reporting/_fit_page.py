@@ -61,7 +61,7 @@ def fit_page(fit: FitResult, audit: Audit | None) -> str:
         mistakes=[_mistake(fit, photo) for photo in wrong[:_MAX_MISTAKES]],
         feature_map=feature_map(fit),
         training_charts=[chart for chart in charts if chart],
-        **metrics_variables(photos, evaluation, predicted),
+        **metrics_variables(photos, evaluation, predicted, fit.settings.shape),
         rejected=analysis.group_rejected(fit.rejected),
         duplicates=analysis.find_duplicates(fit, audit),
         memory_keys=MEMORY_KEYS,
@@ -70,7 +70,10 @@ def fit_page(fit: FitResult, audit: Audit | None) -> str:
 
 
 def metrics_variables(
-    photos: Photos, evaluation: Evaluation, predicted: Sequence[analysis.PredictedPhoto]
+    photos: Photos,
+    evaluation: Evaluation,
+    predicted: Sequence[analysis.PredictedPhoto],
+    shape: str,
 ) -> dict[str, Any]:
     """What the templates of the confusion matrix and the metrics need."""
     cells = analysis.limit_cells(
@@ -79,7 +82,7 @@ def metrics_variables(
     counts = ticks(0.0, max(bin_.accuracy.n for bin_ in evaluation.reliability), 1.0)
     return {
         "cells": {
-            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX)) for photo in shown]
+            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX, shape)) for photo in shown]
             for cell, shown in cells.items()
         },
         "max_matrix": _MAX_CLASSES,
@@ -99,7 +102,7 @@ def cross_validation_page(result: CrossValidation) -> str:
         result=result,
         n_wrong=len(analysis.misclassifications(predicted)),
         json_file="result.json",
-        **metrics_variables(photos, evaluation, predicted),
+        **metrics_variables(photos, evaluation, predicted, result.settings.shape),
     )
 
 
@@ -112,7 +115,7 @@ def model_card(fit: FitResult) -> str:
 
 def _mistake(fit: FitResult, photo: analysis.PredictedPhoto) -> Mistake:
     photos = fit.splits.photos
-    image = thumbnail(photos, photo.position, _MISTAKE_PX)
+    image = thumbnail(photos, photo.position, _MISTAKE_PX, fit.settings.shape)
     if image.notice:
         return Mistake(photo, image, None, ())
     explanation: Explanation = fit.classifier.explain(

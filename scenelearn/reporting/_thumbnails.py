@@ -11,7 +11,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
-from scenelearn.data._decode import to_square
+from scenelearn.data._decode import to_image
 from scenelearn.data._files import content_hash
 from scenelearn.data._rejections import RejectedPhotoError
 
@@ -27,19 +27,21 @@ class Thumbnail(NamedTuple):
     notice: str = ""
 
 
-def thumbnail(photos: Photos, index: int, size_px: int) -> Thumbnail:
-    """The center crop of a photo, as the network sees it."""
-    pixels = read_square(photos, index, size_px)
+def thumbnail(photos: Photos, index: int, size_px: int, shape: str = "crop") -> Thumbnail:
+    """A photo as a square, in the shape in which the network sees it."""
+    pixels = read_square(photos, index, size_px, shape)
     return Thumbnail(notice=pixels) if isinstance(pixels, str) else encode(Image.fromarray(pixels))
 
 
-def read_square(photos: Photos, index: int, size_px: int) -> npt.NDArray[np.uint8] | str:
-    """The pixels of the center crop of a photo, or a notice why there are none."""
+def read_square(
+    photos: Photos, index: int, size_px: int, shape: str
+) -> npt.NDArray[np.uint8] | str:
+    """The pixels of a photo as a square, or a notice why there are none."""
     try:
         content = photos.read(index)
         if content_hash(content) != photos.hashes[index]:
             return "This file has changed since the scan."
-        return to_square(content, size_px)
+        return to_image(content, size_px, shape)
     except FileNotFoundError:
         return "This file no longer exists."
     except (OSError, RejectedPhotoError):

@@ -43,6 +43,7 @@ import scenelearn as sl
 from scenelearn.classify import _export
 from scenelearn.data._manifest import read_manifest
 from scenelearn.data._pixels import load_pixels
+from scenelearn.data._resize import Resize
 from scenelearn.errors import SceneLearnError
 from scenelearn.finetune._checkpoint import read_checkpoint, write_checkpoint
 from scenelearn.samples import _scenes
@@ -116,7 +117,8 @@ class Bench:
             "audit": Stage(lambda: list(sl.audit(photos, verbose=False).groups)),
             "split": Stage(lambda: splits.save(f / "split.csv").name),
             "decode": Stage(
-                lambda: float(load_pixels(photos, 32).read([0])[0].mean()), ("cache/pixels-*",)
+                lambda: float(load_pixels(photos, Resize(32, 32)).read([0])[0].mean()),
+                ("cache/pixels-*",),
             ),
             "features": Stage(
                 lambda: sl.finetune.extract_features(

@@ -289,6 +289,7 @@ def test_shape_bomb_in_the_config(parts: dict[str, bytes], tmp_path: Path, units
         ({"class_names": ["a"] * 6}, "incomplete"),
         ({"class_names": []}, "incomplete"),
         ({"image_px": 10**9}, "class names at 1000000000 px"),
+        ({"image_px": [32, 64]}, "class names at 32×64 px"),
         ({"metadata": {"a": ["b"]}}, "incomplete"),
         ({"arrays": {"scores": {"dtype": "|O", "shape": [2]}}}, "with dtype"),
         ({"arrays": {"scores": {"dtype": "<f4", "shape": [10**15]}}}, "does not match its shape"),

@@ -177,7 +177,7 @@ def test_predict_proba_takes_what_predict_takes(
     np.testing.assert_array_equal(table, expected)
     np.testing.assert_array_equal(classifier.predict_proba(scenes), table)
     np.testing.assert_array_equal(classifier.predict_proba(photos[40:]), table[40:])
-    squares = np.stack([sl.data.to_square(photos.read(k), 32) for k in range(40)])
+    squares = np.stack([sl.data.to_image(photos.read(k), 32) for k in range(40)])
     np.testing.assert_array_equal(classifier.predict_proba(squares), table[:40])
     np.testing.assert_array_equal(classifier.predict_proba(list(squares)), table[:40])
     reports: list[tuple[str, int, int]] = []
@@ -216,7 +216,7 @@ def test_plain_keras_opens_the_bundle(fitted: FitResult, photo: Path, tmp_path: 
     bundle = fitted.save(tmp_path / "scenes.keras")
     model = keras.saving.load_model(bundle)
     px = fitted.classifier.image_px
-    image = sl.data.to_square(photo.read_bytes(), px)
+    image = sl.data.to_image(photo.read_bytes(), px)
     expected = fitted.classifier.predict_proba(image[None])
     np.testing.assert_allclose(model.predict_on_batch(image[None]), expected, atol=1e-5)
 
@@ -226,6 +226,24 @@ def test_loaded_classifier_has_the_same_metadata(fitted: FitResult, tmp_path: Pa
     assert loaded.class_names == fitted.classifier.class_names
     assert loaded.image_px == fitted.classifier.image_px
     assert loaded.metadata == fitted.environment
+
+
+def test_bundle_keeps_the_shape_of_photos(fitted: FitResult, tmp_path: Path) -> None:
+    wide = np.asarray(Image.open(fitted.splits.photos.file(0)))[40:100]
+    images = {"pad": np.zeros((32, 32, 3), np.uint8)}  # by hand: 60 of 150 rows become 13 of 32
+    images["pad"][9:22] = sl.data.to_image(Image.fromarray(wide), (13, 32), "squash")
+    images["squash"] = sl.data.to_image(Image.fromarray(wide), 32, "squash")
+    images["crop"] = sl.data.to_image(Image.fromarray(wide[:, 45:105]), 32)
+    tables = []
+    for shape, image in images.items():
+        classifier = dataclasses.replace(fitted.classifier, shape=shape)
+        loaded = sl.load(classifier.save(tmp_path / f"{shape}.keras"))
+        assert loaded.shape == shape
+        tables.append(loaded.predict_proba(wide))
+        np.testing.assert_array_equal(tables[-1], classifier.predict_proba(wide))
+        np.testing.assert_allclose(tables[-1], loaded.predict_proba(image), atol=1e-6)
+        np.testing.assert_array_equal(loaded.explain(wide).image, image)
+    assert len({table.tobytes() for table in tables}) == 3
 
 
 def test_saving_replaces_and_leaves_nothing_else(fitted: FitResult, tmp_path: Path) -> None:
@@ -982,7 +1000,7 @@ def flat(value: Any) -> list[float]:
 def test_evaluation_equals_a_numpy_computation(classifier: Classifier, many: Path) -> None:
     photos = sl.scan(many)
     found = classifier.evaluate(photos)
-    images = np.stack([sl.data.to_square(photos.read(k), 32) for k in range(len(photos))])
+    images = np.stack([sl.data.to_image(photos.read(k), 32) for k in range(len(photos))])
     p = np.asarray(classifier.model.predict(images, batch_size=64, verbose=0), np.float64)
     own = p[np.arange(1003), photos.labels]
     assert found.accuracy.value == (p.argmax(axis=1) == photos.labels).mean()
@@ -997,7 +1015,7 @@ def test_evaluation_finds_slices(classifier: Classifier, scenes: Path, tmp_path:
     found = classifier.evaluate(photos, columns={"parity": names})
     columns = {one.column for one in found.slices}
     assert {"brightness", "contrast", "sharpness", "parity"} <= columns
-    gray = [np.asarray(Image.fromarray(sl.data.to_square(photos.read(k), 32)).convert("L")).mean()
+    gray = [np.asarray(Image.fromarray(sl.data.to_image(photos.read(k), 32)).convert("L")).mean()
             for k in range(len(photos))]  # fmt: skip
     groups = [one for one in found.slices if one.column == "brightness"]
     highest = max(groups, key=lambda one: float(one.group.split(" to ")[0]))

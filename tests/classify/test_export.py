@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from PIL import Image
 import scenelearn as sl
 from scenelearn import cli
 from scenelearn.classify import Classifier, _export_worker
-from scenelearn.classify._square_layer import square_layer
-from scenelearn.data import to_square
+from scenelearn.classify._resize_layer import resize_layer
+from scenelearn.data import to_image
+from scenelearn.data._resize import SHAPES, Resize
 from scenelearn.errors import (
     ArgumentError,
     ExportError,
@@ -116,6 +118,24 @@ def test_export_predicts_like_the_classifier(
     assert again.n_photos == len(images)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("format_", "shape"), [("onnx", "pad"), ("litert", "squash")])
+def test_export_keeps_the_shape_of_photos(
+    classifier: Classifier, tmp_path: Path, format_: str, shape: str
+) -> None:
+    need(format_)
+    classifier = dataclasses.replace(classifier, shape=shape)
+    image = np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8)
+    path = classifier.export(tmp_path / ENDING[format_], check=[image]).path
+    given = image if format_ == "onnx" else to_image(Image.fromarray(image), 32, shape)
+    found, expected = of_runtime(path, format_, [given]), classifier.predict_proba(image)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    about = metadata(path, format_)
+    assert (about["shape"], str(about["image_px"])) == (shape, "32")
+    words = {"onnx": "None: the model takes", "litert": "Resize the whole photo to 32×32 px"}
+    assert about["preparation"].startswith(words[format_])
+
+
 @pytest.mark.intel
 @pytest.mark.parametrize("format_", ["onnx", "litert", "saved_model"])
 def test_exports_agree_on_100_photos(
@@ -134,9 +154,7 @@ def test_exports_agree_on_100_photos(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resampler", ["cykooz", "pillow"])
-def test_square_layer_agrees_with_to_square(
-    resampler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resize_layer_agrees_with_to_image(resampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import jax
     import keras
 
@@ -144,13 +162,15 @@ def test_square_layer_agrees_with_to_square(
         resample_by_pillow(monkeypatch)
     else:
         pytest.importorskip("cykooz_resizer", reason="there is no wheel for this machine")
-    side_px, random = 16, np.random.default_rng(0)
+    random = np.random.default_rng(0)
     n_other, n = 0, 0
-    for height, width in [(21, 14), (260, 401)]:
+    cases = itertools.product([(21, 14), (260, 401)], [(16, 16), (12, 20)], SHAPES)
+    for (height, width), size, shape in cases:
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected = to_square(Image.fromarray(image), side_px).astype(int)
+        expected = to_image(Image.fromarray(image), size, shape).astype(int)
+        layer = resize_layer(Resize(*size, shape), resampler)
         with jax.enable_x64(True):  # no effect on other backends
-            found = keras.ops.convert_to_numpy(square_layer(side_px, resampler)(image[None]))[0]
+            found = keras.ops.convert_to_numpy(layer(image[None]))[0]
         assert np.abs(found - expected).max() <= 1
         n_other, n = n_other + int((found != expected).sum()), n + expected.size
     assert n_other <= n / 2000
@@ -236,7 +256,7 @@ def test_export_that_does_not_agree_is_not_written(
     def export(work: Path, n: int) -> npt.NDArray[np.float32]:
         (work / "export.onnx").write_bytes(b"nearly")
         images = (Image.fromarray(np.load(work / f"{k}.npy")) for k in range(n))
-        return change(classifier.predict_proba(np.stack([to_square(one, 32) for one in images])))
+        return change(classifier.predict_proba(np.stack([to_image(one, 32) for one in images])))
 
     (tmp_path / "scenes.onnx").write_bytes(b"older")
     with worker(export), pytest.raises(ExportError, match=words):

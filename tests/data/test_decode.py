@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
-from scenelearn.data import Rejected, RejectionReason, audit, scan, to_square
-from scenelearn.errors import PhotoError
+from scenelearn.data import Rejected, RejectionReason, audit, scan, to_image
+from scenelearn.errors import ArgumentError, PhotoError
 from tests.helpers import REPOSITORY
 from tests.helpers.marks import nightly, slow
 from tests.helpers.photo_files import scan_each
@@ -51,12 +51,12 @@ def smooth(width: int = 64, height: int = 64) -> Pixels:
 
 def rejection(content: bytes) -> Any:
     with pytest.raises(PhotoError) as caught:
-        to_square(content, 8)
+        to_image(content, 8)
     return caught.value
 
 
 def rejections(content: bytes) -> tuple[Any, Rejected]:
-    """Why `to_square` and `scan` reject a file."""
+    """Why `to_image` and `scan` reject a file."""
     (scanned,) = scan_each([content])
     assert scanned is not None
     return rejection(content), scanned
@@ -67,7 +67,7 @@ def outcomes(contents: list[bytes]) -> set[RejectionReason | None]:
     seen = {None if one is None else one.reason for one in scan_each(contents)}
     for content in contents:
         try:
-            image = to_square(content, 16)
+            image = to_image(content, 16)
         except PhotoError as error:
             seen.add(error.reason)
         else:
@@ -78,6 +78,70 @@ def outcomes(contents: list[bytes]) -> set[RejectionReason | None]:
 
 def worst(a: Pixels, b: Pixels) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+# Shape
+
+RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ("crop", 4, ["rrbb", "rrbb", "rrbb", "rrbb"]),
+        ("squash", 4, ["rrbb", "rrbb", "rrbb", "rrbb"]),
+        ("pad", 4, ["....", "rrbb", "rrbb", "...."]),
+        ("pad", 6, ["......", "rrrbbb", "rrrbbb", "rrrbbb", "......", "......"]),
+        ("crop", (2, 6), ["rrrbbb", "rrrbbb"]),
+        ("squash", (2, 6), ["rrrbbb", "rrrbbb"]),
+        ("pad", (2, 6), [".rrbb.", ".rrbb."]),
+        ("pad", (6, 2), ["..", "..", "rb", "..", "..", ".."]),
+    ],
+)
+def test_photo_of_two_colors_in_each_shape(
+    shape: str, size: int | tuple[int, int], expected: list[str]
+) -> None:
+    stored = np.zeros((200, 400, 3), np.uint8)
+    stored[:, :200], stored[:, 200:] = RED, BLUE
+    colors = {"r": RED, "b": BLUE, ".": BLACK}
+    right = np.array([[colors[letter] for letter in row] for row in expected])
+    shown = to_image(encoded(stored), size, shape).astype(int)
+    assert shown.shape == right.shape
+    assert np.abs(shown - right).max() <= 32  # the cubic overshoots at the edge between the colors
+    assert ((shown == 0).all(axis=2) == (right == 0).all(axis=2)).all()
+
+
+@pytest.mark.parametrize("size", [(48, 48), (30, 50), (50, 30)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_shapes_agree_with_pillow(size: tuple[int, int], kind: str) -> None:
+    stored = smooth(1200, 800)
+    content = encoded(stored, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    image, target = Image.open(io.BytesIO(content)).convert("RGB"), size[::-1]
+    for shape, expected in {
+        "crop": ImageOps.fit(image, target, Image.Resampling.BICUBIC),
+        "pad": ImageOps.pad(image, target, Image.Resampling.BICUBIC),
+        "squash": image.resize(target, Image.Resampling.BICUBIC),
+    }.items():
+        assert worst(to_image(content, size, shape), np.asarray(expected)) <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", ["crop", "pad", "squash"])
+def test_shapes_are_those_of_the_upright_photo(orientation: int, shape: str) -> None:
+    stored = smooth(900, 500)
+    content = oriented(stored, orientation, "JPEG", quality=95, subsampling=0)
+    upright = Image.fromarray(np.ascontiguousarray(UPRIGHT[orientation](stored)))
+    expected = to_image(upright, (20, 30), shape)
+    assert worst(to_image(content, (20, 30), shape), expected) <= 5
+
+
+def test_other_sizes_and_shapes_are_errors() -> None:
+    image = Image.new("RGB", (4, 4))
+    for size in (0, (4,), (4, 0), (4, 4, 3), "4"):
+        with pytest.raises(ArgumentError, match=r"`image_px` must be an integer.*Received"):
+            to_image(image, size)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="`shape` must be one of 'crop', 'pad', 'squash'"):
+        to_image(image, 4, "stretch")
 
 
 # Upright
@@ -105,7 +169,7 @@ def oriented(stored: Pixels, orientation: int, kind: str, **options: object) -> 
 def test_jpegs_are_made_upright(orientation: int) -> None:
     stored = smooth(96, 64)
     content = oriented(stored, orientation, "JPEG", quality=95, subsampling=0)
-    shown = to_square(content, 64)
+    shown = to_image(content, 64)
     right = UPRIGHT[orientation](stored[:, 16:80])
     assert worst(shown, right) <= 10
     for other in set(UPRIGHT) - {orientation}:
@@ -117,19 +181,19 @@ def test_jpegs_are_made_upright(orientation: int) -> None:
 def test_other_formats_are_made_upright_exactly(kind: str, orientation: int) -> None:
     stored = noise(48, 32)
     content = oriented(stored, orientation, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    shown = to_square(content, 32)
+    shown = to_image(content, 32)
     assert np.array_equal(shown, UPRIGHT[orientation](stored[:, 8:40]))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_unknown_orientations_are_ignored(orientation: int) -> None:
     stored = noise(32, 32)
-    assert np.array_equal(to_square(oriented(stored, orientation, "PNG"), 32), stored)
+    assert np.array_equal(to_image(oriented(stored, orientation, "PNG"), 32), stored)
 
 
 def test_damaged_exif_does_not_cost_the_photo() -> None:
     image = smooth()
-    plain = to_square(encoded(image, "JPEG", quality=95), 64)
+    plain = to_image(encoded(image, "JPEG", quality=95), 64)
     exif = Image.Exif()
     exif[0x0112] = 1
     exif[0x010F] = "maker"
@@ -139,15 +203,15 @@ def test_damaged_exif_does_not_cost_the_photo() -> None:
         bad = bytearray(good)
         for place in random.integers(6, len(bad), 4):
             bad[place] = random.integers(256)
-        turned = to_square(encoded(image, "JPEG", quality=95, exif=bytes(bad)), 64)
+        turned = to_image(encoded(image, "JPEG", quality=95, exif=bytes(bad)), 64)
         assert any(worst(turned, turn(plain)) <= 2 for turn in UPRIGHT.values())
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0garbage", b"no exif"])
 def test_unreadable_exif_means_upright(exif: bytes) -> None:
     image = smooth()
-    plain = to_square(encoded(image, "JPEG"), 64)
-    assert np.array_equal(to_square(encoded(image, "JPEG", exif=exif), 64), plain)
+    plain = to_image(encoded(image, "JPEG"), 64)
+    assert np.array_equal(to_image(encoded(image, "JPEG", exif=exif), 64), plain)
 
 
 # Square
@@ -157,12 +221,12 @@ def test_unreadable_exif_means_upright(exif: bytes) -> None:
 def test_the_central_square_is_kept(width: int, height: int) -> None:
     image = noise(width, height)
     left, top = (width - 32) // 2, (height - 32) // 2
-    assert np.array_equal(to_square(encoded(image), 32), image[top : top + 32, left : left + 32])
+    assert np.array_equal(to_image(encoded(image), 32), image[top : top + 32, left : left + 32])
 
 
 def test_an_odd_margin_is_cropped_by_half_a_pixel_at_each_edge() -> None:
     ramp = np.broadcast_to(6 * np.arange(41, dtype=np.uint8)[:, None], (20, 41, 3)).copy()
-    shown = to_square(encoded(ramp), 20)[:, :, 0]
+    shown = to_image(encoded(ramp), 20)[:, :, 0]
     # From 10.5 to 30.5: each pixel is the mean of two neighbors.
     expected = 6 * (np.arange(20) + 10.5)
     assert np.abs(shown[10] - expected).max() <= 1
@@ -170,7 +234,7 @@ def test_an_odd_margin_is_cropped_by_half_a_pixel_at_each_edge() -> None:
 
 def test_every_format_gives_a_square_of_uint8() -> None:
     for kind in FORMATS:
-        image = to_square(encoded(noise(), kind), 17)
+        image = to_image(encoded(noise(), kind), 17)
         assert image.shape == (17, 17, 3)
         assert image.dtype == np.uint8
 
@@ -178,20 +242,20 @@ def test_every_format_gives_a_square_of_uint8() -> None:
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_images(width: int, height: int) -> None:
     image = np.full((height, width, 3), (10, 120, 240), np.uint8)
-    assert (to_square(encoded(image), 16) == (10, 120, 240)).all()
+    assert (to_image(encoded(image), 16) == (10, 120, 240)).all()
 
 
 def test_shrinking_is_antialiased() -> None:
     y, x = np.mgrid[0:256, 0:256]
     board = np.repeat((((x + y) % 2) * 255)[:, :, None], 3, axis=2).astype(np.uint8)
-    shrunk = to_square(encoded(board), 32).astype(int)
+    shrunk = to_image(encoded(board), 32).astype(int)
     assert np.abs(shrunk - 127.5).max() < 8
 
 
 def test_a_jpeg_decoded_at_reduced_size_is_the_same_picture() -> None:
     image = smooth(1024, 768)
-    by_jpeg = to_square(encoded(image, "JPEG", quality=95), 64)
-    by_png = to_square(encoded(image), 64)
+    by_jpeg = to_image(encoded(image, "JPEG", quality=95), 64)
+    by_png = to_image(encoded(image), 64)
     assert worst(by_jpeg, by_png) <= 8
 
 
@@ -199,13 +263,13 @@ def test_a_jpeg_is_never_decoded_below_the_requested_size() -> None:
     stripes = np.repeat(np.tile(np.array([0, 0, 255, 255], np.uint8), (240, 80)), 3).reshape(
         240, 320, 3
     )
-    shown = to_square(encoded(stripes, "JPEG", quality=95, subsampling=0), 240)
+    shown = to_image(encoded(stripes, "JPEG", quality=95, subsampling=0), 240)
     assert shown.std() > 100  # the finest stripes are all there
 
 
-def test_to_square_accepts_a_pillow_image() -> None:
+def test_to_image_accepts_a_pillow_image() -> None:
     image = noise(50, 32)
-    assert np.array_equal(to_square(Image.fromarray(image), 32), image[:, 9:41])
+    assert np.array_equal(to_image(Image.fromarray(image), 32), image[:, 9:41])
 
 
 # Color
@@ -213,13 +277,13 @@ def test_to_square_accepts_a_pillow_image() -> None:
 
 def test_a_16_bit_ramp_is_scaled_not_clipped() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint16) * 257, (256, 1))
-    shown = to_square(encoded(Image.fromarray(ramp)), 256)
+    shown = to_image(encoded(Image.fromarray(ramp)), 256)
     assert np.array_equal(shown, np.repeat(np.tile(np.arange(256), (256, 1))[:, :, None], 3, 2))
 
 
 def test_16_bit_values_are_rounded_to_the_nearest() -> None:
     wide = np.random.default_rng(0).integers(0, 65536, (32, 32)).astype(np.uint16)
-    shown = to_square(encoded(Image.fromarray(wide), "TIFF"), 32)[:, :, 0]
+    shown = to_image(encoded(Image.fromarray(wide), "TIFF"), 32)[:, :, 0]
     assert np.abs(shown - wide / 257).max() <= 0.5
 
 
@@ -230,7 +294,7 @@ def ramp(high: int) -> npt.NDArray[np.int64]:
 @pytest.mark.parametrize("n_bits", [8, 16, 20, 31])
 def test_32_bit_integers_are_scaled_by_the_bits_that_they_need(n_bits: int) -> None:
     wide = ramp(2**n_bits - 1)
-    shown = to_square(encoded(Image.fromarray(wide.astype(np.int32)), "TIFF"), 64)[:, :, 0]
+    shown = to_image(encoded(Image.fromarray(wide.astype(np.int32)), "TIFF"), 64)[:, :, 0]
     assert np.abs(shown - wide / (2**n_bits - 1) * 255).max() <= 0.51
 
 
@@ -238,7 +302,7 @@ def test_32_bit_integers_are_scaled_by_the_bits_that_they_need(n_bits: int) -> N
 def test_32_bit_integers_of_both_signs(kind: str, low: int) -> None:
     wide = ramp(2**32 - 1) + low
     content = gray_tiff(wide.astype(kind), is_signed=kind == "<i4")
-    shown = to_square(content, 64)[:, :, 0]
+    shown = to_image(content, 64)[:, :, 0]
     assert np.abs(shown - (wide - low) / (2**32 - 1) * 255).max() <= 0.51
 
 
@@ -272,7 +336,7 @@ def test_a_transparent_color_of_16_bits_shows_white(n_channels: int, color_type:
     pixels[4:] = 1000
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     transparent = struct.pack(">H", 1000) * n_channels
-    shown = to_square(png(16, color_type, rows, transparent), 8)
+    shown = to_image(png(16, color_type, rows, transparent), 8)
     assert (shown[:4] == 117).all()
     assert (shown[4:] == 255).all()
 
@@ -281,7 +345,7 @@ def test_a_transparent_color_of_16_bits_shows_white(n_channels: int, color_type:
 def test_a_transparent_gray_of_few_bits_shows_white(n_bits: int) -> None:
     gray = int("1".zfill(n_bits) * (8 // n_bits), 2)  # value 1 in each pixel
     rows = (b"\0" + bytes(n_bits)) * 4 + (b"\0" + bytes([gray]) * n_bits) * 4
-    shown = to_square(png(n_bits, 0, rows, struct.pack(">H", 1)), 8)
+    shown = to_image(png(n_bits, 0, rows, struct.pack(">H", 1)), 8)
     assert (shown[:4] == 0).all()
     assert (shown[4:] == 255).all()
 
@@ -292,7 +356,7 @@ def test_portable_pixmaps(mode: str, start: bytes) -> None:
     content = encoded(image, "PPM")
     assert content.startswith(start)
     assert scan_each([content]) == [None]
-    assert np.array_equal(to_square(content, 16), np.asarray(image.convert("RGB")))
+    assert np.array_equal(to_image(content, 16), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +368,7 @@ def test_portable_pixmaps(mode: str, start: bytes) -> None:
     ],
 )
 def test_portable_pixmaps_of_other_ranges(content: bytes, gray: list[list[int]]) -> None:
-    assert to_square(content, 2)[:, :, 0].tolist() == gray
+    assert to_image(content, 2)[:, :, 0].tolist() == gray
 
 
 def test_a_large_pixmap_in_plain_text_is_rejected_at_once() -> None:
@@ -316,7 +380,7 @@ def test_a_large_pixmap_in_plain_text_is_rejected_at_once() -> None:
 def test_transparency_shows_white() -> None:
     rgba = np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8)
     rgba[0, :, 3], rgba[1, :, 3] = 0, 255
-    shown = to_square(encoded(rgba), 32)
+    shown = to_image(encoded(rgba), 32)
     alpha = rgba[:, :, 3:] / 255
     assert np.abs(shown - (rgba[:, :, :3] * alpha + 255 * (1 - alpha))).max() <= 1.01
     assert (shown[0] == 255).all()
@@ -325,7 +389,7 @@ def test_transparency_shows_white() -> None:
 
 def test_transparent_gray_shows_white() -> None:
     gray = np.random.default_rng(0).integers(0, 256, (32, 32, 2), dtype=np.uint8)
-    shown = to_square(encoded(Image.fromarray(gray)), 32)
+    shown = to_image(encoded(Image.fromarray(gray)), 32)
     alpha = gray[:, :, 1:] / 255
     assert np.abs(shown - (gray[:, :, :1] * alpha + 255 * (1 - alpha))).max() <= 1.01
 
@@ -335,7 +399,7 @@ def test_a_transparent_color_of_a_palette_shows_white(transparency: int | bytes)
     index = np.tile(np.arange(3, dtype=np.uint8), (3, 1))
     image = Image.frombytes("P", (3, 3), index.tobytes())
     image.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 99])
-    shown = to_square(encoded(image, transparency=transparency), 3)
+    shown = to_image(encoded(image, transparency=transparency), 3)
     assert shown[1].tolist() == [[255, 0, 0], [0, 200, 0], [255, 255, 255]]
 
 
@@ -343,32 +407,32 @@ def test_a_palette_becomes_its_colors() -> None:
     image = Image.fromarray(noise(32, 32)).quantize(64)
     expected = np.array(image.getpalette()).reshape(-1, 3)[np.asarray(image)]
     for kind in ("PNG", "GIF", "BMP", "TIFF"):
-        assert np.array_equal(to_square(encoded(image, kind), 32), expected)
+        assert np.array_equal(to_image(encoded(image, kind), 32), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
 def test_gray_becomes_three_equal_channels(kind: str) -> None:
     gray = noise(32, 32)[:, :, 0]
-    shown = to_square(encoded(Image.fromarray(gray), kind), 32)
+    shown = to_image(encoded(Image.fromarray(gray), kind), 32)
     assert np.array_equal(shown, np.repeat(gray[:, :, None], 3, axis=2))
 
 
 def test_black_and_white() -> None:
     bits = noise(32, 32)[:, :, 0] > 127
-    shown = to_square(encoded(Image.fromarray(bits)), 32)
+    shown = to_image(encoded(Image.fromarray(bits)), 32)
     assert np.array_equal(shown[:, :, 1], np.where(bits, 255, 0))
 
 
 def test_gray_jpeg() -> None:
     gray = smooth()[:, :, 0]
-    shown = to_square(encoded(Image.fromarray(gray), "JPEG", quality=95), 64)
+    shown = to_image(encoded(Image.fromarray(gray), "JPEG", quality=95), 64)
     assert np.abs(shown - gray[:, :, None].astype(int)).max() <= 4
 
 
 def test_cmyk_jpeg() -> None:
     y, x = np.mgrid[0:64, 0:64] * 3.0
     cmyk = np.stack([x, y, (x + y) / 2, x / 3], axis=-1).astype(np.uint8)
-    shown = to_square(
+    shown = to_image(
         encoded(Image.frombytes("CMYK", (64, 64), cmyk.tobytes()), "JPEG", quality=98), 64
     )
     ink, black = cmyk[:, :, :3].astype(float), cmyk[:, :, 3:].astype(float)
@@ -381,7 +445,7 @@ def test_the_first_frame_of_several_is_taken(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert scan_each([content]) == [None]
-    assert (to_square(content, 16) == (255, 0, 0)).all()
+    assert (to_image(content, 16) == (255, 0, 0)).all()
 
 
 def profile_of(
@@ -452,7 +516,7 @@ def test_color_profiles_are_converted_to_srgb(kind: str, gamma: float) -> None:
     stored = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     right = as_srgb((stored / 255.0) ** gamma @ (np.linalg.inv(SRGB) @ P3).T)
     dark = (stored < 40).any(axis=2)  # there, 8 bits of linear light are few
-    assert np.abs(to_square(content, 64) - right)[~dark].max() <= 1.5
+    assert np.abs(to_image(content, 64) - right)[~dark].max() <= 1.5
     assert np.abs(right - stored)[~dark].max() > 15  # so it was converted
 
 
@@ -460,12 +524,12 @@ def test_gray_profiles_are_converted_to_srgb() -> None:
     ramp = np.tile(np.arange(40, 256, dtype=np.uint8), (216, 1))
     content = encoded(ramp, "PNG", icc_profile=profile_of(P3, 1.0, b"GRAY"))
     right = as_srgb(ramp / 255.0)
-    assert np.abs(to_square(content, 216) - right[:, :, None]).max() <= 1.5
+    assert np.abs(to_image(content, 216) - right[:, :, None]).max() <= 1.5
 
 
 def test_srgb_and_unusable_profiles_change_nothing() -> None:
     image = noise(32, 32)
-    plain = to_square(encoded(image), 32)
+    plain = to_image(encoded(image), 32)
     good = profile_of(P3, 2.2)
     for profile in (
         profile_of(P3, 2.2, name=b"my sRGB monitor"),  # says that it is sRGB
@@ -475,10 +539,10 @@ def test_srgb_and_unusable_profiles_change_nothing() -> None:
         good[:200],
         good[:36] + b"\0" * 92 + good[128:],
     ):
-        assert np.array_equal(to_square(encoded(image, icc_profile=profile), 32), plain)
+        assert np.array_equal(to_image(encoded(image, icc_profile=profile), 32), plain)
     transparent = np.dstack([image[:, :, :2]])  # gray and alpha with a gray profile
     content = encoded(Image.fromarray(transparent, "LA"), icc_profile=profile_of(P3, 2.2, b"GRAY"))
-    assert to_square(content, 32).shape == (32, 32, 3)
+    assert to_image(content, 32).shape == (32, 32, 3)
 
 
 def test_ycck_jpeg() -> None:
@@ -495,7 +559,7 @@ def test_ycck_jpeg() -> None:
     # libjpeg gives 255 - red and so on for C, M and Y; Adobe stores all four inverted.
     cyan, magenta, yellow, black = red, green, blue, 255 - k
     right = [(255 - ink) * (255 - black) / 255 for ink in (cyan, magenta, yellow)]
-    assert np.abs(to_square(bytes(content), 16) - right).max() <= 3
+    assert np.abs(to_image(bytes(content), 16) - right).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -524,7 +588,7 @@ def test_large_photos_are_reduced_first_and_look_the_same(kind_mode: str) -> Non
         whole = image.convert("RGB")
     content = encoded(image, kind, **OPTIONS.get(kind, {}))
     right = whole.resize((48, 48), Image.Resampling.BICUBIC, (300, 0, 2200, 1900))
-    difference = np.abs(to_square(content, 48).astype(int) - np.asarray(right))
+    difference = np.abs(to_image(content, 48).astype(int) - np.asarray(right))
     assert difference.mean() < 1
     assert difference.max() <= 6
 
@@ -723,7 +787,7 @@ def color_tiff(bits: int, pixels: bytes) -> bytes:
 
 def test_16_bit_color_in_a_tiff_is_scaled() -> None:
     values = np.linspace(0, 65535, 48).astype("<u2")
-    shown = to_square(color_tiff(16, values.tobytes()), 4)
+    shown = to_image(color_tiff(16, values.tobytes()), 4)
     assert np.abs(shown.ravel() - values / 257.0).max() <= 1
 
 
@@ -763,11 +827,11 @@ def test_the_largest_photos_need_less_than_a_gibibyte_and_ten_seconds(
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from scenelearn.data import audit, scan, to_square\n"
+        "from scenelearn.data import audit, scan, to_image\n"
         "from tests.bench.fuzz._cases import peak_kib\n"
         "content = Path(sys.argv[1]).read_bytes()\n"
         "start = time.process_time()\n"
-        "to_square(content, 160); audit(scan(Path(sys.argv[1]).parent.parent))\n"
+        "to_image(content, 160); audit(scan(Path(sys.argv[1]).parent.parent))\n"
         "print(time.process_time() - start, peak_kib())"
     )
     run = subprocess.run(
@@ -828,7 +892,7 @@ def test_whatever_a_decoder_raises_is_a_rejection(
         assert found.detail.endswith(str(error) or type(error).__name__)
     if method == "convert":
         with pytest.raises(PhotoError, match="damaged image"):
-            to_square(image, 8)
+            to_image(image, 8)
 
 
 def test_an_interruption_is_no_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -837,7 +901,7 @@ def test_an_interruption_is_no_rejection(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        to_square(encoded(noise()), 8)
+        to_image(encoded(noise()), 8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -847,7 +911,7 @@ def test_resampling_agrees_with_pillow(mode: str, image_px: int) -> None:
     image = Image.fromarray(coarse).resize((96, 71), Image.Resampling.BICUBIC).convert(mode)
     box = (12.5, 0, 83.5, 71)
     plain = image.resize((image_px, image_px), Image.Resampling.BICUBIC, box).convert("RGB")
-    apart = np.abs(to_square(image, image_px).astype(int) - np.asarray(plain))
+    apart = np.abs(to_image(image, image_px).astype(int) - np.asarray(plain))
     assert apart.mean() < 0.5
     assert np.quantile(apart, 0.99) <= 3
 
@@ -855,18 +919,18 @@ def test_resampling_agrees_with_pillow(mode: str, image_px: int) -> None:
 def test_without_a_wheel_pillow_resamples() -> None:
     code = (
         "import sys; sys.modules['cykooz_resizer'] = None\n"
-        "import numpy as np; from PIL import Image; from scenelearn.data import to_square\n"
+        "import numpy as np; from PIL import Image; from scenelearn.data import to_image\n"
         "noise = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)\n"
         "image = Image.fromarray(noise)\n"
         "plain = image.resize((20, 20), Image.Resampling.BICUBIC)\n"
-        "assert (to_square(image, 20) == np.asarray(plain)).all()\n"
+        "assert (to_image(image, 20) == np.asarray(plain)).all()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_resampling_to_the_same_size_changes_nothing() -> None:
     pixels = noise(30, 30, seed=1)
-    assert (to_square(Image.fromarray(pixels), 30) == pixels).all()
+    assert (to_image(Image.fromarray(pixels), 30) == pixels).all()
 
 
 def test_a_rejected_photo_error_has_reason_and_detail() -> None:
@@ -883,7 +947,7 @@ def test_decoding_never_warns() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\0\0\xff\xff\xff\xff"
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        to_square(encoded(smooth(), "JPEG", exif=exif), 16)
+        to_image(encoded(smooth(), "JPEG", exif=exif), 16)
         rejection(b"\x89PNG\r\n\x1a\n" + b"\0" * 30)
         rejection(png_header(10_001, 10_000))
     assert seen == []
@@ -897,7 +961,7 @@ def test_threads_leave_the_warning_filters_as_they_were() -> None:
     def work(_: int) -> None:
         gate.wait()
         for _ in range(20):
-            to_square(content, 16)
+            to_image(content, 16)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from scenelearn.data import Photos, Pixels, RejectionReason, decode, scan, to_square
+from scenelearn.data import Photos, Pixels, RejectionReason, decode, scan, to_image
 from scenelearn.errors import ArgumentError, DiskError, NoPhotosError, PhotoError
 from tests.helpers.faults import faults, needs_proc
 
@@ -92,7 +92,7 @@ def decoded_photos() -> Any:
 # The cache
 
 
-def test_each_image_equals_to_square_of_the_file(photos: Photos) -> None:
+def test_each_image_equals_to_image_of_the_file(photos: Photos) -> None:
     pixels = decode(photos, 16)
     assert images_of(pixels).shape == (6, 16, 16, 3)
     assert images_of(pixels).dtype == np.uint8
@@ -100,7 +100,18 @@ def test_each_image_equals_to_square_of_the_file(photos: Photos) -> None:
     assert pixels.usable.all()
     assert pixels.rejected == ()
     for k in range(6):
-        assert np.array_equal(images_of(pixels)[k], to_square(photos.file(k).read_bytes(), 16))
+        assert np.array_equal(images_of(pixels)[k], to_image(photos.file(k).read_bytes(), 16))
+
+
+def test_each_shape_has_a_cache_of_its_own(photos: Photos) -> None:
+    for _ in range(2):  # decoded, then from the cache
+        for size, shape in ((16, "crop"), (16, "pad"), (16, "squash"), ((8, 16), "pad")):
+            pixels = decode(photos, size, shape=shape)
+            assert pixels.image_px == size
+            expected = [to_image(photos.read(k), size, shape) for k in range(6)]
+            assert np.array_equal(images_of(pixels), expected)
+    with pytest.raises(ArgumentError, match="`shape` must be one of"):
+        decode(photos, 16, shape="stretch")
 
 
 def test_the_second_call_decodes_nothing(photos: Photos) -> None:
@@ -138,8 +149,8 @@ def test_only_new_photos_are_decoded(photos: Photos) -> None:
         after = images_of(decode(again, 16))
     assert sorted(decoded) == sorted([photo(98), photo(99)])
     assert again.paths == ("a/0.jpg", "a/2.jpg", "a/4.jpg", "b/5.jpg", "b/new.jpg", "b/zzz.jpg")
-    assert np.array_equal(after[0], to_square(photo(99), 16))
-    assert np.array_equal(after[4], to_square(photo(98), 16))
+    assert np.array_equal(after[0], to_image(photo(99), 16))
+    assert np.array_equal(after[4], to_image(photo(98), 16))
     row_of = dict(zip(photos.hashes, before, strict=True))
     for k in (1, 2, 3, 5):
         assert np.array_equal(after[k], row_of[again.hashes[k]])
@@ -166,7 +177,7 @@ def test_more_photos_than_a_shard_holds(many: Photos, cache: Path) -> None:
     assert calls == [("decoding photos", done, 150) for done in (64, 128, 150)]
     assert len(shard_files(cache)) == 3
     for k in (0, 63, 64, 149):
-        assert np.array_equal(images_of(pixels)[k], to_square(many.file(k).read_bytes(), 16))
+        assert np.array_equal(images_of(pixels)[k], to_image(many.file(k).read_bytes(), 16))
     some, indices = pixels.read([75, 0, 75, 2])
     assert indices.tolist() == [75, 0, 75, 2]
     assert np.array_equal(some, images_of(pixels)[[75, 0, 75, 2]])
@@ -229,11 +240,11 @@ def test_a_photo_deleted_after_the_scan_is_rejected_and_the_rest_is_decoded(phot
     assert "No such file" in rejection.detail
     images, indices = pixels.read([1, 2, 3])
     assert indices.tolist() == [1, 3]
-    assert np.array_equal(images[1], to_square(photos.file(3).read_bytes(), 16))
+    assert np.array_equal(images[1], to_image(photos.file(3).read_bytes(), 16))
     # Once the file is back it is used: its absence was not cached.
     photos.file(2).write_bytes(content)
     assert decode(photos, 16).usable.all()
-    assert np.array_equal(images_of(decode(photos, 16))[2], to_square(content, 16))
+    assert np.array_equal(images_of(decode(photos, 16))[2], to_image(content, 16))
 
 
 def test_a_photo_changed_after_the_scan_is_rejected(photos: Photos) -> None:
@@ -243,7 +254,7 @@ def test_a_photo_changed_after_the_scan_is_rejected(photos: Photos) -> None:
     assert (rejection.path, rejection.reason) == (photos.paths[2], RejectionReason.UNREADABLE)
     assert "changed since the scan; scan again" in rejection.detail
     photos.file(2).write_bytes(content)
-    assert np.array_equal(images_of(decode(photos, 16))[2], to_square(content, 16))
+    assert np.array_equal(images_of(decode(photos, 16))[2], to_image(content, 16))
 
 
 def test_a_missing_photo_is_not_remembered_even_if_the_cache_was_damaged(
@@ -258,7 +269,7 @@ def test_a_missing_photo_is_not_remembered_even_if_the_cache_was_damaged(
     photos.file(2).write_bytes(content)
     pixels = decode(photos, 16)
     assert pixels.usable.all()
-    assert np.array_equal(images_of(pixels)[2], to_square(content, 16))
+    assert np.array_equal(images_of(pixels)[2], to_image(content, 16))
 
 
 def with_a_broken_code_table() -> bytes:
@@ -357,7 +368,7 @@ def test_the_cache_does_not_exceed_its_limit(
     assert decoded == []
     images = images_of(pixels)
     new = again.paths.index("b/new.jpg")
-    assert np.array_equal(images[new], to_square(photo(98), 16))
+    assert np.array_equal(images[new], to_image(photo(98), 16))
     assert np.array_equal(np.delete(images, new, axis=0), images_of(first))
 
 
@@ -409,7 +420,7 @@ def test_photos_lost_while_reading_are_logged_once(
     for _ in range(2):
         images, indices = pixels.read(np.arange(6))
         assert indices.tolist() == [0, 2, 3, 5]
-        assert np.array_equal(images[1], to_square(photos.read(2), 16))
+        assert np.array_equal(images[1], to_image(photos.read(2), 16))
     assert [one.path for one in pixels.rejected] == [photos.paths[1], photos.paths[4]]
     assert len(caplog.records) == 2
     assert photos.paths[1] in caplog.text

@@ -15,6 +15,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import backbones
+from scenelearn.data._resize import Resize
 from scenelearn.errors import DiskError
 from scenelearn.finetune import FitResult, FitSettings, _checkpoint, _features
 from scenelearn.finetune._checkpoint import (
@@ -206,18 +207,25 @@ def test_folder_name_depends_on_everything_that_features_do(
         return sl.backbones.build("scenelearn_tiny", weights=None, image_px=px, seed=seed)
 
     def folder(
-        px: int = 32, seed: int = 0, batch_size: int = 32, *, mirrored: bool = False
+        px: int = 32,
+        seed: int = 0,
+        batch_size: int = 32,
+        *,
+        mirrored: bool = False,
+        shape: str = "crop",
     ) -> Path:
+        resize = Resize(px, px, shape)
         return feature_folder(
-            network(px, seed), "scenelearn_tiny", px, batch_size, mirrored=mirrored
+            network(px, seed), "scenelearn_tiny", resize, batch_size, mirrored=mirrored
         )
 
     one = folder()
     assert folder() == one
     others = {folder(mirrored=True), folder(64), folder(seed=1), folder(batch_size=16)}
+    others.add(folder(shape="pad"))
     monkeypatch.setattr(_features, "DECODER_VERSION", "another version")
     others.add(folder())
-    assert len(others - {one}) == 5
+    assert len(others - {one}) == 6
     assert one.name.startswith("features-scenelearn_tiny-32-")
 
 
@@ -226,7 +234,7 @@ def test_feature_folder_depends_on_the_precision() -> None:
         model = backbones.build(
             "scenelearn_tiny", weights=None, image_px=32, seed=1, precision=precision
         )
-        return feature_folder(model, "scenelearn_tiny", 32, 8, mirrored=False)
+        return feature_folder(model, "scenelearn_tiny", Resize(32, 32), 8, mirrored=False)
 
     assert len({folder(one) for one in (None, *("mixed_bfloat16", "mixed_float16"))}) == 3
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import scenelearn as sl
 from scenelearn import augment
@@ -295,7 +296,7 @@ def test_top_losses_are_the_least_probable_labels(fitted: FitResult, tmp_path: P
     np.testing.assert_allclose(losses, np.sort(-np.log(of_label))[::-1][:4], atol=0.006)
     worst = int(fitted.test_indices[of_label.argmin()])
     assert captions[0].startswith(f"{photos.class_names[photos.labels[worst]]}, predicted ")
-    image = sl.data.to_square(photos.read(worst), 160)
+    image = sl.data.to_image(photos.read(worst), 160)
     assert np.array_equal(grid.images[0, 0], image)
     assert grid.save(tmp_path / "losses.html").is_file()
     assert fitted.plot_top_losses(n=10**6).images.shape[1] == len(table)
@@ -388,3 +389,26 @@ def test_invalid_augmentation_raises(fitted: FitResult) -> None:
     for wrong in ("heavy", None, {"turn": 3}):
         with pytest.raises(ArgumentError, match=r"policy must .*Received: "):
             sl.fit(fitted.splits, augmentation=wrong)  # type: ignore[arg-type]
+
+
+def test_shape_of_photos_is_the_same_in_training_and_prediction(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for k in range(16):  # what tells the classes apart is outside the central square
+        wide = random.integers(90, 110, (40, 120, 3), dtype=np.uint8)
+        wide[:, :20] = wide[:, 100:] = (250, 0)[k % 2]
+        file = tmp_path / "photos" / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(wide).save(file)
+    splits = sl.split(sl.scan(tmp_path / "photos"), test=4, validation=4)
+    fit = sl.fit(splits, weights="scenelearn", image_px=32, epochs=0, shape="squash")
+    assert (fit.settings.shape, fit.classifier.shape) == ("squash", "squash")
+    assert fit.evaluation.accuracy.value == 1
+    tested = [fit.splits.photos.file(k) for k in fit.test_indices]
+    found = fit.classifier.predict_proba(tested)
+    np.testing.assert_allclose(found, fit.test_probabilities, atol=1e-5)
+    assert fit.classifier.evaluate(fit.splits.photos).accuracy.value == 1
+
+
+def test_other_shapes_are_errors(fitted: FitResult) -> None:
+    with pytest.raises(ArgumentError, match="`shape` must be one of 'crop', 'pad', 'squash'"):
+        sl.fit(fitted.splits, shape="stretch")

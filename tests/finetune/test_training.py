@@ -20,6 +20,7 @@ from scenelearn.augment import policy
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.data import Batches, Pixels
 from scenelearn.data._pixels import load_pixels
+from scenelearn.data._resize import Resize
 from scenelearn.finetune import Epoch, FitResult, Recipe, _model
 from scenelearn.finetune._class_weights import build_class_weights, weigh_classes
 from scenelearn.finetune._device import memory_summary
@@ -291,7 +292,7 @@ def test_training_batches_carry_the_weights_of_their_labels() -> None:
 def test_student_learns_the_probabilities_of_what_it_sees(
     fitted: FitResult, splits: sl.data.Splits
 ) -> None:
-    pixels = load_pixels(splits.photos, 32)
+    pixels = load_pixels(splits.photos, Resize(32, 32))
     train = make_datasets(splits, pixels, 16, seed=3).train
     policy = augment.policy("standard")
     calls: list[tuple[int, int]] = []
@@ -342,7 +343,7 @@ def test_stopped_while_the_teacher_works(fitted: FitResult, splits: sl.data.Spli
     class Stopped:
         requested = "SIGINT"
 
-    train = make_datasets(splits, load_pixels(splits.photos, 32), 16, seed=4).train
+    train = make_datasets(splits, load_pixels(splits.photos, Resize(32, 32)), 16, seed=4).train
     teacher = load_teacher(fitted.classifier, splits.photos.class_names)
     assert teacher is not None
     policy = augment.policy("none")

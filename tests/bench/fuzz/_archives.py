@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import scenelearn as sl
-from scenelearn.data._decode import decode_photo, to_square
+from scenelearn.data._decode import decode_photo, to_image
 from tests.bench.fuzz._cases import Case, damage, odd_text
 from tests.helpers.photo_files import photo
 
@@ -49,7 +49,7 @@ def archives(folder: Path) -> Case:
         total = len(photos) + len(photos.unlabeled) + len(photos.rejected)
         assert not is_whole or total == n_files, f"{total} of {n_files} files: {names}"
         for index in range(len(photos)):
-            pixels = decode_photo(photos, index, lambda data: to_square(data, 8))
+            pixels = decode_photo(photos, index, lambda data: to_image(data, 8))
             assert getattr(pixels, "shape", None) == (8, 8, 3), f"{pixels}"
         return "scanned" if is_whole else "damaged, but scanned"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scenelearn.data._decode import check_complete, to_square, to_thumbnail
+from scenelearn.data._decode import check_complete, to_image, to_thumbnail
 from scenelearn.data._rejections import RejectedPhotoError
 from tests.bench.fuzz._cases import Case, damage
 
@@ -17,21 +17,21 @@ from tests.bench.fuzz._cases import Case, damage
 def images(_folder: Path) -> Case:
     """Decode a file; without damage it gives the same pixels each time."""
     files = intact_files()
-    expected = [to_square(content, 32) for content in files]
+    expected = [to_image(content, 32) for content in files]
 
     def case(random: random.Random) -> str:
         k = random.randrange(len(files))
         if random.random() < 0.02:
             check_complete(files[k])
-            assert np.array_equal(to_square(files[k], 32), expected[k])
+            assert np.array_equal(to_image(files[k], 32), expected[k])
             return "intact"
         content = damage(files[k], random.choice(files), random)
-        pixels = to_square(content, 32)  # or a rejection
+        pixels = to_image(content, 32)  # or a rejection
         for read in (check_complete, lambda data: to_thumbnail(data, 32)):
             try:
                 read(content)
             except RejectedPhotoError:
-                raise AssertionError("to_square accepts what another step rejects") from None
+                raise AssertionError("to_image accepts what another step rejects") from None
         assert (pixels.shape, pixels.dtype) == ((32, 32, 3), np.uint8)
         return "decoded"
 
