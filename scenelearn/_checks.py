@@ -75,6 +75,11 @@ def check_image_px(
     return height if height == width else (height, width)
 
 
+def image_size(image_px: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the images, in pixels, from a valid `image_px`."""
+    return image_px if isinstance(image_px, tuple) else (image_px, image_px)
+
+
 def check_number(
     name: str,
     value: Any,

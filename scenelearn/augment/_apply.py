@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scenelearn._backend import keras
-from scenelearn._checks import check_image_px
+from scenelearn._checks import check_image_px, image_size
 from scenelearn.augment import _geometry as geometry
 from scenelearn.augment._filters import FILTERS
 from scenelearn.augment._geometry import compile_on_jax
@@ -63,8 +63,7 @@ def apply(
         )
     size = check_images(images, len(parameters))
     if image_px is not None:
-        px = check_image_px(image_px)
-        size = px if isinstance(px, tuple) else (px, px)
+        size = image_size(check_image_px(image_px))
     return apply_arguments(
         images,
         parameters.arguments,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from scenelearn._backend import default_settings, keras, start
-from scenelearn._checks import check_path
+from scenelearn._checks import check_image_px, check_path, image_size
 from scenelearn._keras_internals import (
     deferred_initialization,
     nested_layers,
@@ -53,7 +53,7 @@ def build(
     *,
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
-    image_px: int | None = None,
+    image_px: int | tuple[int, int] | None = None,
     seed: int = 0,
     train_batchnorm: bool = False,
     precision: str | None = None,
@@ -73,8 +73,9 @@ def build(
             its weights along; None says that they are random.
         preprocessing: for a network of your own: "none", "tf", "caffe", "torch" or (mean, std), see
             `fit`. None if its preset or its first layer tells.
-        image_px: width and height of the images, in pixels. None for the size that a network of
-            your own was made for (at most 224 with KerasHub), or else 160.
+        image_px: the side of square images, or (height, width), in pixels. None for the size that a
+            network of your own was made for (at most 224 with KerasHub), or else 160. Transformers
+            need squares.
         seed: random seed of random weights.
         train_batchnorm: whether BatchNormalization uses batch statistics in training with
             pretrained weights too, as it does with random weights.
@@ -85,7 +86,7 @@ def build(
             notebook.
 
     Returns:
-        A functional `keras.Model` from (batch, image_px, image_px, 3) values in 0 to 255, uint8 or
+        A functional `keras.Model` from (batch, height, width, 3) values in 0 to 255, uint8 or
         float, to (batch, n_features) in the compute dtype of `precision`. The
         network is its layer "backbone". With pretrained weights, BatchNormalization keeps its
         pretrained statistics in training, unless `train_batchnorm`.
@@ -108,6 +109,7 @@ def build(
         (None, 768)
     """
     start()
+    image_px = None if image_px is None else check_image_px(image_px)
     if is_own(backbone):
         network = backbone
         if not isinstance(network, Network | Several):
@@ -132,7 +134,7 @@ def build(
 
     def make() -> Any:
         k = keras()
-        image = k.Input((image_px, image_px, 3), name="image")
+        image = k.Input((*image_size(image_px), 3), name="image")
         x = image
         for layer in preprocessing_layers(preprocess):
             x = layer(x)
@@ -149,11 +151,14 @@ def build(
 
 
 def _concatenate(
-    several: Several, image_px: int, progress: Progress | None, verbose: bool | str
+    several: Several,
+    image_px: int | tuple[int, int],
+    progress: Progress | None,
+    verbose: bool | str,
 ) -> Network:
     """One network, from raw pixels to the features of several, side by side."""
     k = keras()
-    image = k.Input((image_px, image_px, 3))
+    image = k.Input((*image_size(image_px), 3))
     features: list[Any] = []
     for part in several.parts:
         weights = BUNDLED if part == BUNDLED_BACKBONE else "imagenet"
@@ -164,20 +169,20 @@ def _concatenate(
     return Network(name=several.title, model=k.Model(image, joined), preprocess=lambda x, **_: x)
 
 
-def _copy_network(network: Network, image_px: int, precision: str) -> Any:
+def _copy_network(network: Network, image_px: int | tuple[int, int], precision: str) -> Any:
     """Copy a network of the user's own, up to its features."""
-    image = keras().Input((image_px, image_px, 3))
+    image = keras().Input((*image_size(image_px), 3))
     outputs = copy_network(network.model, image, precision)
-    return keras().Model(image, pool(outputs, image_px), name="backbone")
+    return keras().Model(image, pool(image, outputs), name="backbone")
 
 
 @default_settings()
-def count_parameters(name: str, image_px: int) -> int:
+def count_parameters(name: str, image_px: int | tuple[int, int]) -> int:
     """Count the parameters of a backbone without giving them values.
 
     Args:
         name: a backbone, see `names`.
-        image_px: width and height of the images, in pixels.
+        image_px: the side of square images, or (height, width), in pixels.
 
     Raises:
         UnknownBackboneError: if there is no such backbone.
@@ -263,7 +268,9 @@ def _find_bundled_weights(architecture: Architecture) -> str:
     return str(WEIGHTS_FILE)
 
 
-def _build_network(architecture: Architecture, source: str | None, image_px: int) -> Any:
+def _build_network(
+    architecture: Architecture, source: str | None, image_px: int | tuple[int, int]
+) -> Any:
     """Build the network without preprocessing, and load its weights unless they are random.
 
     A version 1 EfficientNet has one more layer when Keras is asked for "imagenet" than when it is
@@ -283,7 +290,7 @@ def _build_network(architecture: Architecture, source: str | None, image_px: int
             network = architecture.build(
                 include_top=False,
                 weights=download,
-                input_shape=(image_px, image_px, 3),
+                input_shape=(*image_size(image_px), 3),
                 pooling="avg",
                 **width,
             )

@@ -33,7 +33,7 @@ def copy_network(model: Any, image: Any, precision: str) -> Any:
 
     Args:
         model: any `keras.Model` with one image as its input.
-        image: symbolic, (batch, image_px, image_px, 3).
+        image: symbolic, (batch, height, width, 3).
         precision: the dtype policy of the copy.
 
     Returns:
@@ -51,7 +51,7 @@ def copy_network(model: Any, image: Any, precision: str) -> Any:
             inputs = [tensor for tensor in tensors if isinstance(tensor, keras().KerasTensor)]
             return replay(operation, inputs, call)
         if id(operation) not in copies:
-            copy = _copy_operation(operation, int(image.shape[1]), precision, names)
+            copy = _copy_operation(operation, tuple(image.shape[1:]), precision, names)
             copies[id(operation)] = operation, copy
         return copies[id(operation)][1](*args, **kwargs)
 
@@ -65,7 +65,7 @@ def copy_network(model: Any, image: Any, precision: str) -> Any:
         except (NotImplementedError, TypeError, ValueError, KeyError) as error:
             raise ArgumentError(
                 f"`backbone` must be a network that can be copied for images of "
-                f"{image.shape[1]}×{image.shape[1]} px. Received: {type(error).__name__}: "
+                f"{image.shape[1]}×{image.shape[2]} px. Received: {type(error).__name__}: "
                 f"{str(error)[:500]} Pass the `image_px` that the network was made for. Layers of "
                 "your own need a `get_config` that returns the arguments of their constructor."
             ) from None
@@ -101,7 +101,9 @@ def custom_classes(model: Any) -> dict[str, type]:
     }
 
 
-def _copy_operation(operation: Any, image_px: int, precision: str, names: set[str]) -> Any:
+def _copy_operation(
+    operation: Any, image_shape: tuple[int, ...], precision: str, names: set[str]
+) -> Any:
     """A layer or other operation with the same configuration, and without weights yet."""
     config = dict(operation.get_config())
     config.update({key: None for key in config if key.endswith("_regularizer")})
@@ -114,7 +116,7 @@ def _copy_operation(operation: Any, image_px: int, precision: str, names: set[st
         config["dtype"] = precision
     if is_from_keras_hub(operation) and isinstance(operation, keras().Model):
         sizes = {"image_shape", "input_shape", "position_embedding_shape"} & set(config)
-        config.update(dict.fromkeys(sizes, (image_px, image_px, 3)))
+        config.update(dict.fromkeys(sizes, image_shape))
     return type(operation).from_config(config)
 
 

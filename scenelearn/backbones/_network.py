@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scenelearn._backend import keras, start
-from scenelearn._checks import check_path
+from scenelearn._checks import check_image_px, check_path, image_size
 from scenelearn._keras_internals import (
     functional_of,
     input_shape_of,
@@ -25,6 +25,7 @@ from scenelearn._keras_internals import (
 from scenelearn.backbones._copy import is_from_keras_hub
 from scenelearn.backbones._materialize import find_non_finite, materialize
 from scenelearn.backbones._names import find_architecture
+from scenelearn.backbones._pooling import not_square_error
 from scenelearn.errors import (
     ArgumentError,
     MissingExtraError,
@@ -70,29 +71,33 @@ class Network:
         return self.name if self.name.startswith((HUB, MODEL)) else Path(self.name).name
 
     @property
-    def fixed_px(self) -> int | None:
+    def fixed_px(self) -> int | tuple[int, int] | None:
         """The size of the images that the model was built for; None for any size."""
-        shape = _input_shape(self.model)
-        return None if shape is None or not isinstance(shape[1], int) else int(shape[1])
+        size = (_input_shape(self.model) or (None, None, None))[1:3]
+        return None if None in size else check_image_px(size)
 
     @property
-    def default_px(self) -> int:
+    def default_px(self) -> int | tuple[int, int]:
         """The size of images to use if none is chosen."""
         px = self.fixed_px
         if px is None or not is_from_keras_hub(self.model):
             return px or DEFAULT_PX
         patch = _patch_px(self.model)
-        return min(px, _MAX_DEFAULT_PX) // patch * patch
+        return min(max(image_size(px)), _MAX_DEFAULT_PX) // patch * patch
 
-    def check_size(self, image_px: int) -> None:
-        """Check that patches fill the image.
+    def check_size(self, image_px: int | tuple[int, int]) -> None:
+        """Check that patches fill a square image.
 
         Raises:
             ArgumentError: if they do not.
         """
         patch = _patch_px(self.model)
-        if image_px % patch:
-            low = max(1, image_px // patch) * patch
+        height, width = image_size(image_px)
+        if patch > 1 and height != width:
+            raise not_square_error((height, width))
+        side = next((side for side in (height, width) if side % patch), None)
+        if side is not None:
+            low = max(1, side // patch) * patch
             raise ArgumentError(
                 f"`image_px` must be a multiple of {patch}, the size of the network's patches. "
                 f"Received: image_px={image_px}. Pass e.g. image_px={low} or {low + patch}."
@@ -121,12 +126,12 @@ class Several:
         return " + ".join(titles)
 
     @property
-    def default_px(self) -> int:
+    def default_px(self) -> int | tuple[int, int]:
         """The size of images to use if none is chosen: of the first network that has one."""
         own = [part for part in self.parts if isinstance(part, Network) and part.fixed_px]
         return own[0].default_px if own else DEFAULT_PX
 
-    def check_size(self, image_px: int) -> None:
+    def check_size(self, image_px: int | tuple[int, int]) -> None:
         """Check that patches fill the image.
 
         Raises:
@@ -328,12 +333,10 @@ def _check_model(model: Any) -> None:
         problem = "a network with data_format='channels_first'"
     elif shape is not None and (len(shape) != 4 or shape[3] not in (3, None)):
         problem = f"a network with the input shape {tuple(shape)}"
-    elif shape is not None and shape[1] != shape[2]:
-        problem = f"a network for images of {shape[1]}×{shape[2]} px, which are not square"
     if problem:
         raise ArgumentError(
-            "`backbone` must take one image, (batch, height, width, 3), square, with channels "
-            f"last. Received: {problem}. Pass the part of it that takes the image."
+            "`backbone` must take one image, (batch, height, width, 3), with channels last. "
+            f"Received: {problem}. Pass the part of it that takes the image."
         )
     if not getattr(model, "built", True) or not model.weights:
         _log.warning("The backbone %r was never called: its weights are random.", model.name)

@@ -18,23 +18,24 @@ NETWORKS = "networks"
 _MAX_OTHER_TOKENS = 8  # a class token, a distillation token, and registers
 
 
-def pool(outputs: Any, image_px: int) -> Any:
+def pool(image: Any, outputs: Any) -> Any:
     """Pool symbolic outputs of a network.
 
     Of a list or dictionary, the smallest feature maps are used; without feature maps, the last
     tokens; otherwise the last vector.
 
     Args:
+        image: the symbolic input of the network, (batch, height, width, 3).
         outputs: feature maps (batch, height, width, channels), tokens (batch, n, dim), a vector
             (batch, n), or a list, tuple or dictionary of these.
-        image_px: width and height of the image.
 
     Returns:
         (batch, n_features): the average of feature maps; of tokens, the class token, if there is
         one, and the average of the patch tokens; a vector as it is.
 
     Raises:
-        ArgumentError: if the outputs have another rank, or an unknown size.
+        ArgumentError: if the outputs have another rank, or an unknown size, or they are tokens of
+            images that are not square.
     """
     tensors = [tensor for tensor in keras().tree.flatten(outputs) if len(tensor.shape) in (2, 3, 4)]
     usable = [tensor for tensor in tensors if None not in tensor.shape[1:]]
@@ -52,8 +53,19 @@ def pool(outputs: Any, image_px: int) -> Any:
         smallest = min(reversed(best), key=lambda tensor: tensor.shape[1] * tensor.shape[2])
         return keras().layers.GlobalAveragePooling2D(name="features")(smallest)
     if rank == 3:
-        return _pool_tokens(best[-1], image_px)
+        height, width = image.shape[1:3]
+        if height != width:
+            raise not_square_error((height, width))
+        return _pool_tokens(best[-1], height)
     return _without_classes(best[-1])
+
+
+def not_square_error(size: tuple[int, int]) -> ArgumentError:
+    """The error for a transformer and a rectangle: tokens and position embeddings are a square."""
+    return ArgumentError(
+        "`image_px` must be one number for a transformer, whose patches form a square grid. "
+        f"Received: image_px={size}. Pass e.g. {max(size)}, or a convolutional network."
+    )
 
 
 def _pool_tokens(tokens: Any, image_px: int) -> Any:

@@ -491,8 +491,8 @@ class Classifier:
 
         ONNX and SavedModel models take images of any size, (batch, height, width, 3) uint8, as a
         decoder returns them, upright. LiteRT lacks the operations for that: its models take images
-        that were resized as by `data.to_image`, (batch, image_px, image_px, 3) uint8. All return
-        calibrated probabilities, (batch, n_classes) float32.
+        that were resized as by `data.to_image` to `image_px`. All return calibrated probabilities,
+        (batch, n_classes) float32.
 
         Class names, how to prepare a photo, and provenance are stored as metadata: in
         ``metadata_props`` for ONNX; in a ZIP archive at the end of the file for LiteRT

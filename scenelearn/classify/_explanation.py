@@ -31,9 +31,9 @@ class Explanation:
     Attributes:
         prediction: the prediction.
         label: the class that is explained.
-        image: (px, px, 3) uint8, the network's input.
-        heatmap: (px, px) float32 in [0, 1], Grad-CAM: the evidence for `label` at each position;
-            all 0 if there is none.
+        image: (height, width, 3) uint8, the network's input.
+        heatmap: (height, width) float32 in [0, 1], Grad-CAM: the evidence for `label` at each
+            position; all 0 if there is none.
         neighbors: the most similar training photos, most similar first; empty if the classifier has
             no calibration.
     """
@@ -66,7 +66,7 @@ class Explanation:
         }
 
     def picture(self) -> Image.Image:
-        """The photo, and next to it in gray with the heatmap in orange: (2 px wide, px high)."""
+        """The photo, and next to it in gray with the heatmap in orange."""
         gray = self.image.mean(axis=2, keepdims=True) * 0.8
         opacity = 0.7 * self.heatmap[..., None].astype(np.float64)
         overlay = (1 - opacity) * gray + opacity * _ORANGE

@@ -88,11 +88,11 @@ def grad_cam(
 
     Args:
         split: from `split_model`.
-        image: (px, px, 3) uint8.
+        image: (height, width, 3) uint8.
         label: the index of the class.
 
     Returns:
-        (px, px) float32 in [0, 1]; all 0 if there is no evidence for the class.
+        (height, width) float32 in [0, 1]; all 0 if there is no evidence for the class.
 
     References:
         R. R. Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via

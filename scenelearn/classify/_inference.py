@@ -158,7 +158,7 @@ def stream_outputs(
 
     Args:
         model: from `inference_model`.
-        batches: (b, px, px, 3) uint8 each, b at most `batch_size`.
+        batches: (b, height, width, 3) uint8 each, b at most `batch_size`.
         batch_size: images per batch.
         total: the number of images, for `report`.
         report: called with (images done, total) at the start and after each batch.

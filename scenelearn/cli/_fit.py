@@ -55,8 +55,8 @@ def add_commands(commands: Any) -> None:
             },
             "--preprocessing": {},
             "--image-px": {
-                "help": "height and width of the input image in pixels (default: that of the "
-                ".keras file or preset, or 160; for sample scenes 64)"
+                "help": "side of the square input image in pixels, or HEIGHTxWIDTH (default: that "
+                "of the .keras file or preset, or 160; for sample scenes 64)"
             },
             "--shape": {},
             "--minutes": {

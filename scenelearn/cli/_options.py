@@ -30,6 +30,12 @@ def preprocessing(text: str) -> str | tuple[Any, Any]:
     return (mean[0], std[0]) if half == 1 and len(std) == 1 else (mean, std)
 
 
+def image_px(text: str) -> int | tuple[int, int]:
+    """The side of a square, or HEIGHTxWIDTH."""
+    height, separator, width = text.partition("x")
+    return (int(height), int(width)) if separator else int(text)
+
+
 def one_or_all(values: list[str] | None) -> str | list[str] | None:
     """The value of an option that may be given more than once: a list only if it was."""
     return values[0] if values and not values[1:] else values
@@ -74,7 +80,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "standard deviation, such as 0.5,0.5 (default: as the network tells)",
     },
     "--image-px": {
-        "metavar": "N", "type": int, "help": "height and width of the input image in pixels",
+        "metavar": "N",
+        "type": image_px,
+        "help": "side of the square input image in pixels, or HEIGHTxWIDTH, such as 120x180",
     },
     "--shape": {
         "choices": ("crop", "pad", "squash"),

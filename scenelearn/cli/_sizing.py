@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 import scenelearn as sl
+from scenelearn._checks import image_size
 from scenelearn.cli._options import Output, add_command
 
 
@@ -24,7 +25,8 @@ def add_commands(commands: Any) -> None:
         },
         {
             "--image-px": {
-                "help": "height and width of the input image in pixels (default: the network's own)"
+                "help": "side of the square input image in pixels, or HEIGHTxWIDTH (default: the "
+                "network's own)"
             },
             "--input-shape": {},
             "--batch-size": {},
@@ -43,7 +45,7 @@ def size(options: argparse.Namespace) -> Output:
         sizes = options.input_shape.split(",")
         shape = tuple(int(text) if text.strip().isdecimal() else 0 for text in sizes)
     elif options.image_px is not None:
-        shape = (options.image_px, options.image_px, 3)
+        shape = (*image_size(options.image_px), 3)
     estimates = [
         sl.estimate(
             network,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_choice, check_image_px
+from scenelearn._checks import check_choice, check_image_px, image_size
 
 SHAPES = ("crop", "pad", "squash")
 
@@ -45,6 +45,10 @@ class Resize:
         is_square = self.height == self.width
         size = f"{self.height if is_square else format_px(self.image_px)} px"
         return size if self.shape == "crop" else f"{size}, {self.shape}"
+
+    def scaled(self, width: int) -> Resize:
+        """The same shape and proportions at another width, in pixels."""
+        return Resize(max(1, round(self.height * width / self.width)), width, self.shape)
 
     @property
     def transposed(self) -> Resize:
@@ -87,13 +91,12 @@ class Resize:
         return size if self.shape == "crop" else f"{size}-{self.shape}"
 
 
-def make_resize(image_px: Any, shape: Any = "crop", *, low: int = 1) -> Resize:
+def make_resize(image_px: Any, shape: Any = "crop") -> Resize:
     """The `Resize` of a user's arguments.
 
     Args:
         image_px: the side of a square, or (height, width), in pixels.
         shape: "crop", "pad" or "squash".
-        low: the smallest side allowed.
 
     Raises:
         ArgumentError: if one of them is something else.
@@ -104,8 +107,7 @@ def make_resize(image_px: Any, shape: Any = "crop", *, low: int = 1) -> Resize:
         >>> make_resize(160, "pad").content(100, 200)
         (80, 160)
     """
-    px = check_image_px(image_px, low=low)
-    height, width = px if isinstance(px, tuple) else (px, px)
+    height, width = image_size(check_image_px(image_px))
     return Resize(height, width, check_shape(shape))
 
 
@@ -120,7 +122,7 @@ def check_shape(shape: Any) -> str:
 
 def format_px(image_px: int | tuple[int, int]) -> str:
     """Height and width for a reader, such as "160×160"."""
-    height, width = image_px if isinstance(image_px, tuple) else (image_px, image_px)
+    height, width = image_size(image_px)
     return f"{height}×{width}"
 
 

@@ -96,7 +96,7 @@ def extract_features(
     backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
-    image_px: int | None = None,
+    image_px: int | tuple[int, int] | None = None,
     shape: str = "crop",
     progress: Progress | None = None,
     verbose: bool | str = "auto",
@@ -121,7 +121,8 @@ def extract_features(
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
             a weights file without top layers; or None for random weights.
         preprocessing: of a network of your own, as for `fit`.
-        image_px: width and height of the network's input, in pixels; None as for `fit`.
+        image_px: the side of the network's square input, or its (height, width), in pixels; None as
+            for `fit`.
         shape: what happens to photos of other proportions: "crop", "pad" or "squash", as for `fit`.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show

@@ -101,7 +101,7 @@ def fit(
     backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
-    image_px: int | None = None,
+    image_px: int | tuple[int, int] | None = None,
     shape: str = "crop",
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,
@@ -169,9 +169,10 @@ def fit(
             deviation, "caffe" for blue, green and red minus their means, or (mean, std) of values
             between 0 and 1, a number or three each. None if the network tells: by the image
             converter of its preset, or by a first layer `Rescaling` or `Normalization`.
-        image_px: width and height of the network's input, in pixels. None for the size that a
-            network of your own was made for (with KerasHub at most 224), or else 160. Position
-            embeddings of KerasHub's networks are interpolated.
+        image_px: the side of the network's square input, or its (height, width), in pixels. None
+            for the size that a network of your own was made for (with KerasHub at most 224), or
+            else 160. Position embeddings of KerasHub's networks are interpolated. Transformers
+            need a square.
         shape: what happens to photos of other proportions than the network's input, in training as
             later in prediction and in exports. "crop": their center is cropped. "pad": the whole
             photo is put between black bars. "squash": the whole photo is stretched.

@@ -90,7 +90,7 @@ def build_learner(
     if train:
         # Layers are frozen before anything is compiled: programs depend on them.
         if settings.weights is not None:
-            freeze_layers(features, settings.image_px, settings.recipe.unfreeze)
+            freeze_layers(features, settings.resize.height, settings.recipe.unfreeze)
         compile_model(features, to_logits, settings)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),

@@ -55,7 +55,7 @@ from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._settings import FitSettings, Recipe
 
-# The largest feature maps of trained layers, as a fraction of the image width.
+# The largest feature maps of trained layers, as a fraction of the image's height.
 _MAX_SIZE = {"stride16": 1 / 16, "all": np.inf, "none": -1.0}
 
 COEFFICIENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # 0: the linear probe, 1: the fine-tuned weights
@@ -136,15 +136,15 @@ def add_zero_head(features: Any, n_classes: int) -> tuple[Any, Any]:
     return add_head(features, LinearProbe(kernel=kernel, bias=kernel[0].copy(), l2=1))
 
 
-def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
+def freeze_layers(features: Any, height: int, unfreeze: str) -> None:
     """Freeze the lower layers of the backbone, and make the others trainable.
 
     Args:
         features: from `backbones.build`.
-        image_px: width and height of its input.
+        height: of its input, in pixels.
         unfreeze: "stride16", "all" or "none", see `Recipe`.
     """
-    max_px = np.ceil(image_px * _MAX_SIZE[unfreeze])
+    max_px = np.ceil(height * _MAX_SIZE[unfreeze])
     frozen = set[int]()  # what large feature maps depend on, including squeeze-and-excitation
     for operation in reversed(features.get_layer("backbone").operations):
         consumers = {id(consumer) for consumer in consumers_of(operation)}
@@ -161,7 +161,7 @@ def freeze_layers(features: Any, image_px: int, unfreeze: str) -> None:
 
 
 def _feature_map_px(operation: Any) -> float:
-    """Width and height of an operation's output; 0 if it is not a feature map, or only padded."""
+    """Height of an operation's output; 0 if it is not a feature map, or only padded."""
     shape = tuple(getattr(operation.output, "shape", ()))
     is_padding = isinstance(operation, keras().layers.ZeroPadding2D)
     return 0 if len(shape) != 4 or is_padding else np.inf if shape[1] is None else shape[1]

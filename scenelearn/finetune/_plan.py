@@ -100,7 +100,7 @@ def plan(
     backbone: Any = None,
     weights: str | os.PathLike[str] | None = "imagenet",
     preprocessing: Preprocessing = None,
-    image_px: int | None = None,
+    image_px: int | tuple[int, int] | None = None,
     shape: str = "crop",
     minutes: float = 5.0,
     epochs: int | Schedule | None = None,

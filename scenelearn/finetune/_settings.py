@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from scenelearn import backbones, sizing
-from scenelearn._checks import check_bool, check_choice, check_integer, check_number
+from scenelearn._checks import (
+    check_bool,
+    check_choice,
+    check_image_px,
+    check_integer,
+    check_number,
+    image_size,
+)
 from scenelearn._distributed import broadcast
 from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
@@ -169,8 +176,9 @@ class FitSettings:
         weights: "imagenet", "scenelearn" for the bundled weights, the path of a weights file, or
             None for random weights; "own" for those that a network of your own brings along.
         preprocessing: of a network of your own, see `fit`.
-        image_px: width and height of the network's input, in pixels, at least 32.
-        shape: what happens to photos that are no squares: "crop", "pad" or "squash".
+        image_px: the side of the network's square input, or its (height, width), in pixels, at
+            least 32.
+        shape: what happens to photos of other proportions: "crop", "pad" or "squash".
         minutes: time budget of the whole fit in minutes, above 0.
         epochs: number of epochs of fine-tuning, in each run of a soup; None lets the time budget
             decide; 0 for none. If the time budget decided, the settings of the result hold the
@@ -196,7 +204,7 @@ class FitSettings:
     backbone: str | tuple[str, ...] = backbones.DEFAULT_BACKBONE
     weights: str | None = "imagenet"
     preprocessing: Preprocessing = None
-    image_px: int = DEFAULT_PX
+    image_px: int | tuple[int, int] = DEFAULT_PX
     shape: str = "crop"
     minutes: float = 5.0
     epochs: int | Schedule | None = None
@@ -225,6 +233,8 @@ class FitSettings:
                 "`teacher` must be None without fine-tuning: the linear probe learns from the "
                 f"labels. Received: teacher={self.teacher!r}, epochs=0. Leave one out."
             )
+        advice = "Typical values are 160 and 224."
+        self._set("image_px", check_image_px(self.image_px, low=32, advice=advice))
         check_shape(self.shape)
         check_choice("objective", self.objective, OBJECTIVES, advice="The default is 'accuracy'.")
         self._set("class_weight", check_class_weight(self.class_weight))
@@ -239,7 +249,6 @@ class FitSettings:
                 "Pass e.g. sl.finetune.Recipe(cutmix_alpha=1)."
             )
         for name, low, advice in (
-            ("image_px", 32, "Typical values are 160 and 224."),
             ("batch_size", 1, "A typical value is 32."),
             ("seed", 0, "Pass any fixed integer, such as 0."),
         ):
@@ -296,7 +305,7 @@ def resolve_settings(
     *,
     backbone: Any,
     weights: str | os.PathLike[str] | None,
-    image_px: int | None = None,
+    image_px: int | tuple[int, int] | None = None,
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
     network: Network | Several | None = None,
@@ -322,7 +331,7 @@ def resolve_settings(
         )
     class_weight = check_class_weight(others.get("class_weight"))
     weigh_classes(class_weight, splits.photos.class_names, splits.photos.labels)  # checks names
-    default_px = DEFAULT_PX
+    default_px: int | tuple[int, int] = DEFAULT_PX
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)
         default_px = network.default_px
@@ -434,7 +443,9 @@ def parse_schedule(value: Sequence[Sequence[float]], n_runs: int = 1) -> Schedul
     return schedule if increases and all(size >= 1 for size, _ in schedule) else None
 
 
-def choose_backbone(n_photos: int, image_px: int, minutes: float, batch_size: int) -> str:
+def choose_backbone(
+    n_photos: int, image_px: int | tuple[int, int], minutes: float, batch_size: int
+) -> str:
     """Choose the network that "auto" stands for.
 
     The most accurate candidate whose training fits into free memory, and for which features and
@@ -444,7 +455,7 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float, batch_size: in
 
     Args:
         n_photos: number of photos.
-        image_px: width and height of the input.
+        image_px: the side of the square input, or its (height, width).
         minutes: the time budget.
         batch_size: photos per step.
 
@@ -468,7 +479,7 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float, batch_size: in
     seconds_per_byte = best_s / _activation_bytes(smallest)
     for name in reversed(larger):
         application = find_architecture(name).build.__name__
-        unbuilt = build_application(application, (image_px, image_px, 3))
+        unbuilt = build_application(application, (*image_size(image_px), 3))
         if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
             continue
         network = _build_untrained(name, image_px)
@@ -486,7 +497,7 @@ def choose_backbone(n_photos: int, image_px: int, minutes: float, batch_size: in
     return best
 
 
-def _build_untrained(name: str, image_px: int) -> Any:
+def _build_untrained(name: str, image_px: int | tuple[int, int]) -> Any:
     return backbones.fast_on_cpu(backbones.build(name, weights=None, image_px=image_px))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from scenelearn.data._resize import Resize
 from scenelearn.reporting import _analysis as analysis
 from scenelearn.reporting._render import render
 from scenelearn.reporting._thumbnails import Thumbnail, thumbnail
@@ -12,7 +13,7 @@ from scenelearn.reporting._thumbnails import Thumbnail, thumbnail
 if TYPE_CHECKING:
     from scenelearn.data import Audit, Photos
 
-_THUMBNAIL_PX = 112
+_THUMBNAIL = Resize(112, 112)
 _MAX_FINDINGS = 60  # of one kind on the page; all are in audit.json
 _MAX_PHOTOS = 12  # of one finding
 
@@ -82,7 +83,7 @@ def audit_page(audit: Audit) -> str:
 
 def _group(photos: Photos, group: tuple[int, ...], suggested: Mapping[int, int]) -> Group:
     shown = [
-        Photo(position, thumbnail(photos, position, _THUMBNAIL_PX), suggested.get(position))
+        Photo(position, thumbnail(photos, position, _THUMBNAIL), suggested.get(position))
         for position in group[:_MAX_PHOTOS]
     ]
     return Group(shown, len(group) - len(shown))

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scenelearn.data._resize import Resize
 from scenelearn.reporting import _analysis as analysis
-from scenelearn.reporting._thumbnails import Thumbnail, encode, read_square
+from scenelearn.reporting._thumbnails import Thumbnail, encode, read_image
 
 if TYPE_CHECKING:
     from scenelearn.finetune import FitResult
@@ -56,10 +57,10 @@ def feature_map(fit: FitResult) -> FeatureMap | None:
     cells = snap_to_grid(tsne(fit.test_embeddings[rows].astype(np.float64)), n_columns, n_rows)
     px = _WIDTH // n_columns
     canvas = Image.new("RGBA", (n_columns * px, n_rows * px))
-    tiles = []
+    tiles, square = [], Resize(px - 2, px - 2, fit.settings.shape)
     for photo, (column, row) in zip(shown, cells.tolist(), strict=True):
         tile = Tile(photo, column * px, row * px)
-        pixels = read_square(fit.splits.photos, photo.position, px - 2, fit.settings.shape)
+        pixels = read_image(fit.splits.photos, photo.position, square)
         if not isinstance(pixels, str):
             canvas.paste(Image.fromarray(pixels), (tile.x + 1, tile.y + 1))
         tiles.append(tile)

@@ -14,7 +14,7 @@ from scenelearn.reporting._thumbnails import Thumbnail, encode, thumbnail
 if TYPE_CHECKING:
     from scenelearn.classify import Explanation
     from scenelearn.data import Audit, Photos
-    from scenelearn.finetune import CrossValidation, FitResult
+    from scenelearn.finetune import CrossValidation, FitResult, FitSettings
     from scenelearn.metrics import Evaluation
 
 MEMORY_KEYS = ("memory predicted", "memory measured")  # in a fit's environment
@@ -61,7 +61,7 @@ def fit_page(fit: FitResult, audit: Audit | None) -> str:
         mistakes=[_mistake(fit, photo) for photo in wrong[:_MAX_MISTAKES]],
         feature_map=feature_map(fit),
         training_charts=[chart for chart in charts if chart],
-        **metrics_variables(photos, evaluation, predicted, fit.settings.shape),
+        **metrics_variables(photos, evaluation, predicted, fit.settings),
         rejected=analysis.group_rejected(fit.rejected),
         duplicates=analysis.find_duplicates(fit, audit),
         memory_keys=MEMORY_KEYS,
@@ -73,16 +73,17 @@ def metrics_variables(
     photos: Photos,
     evaluation: Evaluation,
     predicted: Sequence[analysis.PredictedPhoto],
-    shape: str,
+    settings: FitSettings,
 ) -> dict[str, Any]:
     """What the templates of the confusion matrix and the metrics need."""
     cells = analysis.limit_cells(
         analysis.photos_by_cell(predicted), _MAX_PHOTOS, _MAX_PHOTOS_PER_CELL
     )
     counts = ticks(0.0, max(bin_.accuracy.n for bin_ in evaluation.reliability), 1.0)
+    resize = settings.resize.scaled(_CELL_PX)
     return {
         "cells": {
-            cell: [(photo, thumbnail(photos, photo.position, _CELL_PX, shape)) for photo in shown]
+            cell: [(photo, thumbnail(photos, photo.position, resize)) for photo in shown]
             for cell, shown in cells.items()
         },
         "max_matrix": _MAX_CLASSES,
@@ -102,7 +103,7 @@ def cross_validation_page(result: CrossValidation) -> str:
         result=result,
         n_wrong=len(analysis.misclassifications(predicted)),
         json_file="result.json",
-        **metrics_variables(photos, evaluation, predicted, result.settings.shape),
+        **metrics_variables(photos, evaluation, predicted, result.settings),
     )
 
 
@@ -115,12 +116,14 @@ def model_card(fit: FitResult) -> str:
 
 def _mistake(fit: FitResult, photo: analysis.PredictedPhoto) -> Mistake:
     photos = fit.splits.photos
-    image = thumbnail(photos, photo.position, _MISTAKE_PX, fit.settings.shape)
+    resize = fit.settings.resize.scaled(_MISTAKE_PX)
+    image = thumbnail(photos, photo.position, resize)
     if image.notice:
         return Mistake(photo, image, None, ())
     explanation: Explanation = fit.classifier.explain(
         photos.read(photo.position), label=photos.class_names[photo.predicted], n_neighbors=1
     )
-    px = len(explanation.heatmap)
-    overlay = explanation.picture().crop((px, 0, 2 * px, px)).resize((_MISTAKE_PX, _MISTAKE_PX))
+    height, width = explanation.heatmap.shape
+    overlay = explanation.picture().crop((width, 0, 2 * width, height))
+    overlay = overlay.resize((resize.width, resize.height))
     return Mistake(photo, image, encode(overlay), explanation.neighbors)

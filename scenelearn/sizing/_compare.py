@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_image_px, image_size
 from scenelearn._pandas import to_pandas
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing import _format
@@ -89,7 +89,7 @@ def compare(
     networks: Sequence[Any],
     *,
     memory: int | str | None = None,
-    image_px: int = 224,
+    image_px: int | tuple[int, int] = 224,
     batch_size: int = 32,
     optimizer: Any = "adam",
     trainable: bool | str | None = None,
@@ -103,7 +103,7 @@ def compare(
             lists of layer descriptions.
         memory: bytes, or text such as "8 GiB", to also find the largest training batch of each
             network.
-        image_px: height and width of the images, in pixels.
+        image_px: the side of square images, or (height, width), in pixels.
         batch_size: samples per batch.
         optimizer: as for `estimate`.
         trainable: as for `estimate`.
@@ -125,11 +125,11 @@ def compare(
             f"of layers. Received: networks={networks!r}."
         )
     limit = None if memory is None else parse_bytes(memory)
-    image_px = check_integer("image_px", image_px, low=1)
+    size = image_size(check_image_px(image_px))
     estimates = [
         estimate(
             network,
-            input_shape=(image_px, image_px, 3),
+            input_shape=(*size, 3),
             batch_size=batch_size,
             optimizer=optimizer,
             trainable=trainable,

@@ -442,3 +442,14 @@ def test_every_network_of_keras_has_a_license() -> None:
 )
 def test_license_of_weights(name: str, weights: str | None, words: str) -> None:
     assert backbones.weights_license(name, weights).startswith(words)
+
+
+def test_rectangles_give_the_same_features_in_the_fast_form() -> None:
+    plain, fast = (
+        backbones.build("scenelearn_tiny", weights="scenelearn", image_px=(32, 48))
+        for _ in range(2)
+    )
+    assert plain.input_shape == (None, 32, 48, 3)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype("float32")
+    found = backbones.fast_on_cpu(fast).predict_on_batch(images)
+    np.testing.assert_allclose(found, plain.predict_on_batch(images), rtol=1e-3, atol=1e-3)

@@ -98,6 +98,8 @@ def test_vit_gives_its_tokens_with_the_preprocessing_of_its_preset(
     assert backbones.build(tmp_path, image_px=96).count_params() > features.count_params()
     with pytest.raises(ArgumentError, match=r"multiple of 16.*image_px=64 or 80"):
         backbones.build(tmp_path, image_px=70)
+    with pytest.raises(ArgumentError, match="one number for a transformer"):
+        backbones.build(tmp_path, image_px=(64, 96))
 
 
 @needs_hub

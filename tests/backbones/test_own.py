@@ -260,7 +260,6 @@ def with_nan() -> Any:
             "channels_first",
         ),
         (lambda: keras.Sequential([keras.Input((32, 32, 1)), layers.Flatten()]), "input shape"),
-        (lambda: keras.Sequential([keras.Input((32, 16, 3)), layers.Flatten()]), "not square"),
         (with_nan, "NaN or infinity"),
         (lambda: model_of(layers.Reshape((16, 16, 4, 3)), size=32), "outputs of shape"),
         (lambda: 3, r"a keras\.Model"),
@@ -487,3 +486,19 @@ def test_layer_of_ones_own_is_exported(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     result = classifier_with(Scale(0.5)).export(tmp_path / "scenes", check=IMAGES)
     assert result.max_difference < 1e-4
+
+
+def test_own_network_keeps_the_rectangle_that_it_was_built_for() -> None:
+    image = keras.Input((32, 48, 3))
+    maps = layers.Conv2D(4, 3, strides=4)(image)
+    own = keras.Model(image, maps)
+    assert backbones.build(own, preprocessing="none").input_shape == (None, 32, 48, 3)
+    other = features_of(own, preprocessing="none", image_px=(16, 24))
+    assert other.input_shape == (None, 16, 24, 3)
+
+
+def test_tokens_of_a_rectangle_are_refused() -> None:
+    image = keras.Input((32, 48, 3))
+    tokens = layers.Reshape((24, 5))(layers.Conv2D(5, 8, strides=8)(image))
+    with pytest.raises(ArgumentError, match=r"one number for a transformer.*\(32, 48\)"):
+        features_of(keras.Model(image, tokens), preprocessing="none", image_px=(32, 48))

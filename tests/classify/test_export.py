@@ -176,6 +176,33 @@ def test_resize_layer_agrees_with_to_image(resampler: str, monkeypatch: pytest.M
     assert n_other <= n / 2000
 
 
+@pytest.mark.slow
+def test_export_of_a_classifier_for_rectangles(tmp_path: Path) -> None:
+    need("onnx")
+    import keras
+
+    features = sl.backbones.build("scenelearn_tiny", weights=None, image_px=(32, 48))
+    x = keras.layers.Dense(2, dtype="float32", name="logits")(features.output)
+    x = keras.layers.Softmax(name="probabilities")(x)
+    made = Classifier(
+        model=keras.Model(features.input, x),
+        class_names=("a", "b"),
+        image_px=(32, 48),
+        metadata={},
+        shape="crop",
+    )
+    images = [
+        np.random.default_rng(k).integers(0, 256, (*size, 3), dtype=np.uint8)
+        for k, size in enumerate([(90, 100), (40, 200), (300, 200)])
+    ]
+    made.export(tmp_path / "odd.onnx", check=images)
+    resized = [to_image(Image.fromarray(image), (32, 48)) for image in images]
+    expected = made.model.predict_on_batch(np.stack(resized))
+    np.testing.assert_allclose(
+        of_runtime(tmp_path / "odd.onnx", "onnx", images), expected, atol=1e-4
+    )
+
+
 def test_metadata_of_names_that_are_not_unicode(classifier: Classifier) -> None:
     names = ("for\udceat", "s\x1b[2Jea", *classifier.class_names[2:])
     hostile = dataclasses.replace(classifier, class_names=names)

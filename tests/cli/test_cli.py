@@ -865,3 +865,16 @@ def test_unknown_options_cannot_steer_the_terminal(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="2"):
         cli.main(["size", "Dense(3)", "--\x1b[2J\u2028"])
     assert r"--\x1b[2J\u2028" in capsys.readouterr().err
+
+
+def test_size_of_rectangular_images(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "size", "mobilenet_0.25", "--image-px", "64x96", "--json")
+    expected = sl.estimate(
+        "mobilenet_0.25", input_shape=(64, 96, 3), batch_size=32, optimizer="adam"
+    )
+    assert code == 0
+    assert json.loads(out)["n_multiply_adds"] == expected.to_json()["n_multiply_adds"]
+    for text in ("64x", "x", "64x96x3", "big"):
+        with pytest.raises(SystemExit, match="2"):
+            run(capsys, "size", "mobilenet_0.25", "--image-px", text)
+        assert "--image-px" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -412,3 +414,46 @@ def test_shape_of_photos_is_the_same_in_training_and_prediction(tmp_path: Path) 
 def test_other_shapes_are_errors(fitted: FitResult) -> None:
     with pytest.raises(ArgumentError, match="`shape` must be one of 'crop', 'pad', 'squash'"):
         sl.fit(fitted.splits, shape="stretch")
+
+
+@pytest.mark.slow
+def test_rectangles_are_the_same_from_training_to_a_fresh_process(
+    fitted: FitResult, tmp_path: Path
+) -> None:
+    fit = sl.fit(
+        fitted.splits, weights="scenelearn", image_px=(32, 48), shape="pad", epochs=1,
+        batch_size=16, augmentation="strong", recipe={"cutmix_alpha": 1},
+    )  # fmt: skip
+    assert fit.kept
+    assert len(fit.history) == 2
+    bundle = fit.save(tmp_path / "scenes.keras")
+    photos = [fit.splits.photos.file(k) for k in fit.test_indices]
+    code = (
+        "import json, sys, scenelearn as sl\n"
+        "classifier = sl.load(sys.argv[1])\n"
+        "table = classifier.predict_proba(sys.argv[2:])\n"
+        "print(json.dumps([classifier.image_px, classifier.shape, table.tolist()]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(bundle), *map(str, photos)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    size, shape, table = json.loads(run.stdout)
+    assert (size, shape) == ([32, 48], "pad")
+    np.testing.assert_allclose(table, fit.test_probabilities, atol=1e-5)
+    explanation = fit.classifier.explain(photos[0])
+    assert explanation.image.shape == (32, 48, 3)  # a square of 32 px between black bars
+    assert not explanation.image[:, :8].any()
+    assert not explanation.image[:, 40:].any()
+    assert explanation.heatmap.shape == (32, 48)
+    assert explanation.picture().size == (96, 32)
+    sl.report(fit, tmp_path / "report")
+    card = (tmp_path / "report" / "model-card.md").read_text()
+    assert "| input size | 32 × 48 px |" in card
+    assert "| shape of photos | pad |" in card
+
+
+def test_sizes_that_are_errors(fitted: FitResult) -> None:
+    for size in ((32,), (32, 16), (32, 48, 3), "32x48"):
+        with pytest.raises(ArgumentError, match="`image_px` must be"):
+            sl.fit(fitted.splits, image_px=size)
