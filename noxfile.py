@@ -387,6 +387,16 @@ def label_errors(session: nox.Session) -> None:
 
 
 @nox.session
+def added_class(session: nox.Session) -> None:
+    """Time a linear probe after a class was added: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/added_class.json.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "added_class", *session.posargs)
+
+
+@nox.session
 def rank(session: nox.Session) -> None:
     """Label photos by `sl.rank` or at random: `-- --photos FOLDER --weights FILE`.
 

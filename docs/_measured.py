@@ -50,7 +50,19 @@ def numbers() -> dict[str, str]:
         "few accuracy of Keras": _accuracy(keras),
         "few seconds of Keras": _seconds(keras),
         "inner features": _inner_features(),
+        **_added_class(),
         **_trials(),
+    }
+
+
+def _added_class() -> dict[str, str]:
+    """A linear probe after a class was added, with cached features and without."""
+    before, cached, empty = read("added_class")["rows"]
+    return {
+        "added class seconds": f"{cached['seconds']:.0f}",
+        "added class seconds without cache": f"{empty['seconds']:.0f}",
+        "added class photos": f"{cached['n_photos']:,}",
+        "added class new": f"{cached['n_photos'] - before['n_photos']:,}",
     }
 
 
