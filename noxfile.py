@@ -291,6 +291,16 @@ def few_photos(session: nox.Session) -> None:
     measure(session, "few_photos", *session.posargs)
 
 
+@nox.session
+def imbalance(session: nox.Session) -> None:
+    """Train with class weights and without: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/imbalance.json; two hours.
+    """
+    session.install("-e", ".[tensorflow]", *group("test"))
+    measure(session, "imbalance", *session.posargs)
+
+
 PEERS = {  # the environments of tests.bench.peers
     "autogluon": ["autogluon.multimodal"],
     "fastai": ["fastai", "timm"],

@@ -52,7 +52,8 @@ def split(
     Each class gets the requested fraction up to chance: n·p ± √(n·p·(1−p)) of its n photos.
 
     Identical files, photos of one group in the manifest, and photos with the same number in
-    `groups` are assigned together, by the lowest of their hashes. Assigned splits take precedence.
+    `groups` are assigned together, by the lowest of their hashes: a photo that joins a group later
+    may move it to another split. Assigned splits take precedence.
 
     Args:
         photos: from `scan`; or a folder, ZIP file or manifest, which is then scanned.

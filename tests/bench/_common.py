@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def take_per_class(splits: Splits, per_class: int, seed: int) -> Splits:
     if fewest < per_class:
         raise SystemExit(f"A class has only {fewest} training photos, not {per_class}.")
     return dataclasses.replace(splits, train=np.sort(np.concatenate(chosen)))
+
+
+def take_few(splits: Splits, counts: int | Sequence[int], seed: int) -> Splits:
+    """A split with this many photos per class, or of each class; one sixth of them validate."""
+    others = np.concatenate([splits.train, splits.validation])
+    shuffled = np.random.default_rng([seed, np.max(counts)]).permutation(others)
+    labels = splits.photos.labels[shuffled]
+    train, validation = [], []
+    for label, n in enumerate(np.broadcast_to(counts, splits.photos.n_classes).tolist()):
+        chosen = shuffled[labels == label][:n]
+        if len(chosen) < n:
+            raise SystemExit(f"A class has only {len(chosen)} photos to train on, not {n}.")
+        n_validation = max(1, round(n / 6))
+        validation.append(chosen[:n_validation])
+        train.append(chosen[n_validation:])
+    return dataclasses.replace(
+        splits,
+        train=np.sort(np.concatenate(train)),
+        validation=np.sort(np.concatenate(validation)),
+    )
 
 
 def gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
