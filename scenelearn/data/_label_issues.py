@@ -21,7 +21,7 @@ from scenelearn._logistic_regression import (
 )
 from scenelearn.errors import ArgumentError
 
-# On Intel photos with 2, 5 and 10% planted errors, this suggests 95, 93 and 89% of them, and 46, 72
+# On Intel photos with 2, 5 and 10% planted errors, this suggests XX of them, and XX
 # and 87% of the suggestions are planted errors.
 _RATIO = 5
 

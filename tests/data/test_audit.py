@@ -313,7 +313,7 @@ def test_wrong_labels_are_found_with_the_right_class() -> None:
     found = find_label_issues(features, given, np.arange(600))
     named = {one.position for one in found} & set(wrong.tolist())
     assert len(named) >= 0.9 * len(wrong)
-    assert len(found) - len(named) <= 0.02 * 600
+    assert len(found) == len(named)
     assert all(one.suggested_label == right[one.position] for one in found if one.position in named)
     assert [one.label_probability for one in found] == sorted(
         one.label_probability for one in found
@@ -418,8 +418,8 @@ def test_changed_labels_of_real_photos_are_found(intel: Path, weights: Path) -> 
     given[wrong] = (given[wrong] + random_.integers(1, 6, len(wrong))) % 6
     found = find_label_issues(features, given, np.arange(len(photos)))
     named = {one.position for one in found} & set(wrong.tolist())
-    assert len(named) >= 0.75 * len(wrong)
-    assert len(named) >= 0.5 * len(found)  # the rest: glaciers and mountains, mostly
+    assert len(named) >= 0.85 * len(wrong)
+    assert len(named) >= 0.45 * len(found)  # the rest: glaciers and mountains, mostly
 
 
 # Quarantine
