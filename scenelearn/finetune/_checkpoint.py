@@ -138,7 +138,8 @@ def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, featu
     """The path of a run's checkpoint. It differs for runs that would not continue identically.
 
     Args:
-        settings: as requested. `minutes` may differ: a run may be resumed with more time.
+        settings: with the network that was chosen for "auto". `minutes` may differ: a run may be
+            resumed with more time.
         splits: the photos, by content and order, their classes and splits.
         pixels: which of the photos can be decoded.
         features: the network before any training; its weights count, not their file name.

@@ -1,97 +1,28 @@
-"""`fit`: from split photos to a tested classifier, in five stages.
-
-Prepare: check `_settings`, build the `_model`, decode photos. Probe: `_features` once,
-`_linear_probe`. Fine-tune: `_schedule` decides epochs and rates, `_trainer` takes the `_learner`'s
-batches and writes the `_checkpoint`. Calibrate. Test once: the `_result`.
-"""
+"""`fit`: from split photos to a tested classifier. Its stages are the methods of `_run.Run`."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from scenelearn import backbones
 from scenelearn._backend import default_settings
 from scenelearn._checks import check_bool
-from scenelearn._distributed import (
-    assert_same_on_all_processes,
-    broadcast,
-    broadcast_array,
-    data_parallel,
-    gather_to_one_device,
-    main_process_first,
-    process_count,
-)
+from scenelearn._distributed import gather_to_one_device
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, Several, load_if_own
-from scenelearn.classify import Classifier
-from scenelearn.classify._calibration import (
-    DEFAULT_COVERAGE,
-    Calibration,
-    fit_temperature,
-    softmax,
-)
-from scenelearn.classify._inference import inference_model
-from scenelearn.classify._labeled_outputs import (
-    LabeledOutputs,
-    build_calibration,
-    predict_photos,
-    sample_training_photos,
-)
-from scenelearn.data import Pixels, Splits
-from scenelearn.data._pixels import broken_photos_error, check_broken, load_pixels
+from scenelearn.backbones._network import Preprocessing, load_if_own
+from scenelearn.data import Splits
+from scenelearn.data._pixels import broken_photos_error, check_broken
 from scenelearn.data._rejections import HARMLESS
-from scenelearn.data._resize import format_px
-from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
-from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
-from scenelearn.finetune._device import (
-    choose_batch_size,
-    convert_to_float32,
-    environment,
-    fingerprint,
-    memory_summary,
-)
-from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
-from scenelearn.finetune._learner import Learner, build_learner
-from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
-from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
-from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._runtime import (
-    Callbacks,
-    Clock,
-    SharedStopSignal,
-    StopSignal,
-    handle_signals,
-)
-from scenelearn.finetune._settings import (
-    FitSettings,
-    Recipe,
-    Schedule,
-    adapt_to_machine,
-    resolve_settings,
-)
-from scenelearn.finetune._teacher import Teacher, ask_teacher, load_teacher
-from scenelearn.finetune._trainer import (
-    Control,
-    TrainingState,
-    describe_training,
-    prepare_training,
-    probe_epoch,
-    restore_variables,
-    score_logits,
-    train,
-    unpack,
-)
-from scenelearn.metrics import Evaluation, evaluate, wilson
-
-_GRACE = 0.03  # of the time budget: how much longer than planned the last epoch may take
+from scenelearn.finetune._result import FitResult
+from scenelearn.finetune._run import Run
+from scenelearn.finetune._runtime import Callbacks, Clock, handle_signals
+from scenelearn.finetune._settings import Recipe, Schedule, resolve_settings
+from scenelearn.finetune._teacher import load_teacher
 
 
 @default_settings()
@@ -137,9 +68,10 @@ def fit(
     "scenelearn_tiny", whose weights were learned from rendered images. BatchNormalization keeps its
     pretrained statistics. With random weights, all layers are trained, starting with a zero head.
 
-    The complete state is saved to a checkpoint after each epoch and every half minute. The same
-    call with `resume=True` continues from there after the process was killed, and ends with the
-    same weights and history as without the interruption (bit for bit on a CPU). Ctrl-C and SIGTERM
+    The complete state is saved to a checkpoint after each epoch and every half minute, more rarely
+    on a slow disk. The same call with `resume=True` continues from there after the process was
+    killed. Where `epochs` is set, it ends with the same weights and history as without the
+    interruption (bit for bit on a CPU); otherwise the time decides, as always. Ctrl-C and SIGTERM
     end fine-tuning after the current step: the result is the best so far, and the checkpoint is
     kept. Otherwise `FitResult.save` removes it, once the classifier is safe. Before the linear
     probe is fitted there is no result yet, and they raise `KeyboardInterrupt`; so does a second
@@ -295,7 +227,7 @@ def fit(
         report = context.enter_context(show_progress(progress, verbose))
         stop = context.enter_context(handle_signals())
         clock = Clock(settings.minutes, report, stop, start)
-        run = _Run(splits, settings, network, teacher=teacher, clock=clock, stop=stop)
+        run = Run(splits, settings, network, teacher=teacher, clock=clock, stop=stop)
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):
             run.fit_probe()
@@ -307,303 +239,3 @@ def fit(
         keeps_checkpoint = run.was_interrupted()
     gather_to_one_device(run.model)
     return run.result(keeps_checkpoint=keeps_checkpoint)
-
-
-class _Run:
-    """One run of `fit`: the methods are its stages, the attributes what they hand on.
-
-    Attributes:
-        splits: the photos and their splits.
-        settings: of the fit. `prepare` replaces "auto" and an unsupported precision, `fit_probe`
-            the batch size, and `fine_tune` sets the schedule of the epochs.
-        clock: the time budget, the phases, and progress reports.
-        features: the network from raw pixels to features.
-        pixels: of all photos.
-        metadata: of the classifier, as far as it is known before training.
-        checkpoint: of this run.
-        datasets: the photos of each split, in batches.
-        class_weights: how much each class counts.
-        to_logits: `features` with a head, to logits.
-        model: the same to probabilities.
-        network: `model` with all outputs that `predict_photos` needs.
-        learner: what is trained, with its data.
-        state: the progress of fine-tuning.
-        stopped: why fine-tuning ended early.
-        calibration: of the classifier.
-        validation: metrics on the validation photos.
-        evaluation: metrics on the test photos.
-        tested: the outputs for the test photos.
-    """
-
-    features: Any
-    pixels: Pixels
-    metadata: dict[str, str]
-    checkpoint: Checkpoint
-    datasets: Datasets
-    class_weights: ClassWeights
-    to_logits: Any
-    model: Any
-    network: Any
-    learner: Learner
-    state: TrainingState
-    stopped: str
-    calibration: Calibration
-    validation: Evaluation
-    evaluation: Evaluation
-    tested: LabeledOutputs
-
-    def __init__(
-        self,
-        splits: Splits,
-        settings: FitSettings,
-        network: Network | Several | None,
-        *,
-        teacher: Teacher | None,
-        clock: Clock,
-        stop: StopSignal,
-    ) -> None:
-        self.splits, self.settings, self.clock = splits, settings, clock
-        self._own_network, self._teacher = network, teacher
-        self._stop = stop
-        self._probe_epoch: Epoch | None = None
-
-    def prepare(self, context: ExitStack, *, devices: str | None, broken: str) -> None:
-        """Take the devices, build the network, and decode the photos.
-
-        Args:
-            context: gives the devices back in the end.
-            devices: as for `fit`.
-            broken: as for `fit`.
-        """
-        photos = self.splits.photos
-        with self.clock.phase("network") as note:
-            context.enter_context(data_parallel(devices))  # loads Keras
-            self.settings = adapt_to_machine(self.settings, len(photos))
-            self.features = build_features(self.settings, self._own_network)
-            note(f"{self.settings.backbone_title}, {self.features.count_params():,} parameters")
-        with self.clock.phase("photos") as note:
-            resize, report = self.settings.resize, self.clock.report("decoding photos")
-            with main_process_first():
-                self.pixels = load_pixels(photos, resize, broken=broken, report=report)
-            size = format_px(resize.image_px)
-            note(f"{int(self.pixels.usable.sum()):,} photos decoded to {size} px")
-        settings = self.settings
-        self.metadata = {
-            **environment(),
-            "photos": fingerprint(photos),
-            "backbone": own.title if (own := self._own_network) else settings.backbone_title,
-            "weights": "random" if settings.weights is None else Path(settings.weights).name,
-            **({} if self._teacher is None else {"teacher": self._teacher.title}),
-            "weights' license": backbones.weights_license(
-                settings.backbone_title, settings.weights
-            ),
-        }
-        file = checkpoint_path(self.settings, self.splits, self.pixels, self.features)
-        what = "photos, settings, weights and versions"
-        assert_same_on_all_processes(file.parent.name, what)
-        self.checkpoint = Checkpoint(file)
-
-    def restore(self) -> bool:
-        """Restore the state from the checkpoint, instead of `fit_probe`; False if there is none."""
-        saved = self.checkpoint.read()
-        if saved is None:
-            return False
-        self.state = unpack(saved.metadata["state"], saved.arrays)
-        self._make_datasets(self.state.plan.batch_size)
-        self.to_logits, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
-        self.learner = build_learner(
-            self.features,
-            self.to_logits,
-            self.datasets,
-            self.settings,
-            class_weights=self.class_weights,
-        )
-        restore_variables(self.learner.model, saved.arrays)
-        note = f"to step {self.state.step} of epoch {self.state.epoch}"
-        self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
-        return True
-
-    def fit_probe(self) -> None:
-        """Compute the features, fit the linear probe, and use it as the head of the network."""
-        self.checkpoint.remove()
-        settings = self.settings
-        self._make_datasets(
-            choose_batch_size(
-                self.features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
-            )
-        )
-        with self.clock.phase("features") as note:
-            data = compute_probe_data(
-                self.features,
-                self.datasets,
-                self.splits,
-                self.metadata["backbone"],
-                use_cache=settings.weights is not None,
-                report=self.clock.report("extracting features"),
-            )
-            n_features = data.features.shape[1]
-            note(f"{n_features:,} features per photo; training photos also mirrored")
-        with self.clock.phase("linear probe") as note:
-            probe = cross_validate_l2(
-                data.features,
-                data.labels,
-                self.splits.photos.n_classes,
-                groups=data.groups,
-                class_weight=self.class_weights.training,
-                progress=self.clock.report("fitting the linear probe"),
-            ).probe
-            probe = LinearProbe(
-                kernel=broadcast_array(probe.kernel),
-                bias=broadcast_array(probe.bias),
-                l2=broadcast(probe.l2),
-            )
-            self.to_logits, self.model = add_head(self.features, probe)
-            logits = probe.logits(data.validation_features)
-            scores = score_logits(logits, data.validation_labels, self.class_weights)
-            self._probe_epoch = epoch = probe_epoch(scores)
-            n = len(logits)
-            accuracy = wilson(round(epoch.validation_accuracy * n), n)
-            note(f"L2 penalty {probe.l2:.2g}: {accuracy} on {n:,} validation photos")
-
-    def fine_tune(self, callbacks: Callbacks) -> None:
-        """Fine-tune for the requested epochs, or as many as fit into the time budget."""
-        self.network = inference_model(self.model)
-        self._stop.defer_signals()  # from here on there is a classifier to return
-        stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
-        settings, clock = self.settings, self.clock
-        soft_labels = None
-        if self._teacher is not None:
-            with main_process_first():
-                soft_labels = ask_teacher(
-                    self._teacher,
-                    self.datasets.train,
-                    settings,
-                    splits=self.splits,
-                    clock=clock,
-                    stop=stop,
-                )
-        with clock.phase("fine-tuning") as note:
-            if self._probe_epoch is not None:
-                self.learner, self.state = prepare_training(
-                    self.features,
-                    self.to_logits,
-                    self.network,
-                    self.datasets,
-                    settings,
-                    class_weights=self.class_weights,
-                    probe_epoch=self._probe_epoch,
-                    clock=clock,
-                    stop=stop,
-                )
-            augmentation = replace(self.learner.augmentation, soft_labels=soft_labels)
-            self.learner = replace(self.learner, augmentation=augmentation)
-            is_limited = settings.epochs is None
-            reserve_s = self.state.plan.reserve_s
-            control = Control(
-                deadline=clock.deadline(reserve_s=reserve_s) if is_limited else math.inf,
-                grace_s=_GRACE * 60 * settings.minutes,
-                settings=settings,
-                stop=stop,
-                checkpoint=self.checkpoint,
-                elapsed_s=clock.elapsed_s,
-                report=clock.report("fine-tuning"),
-                callbacks=callbacks,
-            )
-            self.stopped = train(self.learner, self.state, control)
-            note(describe_training(self.state, self.stopped, requested=settings.epochs))
-            if is_limited or self.stopped == "callback":
-                self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
-
-    def calibrate(self) -> None:
-        """Calibrate the classifier on the validation photos, and on some training photos."""
-        if self.settings.precision is not None:
-            self.network = inference_model(convert_to_float32(self.model))
-        photos, report = self.splits.photos, self.clock.report
-        checked = predict_photos(self.network, self.datasets.validation, report("calibrating"))
-        weights = photo_weights(self.class_weights.training, checked.labels)
-        temperature = fit_temperature(checked.outputs.logits, checked.labels, weights)
-        divide_logits(self.model, temperature)
-        probabilities = softmax(checked.outputs.logits / temperature)
-        self.validation = evaluate(
-            checked.labels, probabilities, photos.class_names, objective=self.settings.objective
-        )
-        known = predict_photos(
-            self.network, sample_training_photos(self.datasets.train), report("indexing photos")
-        )
-        self.calibration = build_calibration(photos, known, checked, probabilities)
-
-    def test(self) -> None:
-        """Test the classifier on the test photos."""
-        self.tested = predict_photos(
-            self.network,
-            self.datasets.test,
-            self.clock.report("testing"),
-            calibration=self.calibration,
-        )
-        probabilities = self.tested.outputs.probabilities
-        self.evaluation = evaluate(
-            self.tested.labels,
-            probabilities,
-            self.splits.photos.class_names,
-            columns=self.tested.image_statistics,
-            prediction_sets=self.calibration.prediction_sets(probabilities, DEFAULT_COVERAGE),
-            is_ood=self.tested.is_ood,
-            objective=self.settings.objective,
-        )
-
-    def was_interrupted(self) -> bool:
-        """Whether a signal has stopped the run, which can then be resumed."""
-        stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
-        return bool(self.stopped) and self.stopped == stop.requested
-
-    def result(self, *, keeps_checkpoint: bool) -> FitResult:
-        """The result of the run.
-
-        Args:
-            keeps_checkpoint: whether the checkpoint stays when the result is saved.
-        """
-        settings, state, photos = self.settings, self.state, self.splits.photos
-        trained = self.learner.model if len(state.history) > 1 else None
-        metadata = {
-            **self.metadata,
-            "test accuracy": str(self.evaluation.accuracy),
-            **memory_summary(self.to_logits, trained, settings.batch_size),
-        }
-        return FitResult(
-            classifier=Classifier(
-                model=self.model,
-                class_names=photos.class_names,
-                image_px=settings.image_px,
-                shape=settings.shape,
-                metadata=metadata,
-                calibration=self.calibration,
-            ),
-            kept="fine-tuned" if state.best else "linear probe",
-            interpolation=state.interpolation if state.best else 0.0,
-            evaluation=self.evaluation,
-            validation_evaluation=self.validation,
-            history=tuple(state.history),
-            phases=tuple(self.clock.phases),
-            splits=self.splits,
-            test_indices=self.tested.indices,
-            test_probabilities=self.tested.outputs.probabilities,
-            test_embeddings=self.tested.embeddings,
-            rejected=photos.rejected + self.pixels.rejected,
-            settings=settings,
-            environment=metadata,
-            seconds=self.clock.elapsed_s(),
-            stopped=self.stopped,
-            _checkpoint=None if keeps_checkpoint else self.checkpoint,
-        )
-
-    def _make_datasets(self, batch_size: int) -> None:
-        self.settings = replace(self.settings, batch_size=batch_size)
-        self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
-        train, validation = self.datasets.train, self.datasets.validation
-        self.class_weights = build_class_weights(
-            self.settings.class_weight,
-            self.settings.objective,
-            self.splits.photos.class_names,
-            train_labels=train.labels[train.indices],
-            validation_labels=validation.labels[validation.indices],
-        )

@@ -120,8 +120,8 @@ def plan(
     """Plan what `fit` would do with the same arguments, and how long it would take.
 
     The network is built and timed on a few batches of noise, a few photos are decoded, and the
-    memory of a training step is estimated. Nothing is trained. The durations are those of a first
-    run without compilation; photos and features that are already cached take no time.
+    memory of a training step is estimated. No weights are trained. The durations are those of a
+    first run without compilation; in `fit`, photos and features from the cache take no time.
 
     Args:
         splits: from `split`.

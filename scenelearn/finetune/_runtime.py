@@ -203,8 +203,9 @@ class Phase:
     """One phase of a fit.
 
     Attributes:
-        name: "network", "photos", "features", "linear probe", "fine-tuning" or "test"; "earlier
-            run" for everything before `fit(resume=True)` resumed.
+        name: "network", "photos", "features", "linear probe", "teacher", "fine-tuning" (compiling
+            and timing included) or "test" (calibration included); "earlier run" for everything
+            before `fit(resume=True)` resumed.
         seconds: wall-clock time.
         note: one line about what was done.
     """

@@ -1,4 +1,10 @@
-"""The epochs that fit into a time budget, by their measured costs, and their learning rates."""
+"""The epochs that fit into a time budget, by their measured costs, and their learning rates.
+
+`measure_costs` times a step; `make_schedule` decides the epochs: those requested, or what fits into
+the time (`schedule_for_time`). `TrainingPlan.learning_rate` follows `lr_multiplier`. Elsewhere: the
+highest rate and the maximum number of epochs in `_settings`, rates per layer in `_model`, and the
+update of the schedule after each epoch in `_trainer`.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +44,7 @@ class TrainingPlan:
             updated after each epoch.
         peak_lr: the highest learning rate.
         min_warmup_steps: minimum number of steps during which the learning rate rises.
-        step_s: seconds per step, as measured.
-        validation_s: seconds per validation.
+        step_s: seconds per step, as measured before training.
         reserve_s: seconds of the budget reserved for what comes after training.
         batch_size: photos per step.
     """
@@ -50,7 +55,6 @@ class TrainingPlan:
     peak_lr: float
     min_warmup_steps: int
     step_s: float
-    validation_s: float
     reserve_s: float
     batch_size: int
 
@@ -312,7 +316,9 @@ def measure_step_time(
 ) -> float:
     """Measure the seconds per training step, without compilation.
 
-    The learning rate of the timed steps is 0, so the trainable weights do not change.
+    The learning rate of the timed steps is 0, so the trainable weights do not change; the state of
+    the optimizer does. Steps are timed also where the schedule is given, so that a repetition of a
+    run starts from the same state.
 
     Args:
         learner: its model is compiled and not trained yet.

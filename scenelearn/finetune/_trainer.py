@@ -225,7 +225,6 @@ def prepare_training(
         peak_lr=settings.learning_rate,
         min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
         step_s=costs.step_s,
-        validation_s=costs.validation_s,
         reserve_s=costs.reserve_s,
         batch_size=settings.batch_size,
     )

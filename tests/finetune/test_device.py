@@ -16,7 +16,7 @@ import pytest
 import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import Recipe, _device, _fit
+from scenelearn.finetune import Recipe, _device, _run
 from scenelearn.finetune._model import build_optimizer
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import keras
@@ -163,7 +163,7 @@ def test_mixed_precision_fit_gives_a_float32_classifier(
         trained_in.append(policies(model.get_layer("backbone")))
         return _device.convert_to_float32(model)
 
-    monkeypatch.setattr(_fit, "convert_to_float32", convert_to_float32)
+    monkeypatch.setattr(_run, "convert_to_float32", convert_to_float32)
     fit = sl.fit(fitted.splits, **fit_settings, precision=precision)
     assert trained_in == [{precision}]
     assert fit.settings.precision == precision

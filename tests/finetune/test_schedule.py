@@ -121,7 +121,7 @@ def test_learning_rate_rises_and_falls_in_each_run() -> None:
     def rates(schedule: Any, n_runs: int) -> list[float]:
         plan = TrainingPlan(
             schedule=schedule, n_runs=n_runs, time_limited=False, peak_lr=1.0, min_warmup_steps=4,
-            step_s=0.0, validation_s=0.0, reserve_s=0.0, batch_size=1,
+            step_s=0.0, reserve_s=0.0, batch_size=1,
         )  # fmt: skip
         steps = [(n + 1, k + 0.5) for n, (size, _) in enumerate(schedule) for k in range(size)]
         return [plan.learning_rate(*where) for where in steps]
