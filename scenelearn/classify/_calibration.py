@@ -13,6 +13,7 @@ from scenelearn._checks import check_number
 from scenelearn.classify._inference import Outputs
 from scenelearn.classify._neighbors import NeighborIndex
 from scenelearn.classify._ood import OOD_P_VALUE, OODDetector
+from scenelearn.errors import ArgumentError
 
 DEFAULT_COVERAGE = 0.95
 """How often a prediction set contains the true class, unless another coverage is asked for."""
@@ -145,6 +146,22 @@ def check_coverage(coverage: object) -> float:
         open_high=True,
         advice="With 0.95, prediction sets contain the true class 95% of the time.",
     )
+
+
+def resolve_coverage(coverage: float | None, calibration: Calibration | None) -> float | None:
+    """The coverage to use, in place of None the default; None without a calibration.
+
+    Raises:
+        ArgumentError: if it is not between 0 and 1, or given without a calibration.
+    """
+    if calibration is not None:
+        return check_coverage(DEFAULT_COVERAGE if coverage is None else coverage)
+    if coverage is not None:
+        raise ArgumentError(
+            "`coverage` needs a classifier with a calibration, as `fit` returns. "
+            f"Received: coverage={coverage!r} for one without. Leave it out, or fit again."
+        )
+    return None
 
 
 def prediction_sets(probabilities: npt.ArrayLike, threshold: float) -> npt.NDArray[np.bool_]:

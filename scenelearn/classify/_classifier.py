@@ -21,9 +21,8 @@ from scenelearn.backbones._copy import custom_classes
 from scenelearn.classify import _bundle
 from scenelearn.classify._benchmark import Benchmark, measure_throughput
 from scenelearn.classify._calibration import (
-    DEFAULT_COVERAGE,
     Calibration,
-    check_coverage,
+    resolve_coverage,
 )
 from scenelearn.classify._costs import Costs, cost_matrix
 from scenelearn.classify._explanation import Explanation
@@ -347,8 +346,9 @@ class Classifier:
         source = one_source(photo)
         image = read_image(source, self.resize)
         outputs = self._predict_images(image[None])
+        coverage = resolve_coverage(None, self.calibration)
         (prediction,) = build_predictions(
-            [source[0]], outputs, self.class_names, self.calibration, self._check_coverage(None)
+            [source[0]], outputs, self.class_names, self.calibration, coverage
         )
         explained = prediction.label if label is None else label
         with one_thread_at_a_time():
@@ -400,7 +400,7 @@ class Classifier:
             NoPhotosError: if no photo can be decoded.
             ForkError: as in `predict`.
         """
-        coverage = self._check_coverage(coverage)
+        coverage = resolve_coverage(coverage, self.calibration)
         with show_progress(progress, verbose) as report:
             scanned = as_photos(photos, report)
             check_columns(columns, len(scanned))
@@ -567,7 +567,7 @@ class Classifier:
         broken: str,
         report: Progress,
     ) -> Iterator[Prediction]:
-        coverage = self._check_coverage(coverage)
+        coverage = resolve_coverage(coverage, self.calibration)
         matrix = None if costs is None else cost_matrix(costs, self.class_names)
         for names, outputs in self._predict_batches(photos, broken=broken, report=report):
             yield from build_predictions(
@@ -591,17 +591,6 @@ class Classifier:
     def _predict_images(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """The network's outputs for at most one batch of images."""
         return next(stream_outputs(self._inference_model(), [images], _BATCH_SIZE))
-
-    def _check_coverage(self, coverage: float | None) -> float | None:
-        """The coverage to use; None if the classifier has no calibration."""
-        if self.calibration is None:
-            if coverage is not None:
-                raise ArgumentError(
-                    "`coverage` needs a classifier with a calibration, as `fit` returns. "
-                    f"Received: coverage={coverage!r} for one without. Leave it out, or fit again."
-                )
-            return None
-        return check_coverage(DEFAULT_COVERAGE if coverage is None else coverage)
 
 
 def _restore(values: dict[str, Any]) -> Classifier:
