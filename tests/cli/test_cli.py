@@ -670,14 +670,15 @@ def test_fit_passes_its_options_on(
 
     monkeypatch.setattr("scenelearn.fit", fit)
     options = ["--batch-size", "8", "--learning-rate", "0.01", "--augmentation", "light"]
-    options += ["--devices", "all", "--image-px", "64", "--minutes", "3", "--no-audit", "--resume"]
-    options += ["--precision", "mixed_bfloat16"]
+    options += ["--devices", "all", "--minutes", "3", "--no-audit", "--resume"]
+    options += ["--precision", "mixed_bfloat16", "--image-px", "64x96", "--shape", "pad"]
     assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
     assert received.pop("progress") is not None
     assert received == {
         "batch_size": 8, "learning_rate": 0.01, "augmentation": "light", "devices": "all",
-        "image_px": 64, "minutes": 3, "resume": True, "broken": "skip", "recipe": {}, "seed": 0,
-        "precision": "mixed_bfloat16", "class_weight": None, "objective": "accuracy",
+        "image_px": (64, 96), "shape": "pad", "minutes": 3, "resume": True, "broken": "skip",
+        "recipe": {}, "seed": 0, "precision": "mixed_bfloat16", "class_weight": None,
+        "objective": "accuracy",
     }  # fmt: skip
     # Without --weights, fit uses its default; "none" stands for random weights.
     received.clear()
