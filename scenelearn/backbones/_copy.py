@@ -22,9 +22,10 @@ from scenelearn._keras_internals import (
     own_variables,
     replay,
 )
+from scenelearn.backbones._pooling import NAMES
 from scenelearn.errors import ArgumentError
 
-_RESERVED = frozenset(["backbone", "image", "logits", "preprocessing", "probabilities"])
+_RESERVED = NAMES | {"backbone", "image", "logits", "preprocessing", "probabilities"}
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 
 

@@ -15,6 +15,11 @@ TOKENS = "patch_tokens"
 NETWORKS = "networks"
 """The layer that concatenates the features of several networks."""
 
+_FEATURES, _GRID, _AVERAGE = "features", "patch_grid", "patch_average"
+_CLASS_TOKEN, _CLASS_VECTOR = "class_token", "class_vector"
+NAMES = frozenset([TOKENS, _FEATURES, _GRID, _AVERAGE, _CLASS_TOKEN, _CLASS_VECTOR])
+"""The names of all layers that `pool` adds to a network."""
+
 _MAX_OTHER_TOKENS = 8  # a class token, a distillation token, and registers
 
 
@@ -51,7 +56,7 @@ def pool(image: Any, outputs: Any) -> Any:
     best = [tensor for tensor in usable if len(tensor.shape) == rank]
     if rank == 4:
         smallest = min(reversed(best), key=lambda tensor: tensor.shape[1] * tensor.shape[2])
-        return keras().layers.GlobalAveragePooling2D(name="features")(smallest)
+        return keras().layers.GlobalAveragePooling2D(name=_FEATURES)(smallest)
     if rank == 3:
         height, width = image.shape[1:3]
         if height != width:
@@ -79,15 +84,15 @@ def _pool_tokens(tokens: Any, image_px: int) -> Any:
     side = math.isqrt(n)
     n_other = n - side**2
     if n_other > _MAX_OTHER_TOKENS or side < 2 or image_px // side < 2:  # no grid
-        return layers.GlobalAveragePooling1D(name="features")(tokens)
+        return layers.GlobalAveragePooling1D(name=_FEATURES)(tokens)
     patches = layers.Cropping1D((n_other, 0), name=TOKENS)(tokens)
-    grid = layers.Reshape((side, side, dim), name="patch_grid")(patches)
-    average = layers.GlobalAveragePooling2D(name="patch_average")(grid)
+    grid = layers.Reshape((side, side, dim), name=_GRID)(patches)
+    average = layers.GlobalAveragePooling2D(name=_AVERAGE)(grid)
     if not n_other:
         return average
-    class_token = layers.Cropping1D((0, n - 1), name="class_token")(tokens)
-    class_token = layers.Flatten(name="class_vector")(class_token)
-    return layers.Concatenate(name="features")([class_token, average])
+    class_token = layers.Cropping1D((0, n - 1), name=_CLASS_TOKEN)(tokens)
+    class_token = layers.Flatten(name=_CLASS_VECTOR)(class_token)
+    return layers.Concatenate(name=_FEATURES)([class_token, average])
 
 
 def _without_classes(vector: Any) -> Any:

@@ -107,6 +107,16 @@ def test_feature_maps_are_averaged_and_the_model_is_not_changed() -> None:
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("name", ["features", "class_token", "logits"])
+def test_layers_may_have_the_names_of_layers_that_are_added(name: str) -> None:
+    def make() -> Any:
+        image = keras.Input((32, 32, 3))
+        return keras.Model(image, keras.layers.Conv2D(4, 3, 2, name=name)(image))
+
+    features = backbones.build(materialize(make), preprocessing="none", image_px=32)
+    assert features.output_shape == (None, 4)
+
+
 def test_file_gives_the_same_as_the_model(tmp_path: Path) -> None:
     model = small()
     model.save(tmp_path / "mine.keras")
