@@ -5,8 +5,8 @@
 
 All start from the weights of EfficientNet-Lite0 in FILE.keras, at 160 px. Each peer runs in its own
 environment, `FOLDER/NAME/bin/python`, by the call that its documentation shows, one after another.
-AutoGluon and scenelearn get a time limit. The others count epochs: about as many as fit into
-`--minutes` on two quiet cores. The file is written after each peer, and peers that it contains are
+AutoGluon and scenelearn get a time limit. The others count epochs, few enough for some minutes on
+two cores. The file is written after each peer, and peers that it contains are
 not repeated. Each run has:
 
     max_feature_difference  largest difference between the features of 16 photos and those of Keras,
@@ -339,7 +339,7 @@ class Peer:
     notes: str
 
 
-# As many as fit into four minutes on two cores.
+# Fewer than in the guides, which take longer.
 EPOCHS = {"Keras' guide": (4, 1), "KerasHub": (1,), "fastai": (1,)}
 KERAS, TORCH = ("keras", "tensorflow-cpu"), ("timm", "torch")
 PEERS = {
@@ -351,7 +351,8 @@ PEERS = {
     ),
     "Keras' guide": Peer(
         keras_guide, "keras-hub", KERAS,
-        "4 epochs frozen, 1 of all layers; the guide has 20 and 10, which take longer",
+        "4 epochs frozen, 1 of all layers; the guide has 20 and 10. Keras 3.15 does not keep the "
+        "guide's training=False in fit, so the statistics of BatchNormalization change",
     ),
     "KerasHub": Peer(
         keras_hub, "keras-hub", ("keras-hub", *KERAS),
