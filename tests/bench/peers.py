@@ -6,8 +6,8 @@
 All start from the weights of EfficientNet-Lite0 in FILE.keras, at 160 px. Each peer runs in its own
 environment, `FOLDER/NAME/bin/python`, by the call that its documentation shows, one after another.
 AutoGluon and scenelearn get a time limit. The others count epochs, few enough for some minutes on
-two cores. The file is written after each peer, and peers that it contains are
-not repeated. Each run has:
+two cores. The file is written after each peer, and peers that it contains are not repeated. Each
+run has:
 
     max_feature_difference  largest difference between the features of 16 photos and those of Keras,
                             as a fraction of the largest feature
