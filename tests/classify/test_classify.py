@@ -555,7 +555,7 @@ def test_progress_that_is_neither_shown_nor_hidden(classifier: Classifier, photo
 
 def entry_json(**fields: Any) -> str:
     """The description in a bundle without a calibration."""
-    empty = {"format": 1, "metadata": {}, "arrays": {}, "neighbor_paths": []}
+    empty = {"format": 1, "shape": "crop", "metadata": {}, "arrays": {}, "neighbor_paths": []}
     return json.dumps(empty | fields)
 
 
