@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 import scenelearn as sl
-from scenelearn.data import RejectionReason, decode, scan
+from scenelearn.data import RejectionReason, _dataset, decode, scan
 from scenelearn.errors import ArgumentError, ManifestError, NoPhotosError
-from tests.helpers.patches import keep_row_groups, reject_row_groups
 from tests.helpers.photo_files import PLAIN, classes, photo, put_all, splits_by_path, why
 
 pa = pytest.importorskip("pyarrow")
@@ -202,27 +201,24 @@ def test_first_class_label_is_the_class(tmp_path: Path) -> None:
 
 
 def test_row_groups_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = [photo(k, "PNG", px=64) for k in range(40)]  # of 12 KiB
-    write_parquet(tmp_path / "a.parquet", table(contents, [0, 1] * 20), group=4)
-    group = 4 * len(contents[0])
-    keep_row_groups(monkeypatch, 10)  # less than a group: one is kept
-    photos = scan(tmp_path)
-    assert photos.read(5) == contents[5]
-    one = pa.total_allocated_bytes()
-    assert photos.read(39) == contents[39]
-    assert pa.total_allocated_bytes() < one + group / 4
-    keep_row_groups(monkeypatch, int(3.25 * group))
+    contents = [np.random.default_rng(k).bytes(1000) for k in range(40)]
+    write_parquet(tmp_path / "a.parquet", table(contents, [0] * 40), group=4)
+    groups = _dataset._RowGroups()
+    monkeypatch.setattr(_dataset, "_groups", groups)
+    monkeypatch.setattr(_dataset, "_CACHE_BYTES", 13_000)  # three groups of about 4,000 bytes
     for row in (*range(40), 0, 39, 17):
-        assert photos.read(row) == contents[row]
-        assert pa.total_allocated_bytes() < one + 2.25 * group
-    assert pa.total_allocated_bytes() > one + 1.75 * group  # three are kept
+        assert _dataset.read_row(tmp_path, f"a.parquet/{row}") == contents[row]
+        assert sum(array.nbytes for _, array in groups._arrays.values()) <= 13_000
+    monkeypatch.setattr(_dataset, "_CACHE_BYTES", 10)  # less than a group: one is kept
+    assert _dataset.read_row(tmp_path, "a.parquet/5") == contents[5]
+    assert len(groups._arrays) == 1
 
 
 def test_row_group_that_states_gigabytes_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parquet(tmp_path / "a.parquet", table([photo(0)], [0]))
-    reject_row_groups(monkeypatch, 100)
+    monkeypatch.setattr(_dataset, "_MAX_GROUP_BYTES", 100)
     with pytest.raises(NoPhotosError, match="a row group of 0 GiB"):
         scan(tmp_path)
 

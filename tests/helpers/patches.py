@@ -32,16 +32,6 @@ def resample_by_pillow(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("scenelearn.data._convert.fast", None)
 
 
-def keep_row_groups(patch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    """Keep row groups of datasets in memory up to this size, or one."""
-    patch.setattr("scenelearn.data._dataset._CACHE_BYTES", n_bytes)
-
-
-def reject_row_groups(patch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    """Reject row groups of datasets that are larger than this."""
-    patch.setattr("scenelearn.data._dataset._MAX_GROUP_BYTES", n_bytes)
-
-
 def limit_config_objects(patch: pytest.MonkeyPatch, n: int) -> None:
     """Accept bundles whose config has at most n objects."""
     patch.setattr("scenelearn.classify._bundle_checks._MAX_OBJECTS", n)
