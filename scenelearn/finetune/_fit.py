@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -226,7 +227,8 @@ def fit(
     with ExitStack() as context:
         report = context.enter_context(show_progress(progress, verbose))
         stop = context.enter_context(handle_signals())
-        clock = Clock(settings.minutes, report, stop, start)
+        minutes = settings.minutes if settings.epochs is None else math.inf
+        clock = Clock(minutes, report, stop, start)
         run = Run(splits, settings, network, teacher=teacher, clock=clock, stop=stop)
         run.prepare(context, devices=devices, broken=broken)
         if not (resume and run.restore()):

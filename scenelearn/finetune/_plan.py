@@ -217,7 +217,7 @@ def _plan(
         learner,
         settings,
         predict_s=predict_s,
-        deadline=math.inf,
+        left_s=math.inf,
         stop=StopSignal(),
         report=partial(progress, "compiling and timing"),
     )

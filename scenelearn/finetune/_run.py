@@ -8,7 +8,6 @@ the `_result`.
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -65,8 +64,6 @@ from scenelearn.finetune._trainer import (
     unpack,
 )
 from scenelearn.metrics import Evaluation, evaluate, wilson
-
-_GRACE = 0.03  # of the time budget: how much longer than planned the last epoch may take
 
 
 class Run:
@@ -261,21 +258,16 @@ class Run:
                 )
             augmentation = replace(self.learner.augmentation, soft_labels=soft_labels)
             self.learner = replace(self.learner, augmentation=augmentation)
-            is_limited = settings.epochs is None
-            reserve_s = self.state.plan.reserve_s
             control = Control(
-                deadline=clock.deadline(reserve_s=reserve_s) if is_limited else math.inf,
-                grace_s=_GRACE * 60 * settings.minutes,
                 settings=settings,
+                clock=clock,
                 stop=stop,
                 checkpoint=self.checkpoint,
-                elapsed_s=clock.elapsed_s,
-                report=clock.report("fine-tuning"),
                 callbacks=callbacks,
             )
             self.stopped = train(self.learner, self.state, control)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
-            if is_limited or self.stopped == "callback":
+            if settings.epochs is None or self.stopped == "callback":
                 self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
 
     def calibrate(self) -> None:

@@ -221,6 +221,8 @@ class Phase:
 class Clock:
     """The time budget of a fit and the time that its phases take.
 
+    The budget is infinite if `minutes` is, as for a fit whose epochs are set.
+
     Attributes:
         phases: the completed phases, in order. If the run was resumed, the first one stands for the
             earlier process.
@@ -259,6 +261,6 @@ class Clock:
         """Seconds since the start."""
         return time.perf_counter() - self._start
 
-    def deadline(self, *, reserve_s: float = 0.0) -> float:
-        """When, on `time.perf_counter`'s clock, only `reserve_s` seconds of the budget are left."""
-        return self._start + 60 * self._minutes - reserve_s
+    def left_s(self, *, reserve_s: float = 0.0) -> float:
+        """Seconds that are left before the last `reserve_s` of the budget; negative if late."""
+        return self._start + 60 * self._minutes - reserve_s - time.perf_counter()

@@ -249,7 +249,7 @@ def measure_costs(
     settings: FitSettings,
     *,
     predict_s: float,
-    deadline: float,
+    left_s: float,
     stop: StopRequest,
     report: Callable[[int, int], None],
 ) -> Costs:
@@ -259,8 +259,8 @@ def measure_costs(
         learner: not trained yet; compiled if any epochs are requested.
         settings: of the fit.
         predict_s: seconds per photo of the final network.
-        deadline: when the fit should end, on `time.perf_counter`'s clock. If no time is left for
-            training, no step is timed, and a warning is logged.
+        left_s: seconds of the time budget that are left. If none are for training, no step is
+            timed, and a warning is logged.
         stop: whether to stop; if so, no step is timed.
         report: called with (timed steps done, total).
     """
@@ -275,7 +275,7 @@ def measure_costs(
         test_s=1.3 * predict_s * n_final + _TEST_OVERHEAD_S,
     )
     train = settings.epochs != 0 and not stop.requested
-    if train and all_reduce_max(time.perf_counter() > deadline - costs.reserve_s):
+    if train and all_reduce_max(left_s < costs.reserve_s):
         _log.warning(
             "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
         )

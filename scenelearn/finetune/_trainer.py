@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -40,6 +40,8 @@ from scenelearn.finetune._schedule import (
 from scenelearn.finetune._settings import FitSettings, Schedule, parse_schedule
 
 _MIN_WARMUP_STEPS = 100  # with pretrained weights
+
+_GRACE = 0.03  # of the time budget: how much longer than planned an epoch may take
 
 # Progress from which on a run counts as complete: the rest of its learning rate, at most 2% of the
 # peak, changes little.
@@ -209,14 +211,13 @@ def prepare_training(
         learner,
         settings,
         predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
-        deadline=clock.deadline() if time_limited else math.inf,
+        left_s=clock.left_s(),
         stop=stop,
         report=clock.report("compiling and timing"),
     )
     schedule: Schedule = ()
     if costs.step_s and not stop.requested:
-        deadline = clock.deadline(reserve_s=costs.reserve_s)
-        left_s = broadcast(deadline - time.perf_counter()) if time_limited else math.inf
+        left_s = broadcast(clock.left_s(reserve_s=costs.reserve_s))
         schedule = make_schedule(settings, left_s, len(datasets.train), costs)
     plan = TrainingPlan(
         schedule=schedule,
@@ -246,35 +247,28 @@ class Control:
     """What the trainer checks between two steps.
 
     Attributes:
-        deadline: when fine-tuning should end, on `time.perf_counter`'s clock. An epoch that takes
-            longer than planned is cut off a little later.
-        grace_s: how many seconds later.
         settings: of the fit.
+        clock: how much time is left.
         stop: whether to stop.
         checkpoint: where the state is saved.
-        elapsed_s: returns the seconds since the run began, to be saved with the state.
-        report: called with (steps done, total).
         callbacks: of Keras, whose hooks are called.
     """
 
-    deadline: float
-    grace_s: float
     settings: FitSettings
+    clock: Clock
     stop: StopRequest
     checkpoint: Checkpoint
-    elapsed_s: Callable[[], float]
-    report: Callable[[int, int], None]
-    callbacks: Callbacks = field(default_factory=Callbacks)
+    callbacks: Callbacks
 
-    @property
-    def is_out_of_time(self) -> bool:
+    def is_out_of_time(self, state: TrainingState) -> bool:
         """Whether no time is left, not even the grace period. A collective operation."""
-        return bool(all_reduce_max(time.perf_counter() > self.deadline + self.grace_s))
+        left_s = self.clock.left_s(reserve_s=state.plan.reserve_s)
+        return bool(all_reduce_max(left_s < -_GRACE * 60 * self.settings.minutes))
 
     def save(self, state: TrainingState, model: Any) -> None:
         """Write a checkpoint now."""
         metadata, arrays = pack(state, model)
-        self.checkpoint.write({"state": metadata, "elapsed_s": self.elapsed_s()}, arrays)
+        self.checkpoint.write({"state": metadata, "elapsed_s": self.clock.elapsed_s()}, arrays)
 
 
 def train(learner: Learner, state: TrainingState, control: Control) -> str:
@@ -305,7 +299,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     try:
         callbacks.begin(model, n_epochs=n_epochs, n_steps=n_steps)
         while not stopped and state.epoch <= state.plan.n_epochs:
-            if control.is_out_of_time:
+            if control.is_out_of_time(state):
                 stopped = "time"
                 break
             stopped = _train_epoch(learner, state, control)
@@ -314,7 +308,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
         if callbacks.has_failed:  # between two steps, where the state is complete
             control.save(state, model)
         raise
-    if not stopped and not _is_complete(state) and control.is_out_of_time:
+    if not stopped and not _is_complete(state) and control.is_out_of_time(state):
         stopped = "time"  # no more epochs were planned, since none fits
     if stopped in ("", "time", "callback"):
         _interpolate(learner, state, control)
@@ -375,7 +369,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
     n_steps = plan.schedule[epoch - 1][0]
     before = sum(size for size, _ in plan.schedule[: epoch - 1])
     start = time.perf_counter() - state.epoch_s
-    callbacks = control.callbacks
+    callbacks, report = control.callbacks, control.clock.report("fine-tuning")
     callbacks.call("on_epoch_begin", epoch - 1, logs={})
     for step, batch in learner.batches(epoch=epoch, steps=range(state.step, n_steps)):
         model.optimizer.learning_rate.assign(plan.learning_rate(epoch, step + 0.5))
@@ -385,7 +379,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
             return "not finite"
         state.losses.append(loss)
         state.step, state.epoch_s = step + 1, time.perf_counter() - start
-        control.report(before + state.step, plan.n_steps)
+        report(before + state.step, plan.n_steps)
         if callbacks:
             callbacks.call("on_train_batch_end", step, logs={"loss": float(np.mean(state.losses))})
         if control.stop.requested:
@@ -393,7 +387,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
         if callbacks.stop_requested:
             stopped = "callback"
             break
-        if control.is_out_of_time:
+        if control.is_out_of_time(state):
             stopped = "time"
             break
         if control.checkpoint.is_due():
@@ -453,7 +447,7 @@ def _update_plan(
     ended = n_done, schedule_progress(plan.schedule, epoch, n_done)
     left_s, step_s, validation_s = broadcast(
         [
-            control.deadline - time.perf_counter(),
+            control.clock.left_s(reserve_s=plan.reserve_s),
             steps_s / n_done,
             max(0.0, state.history[-1].seconds - steps_s),
         ]

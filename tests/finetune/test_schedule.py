@@ -141,7 +141,7 @@ def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, ...]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe, epochs=0)
         return measure_costs(
-            learner, settings, predict_s=0.02, deadline=math.inf, stop=StopSignal(),
+            learner, settings, predict_s=0.02, left_s=math.inf, stop=StopSignal(),
             report=lambda _done, _total: None,
         )[1:]  # fmt: skip
 
