@@ -80,19 +80,19 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # validation data significantly favor another one. The linear probe itself is among the candidates.
 # Only then are the test photos used, once.
 #
-# ## 6. Average several runs: soups
+# ## 6. Average several networks: soups
 #
-# After some minutes, more epochs or more pixels bring little: a single run has converged. Another
-# run from the same linear probe, with other augmentation in another order, converges to a different
-# point nearby, and the average of such points is better. With
-# [`recipe={"soup": 4}`][scenelearn.finetune.Recipe], `fit` performs four runs one after the other
-# and averages their final weights. The result is one network, as fast as any other.
+# After some minutes, more epochs or more pixels bring little: the network has converged. Fine-tuned
+# again from the same linear probe, with other augmentation in another order, it converges to a
+# different point nearby, and the average of such points is better. With
+# [`recipe={"soup": 4}`][scenelearn.finetune.Recipe], `fit` trains four learning rate cycles one
+# after the other and averages their final weights. The result is one network, as fast as any other.
 #
-# The runs share the time budget. Each has its own warmup, decay and optimizer state. The
+# The cycles share the time budget. Each has its own warmup, decay and optimizer state. The
 # interpolation of step 5 is then between the linear probe and the soup.
 # [Backbones](../results/accuracy.py#backbones) shows the accuracy of a soup of four in 15 minutes.
-# Each run needs enough time: with 100 photos per class and ten epochs per run, one run of four
-# times as many epochs [was better](../results/accuracy.py#ablations).
+# Each cycle needs enough time: with 100 photos per class and ten epochs per cycle, one cycle of
+# four times as many epochs [was better](../results/accuracy.py#ablations).
 #
 # ## What was tried and left out
 #

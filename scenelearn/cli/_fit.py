@@ -216,7 +216,8 @@ def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
 def _output_bytes(settings: dict[str, Any]) -> int:
     """About how much a fit will write: its bundle twice, while it is written, and its report."""
     from scenelearn.backbones._build import count_parameters  # here, since they take long to import
-    from scenelearn.finetune._settings import AUTO, CANDIDATES
+    from scenelearn.finetune._budget import CANDIDATES
+    from scenelearn.finetune._settings import AUTO
 
     name = settings.get("backbone")
     if isinstance(name, list):

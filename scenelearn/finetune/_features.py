@@ -38,7 +38,7 @@ from scenelearn._keras_internals import input_tensors_of, nested_layers, produce
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import Preprocessing, load_if_own
-from scenelearn.classify._inference import predict_batches, predict_images
+from scenelearn.classify._inference import predict_batches
 from scenelearn.data import Batches, Photos, Pixels, Splits
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import Resize, make_resize
@@ -50,7 +50,6 @@ _VERSION = "1"  # change it whenever the same network and photo give other featu
 
 # Photos between two writes: few at first, then as many as take about ten seconds.
 _FIRST_PART, _MAX_PART, _WRITE_INTERVAL_S = 64, 512, 10.0
-_N_TIMED_BATCHES = 5
 
 FEATURE_BATCH_SIZE = 32
 """Photos per batch for features, unless the training batches are smaller."""
@@ -392,24 +391,6 @@ def read_cached_features(
 def feature_batch_size(batch_size: int) -> int:
     """The batch size for features, given that of training."""
     return min(batch_size, FEATURE_BATCH_SIZE * n_devices())
-
-
-def measure_photo_seconds(model: Any, batch_size: int, dtype: npt.DTypeLike = np.uint8) -> float:
-    """Measure the prediction time per photo, without compilation.
-
-    The median of a few blank batches.
-
-    Args:
-        model: from raw pixels or from activations.
-        batch_size: photos per batch.
-        dtype: of the model's input.
-    """
-    batch, seconds = np.zeros((batch_size, *model.input_shape[1:]), dtype), []
-    for _ in range(1 + _N_TIMED_BATCHES):
-        start = time.perf_counter()
-        predict_images(model, [batch], batch_size)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:])) / batch_size  # the first one compiles
 
 
 # Cache files

@@ -22,7 +22,8 @@ from scenelearn.data._rejections import HARMLESS
 from scenelearn.finetune._result import FitResult
 from scenelearn.finetune._run import Run
 from scenelearn.finetune._runtime import Callbacks, Clock, handle_signals
-from scenelearn.finetune._settings import Recipe, Schedule, resolve_settings
+from scenelearn.finetune._schedule import Schedule
+from scenelearn.finetune._settings import Recipe, resolve_settings
 from scenelearn.finetune._teacher import load_teacher
 
 
@@ -114,7 +115,7 @@ def fit(
         epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
             many as fit into the time budget, at most 40 with pretrained weights and 120 with random
             ones, where the last one may be shorter. Or the schedule from the settings of a result.
-            In a soup (see `Recipe.soup`), each run trains for this many epochs.
+            In a soup (see `Recipe.soup`), each cycle has this many epochs.
         batch_size: photos per training step.
         learning_rate: peak learning rate of fine-tuning; kernels may have a lower one, see
             `Recipe.scale_lr_by_weights`. None for the default: 0.001, or 0.003 with random weights

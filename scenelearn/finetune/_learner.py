@@ -43,13 +43,13 @@ class Learner:
     """The model that is trained, with its data.
 
     Attributes:
-        model: from raw pixels to logits.
+        logits_model: from raw pixels to logits.
         datasets: the photos.
         augmentation: how training photos are augmented and mixed.
         class_weights: how much each class counts.
     """
 
-    model: Any
+    logits_model: Any
     datasets: Datasets
     augmentation: Augmentation
     class_weights: ClassWeights = UNWEIGHTED
@@ -67,7 +67,7 @@ class Learner:
 
 def build_learner(
     features: Any,
-    to_logits: Any,
+    logits_model: Any,
     datasets: Datasets,
     settings: FitSettings,
     *,
@@ -78,7 +78,7 @@ def build_learner(
 
     Args:
         features: from `backbones.build`.
-        to_logits: the same network with its head.
+        logits_model: the same network with its head.
         datasets: the photos.
         settings: of the fit.
         class_weights: how much each class counts.
@@ -91,14 +91,14 @@ def build_learner(
         # Layers are frozen before anything is compiled: programs depend on them.
         if settings.weights is not None:
             freeze_layers(features, settings.resize.height, settings.recipe.unfreeze)
-        compile_model(features, to_logits, settings)
+        compile_model(features, logits_model, settings)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),
         recipe=settings.recipe,
-        n_classes=to_logits.output_shape[-1],
+        n_classes=logits_model.output_shape[-1],
     )
     return Learner(
-        model=to_logits,
+        logits_model=logits_model,
         datasets=datasets,
         augmentation=augmentation,
         class_weights=class_weights,

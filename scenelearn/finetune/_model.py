@@ -167,7 +167,7 @@ def _feature_map_px(operation: Any) -> float:
     return 0 if len(shape) != 4 or is_padding else np.inf if shape[1] is None else shape[1]
 
 
-def prepare_random_weights(features: Any, to_logits: Any) -> None:
+def prepare_random_weights(features: Any, logits_model: Any) -> None:
     """Prepare random weights for training: faster BatchNormalization statistics, and a zero head.
 
     BatchNormalization made for ImageNet averages over a thousand steps, more than a short run has.
@@ -175,12 +175,12 @@ def prepare_random_weights(features: Any, to_logits: Any) -> None:
 
     Args:
         features: from `backbones.build`, with random weights.
-        to_logits: the same network with its head.
+        logits_model: the same network with its head.
     """
     for layer in nested_layers(features.get_layer("backbone")):
         if isinstance(layer, keras().layers.BatchNormalization):
             layer.momentum = 0.9
-    divide_logits(to_logits, np.inf)
+    divide_logits(logits_model, np.inf)
 
 
 def divide_logits(model: Any, divisor: float) -> None:

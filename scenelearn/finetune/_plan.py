@@ -23,25 +23,24 @@ from scenelearn.backbones._network import Network, Preprocessing, Several, load_
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
+from scenelearn.finetune._budget import (
+    adapt_to_machine,
+    make_schedule,
+    measure_costs,
+    measure_photo_seconds,
+)
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
     FEATURE_BATCH_SIZE,
     Datasets,
     feature_batch_size,
     make_datasets,
-    measure_photo_seconds,
 )
 from scenelearn.finetune._learner import build_learner
 from scenelearn.finetune._model import add_zero_head, build_features
 from scenelearn.finetune._runtime import StopSignal
-from scenelearn.finetune._schedule import make_schedule, measure_costs
-from scenelearn.finetune._settings import (
-    FitSettings,
-    Recipe,
-    Schedule,
-    adapt_to_machine,
-    resolve_settings,
-)
+from scenelearn.finetune._schedule import Schedule
+from scenelearn.finetune._settings import FitSettings, Recipe, resolve_settings
 from scenelearn.finetune._teacher import N_VIEWS, Teacher, load_teacher
 
 # Passes over all features that the linear probe takes, including cross-validation, as observed.
@@ -208,11 +207,11 @@ def _plan(
     settings = replace(settings, batch_size=batch_size)
     network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
-    to_logits, model = add_zero_head(features, n_classes)
+    logits_model, model = add_zero_head(features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
     datasets = _noise_datasets(splits, settings)
-    learner = build_learner(features, to_logits, datasets, settings, train=settings.epochs != 0)
+    learner = build_learner(features, logits_model, datasets, settings, train=settings.epochs != 0)
     costs = measure_costs(
         learner,
         settings,
@@ -246,7 +245,7 @@ def _plan(
         free_bytes=available_bytes(),
         reasons=(),
     )
-    n_trained = sum(int(np.prod(v.shape)) for v in to_logits.trainable_variables)
+    n_trained = sum(int(np.prod(v.shape)) for v in logits_model.trainable_variables)
     reasons = _explain(
         result, feature_s, n_trained, left_s, requested_batch_size=requested_batch_size
     )
@@ -309,19 +308,20 @@ def _explain(
         f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
     n_steps = sum(steps for steps, _ in schedule)
-    runs = f" in {math.ceil(schedule[-1][1])} runs" if schedule and settings.n_runs > 1 else ""
+    soup = schedule and settings.n_cycles > 1
+    cycles = f" in {math.ceil(schedule[-1][1])} cycles" if soup else ""
     if settings.epochs is not None:
-        lines.append(f"{len(schedule)} epochs{runs}, as requested: {n_steps:,} steps")
+        lines.append(f"{len(schedule)} epochs{cycles}, as requested: {n_steps:,} steps")
     elif not schedule:
         lines.append(
             f"no fine-tuning: of {settings.minutes:g} minutes, {max(0.0, left_s):.0f} s are left "
             "for it, not enough for a tenth of an epoch"
         )
     else:
-        is_max = len(schedule) == settings.max_epochs * settings.n_runs
+        is_max = len(schedule) == settings.max_epochs * settings.n_cycles
         enough = "; this is the maximum, more would hardly help" if is_max else ""
         lines.append(
-            f"{len(schedule)} epochs{runs} of up to {schedule[0][0]:,} steps in the remaining "
+            f"{len(schedule)} epochs{cycles} of up to {schedule[0][0]:,} steps in the remaining "
             f"{left_s:.0f} s: {n_steps:,} steps{enough}"
         )
     return tuple(lines)

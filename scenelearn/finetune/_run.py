@@ -1,9 +1,8 @@
 """The stages of a fit: prepare, probe, fine-tune, calibrate, test.
 
 Prepare: build the `_model`, decode photos. Probe: `_features` once, `_linear_probe`. Fine-tune:
-`_trainer.prepare_training` times a step and asks `_schedule` for epochs and rates;
-`_trainer.train` takes the `_learner`'s batches and writes the `_checkpoint`. Calibrate. Test once:
-the `_result`.
+`_budget.choose_schedule` times a step and asks `_schedule` for the epochs; `_trainer.train` takes
+the `_learner`'s batches and writes the `_checkpoint`. Calibrate. Test once: the `_result`.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from scenelearn.classify._labeled_outputs import (
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import format_px
+from scenelearn.finetune._budget import adapt_to_machine, choose_schedule
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
@@ -49,14 +49,20 @@ from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
 from scenelearn.finetune._result import Epoch, FitResult
-from scenelearn.finetune._runtime import Callbacks, Clock, SharedStopSignal, StopSignal
-from scenelearn.finetune._settings import FitSettings, adapt_to_machine
+from scenelearn.finetune._runtime import (
+    Callbacks,
+    Clock,
+    SharedStopSignal,
+    StopRequest,
+    StopSignal,
+)
+from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._teacher import Teacher, ask_teacher
 from scenelearn.finetune._trainer import (
     Control,
     TrainingState,
     describe_training,
-    prepare_training,
+    initial_state,
     probe_epoch,
     restore_variables,
     score_logits,
@@ -80,7 +86,7 @@ class Run:
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
         class_weights: how much each class counts.
-        to_logits: `features` with a head, to logits.
+        logits_model: `features` with a head, to logits.
         model: the same to probabilities.
         network: `model` with all outputs that `predict_photos` needs.
         learner: what is trained, with its data.
@@ -98,7 +104,7 @@ class Run:
     checkpoint: Checkpoint
     datasets: Datasets
     class_weights: ClassWeights
-    to_logits: Any
+    logits_model: Any
     model: Any
     network: Any
     learner: Learner
@@ -166,16 +172,16 @@ class Run:
         if saved is None:
             return False
         self.state = unpack(saved.metadata["state"], saved.arrays)
-        self._make_datasets(self.state.plan.batch_size)
-        self.to_logits, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
+        self._make_datasets(self.state.schedule.batch_size)
+        self.logits_model, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
         self.learner = build_learner(
             self.features,
-            self.to_logits,
+            self.logits_model,
             self.datasets,
             self.settings,
             class_weights=self.class_weights,
         )
-        restore_variables(self.learner.model, saved.arrays)
+        restore_variables(self.learner.logits_model, saved.arrays)
         note = f"to step {self.state.step} of epoch {self.state.epoch}"
         self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
         return True
@@ -218,7 +224,7 @@ class Run:
                 bias=broadcast_array(probe.bias),
                 l2=broadcast(probe.l2),
             )
-            self.to_logits, self.model = add_head(self.features, probe)
+            self.logits_model, self.model = add_head(self.features, probe)
             logits = probe.logits(data.validation_features)
             scores = score_logits(logits, data.validation_labels, self.class_weights)
             self._probe_epoch = epoch = probe_epoch(scores)
@@ -245,17 +251,7 @@ class Run:
                 )
         with clock.phase("fine-tuning") as note:
             if self._probe_epoch is not None:  # otherwise `restore` has set both
-                self.learner, self.state = prepare_training(
-                    self.features,
-                    self.to_logits,
-                    self.network,
-                    self.datasets,
-                    settings,
-                    class_weights=self.class_weights,
-                    probe_epoch=self._probe_epoch,
-                    clock=clock,
-                    stop=stop,
-                )
+                self._begin_training(self._probe_epoch, stop)
             augmentation = replace(self.learner.augmentation, soft_labels=soft_labels)
             self.learner = replace(self.learner, augmentation=augmentation)
             control = Control(
@@ -268,7 +264,7 @@ class Run:
             self.stopped = train(self.learner, self.state, control)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             if settings.epochs is None or self.stopped == "callback":
-                self.settings = replace(settings, epochs=self.state.plan.schedule or 0)
+                self.settings = replace(settings, epochs=self.state.schedule.epochs or 0)
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""
@@ -319,11 +315,11 @@ class Run:
             keeps_checkpoint: whether the checkpoint stays when the result is saved.
         """
         settings, state, photos = self.settings, self.state, self.splits.photos
-        trained = self.learner.model if len(state.history) > 1 else None
+        trained = self.logits_model if len(state.history) > 1 else None
         metadata = {
             **self.metadata,
             "test accuracy": str(self.evaluation.accuracy),
-            **memory_summary(self.to_logits, trained, settings.batch_size),
+            **memory_summary(self.logits_model, trained, settings.batch_size),
         }
         return FitResult(
             classifier=Classifier(
@@ -350,6 +346,25 @@ class Run:
             seconds=self.clock.elapsed_s(),
             stopped=self.stopped,
             _checkpoint=None if keeps_checkpoint else self.checkpoint,
+        )
+
+    def _begin_training(self, probe_epoch: Epoch, stop: StopRequest) -> None:
+        """Build the learner, choose the schedule, and set the state before the first step."""
+        settings, probe_weights = self.settings, self.logits_model.get_weights()
+        self.learner = build_learner(
+            self.features,
+            self.logits_model,
+            self.datasets,
+            settings,
+            class_weights=self.class_weights,
+            train=settings.epochs != 0 and not stop.requested,
+        )
+        self.state = initial_state(
+            self.learner,
+            choose_schedule(self.learner, settings, self.network, clock=self.clock, stop=stop),
+            settings,
+            probe_epoch=probe_epoch,
+            probe_weights=probe_weights,
         )
 
     def _make_datasets(self, batch_size: int) -> None:

@@ -1,26 +1,20 @@
-"""The settings of a fit, validated before anything runs, and `backbone="auto"`."""
+"""The settings of a fit, validated before anything runs."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from scenelearn import backbones, sizing
+from scenelearn import backbones
 from scenelearn._checks import (
     check_bool,
     check_choice,
     check_image_px,
     check_integer,
     check_number,
-    image_size,
 )
-from scenelearn._distributed import broadcast
 from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as resolve_policy
@@ -33,25 +27,14 @@ from scenelearn.backbones._network import (
     Preprocessing,
     Several,
     check_preprocessing,
-    is_own,
 )
 from scenelearn.data import Splits
 from scenelearn.data._resize import Resize, check_shape, make_resize
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune._class_weights import check_class_weight, weigh_classes
-from scenelearn.finetune._device import (
-    PRECISIONS,
-    available_bytes,
-    supported_precision,
-    training_bytes,
-)
-from scenelearn.finetune._features import FEATURE_BATCH_SIZE, measure_photo_seconds
+from scenelearn.finetune._device import PRECISIONS
+from scenelearn.finetune._schedule import Schedule, parse_schedule
 from scenelearn.metrics._evaluation import OBJECTIVES
-from scenelearn.sizing._networks import build_application
-
-Schedule = tuple[tuple[int, float], ...]
-"""For each epoch its number of steps, and the progress of the learning rate schedule after it."""
-
 
 # Pretrained weights: the best of 3e-5 … 2e-3 on the validation photos of three splits of the Intel
 # photos, for MobileNetV2-0.35 with one learning rate for all kernels. Random weights need a higher
@@ -66,26 +49,6 @@ _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
 UNFREEZE = ("stride16", "all", "none")
 
 AUTO = "auto"
-# Top-1 accuracy on ImageNet at 224 px, in percent, from the tables of Keras Applications and of the
-# MobileNet papers (M. Sandler et al. 2018; A. Howard et al. 2019; M. Tan, Q. Le 2019 and 2021;
-# Z. Liu et al. 2022). In ascending order.
-CANDIDATES = {
-    "mobilenet_v2_0.35": 60.3,
-    "mobilenet_v3_small": 67.4,
-    "mobilenet_v2": 71.3,
-    "mobilenet_v3_large": 75.2,
-    "efficientnet_b0": 77.1,
-    "efficientnet_v2_b0": 78.7,
-    "efficientnet_v2_s": 83.9,
-}
-_AUTO_EPOCHS = 4
-# Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
-# including mirrored training photos; for each epoch, training at three passes per photo while the
-# upper layers are trained, and validation; finally weight interpolation and the test.
-_AUTO_PASSES = 1.55 + _AUTO_EPOCHS * (3 * 0.7 + 0.15) + 1.5
-_AUTO_TIME_FRACTION = 0.9  # the rest is for decoding, the linear probe and compilation
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +73,10 @@ class Recipe:
             weights. The coefficient (0, 1/2 or 3/4) depends on the number of photos per class,
             unless another is significantly better on the validation photos. Applies to pretrained
             weights only.
-        soup: number of fine-tuning runs whose final weights are averaged into a "model soup", which
-            predicts as fast as a single network. Each run starts from the linear probe and sees
-            different augmented views in a different order. The runs share the time budget, or train
-            for `epochs` each. Applies to pretrained weights without `train_batchnorm`.
+        soup: number of learning rate cycles whose final weights are averaged into a "model soup",
+            which predicts as fast as a single network. Each cycle starts from the linear probe and
+            sees different augmented views in a different order. The cycles share the time budget,
+            or train for `epochs` each. Applies to pretrained weights without `train_batchnorm`.
         weight_decay: weight decay of AdamW, at least 0.
         train_batchnorm: whether BatchNormalization normalizes by the batch and updates its moving
             statistics, as in training from scratch. Applies to pretrained weights; with random
@@ -158,7 +121,7 @@ class Recipe:
         ):
             value = check_number(name, getattr(self, name), low=low, high=high, advice=advice)
             object.__setattr__(self, name, value)
-        soup = check_integer("soup", self.soup, low=1, advice="1 is a single run; 4 is typical.")
+        soup = check_integer("soup", self.soup, low=1, advice="1 is a single cycle; 4 is typical.")
         object.__setattr__(self, "soup", soup)
 
     def to_json(self) -> dict[str, Any]:
@@ -180,10 +143,10 @@ class FitSettings:
             least 32.
         shape: what happens to photos of other proportions: "crop", "pad" or "squash".
         minutes: time budget of the whole fit in minutes, above 0.
-        epochs: number of epochs of fine-tuning, in each run of a soup; None lets the time budget
+        epochs: number of epochs of fine-tuning, in each cycle of a soup; None lets the time budget
             decide; 0 for none. If the time budget decided, the settings of the result hold the
             schedule instead: for each epoch its steps and the progress of the learning rate
-            schedule after it, from 0 to 1 in the first run, from 1 to 2 in the second.
+            schedule after it, from 0 to 1 in the first cycle, from 1 to 2 in the second.
         batch_size: photos per training step, at least 1.
         learning_rate: peak learning rate of fine-tuning, above 0.
         augmentation: how training photos are augmented: a policy's name, a policy, or its values by
@@ -254,7 +217,7 @@ class FitSettings:
         ):
             self._set(name, check_integer(name, getattr(self, name), low=low, advice=advice))
         if isinstance(self.epochs, list | tuple):
-            self._set("epochs", _check_schedule(self.epochs, self.n_runs))
+            self._set("epochs", _check_schedule(self.epochs, self.n_cycles))
         elif self.epochs is not None:
             advice = "Pass None to let `minutes` decide."
             self._set("epochs", check_integer("epochs", self.epochs, low=0, advice=advice))
@@ -277,14 +240,16 @@ class FitSettings:
 
     @property
     def max_epochs(self) -> int:
-        """The maximum number of epochs per run, however much time there is."""
+        """The maximum number of epochs per cycle, however much time there is."""
         if self.epochs is None:
             return _MAX_EPOCHS_RANDOM if self.weights is None else _MAX_EPOCHS_PRETRAINED
-        return self.epochs if isinstance(self.epochs, int) else -(-len(self.epochs) // self.n_runs)
+        return (
+            self.epochs if isinstance(self.epochs, int) else -(-len(self.epochs) // self.n_cycles)
+        )
 
     @property
-    def n_runs(self) -> int:
-        """The number of runs of fine-tuning, see `Recipe.soup`."""
+    def n_cycles(self) -> int:
+        """The number of learning rate cycles, see `Recipe.soup`."""
         return 1 if self.updates_batchnorm else self.recipe.soup
 
     @property
@@ -389,27 +354,6 @@ def _own_weights(network: Network | Several, weights: object) -> str | None:
     return None if weights is None else OWN
 
 
-def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
-    """Fill in what depends on this machine.
-
-    The backbone gets its canonical name, "auto" is replaced by a backbone, and an unsupported
-    precision is dropped with a warning.
-
-    Raises:
-        UnknownBackboneError: if keras.applications has no such network.
-    """
-    name = settings.backbone
-    if not isinstance(name, str) or is_own(name):
-        return replace(settings, precision=supported_precision(settings.precision))
-    if name == AUTO:
-        name = choose_backbone(n_photos, settings.image_px, settings.minutes, settings.batch_size)
-    return replace(
-        settings,
-        backbone=find_architecture(name).name,
-        precision=supported_precision(settings.precision),
-    )
-
-
 def _parse_recipe(values: Mapping[str, Any]) -> Recipe:
     names = {one.name for one in fields(Recipe)}
     unknown = sorted(set(values) - names)
@@ -421,86 +365,12 @@ def _parse_recipe(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
-def _check_schedule(value: Sequence[Sequence[float]], n_runs: int) -> Schedule:
-    schedule = parse_schedule(value, n_runs)
+def _check_schedule(value: Sequence[Sequence[float]], n_cycles: int) -> Schedule:
+    schedule = parse_schedule(value, n_cycles)
     if schedule is None:
         raise ArgumentError(
             "`epochs` must be an integer of at least 0, None, or the schedule of a result: pairs "
-            f"of steps and a progress that increases to at most {n_runs}, the number of runs. "
+            f"of steps and a progress that increases to at most {n_cycles}, the number of cycles. "
             f"Received: epochs={value!r}. Pass None to let `minutes` decide."
         )
     return schedule
-
-
-def parse_schedule(value: Sequence[Sequence[float]], n_runs: int = 1) -> Schedule | None:
-    """A schedule from plain lists, as in JSON; None if it is not a valid one for `n_runs` runs."""
-    try:
-        schedule = tuple((int(size), float(after)) for size, after in value)
-    except (TypeError, ValueError):
-        return None
-    progress = [0.0, *(after for _, after in schedule)]
-    increases = all(a < b <= min(n_runs, int(a) + 1) for a, b in itertools.pairwise(progress))
-    return schedule if increases and all(size >= 1 for size, _ in schedule) else None
-
-
-def choose_backbone(
-    n_photos: int, image_px: int | tuple[int, int], minutes: float, batch_size: int
-) -> str:
-    """Choose the network that "auto" stands for.
-
-    The most accurate candidate whose training fits into free memory, and for which features and
-    four epochs fit into the time budget, by the measured prediction time per photo on this machine.
-    Candidates that would not fit even if their time grew only with the size of their feature maps
-    are not measured. The choice itself uses up part of the budget.
-
-    Args:
-        n_photos: number of photos.
-        image_px: the side of the square input, or its (height, width).
-        minutes: the time budget.
-        batch_size: photos per step.
-
-    Returns:
-        A name for `backbones.build`; the smallest network if none fits.
-    """
-    best, *larger = CANDIDATES
-    start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
-    free_bytes = float(broadcast(available_bytes() or math.inf))
-
-    def fit_seconds(network: Any) -> float:
-        return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
-
-    def left_s() -> float:
-        return float(
-            broadcast(_AUTO_TIME_FRACTION * (60 * minutes - (time.perf_counter() - start)))
-        )
-
-    smallest = _build_untrained(best, image_px)
-    best_s = fit_seconds(smallest)
-    seconds_per_byte = best_s / _activation_bytes(smallest)
-    for name in reversed(larger):
-        application = find_architecture(name).build.__name__
-        unbuilt = build_application(application, (*image_size(image_px), 3))
-        if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
-            continue
-        network = _build_untrained(name, image_px)
-        if training_bytes(network, batch_size) > free_bytes:
-            continue
-        fit_s = fit_seconds(network)
-        if fit_s <= left_s():
-            best, best_s = name, fit_s
-            break
-    _log.info(
-        "backbone 'auto' is %s: the most accurate of %d candidates on ImageNet (%.1f %%) for which "
-        "features of %d photos and %d epochs fit into %g minutes (about %.1f)",
-        best, len(CANDIDATES), CANDIDATES[best], n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
-    )  # fmt: skip
-    return best
-
-
-def _build_untrained(name: str, image_px: int | tuple[int, int]) -> Any:
-    return backbones.fast_on_cpu(backbones.build(name, weights=None, image_px=image_px))
-
-
-def _activation_bytes(network: Any) -> int:
-    """The size of all activations of one photo."""
-    return sum(row.activation_bytes for row in sizing.estimate(network).layers)

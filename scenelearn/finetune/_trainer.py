@@ -17,10 +17,10 @@ from scenelearn._distributed import all_reduce_max, broadcast
 from scenelearn._logistic_regression import cross_entropies, cross_entropy
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
+from scenelearn.finetune._budget import Costs, make_schedule, n_interpolations
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
-from scenelearn.finetune._features import Datasets, measure_photo_seconds
-from scenelearn.finetune._learner import Learner, build_learner
+from scenelearn.finetune._learner import Learner
 from scenelearn.finetune._model import (
     COEFFICIENTS,
     choose_coefficient,
@@ -29,22 +29,13 @@ from scenelearn.finetune._model import (
 )
 from scenelearn.finetune._result import Epoch
 from scenelearn.finetune._runtime import Callbacks, Clock, StopRequest
-from scenelearn.finetune._schedule import (
-    Costs,
-    TrainingPlan,
-    make_schedule,
-    measure_costs,
-    n_interpolations,
-    schedule_progress,
-)
-from scenelearn.finetune._settings import FitSettings, Schedule, parse_schedule
-
-_MIN_WARMUP_STEPS = 100  # with pretrained weights
+from scenelearn.finetune._schedule import TrainingSchedule, parse_schedule, schedule_progress
+from scenelearn.finetune._settings import FitSettings
 
 _GRACE = 0.03  # of the time budget: how much longer than planned an epoch may take
 
-# Progress from which on a run counts as complete: the rest of its learning rate, at most 2% of the
-# peak, changes little.
+# Progress from which on a cycle counts as complete: the rest of its learning rate, at most 2% of
+# the peak, changes little.
 _NEARLY_COMPLETE = 0.9
 
 _log = logging.getLogger(__name__)
@@ -100,7 +91,7 @@ class TrainingState:
     There is no random state: every random number is a function of (seed, epoch, index).
 
     Attributes:
-        plan: how to continue.
+        schedule: the epochs, those done included.
         history: epoch 0, the linear probe, and each complete epoch.
         best: number of the epoch with the lowest calibrated validation loss, which distinguishes
             networks with fewer photos than the accuracy needs.
@@ -110,15 +101,15 @@ class TrainingState:
             interpolated in the end.
         default_interpolation: the coefficient to keep unless another is significantly better.
         interpolation: the coefficient of the best weights: 0 is the linear probe, 1 its epoch.
-        soup: mean of the trainable weights at the end of each run so far; empty before that, and
-            if there is only one run.
-        n_in_soup: number of these runs.
+        soup: mean of the trainable weights at the end of each cycle so far; empty before that, and
+            if there is only one cycle.
+        n_in_soup: number of these cycles.
         step: number of steps done in the current epoch.
         losses: the loss of each of them.
         epoch_s: seconds that they took.
     """
 
-    plan: TrainingPlan
+    schedule: TrainingSchedule
     history: list[Epoch]
     best_loss: float
     best_weights: list[npt.NDArray[Any]]
@@ -151,8 +142,8 @@ class TrainingState:
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
 
-    def end_run(self, model: Any) -> None:
-        """Add the weights at the end of a run to the soup."""
+    def end_cycle(self, model: Any) -> None:
+        """Add the weights at the end of a cycle to the soup."""
         self.n_in_soup += 1
         weights, weight = to_arrays(model.trainable_variables), np.float32(1 / self.n_in_soup)
         mean = self.soup or weights
@@ -172,73 +163,32 @@ def probe_epoch(scores: ValidationScores) -> Epoch:
     )
 
 
-def prepare_training(
-    features: Any,
-    to_logits: Any,
-    network: Any,
-    datasets: Datasets,
+def initial_state(
+    learner: Learner,
+    schedule: TrainingSchedule,
     settings: FitSettings,
     *,
-    class_weights: ClassWeights,
     probe_epoch: Epoch,
-    clock: Clock,
-    stop: StopRequest,
-) -> tuple[Learner, TrainingState]:
-    """Build the learner, measure its speed, and plan the epochs: the state before the first step.
+    probe_weights: list[npt.NDArray[Any]],
+) -> TrainingState:
+    """The state before the first step.
 
     Args:
-        features: from `backbones.build`.
-        to_logits: the same network with the linear probe.
-        network: the final network, from `inference_model`. If the time budget decides, it is
-            compiled and timed here, so that its duration is known.
-        datasets: the photos.
+        learner: not trained yet.
+        schedule: from `choose_schedule`.
         settings: of the fit.
-        class_weights: how much each class counts.
-        probe_epoch: the linear probe's scores.
-        clock: how much time is left.
-        stop: whether to stop; if so, no epochs are planned.
-
-    Returns:
-        The learner, compiled if any epochs are requested, and the state, with 0 epochs if none are
-        requested or none fits.
+        probe_epoch: the scores of the linear probe.
+        probe_weights: of the network with the linear probe.
     """
-    time_limited, best_weights = settings.epochs is None, to_logits.get_weights()
-    train = settings.epochs != 0 and not stop.requested
-    learner = build_learner(
-        features, to_logits, datasets, settings, class_weights=class_weights, train=train
-    )
-    costs = measure_costs(
-        learner,
-        settings,
-        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
-        left_s=clock.left_s(),
-        stop=stop,
-        report=clock.report("compiling and timing"),
-    )
-    schedule: Schedule = ()
-    if costs.step_s and not stop.requested:
-        left_s = broadcast(clock.left_s(reserve_s=costs.reserve_s))
-        schedule = make_schedule(settings, left_s, len(datasets.train), costs)
-    plan = TrainingPlan(
+    model, n_photos = learner.logits_model, learner.datasets.train.n_photos
+    interpolates = n_interpolations(settings) and schedule.epochs
+    return TrainingState(
         schedule=schedule,
-        n_runs=settings.n_runs,
-        time_limited=time_limited,
-        peak_lr=settings.learning_rate,
-        min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
-        step_s=costs.step_s,
-        reserve_s=costs.reserve_s,
-        batch_size=settings.batch_size,
-    )
-    interpolates = n_interpolations(settings) and schedule
-    return learner, TrainingState(
-        plan=plan,
         history=[probe_epoch],
-        best_weights=best_weights,
+        best_weights=probe_weights,
         best_loss=probe_epoch.calibrated_loss,
-        initial_weights=to_arrays(learner.model.trainable_variables) if interpolates else [],
-        default_interpolation=default_coefficient(
-            datasets.train.n_photos / to_logits.output_shape[-1]
-        ),
+        initial_weights=to_arrays(model.trainable_variables) if interpolates else [],
+        default_interpolation=default_coefficient(n_photos / model.output_shape[-1]),
     )
 
 
@@ -262,7 +212,7 @@ class Control:
 
     def is_out_of_time(self, state: TrainingState) -> bool:
         """Whether no time is left, not even the grace period. A collective operation."""
-        left_s = self.clock.left_s(reserve_s=state.plan.reserve_s)
+        left_s = self.clock.left_s(reserve_s=state.schedule.reserve_s)
         return bool(all_reduce_max(left_s < -_GRACE * 60 * self.settings.minutes))
 
     def save(self, state: TrainingState, model: Any) -> None:
@@ -275,7 +225,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     """Fine-tune the learner's model in place, from the given state on.
 
     The learning rate rises to its peak over the first tenth of the schedule or more, and falls to 0
-    along a half cosine; with several runs, in each of them, which starts from the initial weights
+    along a half cosine; with several cycles, in each of them, which starts from the initial weights
     with a reset optimizer. If the time budget decides, the rest of the schedule is updated after
     each epoch by how long it took, so that the rate reaches 0 just when the time is over. In the
     end the model has the weights that were best on the validation photos after an epoch, where
@@ -291,14 +241,14 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     Returns:
         Why training ended early, see `FitResult.stopped`; empty if it did not.
     """
-    model, stopped = learner.model, control.stop.requested
-    if state.plan.schedule and not stopped and control.checkpoint.is_due():
+    model, stopped = learner.logits_model, control.stop.requested
+    if state.schedule.epochs and not stopped and control.checkpoint.is_due():
         control.save(state, model)  # saves the work before the first step
-    callbacks = control.callbacks if state.plan.schedule else Callbacks()
-    n_epochs, n_steps = state.plan.n_epochs, len(learner.datasets.train)
+    callbacks = control.callbacks if state.schedule.epochs else Callbacks()
+    n_epochs, n_steps = state.schedule.n_epochs, len(learner.datasets.train)
     try:
         callbacks.begin(model, n_epochs=n_epochs, n_steps=n_steps)
-        while not stopped and state.epoch <= state.plan.n_epochs:
+        while not stopped and state.epoch <= state.schedule.n_epochs:
             if control.is_out_of_time(state):
                 stopped = "time"
                 break
@@ -309,41 +259,42 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
             control.save(state, model)
         raise
     if not stopped and not _is_complete(state) and control.is_out_of_time(state):
-        stopped = "time"  # no more epochs were planned, since none fits
+        stopped = "time"  # no more epochs were scheduled, since none fits
     if stopped in ("", "time", "callback"):
         _interpolate(learner, state, control)
-    if state.plan.schedule and stopped == control.stop.requested != "":
+    if state.schedule.epochs and stopped == control.stop.requested != "":
         control.save(state, model)
     if stopped:
         level = logging.INFO if stopped == "callback" else logging.WARNING
         _log.log(level, _stop_message(stopped, state))
     if stopped in ("time", "callback"):  # planned epochs that did not begin do not count
-        state.plan = replace(state.plan, schedule=state.plan.schedule[: state.epoch - 1])
+        state.schedule = replace(state.schedule, epochs=state.schedule.epochs[: state.epoch - 1])
     model.set_weights(state.best_weights)
     return stopped
 
 
 def _is_complete(state: TrainingState) -> bool:
-    """Whether the schedule ends with a complete run."""
-    schedule = state.plan.schedule
-    return not schedule or schedule[-1][1] % 1 == 0
+    """Whether the schedule ends with a complete cycle."""
+    epochs = state.schedule.epochs
+    return not epochs or epochs[-1][1] % 1 == 0
 
 
 def describe_training(state: TrainingState, stopped: str, *, requested: object) -> str:
     """The epochs that were trained, and why they ended early."""
-    plan, n_done = state.plan, len(state.history) - 1
+    schedule, n_done = state.schedule, len(state.history) - 1
     early = f"; stopped: {stopped}" if stopped else ""
     if requested == 0:
         return "not requested" + early
-    if not plan.schedule:
+    if not schedule.epochs:
         return "none" + (early or ": not even a tenth of an epoch fits into the time budget")
-    step = f"{plan.step_s * 1e3:.0f} ms per step of {plan.batch_size} photos"
-    runs = f" in {state.n_in_soup} of {plan.n_runs} runs" if plan.n_runs > 1 else ""
-    return f"{n_done} of {plan.n_epochs} planned epochs{runs}, {step}{early}"
+    step = f"{schedule.step_s * 1e3:.0f} ms per step of {schedule.batch_size} photos"
+    n = schedule.n_cycles
+    cycles = f" in {state.n_in_soup} of {n} cycles" if n > 1 else ""
+    return f"{n_done} of {schedule.n_epochs} planned epochs{cycles}, {step}{early}"
 
 
 def _stop_message(stopped: str, state: TrainingState) -> str:
-    n_epochs, epoch = state.plan.n_epochs, state.epoch
+    n_epochs, epoch = state.schedule.n_epochs, state.epoch
     kept = f"epoch {state.best}" if state.best else "the linear probe"
     if stopped == "time":
         total = f" of {n_epochs}" if epoch <= n_epochs else ""  # else the rest was dropped
@@ -353,7 +304,7 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
     if stopped == "not finite":
         return (
             f"In epoch {epoch} of {n_epochs} the loss became NaN or infinite. Keeping {kept}. Pass "
-            f"a lower learning_rate than {state.plan.peak_lr:g}; try a third of it."
+            f"a lower learning_rate than {state.schedule.peak_lr:g}; try a third of it."
         )
     if not n_epochs:
         return f"Stopped by {stopped} before fine-tuning. Keeping {kept}."
@@ -365,21 +316,21 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
 
 def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> str:
     """Train for the rest of the current epoch, and validate; return why it stopped, if it did."""
-    model, plan, epoch, stopped = learner.model, state.plan, state.epoch, ""
-    n_steps = plan.schedule[epoch - 1][0]
-    before = sum(size for size, _ in plan.schedule[: epoch - 1])
+    model, schedule, epoch, stopped = learner.logits_model, state.schedule, state.epoch, ""
+    n_steps = schedule.epochs[epoch - 1][0]
+    before = sum(size for size, _ in schedule.epochs[: epoch - 1])
     start = time.perf_counter() - state.epoch_s
     callbacks, report = control.callbacks, control.clock.report("fine-tuning")
     callbacks.call("on_epoch_begin", epoch - 1, logs={})
     for step, batch in learner.batches(epoch=epoch, steps=range(state.step, n_steps)):
-        model.optimizer.learning_rate.assign(plan.learning_rate(epoch, step + 0.5))
+        model.optimizer.learning_rate.assign(schedule.learning_rate(epoch, step + 0.5))
         callbacks.call("on_train_batch_begin", step, logs={})
         loss = float(np.asarray(model.train_on_batch(*batch)))
         if not math.isfinite(loss):
             return "not finite"
         state.losses.append(loss)
         state.step, state.epoch_s = step + 1, time.perf_counter() - start
-        report(before + state.step, plan.n_steps)
+        report(before + state.step, schedule.n_steps)
         if callbacks:
             callbacks.call("on_train_batch_end", step, logs={"loss": float(np.mean(state.losses))})
         if control.stop.requested:
@@ -405,20 +356,20 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
         validation_loss=scores.loss,
         validation_accuracy=scores.accuracy,
         calibrated_loss=scores.calibrated_loss,
-        learning_rate=plan.learning_rate(epoch, max(0.0, n_done - 0.5)),
+        learning_rate=schedule.learning_rate(epoch, max(0.0, n_done - 0.5)),
         seconds=time.perf_counter() - start,
     )
     state.end_epoch(result, model)
-    run_ended = plan.n_runs > 1 and n_done == n_steps and plan.ends_run(epoch)
-    if run_ended:
-        state.end_run(model)
-    if plan.time_limited and n_done:
-        state.plan = _update_plan(state, n_done, learner, steps_s, control)
-    _log.info("epoch %d of %d: %s", epoch, plan.n_epochs, result)
+    cycle_ended = schedule.n_cycles > 1 and n_done == n_steps and schedule.ends_cycle(epoch)
+    if cycle_ended:
+        state.end_cycle(model)
+    if schedule.time_limited and n_done:
+        state.schedule = _update_schedule(state, n_done, learner, steps_s, control)
+    _log.info("epoch %d of %d: %s", epoch, schedule.n_epochs, result)
     try:
         callbacks.call("on_epoch_end", epoch - 1, logs=_logs(state))
     finally:
-        if run_ended and state.epoch <= state.plan.n_epochs:
+        if cycle_ended and state.epoch <= state.schedule.n_epochs:
             assign_values(model.trainable_variables, state.initial_weights)
             reset_optimizer(model)
     if not math.isfinite(scores.loss):
@@ -439,23 +390,23 @@ def _logs(state: TrainingState) -> dict[str, float]:
     }
 
 
-def _update_plan(
+def _update_schedule(
     state: TrainingState, n_done: int, learner: Learner, steps_s: float, control: Control
-) -> TrainingPlan:
-    """The plan after an epoch of `n_done` steps, with a new schedule for the time that is left."""
-    plan, epoch = state.plan, len(state.history) - 1
-    ended = n_done, schedule_progress(plan.schedule, epoch, n_done)
+) -> TrainingSchedule:
+    """The schedule after an epoch of `n_done` steps, with new epochs for the time that is left."""
+    schedule, epoch = state.schedule, len(state.history) - 1
+    ended = n_done, schedule_progress(schedule.epochs, epoch, n_done)
     left_s, step_s, validation_s = broadcast(
         [
-            control.clock.left_s(reserve_s=plan.reserve_s),
+            control.clock.left_s(reserve_s=schedule.reserve_s),
             steps_s / n_done,
             max(0.0, state.history[-1].seconds - steps_s),
         ]
     )
     costs = Costs(step_s=step_s, validation_s=validation_s)
-    done = (*plan.schedule[: epoch - 1], ended)
+    done = (*schedule.epochs[: epoch - 1], ended)
     n_steps = len(learner.datasets.train)
-    return replace(plan, schedule=make_schedule(control.settings, left_s, n_steps, costs, done))
+    return replace(schedule, epochs=make_schedule(control.settings, left_s, n_steps, costs, done))
 
 
 def _interpolate(learner: Learner, state: TrainingState, control: Control) -> None:
@@ -463,12 +414,12 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
 
     The model is left with arbitrary ones of these weights.
     """
-    model, variables = learner.model, learner.model.trainable_variables
+    model, variables = learner.logits_model, learner.logits_model.trainable_variables
     if not state.initial_weights or len(state.history) == 1:
         return
-    run_progress = state.plan.schedule[state.epoch - 2][1] - state.n_in_soup
-    if state.plan.n_runs > 1 and run_progress >= _NEARLY_COMPLETE:
-        state.end_run(model)
+    cycle_progress = state.schedule.epochs[state.epoch - 2][1] - state.n_in_soup
+    if state.schedule.n_cycles > 1 and cycle_progress >= _NEARLY_COMPLETE:
+        state.end_cycle(model)
     last = state.soup or to_arrays(variables)
 
     def assign(coefficient: float) -> None:
@@ -504,7 +455,7 @@ def _validate(learner: Learner, stop: StopRequest) -> ValidationScores | None:
             raise _StopError
 
     try:
-        logits, indices = predict_batches(learner.model, validation, report=check_stop)
+        logits, indices = predict_batches(learner.logits_model, validation, report=check_stop)
     except _StopError:
         return None
     return score_logits(logits, validation.labels[indices], learner.class_weights)
@@ -549,10 +500,10 @@ def pack(state: TrainingState, model: Any) -> tuple[dict[str, Any], Arrays]:
 def unpack(metadata: Mapping[str, Any], arrays: Arrays) -> TrainingState:
     """The state from what `pack` returned."""
     values = dict(metadata)
-    plan = values.pop("plan")
-    schedule = parse_schedule(plan["schedule"], plan["n_runs"])
+    schedule = values.pop("schedule")
+    epochs = parse_schedule(schedule["epochs"], schedule["n_cycles"])
     return TrainingState(
-        plan=TrainingPlan(**plan | {"schedule": schedule or ()}),
+        schedule=TrainingSchedule(**schedule | {"epochs": epochs or ()}),
         history=[Epoch(**epoch) for epoch in values.pop("history")],
         best_weights=_group(arrays, "best"),
         initial_weights=_group(arrays, "initial"),

@@ -45,8 +45,8 @@ def digest_of(state: Any, model: Any) -> str:
     metadata, arrays = pack(state, model)
     for epoch in metadata["history"]:
         del epoch["seconds"]
-    for key in ("step_s", "validation_s", "reserve_s"):
-        del metadata["plan"][key]
+    for key in ("step_s", "reserve_s"):
+        del metadata["schedule"][key]
     digest = hashlib.sha256(json.dumps(metadata).encode())
     for array in arrays.values():
         digest.update(array.tobytes())
@@ -273,7 +273,7 @@ def _fit() -> None:
     import numpy as np
 
     import scenelearn as sl
-    from scenelearn.finetune import _checkpoint, _fit
+    from scenelearn.finetune import _checkpoint, _run
     from scenelearn.finetune._trainer import TrainingState
 
     _checkpoint.INTERVAL_S, _checkpoint.MAX_TIME_FRACTION = INTERVAL_S, 1.0
@@ -281,7 +281,7 @@ def _fit() -> None:
     digests: dict[str, str] = {}
     steps: list[float] = []
     phases: list[tuple[float, str]] = []
-    end_epoch, train = TrainingState.end_epoch, _fit.train
+    end_epoch, train = TrainingState.end_epoch, _run.train
 
     def record_epoch(state: TrainingState, epoch: Any, model: Any) -> None:
         end_epoch(state, epoch, model)
@@ -289,7 +289,7 @@ def _fit() -> None:
 
     def record_end(learner: Any, state: TrainingState, control: Any) -> str:
         stopped = train(learner, state, control)
-        digests["end"] = digest_of(state, learner.model)
+        digests["end"] = digest_of(state, learner.logits_model)
         return stopped
 
     def progress(what: str, _done: int, _total: int) -> None:
@@ -298,7 +298,7 @@ def _fit() -> None:
         if what == "fine-tuning":
             steps.append(time.monotonic())
 
-    TrainingState.end_epoch, _fit.train = record_epoch, record_end  # type: ignore[method-assign]
+    TrainingState.end_epoch, _run.train = record_epoch, record_end  # type: ignore[method-assign]
     splits = _scenes()
     result: dict[str, Any] = {}
     try:
@@ -362,10 +362,10 @@ def _loads(what: str, file: Path) -> bool:
 def _measure_checkpoints() -> None:
     """Measure the fraction of fine-tuning that checkpoints take, for a typical network."""
     import scenelearn as sl
-    from scenelearn.finetune import _fit
+    from scenelearn.finetune import _run
 
     measured: list[Any] = []
-    train = _fit.train
+    train = _run.train
 
     def timed_train(learner: Any, state: Any, control: Any) -> str:
         start = time.monotonic()
@@ -373,7 +373,7 @@ def _measure_checkpoints() -> None:
         measured.extend([time.monotonic() - start, control.checkpoint])
         return stopped
 
-    _fit.train = timed_train
+    _run.train = timed_train
     settings = {"backbone": "mobilenet_v2_0.35", "weights": None, "image_px": 96, "epochs": 12}
     sl.fit(_scenes(), **settings)
     seconds, checkpoint = measured

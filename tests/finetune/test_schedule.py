@@ -14,12 +14,12 @@ import pytest
 
 from scenelearn import sizing
 from scenelearn.backbones._names import find_architecture
-from scenelearn.finetune import FitResult, FitSettings, Recipe, _settings
+from scenelearn.finetune import FitResult, FitSettings, Recipe, _budget
+from scenelearn.finetune._budget import measure_costs
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import (
-    TrainingPlan,
+    TrainingSchedule,
     lr_multiplier,
-    measure_costs,
     schedule_for_time,
     uniform_schedule,
 )
@@ -80,10 +80,10 @@ def test_schedule_continues_from_completed_epochs() -> None:
 
 
 @pytest.mark.parametrize("time_s", [3.0, 14.0, 50.0, 333.3])
-@pytest.mark.parametrize("n_runs", [2, 3, 5])
-def test_schedule_of_several_runs_fills_the_time_budget(time_s: float, n_runs: int) -> None:
+@pytest.mark.parametrize("n_cycles", [2, 3, 5])
+def test_schedule_of_several_cycles_fills_the_time_budget(time_s: float, n_cycles: int) -> None:
     schedule = schedule_for_time(
-        time_s, n_steps=10, step_s=1.0, validation_s=2.0, max_epochs=1000, n_runs=n_runs
+        time_s, n_steps=10, step_s=1.0, validation_s=2.0, max_epochs=1000, n_cycles=n_cycles
     )
     assert sum(size * 1.0 + 2.0 for size, _ in schedule) <= time_s
     ends = [n for n, (_, after) in enumerate(schedule) if after % 1 == 0]
@@ -91,40 +91,40 @@ def test_schedule_of_several_runs_fills_the_time_budget(time_s: float, n_runs: i
     assert [schedule[n][1] for n in ends] == list(range(1, len(ends) + 1))
     starts = np.array([0, *(n + 1 for n in ends)])
     steps = [sum(size for size, _ in schedule[a:b]) for a, b in itertools.pairwise(starts)]
-    if time_s / n_runs > 12:
-        assert len(steps) == n_runs
+    if time_s / n_cycles > 12:
+        assert len(steps) == n_cycles
         assert max(steps) - min(steps) <= 4
-    settings = FitSettings(epochs=[list(one) for one in schedule], recipe=Recipe(soup=n_runs))  # type: ignore[arg-type]
+    settings = FitSettings(epochs=[list(one) for one in schedule], recipe=Recipe(soup=n_cycles))  # type: ignore[arg-type]
     assert settings.epochs == schedule
 
 
-def test_late_run_is_finished_if_there_are_several() -> None:
+def test_late_cycle_is_finished_if_there_are_several() -> None:
     seconds: dict[str, Any] = {"n_steps": 10, "step_s": 1.0, "validation_s": 2.0, "max_epochs": 9}
     done = ((10, 0.5), (10, 0.95))
-    schedule = schedule_for_time(25.0, **seconds, done=done, n_runs=2)
+    schedule = schedule_for_time(25.0, **seconds, done=done, n_cycles=2)
     assert schedule[:2] == done
     assert schedule[2] == (1, 1.0)
     assert schedule[-1][1] == 2.0
-    assert schedule_for_time(1.0, **seconds, done=done, n_runs=1) == done
+    assert schedule_for_time(1.0, **seconds, done=done, n_cycles=1) == done
     late = ((10, 1.0), (10, 1.95))  # also the last run, which would be lost otherwise
-    assert schedule_for_time(0.5, **seconds, done=late, n_runs=2) == (*late, (1, 2.0))
-    assert schedule_for_time(-0.5, **seconds, done=late, n_runs=2) == late
-    assert schedule_for_time(0.5, **seconds, done=((10, 1.0),), n_runs=2) == ((10, 1.0),)
+    assert schedule_for_time(0.5, **seconds, done=late, n_cycles=2) == (*late, (1, 2.0))
+    assert schedule_for_time(-0.5, **seconds, done=late, n_cycles=2) == late
+    assert schedule_for_time(0.5, **seconds, done=((10, 1.0),), n_cycles=2) == ((10, 1.0),)
     few = schedule_for_time(
-        27.0, **seconds | {"n_steps": 100}, n_runs=4
+        27.0, **seconds | {"n_steps": 100}, n_cycles=4
     )  # a tenth and its validation take 12
     assert [after for _, after in few] == [1.0, 2.0]
     assert uniform_schedule(2, 10, 2) == ((10, 0.5), (10, 1.0), (10, 1.5), (10, 2.0))
 
 
-def test_learning_rate_rises_and_falls_in_each_run() -> None:
-    def rates(schedule: Any, n_runs: int) -> list[float]:
-        plan = TrainingPlan(
-            schedule=schedule, n_runs=n_runs, time_limited=False, peak_lr=1.0, min_warmup_steps=4,
+def test_learning_rate_rises_and_falls_in_each_cycle() -> None:
+    def rates(schedule: Any, n_cycles: int) -> list[float]:
+        training = TrainingSchedule(
+            epochs=schedule, n_cycles=n_cycles, time_limited=False, peak_lr=1.0, min_warmup_steps=4,
             step_s=0.0, reserve_s=0.0, batch_size=1,
         )  # fmt: skip
         steps = [(n + 1, k + 0.5) for n, (size, _) in enumerate(schedule) for k in range(size)]
-        return [plan.learning_rate(*where) for where in steps]
+        return [training.learning_rate(*where) for where in steps]
 
     once = rates(uniform_schedule(3, 8), 1)
     progress = (np.arange(24) + 0.5) / 24
@@ -165,25 +165,25 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
         with deferred_initialization():
             return found.build(weights=None, input_shape=(image_px, image_px, 3), **width)
 
-    def seconds(model: Any, *_: int) -> float:
+    def seconds(model: Any, _: int) -> float:
         timed.append(model.name)
         return sizing.estimate(model).n_multiply_adds * 2.5e-11  # from 0.8 to 4 ms per photo
 
-    monkeypatch.setattr(_settings, "build_application", functools.cache(build_application))
-    monkeypatch.setattr(_settings, "_build_untrained", functools.cache(network))
-    monkeypatch.setattr(_settings, "measure_photo_seconds", seconds)
-    chosen = [_settings.choose_backbone(6000, 160, minutes, 32) for minutes in (0.5, 5, 20, 1e4)]
-    order = [list(_settings.CANDIDATES).index(name) for name in chosen]
+    monkeypatch.setattr(_budget, "build_application", functools.cache(build_application))
+    monkeypatch.setattr(_budget, "_build_untrained", functools.cache(network))
+    monkeypatch.setattr(_budget, "measure_photo_seconds", seconds)
+    chosen = [_budget.choose_backbone(6000, 160, minutes, 32) for minutes in (0.5, 5, 20, 1e4)]
+    order = [list(_budget.CANDIDATES).index(name) for name in chosen]
     assert order == sorted(order)
     assert chosen[0] == "mobilenet_v2_0.35"
     assert chosen[-1] == "efficientnet_v2_s"
     assert len(set(chosen)) >= 3
     timed.clear()
-    assert _settings.choose_backbone(6000, 160, 0.5, 32) == "mobilenet_v2_0.35"
+    assert _budget.choose_backbone(6000, 160, 0.5, 32) == "mobilenet_v2_0.35"
     assert len(timed) == 1  # the others cannot fit
     for free, is_largest in ((300_000_000, False), (10**12, True), (None, True)):
-        monkeypatch.setattr(_settings, "available_bytes", lambda free=free: free)
-        found = _settings.choose_backbone(6000, 160, 1e4, 32)
+        monkeypatch.setattr(_budget, "available_bytes", lambda free=free: free)
+        found = _budget.choose_backbone(6000, 160, 1e4, 32)
         assert (found == "efficientnet_v2_s") is is_largest
 
 

@@ -78,7 +78,7 @@ def test_result_interpolates_between_initial_weights_and_mean(
         )
     assert fit.kept == "fine-tuned"
     assert [epoch.number for epoch in fit.history] == list(range(7))
-    assert "6 of 6 planned epochs in 2 of 2 runs" in next(
+    assert "6 of 6 planned epochs in 2 of 2 cycles" in next(
         phase.note for phase in fit.phases if phase.name == "fine-tuning"
     )
 
@@ -138,7 +138,7 @@ def test_resumed_soup_is_identical_bit_for_bit(
 
 
 @pytest.mark.nightly
-def test_runs_share_the_time_budget(
+def test_cycles_share_the_time_budget(
     fitted: FitResult, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_epochs(monkeypatch, 2)
@@ -149,17 +149,17 @@ def test_runs_share_the_time_budget(
     again = sl.fit(fitted.splits, **fit.settings.to_json())
     np.testing.assert_array_equal(again.test_probabilities, fit.test_probabilities)
     plan = sl.finetune.plan(fitted.splits, **settings | {"epochs": None, "minutes": 5.0})
-    assert "4 epochs in 2 runs of" in str(plan)
+    assert "4 epochs in 2 cycles of" in str(plan)
 
 
 def test_no_soup_if_batchnorm_is_updated(fitted: FitResult) -> None:
-    assert FitSettings(weights=None, recipe=Recipe(soup=4)).n_runs == 1
-    assert FitSettings(recipe=Recipe(soup=4, train_batchnorm=True)).n_runs == 1
-    assert FitSettings(recipe=Recipe(soup=4)).n_runs == 4
-    with pytest.raises(ArgumentError, match=r"increases to at most 1, the number of runs"):
+    assert FitSettings(weights=None, recipe=Recipe(soup=4)).n_cycles == 1
+    assert FitSettings(recipe=Recipe(soup=4, train_batchnorm=True)).n_cycles == 1
+    assert FitSettings(recipe=Recipe(soup=4)).n_cycles == 4
+    with pytest.raises(ArgumentError, match=r"increases to at most 1, the number of cycles"):
         FitSettings(epochs=((5, 0.5), (5, 2.0)))
     assert FitSettings(epochs=((5, 1.0), (5, 2.0)), recipe=Recipe(soup=2)).epochs is not None
     with pytest.raises(
         ArgumentError, match=r"increases to at most 2"
-    ):  # the run ends within an epoch
+    ):  # the cycle ends within an epoch
         FitSettings(epochs=((5, 0.5), (5, 2.0)), recipe=Recipe(soup=2))

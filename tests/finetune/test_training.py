@@ -416,7 +416,7 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     assert weigh_classes(None, NAMES, labels) is None
 
 
-def test_mean_of_any_number_of_runs_is_exact() -> None:
+def test_mean_of_any_number_of_cycles_is_exact() -> None:
     class Model:
         trainable_variables: Any = ()
 
@@ -425,7 +425,7 @@ def test_mean_of_any_number_of_runs_is_exact() -> None:
     ends = np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
     for end in ends:
         Model.trainable_variables = [end]
-        state.end_run(Model)
+        state.end_cycle(Model)
     np.testing.assert_allclose(state.soup[0], ends.mean(axis=0, dtype=float), atol=1e-6)
 
 
@@ -446,7 +446,7 @@ def test_non_finite_weights_are_never_kept() -> None:
         )  # fmt: skip
 
     state = TrainingState(
-        plan=None,  # type: ignore[arg-type]
+        schedule=None,  # type: ignore[arg-type]
         history=[], best_loss=0.6, best_weights=[], initial_weights=[],
     )  # fmt: skip
     state.end_epoch(epoch(1, 0.5), Model(math.nan))

@@ -1,0 +1,343 @@
+"""What fits into the time budget, by costs measured on this machine: epochs, and "auto".
+
+`measure_costs` times a step and a prediction. `choose_schedule` decides the epochs before training,
+and `make_schedule` again after each epoch. `choose_backbone` decides what "auto" stands for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scenelearn import backbones, sizing
+from scenelearn._checks import image_size
+from scenelearn._distributed import all_reduce_max, broadcast
+from scenelearn.backbones._names import find_architecture
+from scenelearn.backbones._network import is_own
+from scenelearn.classify._inference import predict_images
+from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
+from scenelearn.finetune._device import available_bytes, supported_precision, training_bytes
+from scenelearn.finetune._features import FEATURE_BATCH_SIZE
+from scenelearn.finetune._learner import Learner
+from scenelearn.finetune._model import COEFFICIENTS
+from scenelearn.finetune._runtime import Clock, StopRequest
+from scenelearn.finetune._schedule import (
+    Schedule,
+    TrainingSchedule,
+    schedule_for_time,
+    uniform_schedule,
+)
+from scenelearn.finetune._settings import AUTO, FitSettings
+from scenelearn.sizing._networks import build_application
+
+_MIN_WARMUP_STEPS = 100  # with pretrained weights
+_N_TIMED_STEPS = _N_TIMED_BATCHES = 5
+# Batches of photos take longer than the blank ones that are timed: they are read, and the last one
+# may be smaller. A safety margin, not a measured value.
+_PREDICTION_MARGIN = 1.3
+_TEST_OVERHEAD_S = 2.0  # of the test, besides the network: image statistics, calibration, results
+
+# Top-1 accuracy on ImageNet at 224 px, in percent, from the tables of Keras Applications and of the
+# MobileNet papers (M. Sandler et al. 2018; A. Howard et al. 2019; M. Tan, Q. Le 2019 and 2021;
+# Z. Liu et al. 2022). In ascending order.
+CANDIDATES = {
+    "mobilenet_v2_0.35": 60.3,
+    "mobilenet_v3_small": 67.4,
+    "mobilenet_v2": 71.3,
+    "mobilenet_v3_large": 75.2,
+    "efficientnet_b0": 77.1,
+    "efficientnet_v2_b0": 78.7,
+    "efficientnet_v2_s": 83.9,
+}
+_AUTO_EPOCHS = 4
+# Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
+# including mirrored training photos; for each epoch, training at three passes per photo while the
+# upper layers are trained, and validation; finally weight interpolation and the test.
+_AUTO_PASSES = 1.55 + _AUTO_EPOCHS * (3 * 0.7 + 0.15) + 1.5
+_AUTO_TIME_FRACTION = 0.9  # the rest is for decoding, the linear probe and compilation
+
+_log = logging.getLogger(__name__)
+
+
+# Costs
+
+
+class Costs(NamedTuple):
+    """What fine-tuning and the rest of a fit take, in seconds.
+
+    Attributes:
+        step_s: a training step, including the preparation of its batch; 0 if there are none.
+        validation_s: the validation after an epoch.
+        interpolation_s: the validation of each interpolated network, after the last epoch.
+        test_s: calibration and test.
+    """
+
+    step_s: float
+    validation_s: float
+    interpolation_s: float = 0.0
+    test_s: float = 0.0
+
+    @property
+    def reserve_s(self) -> float:
+        """What comes after training."""
+        return self.interpolation_s + self.test_s
+
+
+def measure_costs(
+    learner: Learner,
+    settings: FitSettings,
+    *,
+    predict_s: float,
+    left_s: float,
+    stop: StopRequest,
+    report: Callable[[int, int], None],
+) -> Costs:
+    """Measure what fine-tuning will take.
+
+    Args:
+        learner: not trained yet; compiled if any epochs are requested.
+        settings: of the fit.
+        predict_s: seconds per photo of the final network.
+        left_s: seconds of the time budget that are left. If none are for training, no step is
+            timed, and a warning is logged.
+        stop: whether to stop; if so, no step is timed.
+        report: called with (timed steps done, total).
+    """
+    datasets = learner.datasets
+    validation_s = _PREDICTION_MARGIN * predict_s * datasets.validation.n_photos
+    n_known = min(datasets.train.n_photos, MAX_NEIGHBOR_PHOTOS)
+    n_final = datasets.validation.n_photos + datasets.test.n_photos + n_known
+    costs = Costs(
+        step_s=0.0,
+        validation_s=validation_s,
+        interpolation_s=n_interpolations(settings) * validation_s,
+        test_s=_PREDICTION_MARGIN * predict_s * n_final + _TEST_OVERHEAD_S,
+    )
+    train = settings.epochs != 0 and not stop.requested
+    if train and all_reduce_max(left_s < costs.reserve_s):
+        _log.warning(
+            "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
+        )
+    elif train:
+        costs = costs._replace(step_s=measure_step_time(learner, stop, report))
+    return Costs(*broadcast(list(costs)))
+
+
+def measure_photo_seconds(model: Any, batch_size: int) -> float:
+    """Measure the prediction time per photo, without compilation.
+
+    The median of a few blank batches.
+
+    Args:
+        model: from raw pixels.
+        batch_size: photos per batch.
+    """
+    batch, seconds = np.zeros((batch_size, *model.input_shape[1:]), np.uint8), []
+    for _ in range(1 + _N_TIMED_BATCHES):
+        start = time.perf_counter()
+        predict_images(model, [batch], batch_size)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:])) / batch_size  # the first one compiles
+
+
+def measure_step_time(
+    learner: Learner, stop: StopRequest, report: Callable[[int, int], None]
+) -> float:
+    """Measure the seconds per training step, without compilation.
+
+    The learning rate of the timed steps is 0, so the trainable weights do not change; the state of
+    the optimizer does. Steps are timed also where the schedule is given, so that a repetition of a
+    run starts from the same state.
+
+    Args:
+        learner: its network is compiled and not trained yet.
+        stop: whether to stop.
+        report: called with (steps done, total).
+
+    Returns:
+        The median of five steps, including the preparation of their batches; NaN after a signal.
+    """
+    steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
+    batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
+    seconds = []
+    for n_done in range(1 + _N_TIMED_STEPS):
+        report(n_done, 1 + _N_TIMED_STEPS)
+        if stop.requested:
+            return math.nan
+        start = time.perf_counter()
+        learner.logits_model.train_on_batch(*next(batches)[1])
+        seconds.append(time.perf_counter() - start)
+    report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
+    return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
+
+
+def n_interpolations(settings: FitSettings) -> int:
+    """Number of networks to validate between the linear probe and the fine-tuned weights."""
+    if settings.updates_batchnorm:
+        return 0
+    return len(COEFFICIENTS) if settings.recipe.interpolate_weights else int(settings.n_cycles > 1)
+
+
+# Epochs
+
+
+def choose_schedule(
+    learner: Learner, settings: FitSettings, network: Any, *, clock: Clock, stop: StopRequest
+) -> TrainingSchedule:
+    """Measure the costs, and choose the epochs before the first step.
+
+    Args:
+        learner: not trained yet; compiled if any epochs are requested.
+        settings: of the fit.
+        network: the final network, from `inference_model`. If the time budget decides, it is
+            compiled and timed here, so that its duration is known.
+        clock: how much time is left.
+        stop: whether to stop.
+
+    Returns:
+        The schedule, without epochs if none are requested, none fits, or a signal has come.
+    """
+    time_limited, n_steps = settings.epochs is None, len(learner.datasets.train)
+    costs = measure_costs(
+        learner,
+        settings,
+        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
+        left_s=clock.left_s(),
+        stop=stop,
+        report=clock.report("compiling and timing"),
+    )
+    epochs: Schedule = ()
+    if costs.step_s and not stop.requested:
+        left_s = broadcast(clock.left_s(reserve_s=costs.reserve_s))
+        epochs = make_schedule(settings, left_s, n_steps, costs)
+    return TrainingSchedule(
+        epochs=epochs,
+        n_cycles=settings.n_cycles,
+        time_limited=time_limited,
+        peak_lr=settings.learning_rate,
+        min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
+        step_s=costs.step_s,
+        reserve_s=costs.reserve_s,
+        batch_size=settings.batch_size,
+    )
+
+
+def make_schedule(
+    settings: FitSettings, time_s: float, n_steps: int, costs: Costs, done: Schedule = ()
+) -> Schedule:
+    """The requested schedule, or what fits into the time.
+
+    Args:
+        settings: of the fit.
+        time_s: seconds that are left for it; only used if `epochs` is None.
+        n_steps: steps per full epoch.
+        costs: seconds per step and validation.
+        done: the epochs already done, if the time decides.
+    """
+    if isinstance(settings.epochs, int):
+        return uniform_schedule(settings.epochs, n_steps, settings.n_cycles)
+    if settings.epochs is not None:
+        return settings.epochs
+    return schedule_for_time(
+        time_s,
+        n_steps=n_steps,
+        step_s=costs.step_s,
+        validation_s=costs.validation_s,
+        max_epochs=settings.max_epochs,
+        n_cycles=settings.n_cycles,
+        done=done,
+    )
+
+
+# The network of "auto"
+
+
+def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
+    """Fill in what depends on this machine.
+
+    The backbone gets its canonical name, "auto" is replaced by a backbone, and an unsupported
+    precision is dropped with a warning.
+
+    Raises:
+        UnknownBackboneError: if keras.applications has no such network.
+    """
+    name = settings.backbone
+    if not isinstance(name, str) or is_own(name):
+        return replace(settings, precision=supported_precision(settings.precision))
+    if name == AUTO:
+        name = choose_backbone(n_photos, settings.image_px, settings.minutes, settings.batch_size)
+    return replace(
+        settings,
+        backbone=find_architecture(name).name,
+        precision=supported_precision(settings.precision),
+    )
+
+
+def choose_backbone(
+    n_photos: int, image_px: int | tuple[int, int], minutes: float, batch_size: int
+) -> str:
+    """Choose the network that "auto" stands for.
+
+    The most accurate candidate whose training fits into free memory, and for which features and
+    four epochs fit into the time budget, by the measured prediction time per photo on this machine.
+    Candidates that would not fit even if their time grew only with the size of their feature maps
+    are not measured. The choice itself uses up part of the budget.
+
+    Args:
+        n_photos: number of photos.
+        image_px: the side of the square input, or its (height, width).
+        minutes: the time budget.
+        batch_size: photos per step.
+
+    Returns:
+        A name for `backbones.build`; the smallest network if none fits.
+    """
+    best, *larger = CANDIDATES
+    start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
+    free_bytes = float(broadcast(available_bytes() or math.inf))
+
+    def fit_seconds(network: Any) -> float:
+        return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
+
+    def left_s() -> float:
+        return float(
+            broadcast(_AUTO_TIME_FRACTION * (60 * minutes - (time.perf_counter() - start)))
+        )
+
+    smallest = _build_untrained(best, image_px)
+    best_s = fit_seconds(smallest)
+    seconds_per_byte = best_s / _activation_bytes(smallest)
+    for name in reversed(larger):
+        application = find_architecture(name).build.__name__
+        unbuilt = build_application(application, (*image_size(image_px), 3))
+        if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
+            continue
+        network = _build_untrained(name, image_px)
+        if training_bytes(network, batch_size) > free_bytes:
+            continue
+        fit_s = fit_seconds(network)
+        if fit_s <= left_s():
+            best, best_s = name, fit_s
+            break
+    _log.info(
+        "backbone 'auto' is %s: the most accurate of %d candidates on ImageNet (%.1f %%) for which "
+        "features of %d photos and %d epochs fit into %g minutes (about %.1f)",
+        best, len(CANDIDATES), CANDIDATES[best], n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
+    )  # fmt: skip
+    return best
+
+
+def _build_untrained(name: str, image_px: int | tuple[int, int]) -> Any:
+    return backbones.fast_on_cpu(backbones.build(name, weights=None, image_px=image_px))
+
+
+def _activation_bytes(network: Any) -> int:
+    """The size of all activations of one photo."""
+    return sum(row.activation_bytes for row in sizing.estimate(network).layers)
