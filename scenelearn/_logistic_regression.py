@@ -207,6 +207,18 @@ def assign_folds(
     return compact[:-1].astype(np.int64) - 1  # number the folds without gaps
 
 
+def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Turn logits (n, n_classes) into probabilities, rows that sum to 1.
+
+    Example:
+        >>> softmax([[0.0, np.log(3)]]).round(3).tolist()
+        [[0.25, 0.75]]
+    """
+    z = np.asarray(logits, np.float64)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True), np.float64)
+
+
 def cross_entropy(logits: npt.NDArray[np.float32], labels: Labels) -> float:
     """Mean of −ln softmax(logits)[label], in nats."""
     return float(cross_entropies(logits, labels).mean())
@@ -457,9 +469,7 @@ def _mean_variance(table: Table, x: Floats) -> float:
     if not x.any():
         return uniform
     sample = table[:: max(1, len(table) // _BLOCK_ROWS)]
-    logits = (sample @ x[:, 0].astype(np.float32)).astype(np.float64)
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
+    p = softmax(sample @ x[:, 0].astype(np.float32))
     variance: float = (p * (1 - p)).mean()
     return max(variance, 0.01 * uniform)
 

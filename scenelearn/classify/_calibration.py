@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_number
+from scenelearn._logistic_regression import softmax
 from scenelearn.classify._inference import Outputs
 from scenelearn.classify._neighbors import NeighborIndex
 from scenelearn.classify._ood import OOD_P_VALUE, OODDetector
@@ -26,18 +27,6 @@ _ARRAYS = {
     "neighbor_mean": ("<f4", 1), "neighbor_components": ("<f2", 2),
     "neighbor_embeddings": ("<f2", 2), "neighbor_labels": ("<i4", 1),
 }  # fmt: skip
-
-
-def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Turn logits (n, n_classes) into probabilities, rows that sum to 1.
-
-    Example:
-        >>> softmax([[0.0, np.log(3)]]).round(3).tolist()
-        [[0.25, 0.75]]
-    """
-    z = np.asarray(logits, np.float64)
-    p = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(p / p.sum(axis=1, keepdims=True), np.float64)
 
 
 def fit_temperature(

@@ -17,6 +17,7 @@ from scenelearn._logistic_regression import (
     build_space,
     held_out_logits,
     search_l2,
+    softmax,
     solve_folds,
 )
 from scenelearn.errors import ArgumentError
@@ -101,10 +102,7 @@ def predict_out_of_fold(
     l2 = search_l2(space, labels, n_classes, few, progress=progress).l2
     start = np.zeros((space.table.shape[1], fold.max() + 1, n_classes))
     weights = solve_folds(space, labels, fold, l2, start)
-    z = held_out_logits(space.table, weights, fold).astype(np.float64)
-    z = np.exp(z - z.max(axis=1, keepdims=True))
-    probabilities: Floats = z / z.sum(axis=1, keepdims=True)
-    return probabilities
+    return softmax(held_out_logits(space.table, weights, fold))
 
 
 def check_features(features: npt.ArrayLike, n_photos: int) -> Table:

@@ -21,9 +21,10 @@ from scenelearn._distributed import (
     main_process_first,
     process_count,
 )
+from scenelearn._logistic_regression import softmax
 from scenelearn.backbones._network import Network, Several
 from scenelearn.classify import Classifier
-from scenelearn.classify._calibration import DEFAULT_COVERAGE, Calibration, fit_temperature, softmax
+from scenelearn.classify._calibration import DEFAULT_COVERAGE, Calibration, fit_temperature
 from scenelearn.classify._inference import inference_model
 from scenelearn.classify._labeled_outputs import (
     LabeledOutputs,
