@@ -18,7 +18,8 @@ import pytest
 import scenelearn as sl
 from scenelearn import cli
 from scenelearn.data import RejectionReason
-from scenelearn.finetune import FitResult
+from scenelearn.errors import ArgumentError
+from scenelearn.finetune import FitResult, FitSettings
 from tests.helpers.patches import fail_to_write_bundles
 
 QUICK = [
@@ -685,6 +686,17 @@ def test_fit_passes_its_options_on(
     options = [*options, "--weights", "none"]
     assert run(capsys, "fit", str(scenes), *options, "--out", str(tmp_path))[0] == 0
     assert received["weights"] is None
+
+
+@pytest.mark.parametrize("name", ["shape", "precision", "objective"])
+def test_choices_are_those_of_the_library(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(ArgumentError) as error:
+        FitSettings(**{name: "?"})  # type: ignore[arg-type]
+    choices = re.findall(r"'(\w+)'", str(error.value).partition("Received")[0])
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "photos", f"--{name}", "?"])
+    message = capsys.readouterr().err
+    assert re.findall(r"\w+", message.partition("choose from")[2]) == choices
 
 
 def test_fit_splits_as_requested(
