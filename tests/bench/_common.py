@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,37 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write results; an interruption leaves the older file."""
     with atomic_write(Path(path)) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def new_runs(
+    out: str | Path,
+    table: dict[str, Any],
+    cases: Iterable[Mapping[str, Any]],
+    *,
+    show: Sequence[str],
+    counts: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> Iterator[dict[str, Any]]:
+    """The cases of which a file of results has no run yet, each to be completed by its results.
+
+    When the next one is asked for, the run is printed and the file is written.
+
+    Args:
+        out: the file.
+        table: what it says besides "runs".
+        cases: what identifies each run.
+        show: the keys to print.
+        counts: which runs of the file count.
+    """
+    runs = json.loads(Path(out).read_text())["runs"] if Path(out).exists() else []
+    done = [run for run in runs if counts(run)]
+    for case in cases:
+        if any(all(run[key] == case[key] for key in case) for run in done):
+            continue
+        run = dict(case)
+        yield run
+        runs.append(run)
+        print({key: run[key] for key in show}, flush=True)
+        write_json(out, table | {"runs": runs})
 
 
 def commit() -> str:

@@ -13,33 +13,28 @@ runs that it contains are not repeated.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import scenelearn as sl
 from scenelearn.metrics import wilson
-from tests.bench._common import add_out, bench_parser, require_complete, take_few, write_json
+from tests.bench._common import add_out, bench_parser, new_runs, require_complete, take_few
 from tests.bench._keras_recipe import train_keras_recipe
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    photos, out = sl.scan(options.photos), Path(options.out)
-    runs = json.loads(out.read_text())["runs"] if out.exists() else []
-    done = {(run["per_class"], run["seed"], run["name"]) for run in runs}
-    for size in options.sizes:
-        for seed in options.seeds:
-            splits = sl.split(photos, seed=seed, test=150 * photos.n_classes)
-            splits = take_few(splits, size, seed)
-            for name, run in (("scenelearn", _scenelearn), ("Keras' recipe", _keras)):
-                if (size, seed, name) in done:
-                    continue
-                case = {"per_class": size, "seed": seed, "name": name}
-                runs.append(case | run(splits, seed, options))
-                print({k: runs[-1][k] for k in (*case, "test", "seconds")}, flush=True)
-                table = {"command": "python -m tests.bench.few_photos", "runs": runs}
-                write_json(out, table)
+    photos, recipes = sl.scan(options.photos), {"scenelearn": _scenelearn, "Keras' recipe": _keras}
+    cases = [
+        {"per_class": size, "seed": seed, "name": name}
+        for size, seed, name in product(options.sizes, options.seeds, recipes)
+    ]
+    show = ("per_class", "seed", "name", "test", "seconds")
+    table = {"command": "python -m tests.bench.few_photos"}
+    for run in new_runs(options.out, table, cases, show=show):
+        splits = sl.split(photos, seed=run["seed"], test=150 * photos.n_classes)
+        splits = take_few(splits, run["per_class"], run["seed"])
+        run.update(recipes[run["name"]](splits, run["seed"], options))
 
 
 def _scenelearn(splits: Any, seed: int, options: argparse.Namespace) -> dict[str, Any]:

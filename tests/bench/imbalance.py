@@ -23,8 +23,7 @@ repeated.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,9 @@ from tests.bench._common import (
     add_network_options,
     add_out,
     bench_parser,
+    new_runs,
     require_complete,
     take_few,
-    write_json,
 )
 from tests.bench._keras_recipe import train_keras_recipe
 
@@ -50,25 +49,23 @@ METHODS = ("scenelearn", "scenelearn, weighted", "Keras", "Keras, weighted")
 def main() -> None:
     """Fit each method at each ratio, for each seed."""
     options = _parser().parse_args()
-    photos, out = sl.scan(options.photos), Path(options.out)
-    runs = json.loads(out.read_text())["runs"] if out.exists() else []
-    done = {(run["ratio"], run["seed"], run["name"]) for run in runs}
-    for ratio in options.ratios:
-        for seed in options.seeds:
-            counts = [
-                max(3, options.per_class // (1 if (k + seed) % 2 else ratio))
-                for k in range(photos.n_classes)
-            ]
-            splits = sl.split(photos, seed=seed, test=TEST_PER_CLASS * photos.n_classes)
-            splits = take_few(splits, counts, seed)
-            for name in options.methods:
-                if (ratio, seed, name) in done:
-                    continue
-                case = {"ratio": ratio, "seed": seed, "name": name}
-                fit = train_keras if name.startswith("Keras") else train_scenelearn
-                runs.append(case | fit(splits, seed, options, weighted="weighted" in name))
-                print({k: runs[-1][k] for k in (*case, "balanced_accuracy")}, flush=True)
-                write_json(out, {"command": "python -m tests.bench.imbalance", "runs": runs})
+    photos = sl.scan(options.photos)
+    cases = [
+        {"ratio": ratio, "seed": seed, "name": name}
+        for ratio, seed, name in product(options.ratios, options.seeds, options.methods)
+    ]
+    show = ("ratio", "seed", "name", "balanced_accuracy")
+    table = {"command": "python -m tests.bench.imbalance"}
+    for run in new_runs(options.out, table, cases, show=show):
+        seed, name = run["seed"], run["name"]
+        counts = [
+            max(3, options.per_class // (1 if (k + seed) % 2 else run["ratio"]))
+            for k in range(photos.n_classes)
+        ]
+        splits = sl.split(photos, seed=seed, test=TEST_PER_CLASS * photos.n_classes)
+        splits = take_few(splits, counts, seed)
+        fit = train_keras if name.startswith("Keras") else train_scenelearn
+        run.update(fit(splits, seed, options, weighted="weighted" in name))
 
 
 def train_scenelearn(splits: Any, seed: int, options: Any, *, weighted: bool) -> dict[str, Any]:

@@ -26,18 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from scenelearn.backbones import default_for
 from scenelearn.backbones._network import is_own
 from scenelearn.cli._options import preprocessing
-from tests.bench._common import (
-    add_network_options,
-    bench_parser,
-    require_complete,
-    write_json,
-)
+from tests.bench._common import add_network_options, bench_parser, new_runs, require_complete
 
 PROBE = "linear probe only"
 
@@ -48,26 +44,31 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n" + json.dumps(_fit(options, options.worker)), flush=True)
         return
     options.backbone = options.backbone or [default_for(options.weights)]
-    out = Path(options.out)
-    table = json.loads(out.read_text()) if out.exists() else {"runs": []}
-    runs = table["runs"]
-    done = {(run["name"], run["seed"], run["settings"]["weights"]) for run in runs}
     weights = "own" if is_own(_backbone(options)) else Path(options.weights).name
-    title = " + ".join(Path(name).name for name in options.backbone)
-    for seed in options.seeds:
-        for minutes in (*([] if options.no_linear_probe else [PROBE]), *options.minutes):
-            budget = PROBE if minutes == PROBE else f"{minutes:g} minutes"
-            network = f"{title} at {options.image_px} px"
-            taught = ["with a teacher"] * bool(options.teacher)
-            name = ", ".join([network, *_fields(options.recipe), *taught, budget])
-            if (name, seed, weights) in done:
-                continue
-            run, photos = _fit_in_process(options, seed, str(minutes))
-            runs.append({"name": name, "seed": seed} | run)
-            print({k: runs[-1][k] for k in ("name", "seed", "test", "seconds")}, flush=True)
-            longest = max([4.5, *options.minutes])
-            table = {"command": "python -m tests.bench.intel", "photos": photos, "minutes": longest}
-            write_json(out, table | {"runs": runs})
+    budgets = [*([] if options.no_linear_probe else [None]), *options.minutes]
+    cases = [
+        {"name": _name(options, minutes), "seed": seed, "minutes": minutes}
+        for seed, minutes in product(options.seeds, budgets)
+    ]
+    longest = max([4.5, *options.minutes])
+    table = {"command": "python -m tests.bench.intel", "photos": {}, "minutes": longest}
+    for run in new_runs(
+        options.out, table, cases, show=("name", "seed", "test", "seconds"),
+        counts=lambda run: run["settings"]["weights"] == weights,
+    ):  # fmt: skip
+        minutes = PROBE if run["minutes"] is None else str(run["minutes"])
+        result, table["photos"] = _fit_in_process(options, run["seed"], minutes)
+        run.update(result)
+
+
+def _name(options: argparse.Namespace, minutes: float | None) -> str:
+    """The name of a run; without `minutes`, of the linear probe."""
+    network = " + ".join(Path(name).name for name in options.backbone)
+    taught = ["with a teacher"] * bool(options.teacher)
+    budget = PROBE if minutes is None else f"{minutes:g} minutes"
+    return ", ".join(
+        [f"{network} at {options.image_px} px", *_fields(options.recipe), *taught, budget]
+    )
 
 
 def _fit_in_process(options: argparse.Namespace, seed: int, minutes: str) -> tuple[Any, Any]:

@@ -30,8 +30,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 
 import scenelearn as sl
 from scenelearn.data._label_issues import find_label_issues as find_our_issues
@@ -61,6 +59,9 @@ def plant(labels: Labels, n_classes: int, rate: float, seed: int) -> tuple[Label
 
 def cleanlab_suggestions(labels: Labels, probabilities: Any) -> dict[str, Indices]:
     """The suggestions of each filter and ranking of cleanlab, and of its rankings alone."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
     found = {
         f"cleanlab {chosen} {score}": find_label_issues(
             labels, probabilities, filter_by=chosen, return_indices_ranked_by=score, n_jobs=1

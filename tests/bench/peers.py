@@ -380,25 +380,19 @@ def main(arguments: list[str] | None = None) -> None:
     if options.worker:
         return _work(options)
     from scenelearn.metrics import wilson
-    from tests.bench._common import commit, write_json
+    from tests.bench._common import commit, new_runs
 
-    out = Path(options.out)
-    runs = json.loads(out.read_text())["runs"] if out.exists() else []
-    done = {run["name"] for run in runs}
+    network = Path(options.backbone).stem
+    table = {"command": "python -m tests.bench.peers", "backbone": network}
+    cases = [{"name": name} for name in options.peers]
     with tempfile.TemporaryDirectory() as folder:
         n_test = _prepare(options, Path(folder))
-        for name in options.peers:
-            if name in done:
-                continue
-            run = {"name": name, "seed": options.seed, "minutes": options.minutes}
-            run |= _run(options, name, folder)
+        for run in new_runs(options.out, table, cases, show=("name", "test", "seconds")):
+            run.update(seed=options.seed, minutes=options.minutes)
+            run.update(_run(options, run["name"], folder))
             run["test"] = wilson(run.pop("correct"), n_test).to_json()
-            run |= {"image_px": options.image_px, "cores": os.cpu_count(), "commit": commit()}
-            runs.append(run | {"notes": PEERS[name].notes})
-            print({key: run[key] for key in ("name", "test", "seconds")}, flush=True)
-            network = Path(options.backbone).stem
-            table = {"command": "python -m tests.bench.peers", "backbone": network, "runs": runs}
-            write_json(out, table)
+            run.update(image_px=options.image_px, cores=os.cpu_count(), commit=commit())
+            run["notes"] = PEERS[run["name"]].notes
     return None
 
 
