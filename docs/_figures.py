@@ -15,6 +15,7 @@ from statistics import mean, median
 from typing import Any
 
 from docs._measured import html_table, read
+from scenelearn.finetune._candidates import CANDIDATES
 
 COLORS = ("#3b7ea1", "#c4820e", "#6b8e23", "#a1503b", "#8a5fa8", "#7a7a7a", "#c2528b")
 SHAPES = (
@@ -422,6 +423,12 @@ def networks(sizes: Mapping[str, tuple[int, int]]) -> str:
         "batches of 32. Weights and memory, with Adam and batches of 32, all layers trained: "
         "estimates. A dash: not measured.</p>"
     )
+
+
+def candidates() -> str:
+    """The table of the networks among which "auto" chooses."""
+    rows = [(one.name, f"{one.top1:.1%}", one.source) for one in CANDIDATES]
+    return html_table(("Network", "ImageNet top-1", "Source"), rows, "Networks by accuracy")
 
 
 def _accuracies(minutes: float | None) -> dict[str, float]:

@@ -12,9 +12,9 @@
 # - **You have four minutes or more** for 6,000 photos: `mobilenet_v2`.
 # - **You have 15 minutes:** `mobilenet_v2` as a [soup](../explanation/fine_tuning.py), the most
 #   accurate that we measured. It predicts as fast as a single network.
-# - **You do not want to decide:** `backbone="auto"` takes the most accurate of a few networks that
-#   fit into `minutes`, timed on your machine, and into free memory.
-#   [`sl.plan`][scenelearn.finetune.plan] shows the choice.
+# - **You do not want to decide:** `backbone="auto"` takes the most accurate of [a few
+#   networks](#automatic-choice) that fit into `minutes`, timed on your machine, and into free
+#   memory. [`sl.plan`][scenelearn.finetune.plan] shows the choice.
 # - **The classes differ in small details** (species, defects): more pixels first (`image_px`), then
 #   a wider network.
 # - **You have a network of your own,** or want one of KerasHub, such as DINOv2 or a ViT: [pass
@@ -60,3 +60,12 @@ HTML(_figures.accuracy_by_time())
 # Select a heading to sort by it. `sizing.compare` also takes your own models; on the command line,
 # it is `scenelearn size resnet50`. See [Results](../results/index.md) for intervals and budgets,
 # and [How sizing works](../explanation/sizing.py) for the estimates.
+#
+# ## Automatic choice
+#
+# `backbone="auto"` ranks them by their top-1 accuracy on ImageNet. The three that we measured on
+# Intel photos have the same order there. It takes the last one in this table for which the features
+# and four epochs of all photos fit into `minutes`, and a training step into free memory.
+
+# %% tags=["folded"]
+HTML(_figures.candidates())

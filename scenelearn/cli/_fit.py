@@ -216,7 +216,7 @@ def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
 def _output_bytes(settings: dict[str, Any]) -> int:
     """About how much a fit will write: its bundle twice, while it is written, and its report."""
     from scenelearn.backbones._build import count_parameters  # here, since they take long to import
-    from scenelearn.finetune._budget import CANDIDATES
+    from scenelearn.finetune._candidates import CANDIDATES
     from scenelearn.finetune._settings import AUTO
 
     name = settings.get("backbone")
@@ -228,7 +228,7 @@ def _output_bytes(settings: dict[str, Any]) -> int:
         n_bytes = sum(file.stat().st_size for file in files if file.is_file())
         return 2 * int(n_bytes) + _REPORT_BYTES
     name = name or sl.backbones.default_for(settings.get("weights"))
-    name = max(CANDIDATES, key=CANDIDATES.__getitem__) if name == AUTO else name
+    name = CANDIDATES[-1].name if name == AUTO else name
     return 8 * count_parameters(name, settings.get("image_px", 160)) + _REPORT_BYTES
 
 

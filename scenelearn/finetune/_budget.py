@@ -23,6 +23,7 @@ from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import is_own
 from scenelearn.classify._inference import predict_images
 from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
+from scenelearn.finetune._candidates import CANDIDATES
 from scenelearn.finetune._device import available_bytes, supported_precision, training_bytes
 from scenelearn.finetune._features import FEATURE_BATCH_SIZE
 from scenelearn.finetune._learner import Learner
@@ -44,18 +45,6 @@ _N_TIMED_STEPS = _N_TIMED_BATCHES = 5
 _PREDICTION_MARGIN = 1.3
 _TEST_OVERHEAD_S = 2.0  # of the test, besides the network: image statistics, calibration, results
 
-# Top-1 accuracy on ImageNet at 224 px, in percent, from the tables of Keras Applications and of the
-# MobileNet papers (M. Sandler et al. 2018; A. Howard et al. 2019; M. Tan, Q. Le 2019 and 2021;
-# Z. Liu et al. 2022). In ascending order.
-CANDIDATES = {
-    "mobilenet_v2_0.35": 60.3,
-    "mobilenet_v3_small": 67.4,
-    "mobilenet_v2": 71.3,
-    "mobilenet_v3_large": 75.2,
-    "efficientnet_b0": 77.1,
-    "efficientnet_v2_b0": 78.7,
-    "efficientnet_v2_s": 83.9,
-}
 _AUTO_EPOCHS = 4
 # Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
 # including mirrored training photos; for each epoch, training at three passes per photo while the
@@ -299,7 +288,7 @@ def choose_backbone(
     Returns:
         A name for `backbones.build`; the smallest network if none fits.
     """
-    best, *larger = CANDIDATES
+    best, *larger = (candidate.name for candidate in CANDIDATES)
     start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
     free_bytes = float(broadcast(available_bytes() or math.inf))
 
@@ -326,10 +315,11 @@ def choose_backbone(
         if fit_s <= left_s():
             best, best_s = name, fit_s
             break
+    top1 = next(candidate.top1 for candidate in CANDIDATES if candidate.name == best)
     _log.info(
         "backbone 'auto' is %s: the most accurate of %d candidates on ImageNet (%.1f %%) for which "
         "features of %d photos and %d epochs fit into %g minutes (about %.1f)",
-        best, len(CANDIDATES), CANDIDATES[best], n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
+        best, len(CANDIDATES), 100 * top1, n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
     )  # fmt: skip
     return best
 

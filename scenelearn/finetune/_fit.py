@@ -84,17 +84,17 @@ def fit(
     Args:
         splits: from `split`.
         backbone: a network of keras.applications, MobileNets with their width, see
-            `backbones.names`; "auto" for the most accurate of a few that fit the time budget and
-            free memory; or None for the one that belongs to the weights, see
-            `backbones.default_for`: usually "mobilenet_v3_small". Or a network of your own, from an
-            image to feature maps, tokens or a vector: a `keras.Model`, which is not changed; the
-            path of a ``.keras`` file; or a backbone, image classifier or preset of KerasHub, as
-            "hub:" with its name or as the path of its folder, which need ``scenelearn[hub]``. Of
-            feature maps, the average is used; of
-            tokens, the class token and the average of the patches; of a classifier that ends in a
-            `Dense` layer with softmax, what comes before it. Or a list of networks, on whose
-            concatenated features the linear probe is fitted, without fine-tuning; those of
-            keras.applications get their pretrained weights, others must tell their preprocessing.
+            `backbones.names`; "auto" for that of a few with the highest accuracy on ImageNet that
+            fits the time budget and free memory; or None for the one that belongs to the weights,
+            see `backbones.default_for`: usually "mobilenet_v3_small". Or a network of your own,
+            from an image to feature maps, tokens or a vector: a `keras.Model`, which is not
+            changed; the path of a ``.keras`` file; or a backbone, image classifier or preset of
+            KerasHub, as "hub:" with its name or as the path of its folder, which need
+            ``scenelearn[hub]``. Of feature maps, the average is used; of tokens, the class token
+            and the average of the patches; of a classifier that ends in a `Dense` layer with
+            softmax, what comes before it. Or a list of networks, on whose concatenated features the
+            linear probe is fitted, without fine-tuning; those of keras.applications get their
+            pretrained weights, others must tell their preprocessing.
         weights: "imagenet"; "scenelearn" for the bundled weights of "scenelearn_tiny"; the path of
             a weights file without top layers; or None for random weights. A network of your own
             brings its weights along; None trains them like random ones.

@@ -16,6 +16,7 @@ from scenelearn import sizing
 from scenelearn.backbones._names import find_architecture
 from scenelearn.finetune import FitResult, FitSettings, Recipe, _budget
 from scenelearn.finetune._budget import measure_costs
+from scenelearn.finetune._candidates import CANDIDATES
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import (
     TrainingSchedule,
@@ -158,6 +159,7 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timed: list[str] = []
+    names = [candidate.name for candidate in CANDIDATES]
 
     def network(name: str, image_px: int) -> Any:
         found = find_architecture(name)
@@ -173,7 +175,7 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
     monkeypatch.setattr(_budget, "_build_untrained", functools.cache(network))
     monkeypatch.setattr(_budget, "measure_photo_seconds", seconds)
     chosen = [_budget.choose_backbone(6000, 160, minutes, 32) for minutes in (0.5, 5, 20, 1e4)]
-    order = [list(_budget.CANDIDATES).index(name) for name in chosen]
+    order = [names.index(name) for name in chosen]
     assert order == sorted(order)
     assert chosen[0] == "mobilenet_v2_0.35"
     assert chosen[-1] == "efficientnet_v2_s"
