@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 
 def printable(name: str) -> str:
@@ -24,6 +25,17 @@ def printable(name: str) -> str:
 def printable_lines(text: str) -> str:
     """A text of several lines, of which each is `printable`."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def first_lines(entries: Sequence[object], n: int) -> list[str]:
+    """The first n entries as text, and how many more there are.
+
+    Example:
+        >>> first_lines(["a.jpg", "b.jpg", "c.jpg"], 2)
+        ['a.jpg', 'b.jpg', 'and 1 more']
+    """
+    lines = [str(entry) for entry in entries[:n]]
+    return [*lines, f"and {len(entries) - n:,} more"] if entries[n:] else lines
 
 
 def html_text(result: object) -> str:

@@ -32,8 +32,8 @@ from scenelearn.backbones._names import Architecture, find_architecture
 from scenelearn.backbones._network import (
     DEFAULT_PX,
     Network,
+    NetworkList,
     Preprocessing,
-    Several,
     is_own,
     load_network,
 )
@@ -112,11 +112,11 @@ def build(
     image_px = None if image_px is None else check_image_px(image_px)
     if is_own(backbone):
         network = backbone
-        if not isinstance(network, Network | Several):
+        if not isinstance(network, Network | NetworkList):
             network = load_network(backbone, preprocessing)
         image_px = network.default_px if image_px is None else image_px
         network.check_size(image_px)
-        if isinstance(network, Several):
+        if isinstance(network, NetworkList):
             network = _concatenate(network, image_px, progress, verbose)
         preprocess, is_random = network.preprocess, weights is None
         build_network = partial(_copy_network, network, image_px, precision or "float32")
@@ -151,7 +151,7 @@ def build(
 
 
 def _concatenate(
-    several: Several,
+    networks: NetworkList,
     image_px: int | tuple[int, int],
     progress: Progress | None,
     verbose: bool | str,
@@ -160,13 +160,13 @@ def _concatenate(
     k = keras()
     image = k.Input((*image_size(image_px), 3))
     features: list[Any] = []
-    for part in several.parts:
+    for part in networks.parts:
         weights = BUNDLED if part == BUNDLED_BACKBONE else "imagenet"
         model = build(part, weights=weights, image_px=image_px, progress=progress, verbose=verbose)
         model.name = f"network_{len(features)}"
         features.append(model(image))
     joined = k.layers.Concatenate(name=NETWORKS)(features)
-    return Network(name=several.title, model=k.Model(image, joined), preprocess=lambda x, **_: x)
+    return Network(name=networks.title, model=k.Model(image, joined), preprocess=lambda x, **_: x)
 
 
 def _copy_network(network: Network, image_px: int | tuple[int, int], precision: str) -> Any:

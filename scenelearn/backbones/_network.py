@@ -105,7 +105,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Several:
+class NetworkList:
     """Several networks whose features are used side by side.
 
     Attributes:
@@ -156,12 +156,12 @@ def is_own(backbone: object) -> bool:
     return is_path or text.startswith((HUB, MODEL))
 
 
-def load_if_own(backbone: Any, preprocessing: Preprocessing = None) -> Network | Several | None:
+def load_if_own(backbone: Any, preprocessing: Preprocessing = None) -> Network | NetworkList | None:
     """As `load_network`; None if the backbone is a network of keras.applications."""
     return load_network(backbone, preprocessing) if is_own(backbone) else None
 
 
-def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network | Several:
+def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network | NetworkList:
     """Load a network of the user's own, or each of several.
 
     Args:
@@ -181,9 +181,9 @@ def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network 
         BackendError: if Keras cannot start.
     """
     if isinstance(backbone, list | tuple):
-        return _load_several(backbone, preprocessing)
+        return _load_list(backbone, preprocessing)
     start()
-    preprocess = None if preprocessing is None else _check_preprocessing(preprocessing)
+    preprocess = None if preprocessing is None else _preprocess_function(preprocessing)
     converter = None
     if isinstance(backbone, str | os.PathLike):
         name = os.fspath(backbone)
@@ -217,7 +217,7 @@ def load_network(backbone: Any, preprocessing: Preprocessing = None) -> Network 
     return Network(name=name, model=model, preprocess=preprocess)
 
 
-def _load_several(backbones: Sequence[Any], preprocessing: Preprocessing) -> Several:
+def _load_list(backbones: Sequence[Any], preprocessing: Preprocessing) -> NetworkList:
     if len(backbones) < 2:
         raise ArgumentError(
             f"A list as `backbone` must have at least two networks. Received: {len(backbones)}. "
@@ -242,7 +242,7 @@ def _load_several(backbones: Sequence[Any], preprocessing: Preprocessing) -> Sev
         network = load_network(backbone)
         assert isinstance(network, Network)
         parts.append(network)
-    return Several(parts=tuple(parts))
+    return NetworkList(parts=tuple(parts))
 
 
 # Loading
@@ -367,16 +367,20 @@ def check_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
     Raises:
         ArgumentError: if it is invalid.
     """
-    if preprocessing is None or isinstance(preprocessing, str):
-        if preprocessing is not None:
-            _check_preprocessing(preprocessing)
+    if preprocessing is None:
+        return None
+    _preprocess_function(preprocessing)
+    if isinstance(preprocessing, str):
         return preprocessing
-    _check_preprocessing(preprocessing)
     return [np.asarray(values, float).tolist() for values in preprocessing]
 
 
-def _check_preprocessing(preprocessing: Any) -> Callable[..., Any]:
-    """The function from pixels in 0 to 255 to what the network expects."""
+def _preprocess_function(preprocessing: Any) -> Callable[..., Any]:
+    """The function from pixels in 0 to 255 to what the network expects.
+
+    Raises:
+        ArgumentError: if `preprocessing` is invalid.
+    """
     if isinstance(preprocessing, str) and preprocessing in _MODES:
         if preprocessing == "none":
             return lambda x, **_: x

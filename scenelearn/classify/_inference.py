@@ -1,4 +1,9 @@
-"""Inference: one forward pass gives logits, probabilities and features."""
+"""Inference: one forward pass gives logits, probabilities and features.
+
+`stream_outputs` runs an `inference_model` over images, and `_labeled_outputs.predict_photos` over
+labeled photos. `predict_images` and `predict_batches` run a model with a single output, such as the
+features of a backbone.
+"""
 
 from __future__ import annotations
 

@@ -155,28 +155,28 @@ def sample_training_photos(train: Batches) -> Batches:
 
 def build_calibration(
     photos: Photos,
-    known: LabeledOutputs,
-    checked: LabeledOutputs,
+    training: LabeledOutputs,
+    validation: LabeledOutputs,
     probabilities: npt.NDArray[np.float64],
 ) -> Calibration:
     """Calibrate prediction sets, out-of-distribution detection and nearest neighbors.
 
     Args:
         photos: all photos.
-        known: outputs for training photos.
-        checked: outputs for the validation photos.
+        training: outputs for training photos.
+        validation: outputs for the validation photos.
         probabilities: (n_validation, n_classes), their calibrated probabilities.
     """
     index = build_neighbor_index(
-        known.outputs.features,
-        known.labels.astype(np.int32),
-        tuple(photos.paths[index] for index in known.indices),
+        training.outputs.features,
+        training.labels.astype(np.int32),
+        tuple(photos.paths[index] for index in training.indices),
     )
-    residuals = index.residuals(checked.outputs.features)
+    residuals = index.residuals(validation.outputs.features)
     return Calibration(
-        conformal_scores=conformal_scores(probabilities, checked.labels).astype(np.float32),
+        conformal_scores=conformal_scores(probabilities, validation.labels).astype(np.float32),
         ood_detector=fit_ood_detector(
-            known.outputs.ood_features, checked.outputs.ood_features, residuals
+            training.outputs.ood_features, validation.outputs.ood_features, residuals
         ),
         neighbor_index=index,
     )

@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import html_text, printable
+from scenelearn._display import first_lines, html_text, printable
 from scenelearn._json import dataclass_json
 from scenelearn._pandas import to_pandas
 from scenelearn.classify._calibration import Calibration
@@ -114,10 +114,7 @@ class Predictions(list[Prediction]):
         return f"<Predictions: {len(self):,} photos, {n_abstaining:,} abstentions>"
 
     def __str__(self) -> str:
-        lines = [str(prediction) for prediction in self[:_MAX_LINES]]
-        if len(self) > _MAX_LINES:
-            lines.append(f"and {len(self) - _MAX_LINES:,} more")
-        return "\n".join(lines)
+        return "\n".join(first_lines(self, _MAX_LINES))
 
     def _repr_html_(self) -> str:
         return html_text(self)

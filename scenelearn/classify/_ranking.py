@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_integer, check_path
-from scenelearn._display import html_text, printable
+from scenelearn._display import first_lines, html_text, printable
 from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
 from scenelearn.classify._classifier import Classifier
@@ -47,14 +47,12 @@ class Ranking:
         return f"<Ranking: {len(self):,} of {self.n_photos:,} photos>"
 
     def __str__(self) -> str:
-        lines = [f"{len(self):,} of {self.n_photos:,} photos to label next:"]
-        lines += [
-            f"  {printable(path)}: perhaps {printable(label)} (margin {margin:.3f})"
+        photos = [
+            f"{printable(path)}: perhaps {printable(label)} (margin {margin:.3f})"
             for path, label, margin in zip(self.paths, self.labels, self.margins, strict=True)
-        ][:_MAX_LINES]
-        if len(self) > _MAX_LINES:
-            lines.append(f"  and {len(self) - _MAX_LINES:,} more")
-        return "\n".join(lines)
+        ]
+        title = f"{len(self):,} of {self.n_photos:,} photos to label next:"
+        return "\n  ".join([title, *first_lines(photos, _MAX_LINES)])
 
     def _repr_html_(self) -> str:
         return html_text(self)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._display import html_text, printable
+from scenelearn._display import first_lines, html_text, printable
 from scenelearn._io import temporary_array
 from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
@@ -166,9 +166,7 @@ class Audit:
         def add(title: str, entries: list[str]) -> None:
             if entries:
                 lines.append(f"{len(entries):,} {title}:")
-                lines.extend(f"  {entry}" for entry in entries[:5])
-                if entries[5:]:
-                    lines.append(f"  and {len(entries) - 5:,} more")
+                lines.extend(f"  {line}" for line in first_lines(entries, 5))
 
         def path(index: int) -> str:
             return printable(self.photos.paths[index])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_array
-from scenelearn._display import html_text, printable
+from scenelearn._display import first_lines, html_text, printable
 from scenelearn._pandas import to_pandas
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import Rejected
@@ -201,9 +201,7 @@ class Photos:
         lines = [self.summary]
         lines += [f"{n:9,}  {printable(name)}" for name, n in self.counts().items()]
         if self.rejected:
-            lines += ["rejected:", *(f"  {file}" for file in self.rejected[:5])]
-        if self.rejected[5:]:
-            lines.append(f"  and {len(self.rejected) - 5:,} more")
+            lines += ["rejected:", *(f"  {line}" for line in first_lines(self.rejected, 5))]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._checks import check_choice
+from scenelearn._display import first_lines
 from scenelearn._io import cache_folder, has_free_space
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_ahead, n_threads
@@ -220,9 +221,9 @@ def check_broken(broken: object) -> None:
 
 def broken_photos_error(rejected: tuple[Rejected, ...]) -> PhotoError:
     """The error that reports broken photos: the first with its reason, and how many more."""
-    more = f" and {len(rejected) - 1:,} more" if rejected[1:] else ""
     return PhotoError(
-        f"Every photo must be intact, since broken='raise'. Received: {rejected[0]}{more}. "
+        f"Every photo must be intact, since broken='raise'. Received: "
+        f"{' '.join(first_lines(rejected, 1))}. "
         "Fix or remove it, or pass broken='skip'."
     )
 

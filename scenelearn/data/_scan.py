@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenelearn._checks import check_path
-from scenelearn._display import printable
+from scenelearn._display import first_lines, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._dataset import SHARD_SUFFIXES, has_photos, is_row, list_rows
@@ -273,7 +273,7 @@ def _list_folder(root: Path) -> tuple[list[str], list[Rejected]]:
     def reject(path: str, reason: RejectionReason, detail: str) -> None:
         rejected.append(Rejected(path=path, reason=reason, detail=detail))
 
-    for entry, path in _entries(root, ""):
+    for entry, path in _entries(root):
         if isinstance(entry, OSError):
             reject(path, RejectionReason.UNREADABLE, entry.strerror or str(entry))
         elif _is_hidden(entry.name):
@@ -288,9 +288,9 @@ def _list_folder(root: Path) -> tuple[list[str], list[Rejected]]:
     return sorted(files), rejected
 
 
-def _entries(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str] | OSError, str]]:
-    """Every entry below `folder` with its relative path, except inside hidden folders."""
-    waiting = [(folder, prefix)]
+def _entries(root: Path) -> Iterator[tuple[os.DirEntry[str] | OSError, str]]:
+    """Every entry below `root` with its relative path, except inside hidden folders."""
+    waiting = [(root, "")]
     while waiting:
         current, parent = waiting.pop()
         try:
@@ -452,9 +452,8 @@ def _count_wrappers(folders: list[tuple[str, ...]]) -> int:
 def _no_photos_error(
     root: Path, unlabeled: list[str], rejected: list[Rejected], empty: str
 ) -> NoPhotosError:
-    shown = "; ".join(str(file) for file in rejected[:5])
-    more = f"; and {len(rejected) - 5:,} more" if len(rejected) > 5 else ""
-    parts = [f"{len(rejected):,} rejected: {shown}{more}"] if rejected else []
+    shown = "; ".join(first_lines(rejected, 5))
+    parts = [f"{len(rejected):,} rejected: {shown}"] if rejected else []
     if unlabeled:
         parts.insert(0, f"{len(unlabeled):,} unlabeled, such as {printable(unlabeled[0])!r}")
     return NoPhotosError(

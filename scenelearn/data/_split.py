@@ -26,6 +26,8 @@ from scenelearn.data._scan import as_photos
 from scenelearn.data._splits import QUARANTINE, SPLIT_NAMES, Splits
 from scenelearn.errors import ArgumentError, TooFewClassesError, TooFewPhotosError
 
+_ORDER = ("test", "validation", "train")  # of the splits along u, see `split`
+
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +88,7 @@ def split(
         (24, 24)
     """
     photos = as_photos(photos)
-    seed = _check(photos, seed)
+    seed = _check_classes_and_seed(photos, seed)
     validation = _check_fraction(photos, "validation", validation, low=0)
     test = _check_fraction(photos, "test", test)
     if not isinstance(validation, int) and not isinstance(test, int) and validation + test >= 1:
@@ -151,7 +153,7 @@ def folds(
         [12, 12, 12]
     """
     photos = as_photos(photos)
-    seed = _check(photos, seed)
+    seed = _check_classes_and_seed(photos, seed)
     validation = _check_fraction(photos, "validation", validation)
     n_folds = check_integer("n_folds", n_folds, low=2, advice="Pass e.g. 5.")
     group_of = _group_photos(photos, groups)
@@ -180,10 +182,8 @@ def folds(
     return tuple(parts)
 
 
-_ORDER = ("test", "validation", "train")  # of the splits along u
-
-
-def _check(photos: Photos, seed: object) -> int:
+def _check_classes_and_seed(photos: Photos, seed: object) -> int:
+    """Check that there are two classes, and return the seed as an int."""
     if photos.n_classes < 2:
         raise TooFewClassesError(
             "A classifier needs at least two classes. Received: only "

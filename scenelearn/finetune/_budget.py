@@ -1,7 +1,8 @@
-"""What fits into the time budget, by costs measured on this machine: epochs, and "auto".
+"""What fits into the time budget, by durations measured on this machine: epochs, and "auto".
 
-`measure_costs` times a step and a prediction. `choose_schedule` decides the epochs before training,
-and `make_schedule` again after each epoch. `choose_backbone` decides what "auto" stands for.
+`measure_durations` times a step and a prediction. `choose_schedule` decides the epochs before
+training, and `make_schedule` again after each epoch. `choose_backbone` decides what "auto" stands
+for.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ _AUTO_TIME_FRACTION = 0.9  # the rest is for decoding, the linear probe and comp
 _log = logging.getLogger(__name__)
 
 
-# Costs
+# Durations
 
 
-class Costs(NamedTuple):
+class Durations(NamedTuple):
     """What fine-tuning and the rest of a fit take, in seconds.
 
     Attributes:
@@ -79,7 +80,7 @@ class Costs(NamedTuple):
         return self.interpolation_s + self.test_s
 
 
-def measure_costs(
+def measure_durations(
     learner: Learner,
     settings: FitSettings,
     *,
@@ -87,7 +88,7 @@ def measure_costs(
     left_s: float,
     stop: StopRequest,
     report: Callable[[int, int], None],
-) -> Costs:
+) -> Durations:
     """Measure what fine-tuning will take.
 
     Args:
@@ -103,20 +104,20 @@ def measure_costs(
     validation_s = _PREDICTION_MARGIN * predict_s * datasets.validation.n_photos
     n_known = min(datasets.train.n_photos, MAX_NEIGHBOR_PHOTOS)
     n_final = datasets.validation.n_photos + datasets.test.n_photos + n_known
-    costs = Costs(
+    durations = Durations(
         step_s=0.0,
         validation_s=validation_s,
         interpolation_s=n_interpolations(settings) * validation_s,
         test_s=_PREDICTION_MARGIN * predict_s * n_final + _TEST_OVERHEAD_S,
     )
     train = settings.epochs != 0 and not stop.requested
-    if train and all_reduce_max(left_s < costs.reserve_s):
+    if train and all_reduce_max(left_s < durations.reserve_s):
         _log.warning(
             "No time is left for fine-tuning. Pass more than minutes=%g.", settings.minutes
         )
     elif train:
-        costs = costs._replace(step_s=measure_step_time(learner, stop, report))
-    return Costs(*broadcast(list(costs)))
+        durations = durations._replace(step_s=measure_step_time(learner, stop, report))
+    return Durations(*broadcast(list(durations)))
 
 
 def measure_photo_seconds(model: Any, batch_size: int) -> float:
@@ -180,7 +181,7 @@ def n_interpolations(settings: FitSettings) -> int:
 def choose_schedule(
     learner: Learner, settings: FitSettings, network: Any, *, clock: Clock, stop: StopRequest
 ) -> TrainingSchedule:
-    """Measure the costs, and choose the epochs before the first step.
+    """Measure the durations, and choose the epochs before the first step.
 
     Args:
         learner: not trained yet; compiled if any epochs are requested.
@@ -194,7 +195,7 @@ def choose_schedule(
         The schedule, without epochs if none are requested, none fits, or a signal has come.
     """
     time_limited, n_steps = settings.epochs is None, len(learner.datasets.train)
-    costs = measure_costs(
+    durations = measure_durations(
         learner,
         settings,
         predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
@@ -203,23 +204,23 @@ def choose_schedule(
         report=clock.report("compiling and timing"),
     )
     epochs: Schedule = ()
-    if costs.step_s and not stop.requested:
-        left_s = broadcast(clock.left_s(reserve_s=costs.reserve_s))
-        epochs = make_schedule(settings, left_s, n_steps, costs)
+    if durations.step_s and not stop.requested:
+        left_s = broadcast(clock.left_s(reserve_s=durations.reserve_s))
+        epochs = make_schedule(settings, left_s, n_steps, durations)
     return TrainingSchedule(
         epochs=epochs,
         n_cycles=settings.n_cycles,
         time_limited=time_limited,
         peak_lr=settings.learning_rate,
         min_warmup_steps=0 if settings.weights is None else _MIN_WARMUP_STEPS,
-        step_s=costs.step_s,
-        reserve_s=costs.reserve_s,
+        step_s=durations.step_s,
+        reserve_s=durations.reserve_s,
         batch_size=settings.batch_size,
     )
 
 
 def make_schedule(
-    settings: FitSettings, time_s: float, n_steps: int, costs: Costs, done: Schedule = ()
+    settings: FitSettings, time_s: float, n_steps: int, durations: Durations, done: Schedule = ()
 ) -> Schedule:
     """The requested schedule, or what fits into the time.
 
@@ -227,7 +228,7 @@ def make_schedule(
         settings: of the fit.
         time_s: seconds that are left for it; only used if `epochs` is None.
         n_steps: steps per full epoch.
-        costs: seconds per step and validation.
+        durations: of a step and a validation.
         done: the epochs already done, if the time decides.
     """
     if isinstance(settings.epochs, int):
@@ -237,8 +238,8 @@ def make_schedule(
     return schedule_for_time(
         time_s,
         n_steps=n_steps,
-        step_s=costs.step_s,
-        validation_s=costs.validation_s,
+        step_s=durations.step_s,
+        validation_s=durations.validation_s,
         max_epochs=settings.max_epochs,
         n_cycles=settings.n_cycles,
         done=done,

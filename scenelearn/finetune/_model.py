@@ -49,7 +49,7 @@ from scenelearn._keras_internals import (
     variable_index_method,
 )
 from scenelearn.backbones import fast_on_cpu
-from scenelearn.backbones._network import Network, Several
+from scenelearn.backbones._network import Network, NetworkList
 from scenelearn.classify._bundle_checks import check_layers
 from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._linear_probe import LinearProbe
@@ -77,7 +77,7 @@ _log = logging.getLogger(__name__)
 Multiplier = npt.NDArray[np.float32]
 
 
-def build_features(settings: FitSettings, network: Network | Several | None = None) -> Any:
+def build_features(settings: FitSettings, network: Network | NetworkList | None = None) -> Any:
     """Build the network from raw pixels to features, in the form that is fast on a CPU.
 
     Args:

@@ -19,14 +19,14 @@ from scenelearn._distributed import data_parallel
 from scenelearn._json import dataclass_json
 from scenelearn._progress import Progress, show_progress
 from scenelearn.augment import Policy
-from scenelearn.backbones._network import Network, Preprocessing, Several, load_if_own
+from scenelearn.backbones._network import Network, NetworkList, Preprocessing, load_if_own
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
 from scenelearn.finetune._budget import (
     adapt_to_machine,
     make_schedule,
-    measure_costs,
+    measure_durations,
     measure_photo_seconds,
 )
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
@@ -194,7 +194,7 @@ def plan(
 def _plan(
     splits: Splits,
     settings: FitSettings,
-    network: Network | Several | None,
+    network: Network | NetworkList | None,
     teacher: Teacher | None,
     progress: Progress,
 ) -> Plan:
@@ -212,7 +212,7 @@ def _plan(
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
     datasets = _noise_datasets(splits, settings)
     learner = build_learner(features, logits_model, datasets, settings, train=settings.epochs != 0)
-    costs = measure_costs(
+    durations = measure_durations(
         learner,
         settings,
         predict_s=predict_s,
@@ -229,18 +229,18 @@ def _plan(
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
         **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),
         "fine-tuning": 0.0,
-        "test": costs.test_s,
+        "test": durations.test_s,
     }
-    left_s = 60 * settings.minutes - sum(seconds.values()) - costs.interpolation_s
-    schedule = make_schedule(settings, left_s, len(datasets.train), costs)
+    left_s = 60 * settings.minutes - sum(seconds.values()) - durations.interpolation_s
+    schedule = make_schedule(settings, left_s, len(datasets.train), durations)
     if schedule:
-        steps_s = sum(size * costs.step_s + costs.validation_s for size, _ in schedule)
-        seconds["fine-tuning"] = steps_s + costs.interpolation_s
+        steps_s = sum(size * durations.step_s + durations.validation_s for size, _ in schedule)
+        seconds["fine-tuning"] = steps_s + durations.interpolation_s
     result = Plan(
         settings=settings,
         schedule=schedule,
         seconds=seconds,
-        step_s=costs.step_s,
+        step_s=durations.step_s,
         training_bytes=training_bytes(features, batch_size),
         free_bytes=available_bytes(),
         reasons=(),

@@ -22,7 +22,7 @@ from scenelearn._distributed import (
     process_count,
 )
 from scenelearn._logistic_regression import softmax
-from scenelearn.backbones._network import Network, Several
+from scenelearn.backbones._network import Network, NetworkList
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import DEFAULT_COVERAGE, Calibration, fit_temperature
 from scenelearn.classify._inference import inference_model
@@ -94,9 +94,9 @@ class Run:
         state: the progress of fine-tuning.
         stopped: why fine-tuning ended early.
         calibration: of the classifier.
-        validation: metrics on the validation photos.
+        validation_evaluation: metrics on the validation photos.
         evaluation: metrics on the test photos.
-        tested: the outputs for the test photos.
+        test_outputs: for the test photos.
     """
 
     features: Any
@@ -112,15 +112,15 @@ class Run:
     state: TrainingState
     stopped: str
     calibration: Calibration
-    validation: Evaluation
+    validation_evaluation: Evaluation
     evaluation: Evaluation
-    tested: LabeledOutputs
+    test_outputs: LabeledOutputs
 
     def __init__(
         self,
         splits: Splits,
         settings: FitSettings,
-        network: Network | Several | None,
+        network: Network | NetworkList | None,
         *,
         teacher: Teacher | None,
         clock: Clock,
@@ -272,35 +272,35 @@ class Run:
         if self.settings.precision is not None:
             self.network = inference_model(convert_to_float32(self.model))
         photos, report = self.splits.photos, self.clock.report
-        checked = predict_photos(self.network, self.datasets.validation, report("calibrating"))
-        weights = photo_weights(self.class_weights.training, checked.labels)
-        temperature = fit_temperature(checked.outputs.logits, checked.labels, weights)
+        validation = predict_photos(self.network, self.datasets.validation, report("calibrating"))
+        weights = photo_weights(self.class_weights.training, validation.labels)
+        temperature = fit_temperature(validation.outputs.logits, validation.labels, weights)
         divide_logits(self.model, temperature)
-        probabilities = softmax(checked.outputs.logits / temperature)
-        self.validation = evaluate(
-            checked.labels, probabilities, photos.class_names, objective=self.settings.objective
+        probabilities = softmax(validation.outputs.logits / temperature)
+        self.validation_evaluation = evaluate(
+            validation.labels, probabilities, photos.class_names, objective=self.settings.objective
         )
-        known = predict_photos(
+        training = predict_photos(
             self.network, sample_training_photos(self.datasets.train), report("indexing photos")
         )
-        self.calibration = build_calibration(photos, known, checked, probabilities)
+        self.calibration = build_calibration(photos, training, validation, probabilities)
 
     def test(self) -> None:
         """Test the classifier on the test photos."""
-        self.tested = predict_photos(
+        self.test_outputs = predict_photos(
             self.network,
             self.datasets.test,
             self.clock.report("testing"),
             calibration=self.calibration,
         )
-        probabilities = self.tested.outputs.probabilities
+        probabilities = self.test_outputs.outputs.probabilities
         self.evaluation = evaluate(
-            self.tested.labels,
+            self.test_outputs.labels,
             probabilities,
             self.splits.photos.class_names,
-            columns=self.tested.image_statistics,
+            columns=self.test_outputs.image_statistics,
             prediction_sets=self.calibration.prediction_sets(probabilities, DEFAULT_COVERAGE),
-            is_ood=self.tested.is_ood,
+            is_ood=self.test_outputs.is_ood,
             objective=self.settings.objective,
         )
 
@@ -334,13 +334,13 @@ class Run:
             kept="fine-tuned" if state.best else "linear probe",
             interpolation=state.interpolation if state.best else 0.0,
             evaluation=self.evaluation,
-            validation_evaluation=self.validation,
+            validation_evaluation=self.validation_evaluation,
             history=tuple(state.history),
             phases=tuple(self.clock.phases),
             splits=self.splits,
-            test_indices=self.tested.indices,
-            test_probabilities=self.tested.outputs.probabilities,
-            test_embeddings=self.tested.embeddings,
+            test_indices=self.test_outputs.indices,
+            test_probabilities=self.test_outputs.outputs.probabilities,
+            test_embeddings=self.test_outputs.embeddings,
             rejected=photos.rejected + self.pixels.rejected,
             settings=settings,
             environment=metadata,

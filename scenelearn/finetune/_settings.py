@@ -24,8 +24,8 @@ from scenelearn.backbones._network import (
     DEFAULT_PX,
     OWN,
     Network,
+    NetworkList,
     Preprocessing,
-    Several,
     check_preprocessing,
 )
 from scenelearn.data import Splits
@@ -273,7 +273,7 @@ def resolve_settings(
     image_px: int | tuple[int, int] | None = None,
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
-    network: Network | Several | None = None,
+    network: Network | NetworkList | None = None,
     **others: Any,
 ) -> FitSettings:
     """The settings from the arguments of `fit` and `plan`, with defaults filled in.
@@ -300,7 +300,7 @@ def resolve_settings(
     if network is not None:
         backbone, weights = network.name, _own_weights(network, weights)
         default_px = network.default_px
-        if isinstance(network, Several):
+        if isinstance(network, NetworkList):
             others["epochs"] = _check_no_epochs(others["epochs"])
     if backbone == AUTO and weights != "imagenet":
         raise ArgumentError(
@@ -337,9 +337,9 @@ def _check_no_epochs(epochs: object) -> int:
     return 0
 
 
-def _own_weights(network: Network | Several, weights: object) -> str | None:
+def _own_weights(network: Network | NetworkList, weights: object) -> str | None:
     """The setting `weights` for networks that bring their weights along."""
-    if isinstance(network, Several) and weights not in (OWN, "imagenet"):
+    if isinstance(network, NetworkList) and weights not in (OWN, "imagenet"):
         raise ArgumentError(
             "`weights` must be left out for several networks: those of keras.applications get "
             f"their pretrained weights, others bring theirs along. Received: weights={weights!r}. "

@@ -17,7 +17,7 @@ from scenelearn._distributed import all_reduce_max, broadcast
 from scenelearn._logistic_regression import cross_entropies, cross_entropy
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.classify._inference import predict_batches
-from scenelearn.finetune._budget import Costs, make_schedule, n_interpolations
+from scenelearn.finetune._budget import Durations, make_schedule, n_interpolations
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
 from scenelearn.finetune._learner import Learner
@@ -403,10 +403,12 @@ def _update_schedule(
             max(0.0, state.history[-1].seconds - steps_s),
         ]
     )
-    costs = Costs(step_s=step_s, validation_s=validation_s)
+    durations = Durations(step_s=step_s, validation_s=validation_s)
     done = (*schedule.epochs[: epoch - 1], ended)
     n_steps = len(learner.datasets.train)
-    return replace(schedule, epochs=make_schedule(control.settings, left_s, n_steps, costs, done))
+    return replace(
+        schedule, epochs=make_schedule(control.settings, left_s, n_steps, durations, done)
+    )
 
 
 def _interpolate(learner: Learner, state: TrainingState, control: Control) -> None:

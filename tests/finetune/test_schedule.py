@@ -15,7 +15,7 @@ import pytest
 from scenelearn import sizing
 from scenelearn.backbones._names import find_architecture
 from scenelearn.finetune import FitResult, FitSettings, Recipe, _budget
-from scenelearn.finetune._budget import measure_costs
+from scenelearn.finetune._budget import measure_durations
 from scenelearn.finetune._candidates import CANDIDATES
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import (
@@ -141,7 +141,7 @@ def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
 
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, ...]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe, epochs=0)
-        return measure_costs(
+        return measure_durations(
             learner, settings, predict_s=0.02, left_s=math.inf, stop=StopSignal(),
             report=lambda _done, _total: None,
         )[1:]  # fmt: skip
