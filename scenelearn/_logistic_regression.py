@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._progress import Report
 from scenelearn._threads import n_threads
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ def search_l2(
     fold: Folds,
     *,
     row_weights: Floats | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> L2Search:
     """Fit without each fold, for weaker and weaker penalties, until the held-out loss rises.
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
 
+Report = Callable[[int, int], None]
+"""Called with how much of one kind of work is done, and how much there is."""
+
 
 class ProgressBars:
     """Progress bars on stderr, one for each kind of work, with the total and the time left."""

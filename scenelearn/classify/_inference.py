@@ -8,7 +8,7 @@ features of a backbone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scenelearn._backend import default_settings, keras
 from scenelearn._distributed import padded_batch_size, predict_on_devices
 from scenelearn._keras_internals import output_of
+from scenelearn._progress import Report
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
@@ -157,7 +158,7 @@ def stream_outputs(
     batch_size: int,
     *,
     total: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Iterator[Outputs]:
     """Run an inference model over a stream of images, batch by batch.
 
@@ -187,7 +188,7 @@ def predict_images(
     batch_size: int,
     *,
     total: int = 0,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> npt.NDArray[np.float32]:
     """The output of a model for a stream of images. One compiled program serves all batches.
 
@@ -212,7 +213,7 @@ def _predict(
     batch_size: int,
     *,
     total: int,
-    report: Callable[[int, int], None] | None,
+    report: Report | None,
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
     """All outputs of a model for each batch; see `predict_images`."""
     done = 0
@@ -231,7 +232,7 @@ def _predict(
 
 
 def predict_batches(
-    model: Any, batches: Batches, report: Callable[[int, int], None] | None = None
+    model: Any, batches: Batches, report: Report | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The output of a model for a set of photos, in their order.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._progress import Progress
+from scenelearn._progress import Progress, Report
 from scenelearn.classify._calibration import Calibration, conformal_scores
 from scenelearn.classify._inference import Outputs, readable_images, stream_outputs
 from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS, build_neighbor_index
@@ -52,7 +52,7 @@ class LabeledOutputs:
 def predict_photos(
     network: Any,
     batches: Batches,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
     *,
     calibration: Calibration | None = None,
 ) -> LabeledOutputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from scenelearn._logistic_regression import (
     softmax,
     solve_folds,
 )
+from scenelearn._progress import Report
 from scenelearn.errors import ArgumentError
 
 # With 2, 5 and 10% planted errors, 92, 91 and 88% of them are suggested, and 43, 73 and 86% of the
@@ -46,7 +46,7 @@ def find_label_issues(
     features: Table,
     labels: npt.NDArray[np.int32],
     groups: npt.NDArray[np.int64],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> tuple[LabelIssue, ...]:
     """Find photos for which another class is at least five times as probable as their own.
 
@@ -79,7 +79,7 @@ def predict_out_of_fold(
     features: Table,
     labels: npt.NDArray[np.int32],
     groups: npt.NDArray[np.int64],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> Floats:
     """Predict each photo by a linear probe that was trained without its fold, of five.
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scenelearn._checks import check_choice
 from scenelearn._display import first_lines
 from scenelearn._io import cache_folder, has_free_space
-from scenelearn._progress import Progress, show_progress
+from scenelearn._progress import Progress, Report, show_progress
 from scenelearn._threads import map_ahead, n_threads
 from scenelearn.data._decode import STRICT, decode_image, decode_photo
 from scenelearn.data._photos import Photos, check_not_empty
@@ -164,7 +164,7 @@ def load_pixels(
     resize: Resize,
     *,
     broken: str = "skip",
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Pixels:
     """`decode` for other packages: `report` is called with (photos done, photos in total)."""
     check_broken(broken)
@@ -232,7 +232,7 @@ def _fill_cache(
     shards: Shards,
     photos: Photos,
     missing: dict[bytes, list[int]],
-    report: Callable[[int, int], None] | None,
+    report: Report | None,
 ) -> dict[bytes, Failure]:
     """Decode missing photos into new shards; return what could not be read this time."""
     unreadable: dict[bytes, Failure] = {}

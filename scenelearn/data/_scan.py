@@ -8,7 +8,7 @@ import os
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ import numpy as np
 
 from scenelearn._checks import check_path
 from scenelearn._display import first_lines, printable
-from scenelearn._progress import Progress, show_progress
+from scenelearn._progress import Progress, Report, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._dataset import SHARD_SUFFIXES, has_photos, is_row, list_rows
 from scenelearn.data._decisions import FILE_NAME, apply_decisions
@@ -49,8 +49,6 @@ _REASONS = {
     errno.ENOTDIR: RejectionReason.MISSING,
     errno.ENAMETOOLONG: RejectionReason.MISSING,
 }
-
-_Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +206,7 @@ def _root_of(rows: list[ManifestRow]) -> tuple[Path, list[ManifestRow]]:
 def _scan_rows(
     root: Path,
     rows: list[ManifestRow],
-    report: _Report,
+    report: Report,
     rejected: Iterable[Rejected] = (),
 ) -> Photos:
     rows = sorted(rows, key=lambda row: row.path)
@@ -321,7 +319,7 @@ def _find_problem(entry: os.DirEntry[str]) -> str:
     return "" if stat.S_ISREG(mode) else "pipe, socket or device"
 
 
-def _read_all(root: Path, paths: list[str], report: _Report) -> list[_File]:
+def _read_all(root: Path, paths: list[str], report: Report) -> list[_File]:
     files: list[_File] = []
     with STRICT:
         read = partial(_read, root)

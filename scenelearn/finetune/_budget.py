@@ -11,7 +11,6 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from scenelearn import backbones, sizing
 from scenelearn._checks import image_size
 from scenelearn._distributed import all_reduce_max, broadcast
+from scenelearn._progress import Report
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import is_own
 from scenelearn.classify._inference import predict_images
@@ -87,7 +87,7 @@ def measure_durations(
     predict_s: float,
     left_s: float,
     stop: StopRequest,
-    report: Callable[[int, int], None],
+    report: Report,
 ) -> Durations:
     """Measure what fine-tuning will take.
 
@@ -137,9 +137,7 @@ def measure_photo_seconds(model: Any, batch_size: int) -> float:
     return float(np.median(seconds[1:])) / batch_size  # the first one compiles
 
 
-def measure_step_time(
-    learner: Learner, stop: StopRequest, report: Callable[[int, int], None]
-) -> float:
+def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> float:
     """Measure the seconds per training step, without compilation.
 
     The learning rate of the timed steps is 0, so the trainable weights do not change; the state of

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +35,7 @@ from scenelearn._distributed import (
 )
 from scenelearn._io import atomic_write, cache_folder, has_free_space
 from scenelearn._keras_internals import input_tensors_of, nested_layers, producer_of
-from scenelearn._progress import Progress, show_progress
+from scenelearn._progress import Progress, Report, show_progress
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import Preprocessing, load_if_own
 from scenelearn.classify._inference import predict_batches
@@ -235,7 +235,7 @@ def compute_probe_data(
     backbone: str,
     *,
     use_cache: bool,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> ProbeData:
     """Compute the features and labels for the linear probe, or read them from the cache.
 
@@ -298,7 +298,7 @@ def compute_features(
     *,
     mirrored: bool = False,
     use_cache: bool = True,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> tuple[Table, npt.NDArray[np.bool_]]:
     """The features of photos, read from the cache where possible.
 

@@ -10,7 +10,6 @@ both: 0.438, 0.356, 0.306; with the best penalty there is: 0.437, 0.354, 0.305.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +25,7 @@ from scenelearn._logistic_regression import (
     search_l2,
     solve_all,
 )
+from scenelearn._progress import Report
 from scenelearn.errors import WeightsFileError
 from scenelearn.finetune._class_weights import photo_weights
 
@@ -156,7 +156,7 @@ def cross_validate_l2(
     *,
     groups: npt.NDArray[np.int64] | None = None,
     class_weight: Floats | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
 ) -> CrossValidationResult:
     """Choose the L2 penalty by stratified five-fold cross-validation, then fit on all photos.
 

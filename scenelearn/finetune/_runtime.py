@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from scenelearn._backend import keras
 from scenelearn._distributed import all_reduce_max
-from scenelearn._progress import Progress
+from scenelearn._progress import Progress, Report
 from scenelearn.errors import ArgumentError
 
 # A signal is handled only if its handler is still the default.
@@ -62,7 +62,7 @@ class StopSignal:
         if self.requested and not self._deferred:
             raise KeyboardInterrupt(self.requested)
 
-    def checked(self, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    def checked(self, report: Report) -> Report:
         """A progress function that also checks for a signal."""
 
         def check_and_report(done: int, total: int) -> None:
@@ -248,7 +248,7 @@ class Clock:
         _log.info("%s: %.1f s, %s", name, self.phases[-1].seconds, notes[0])
         self._stop.check()
 
-    def report(self, what: str) -> Callable[[int, int], None]:
+    def report(self, what: str) -> Report:
         """The progress function for one kind of work, which also checks for a signal."""
         return self._stop.checked(partial(self._progress, what))
 

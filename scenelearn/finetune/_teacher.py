@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._progress import Report
 from scenelearn.augment import Policy, apply, sample
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.classify import Classifier, load
@@ -180,7 +181,7 @@ def compute_soft_labels(
     *,
     hashes: Sequence[bytes],
     stop: StopRequest,
-    report: Callable[[int, int], None],
+    report: Report,
 ) -> SoftLabels | None:
     """Compute the teacher's probabilities for each view of the training photos, or read them.
 
