@@ -7,7 +7,8 @@
 - Pictures in executed pages become files, so pages load fast. Reports that a page writes are
   published with the site.
 - Formulas become MathML, which needs no script.
-- Executed pages run two at a time, and each can be downloaded as a notebook.
+- Executed pages run two at a time, while the others are built. They share the sample scenes that
+  they render (`_kernel.py`). Each can be downloaded as a notebook.
 - A cell tagged "answer" becomes a box at the top of its page. The three pages of answers also form
   one page to print.
 - Numbers, pictures, help texts and tables of results are made at build from the library and from
@@ -20,6 +21,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -28,10 +30,9 @@ import os
 import posixpath
 import re
 import shutil
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,9 +49,11 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in executed pages
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from docs import _checks, _figures, _measured, _notebooks, _pictures
+from scenelearn import cli
 
 CARD = "assets/card.jpg"
 CACHE = ROOT / ".cache" / "mkdocs-jupyter"
+_executions: dict[str, Future[None]] = {}  # by page
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -61,6 +64,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             shutil.rmtree(stale)
     config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(folder)
     os.environ["SCENELEARN_GALLERY"] = str(folder / "gallery")  # for gallery/reports.py
+    os.environ |= {"COLUMNS": "78", "NO_COLOR": "1"}  # of help texts
+    os.environ["SCENELEARN_SCENES"] = str(folder / "scenes")  # for _kernel.py
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")  # not that of the user
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "docs" / "_kernel.py", startup)
     return config
 
 
@@ -97,9 +106,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_nav(_: object, config: MkDocsConfig, files: Files) -> None:
-    """Execute pages that are not in the cache, two at a time."""
+    """Start to execute pages that are not in the cache; meanwhile, the others are built."""
     plugin = config.plugins["mkdocs-jupyter"]
-    pages = [file.page for file in files.documentation_pages() if plugin.should_include(file)]
 
     def execute(page: Page) -> None:
         start = time.monotonic()
@@ -107,23 +115,45 @@ def on_nav(_: object, config: MkDocsConfig, files: Files) -> None:
         page.render(config, files)  # writes the cache
         log.info("%s: %.0f s", page.file.src_uri, time.monotonic() - start)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for _ in pool.map(execute, sorted(pages, key=_is_quick)):
-            pass
-    for report in sorted(Path(os.environ["SCENELEARN_GALLERY"]).glob("*/index.html")):
-        name = f"gallery/{report.parent.name}/index.html"
-        files.append(File.generated(config, name, content=report.read_text(encoding="utf-8")))
+    executed = [file for file in files.documentation_pages() if plugin.should_include(file)]
+    pool = ThreadPoolExecutor(max_workers=2)
+    for file in sorted(executed, key=_is_quick):
+        files.remove(file)
+        files.append(file)  # behind the pages that are only text
+        _executions[file.src_uri] = pool.submit(execute, file.page)
+    pool.shutdown(wait=False)
 
 
-def _is_quick(page: Page) -> bool:
+def _is_quick(file: File) -> bool:
     """Whether a page trains nothing; these come last, to fill the time of the others."""
-    return "sl.fit(" not in Path(page.file.abs_src_path).read_text(encoding="utf-8")
+    text = Path(file.abs_src_path).read_text(encoding="utf-8")
+    return not re.search(r"^fit = sl\.fit\(", text, flags=re.MULTILINE)
+
+
+def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:
+    """Wait until a page is executed, and publish the reports that it wrote."""
+    name = page.file.src_uri
+    if name in _executions:
+        _executions.pop(name).result()
+    if name == "gallery/reports.py":
+        for report in sorted(Path(os.environ["SCENELEARN_GALLERY"]).glob("*/index.html")):
+            uri = f"gallery/{report.parent.name}/index.html"
+            files.append(File.generated(config, uri, content=report.read_text(encoding="utf-8")))
+    return page
+
+
+def on_build_error(**_: object) -> None:
+    """Execute no more pages."""
+    for execution in _executions.values():
+        execution.cancel()
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace placeholders: measured numbers, results, help texts, names of the API reference."""
-    numbers = _measured.numbers()
-    markdown = re.sub(r"<!-- measured: ([\w ]+) -->", lambda match: numbers[match[1]], markdown)
+    number = r"<!-- measured: ([\w ]+) -->"
+    if re.search(number, markdown):
+        numbers = _measured.numbers()
+        markdown = re.sub(number, lambda match: numbers[match[1]], markdown)
     figure = r"^<!-- figure: (\w+) -->$"
     markdown = re.sub(
         figure, lambda match: _figures.FIGURES[match[1]](), markdown, flags=re.MULTILINE
@@ -151,10 +181,14 @@ def _name_references(match: re.Match[str]) -> str:
 
 
 def _help(match: re.Match[str]) -> str:
-    command = [sys.executable, "-m", "scenelearn", *match[1].split(), "--help"]
-    env = {**os.environ, "COLUMNS": "78", "NO_COLOR": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return f"```text\n{run.stdout.rstrip()}\n```"
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            cli.parser().parse_args([*match[1].split(), "--help"])
+    except SystemExit as end:
+        if end.code:
+            raise
+    return f"```text\n{printed.getvalue().rstrip()}\n```"
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

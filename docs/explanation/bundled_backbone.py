@@ -97,15 +97,16 @@ print("\nnot run yet:", *(ablations["not_run"] or ["none"]), sep="\n  ")
 # `fit`, see [Backbones](../results/accuracy.py#backbones). Written by `nox -s bundled_backbone`.
 
 # %% tags=["folded"]
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def mean_of(values):
     """A mean in percent with its 95% confidence interval over seeds (Student's t)."""
     if len(values) == 1:
         return f"{100 * values[0]:5.1f}"
-    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    return f"{100 * np.mean(values):5.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    mean, n = np.mean(values), len(values)
+    margin = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n)
+    return f"{100 * mean:5.1f} ({100 * (mean - margin):.1f} to {100 * (mean + margin):.1f})"
 
 
 results = json.loads(Path("docs/results/bundled_backbone.json").read_text())

@@ -111,5 +111,6 @@ def imported_by(package):
     return sorted(imported & set(packages) - {package})
 
 
-for package in sorted(packages, key=lambda package: (len(imported_by(package)), package)):
-    print(f"{package:<10} imports {', '.join(imported_by(package)) or 'no other package'}")
+imports = {package: imported_by(package) for package in packages}
+for package in sorted(packages, key=lambda package: len(imports[package])):
+    print(f"{package:<10} imports {', '.join(imports[package]) or 'no other package'}")

@@ -97,9 +97,12 @@ Markdown(
 # textbook count of a training step that updates all layers, and the largest batch that fits.
 
 # %% tags=["folded"]
+estimates = {
+    name: sizing.estimate(name, input_shape=(224, 224, 3), optimizer="adam")
+    for name in ("mobilenet_v3_small", "efficientnet_b0", "resnet50", "convnext_tiny")
+}
 rows = []
-for name in ("mobilenet_v3_small", "efficientnet_b0", "resnet50", "convnext_tiny"):
-    estimate = sizing.estimate(name, input_shape=(224, 224, 3), optimizer="adam")
+for name, estimate in estimates.items():
     rows.append(
         [
             name,
@@ -149,8 +152,7 @@ table(
             f"{1000 * 2 * estimate.parameter_bytes / link_bytes_s:.1f} ms",
             f"{1000 * 64 * 3 * 2 * estimate.n_multiply_adds / 1e14:.1f} ms",
         ]
-        for name in ("mobilenet_v3_small", "resnet50", "convnext_tiny")
-        for estimate in [sizing.estimate(name, input_shape=(224, 224, 3))]
+        for name, estimate in estimates.items()
     ],
     "Arithmetic: a ring all-reduce sends each gradient twice. Both rates are assumptions.",
 )

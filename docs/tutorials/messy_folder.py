@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 import scenelearn as sl
 
 work = Path(tempfile.mkdtemp())
-folder = sl.sample_scenes(work / "photos", per_class=60, seed=7)
+folder = sl.sample_scenes(work / "photos", per_class=60, seed=0)
 
 sea, street = folder / "sea", folder / "street"
 (sea / "notes.jpg").write_text("Remember to sort these.")  # not an image
@@ -82,9 +82,7 @@ for group in audit.near_duplicates + audit.exact_duplicates:
 # settings out for your own photos.
 
 # %%
-fit = sl.fit(
-    splits, backbone="scenelearn_tiny", weights="scenelearn", image_px=48, epochs=0, seed=0
-)
+fit = sl.fit(splits, weights="scenelearn", image_px=64, epochs=0, seed=0)
 print(fit.evaluation.accuracy, "on", fit.evaluation.n_photos, "test photos")
 page = sl.report(fit, work / "report")
 print(*sorted(path.name for path in page.parent.iterdir()))

@@ -2,7 +2,7 @@
 # # Read a report
 #
 # A report answers four questions. How good is the classifier? Where does it fail? How far can you
-# trust a prediction? How can you repeat the run? This tutorial trains a small classifier and goes
+# trust a prediction? How can you repeat the run? This tutorial fits a linear probe and goes
 # through its report; [the gallery](../gallery/reports.py) has whole reports to click through. All
 # outputs were computed when this page was built.
 
@@ -16,15 +16,8 @@ from bs4 import BeautifulSoup
 import scenelearn as sl
 
 work = Path(tempfile.mkdtemp())
-photos = sl.scan(sl.sample_scenes(work / "scenes", per_class=70, seed=5))
-fit = sl.fit(
-    sl.split(photos, seed=0),
-    backbone="scenelearn_tiny",
-    weights="scenelearn",
-    image_px=48,
-    epochs=6,
-    seed=0,
-)
+photos = sl.scan(sl.sample_scenes(work / "scenes", per_class=100, seed=0))
+fit = sl.fit(sl.split(photos, seed=0), weights="scenelearn", image_px=64, epochs=0, seed=0)
 page = BeautifulSoup(sl.report(fit, work / "report").read_text(), "html.parser")
 
 
