@@ -193,6 +193,11 @@ def accuracy() -> str:
             name = f"{run['name']}, {minutes:.1f} min"
             series[network].append(accuracy_point(run, minutes, name))
             budgets[network, run["minutes"] or 0].append(run)
+    for run in read("peers")["runs"]:
+        if not run["name"].startswith("scenelearn"):
+            minutes = run["seconds"] / 60
+            name = f"{run['name']}, {minutes:.1f} min"
+            series["other libraries"].append(accuracy_point(run, minutes, name))
     best, at = max(budgets, key=lambda key: mean(r["test"]["value"] for r in budgets[key]))
     default = [key for key in budgets if key[0] == "mobilenet_v3_small"]
     first, last = min(default, key=lambda key: key[1]), max(default, key=lambda key: key[1])
@@ -204,8 +209,46 @@ def accuracy() -> str:
         "interval. What to see: the linear probe, the leftmost points of a network, already gives "
         f"{_mean(budgets[first])} with the default backbone; fine-tuning for {last[1]:g} minutes "
         f"raises it to {_mean(budgets[last])}. The best, {best} with {at:g} minutes, reaches "
-        f"{_mean(budgets[best, at])}. The intervals of neighbors overlap.",
+        f"{_mean(budgets[best, at])}. The intervals of neighbors overlap. Other libraries have one "
+        "seed, see the next figure.",
     )
+
+
+def peers() -> str:
+    """Accuracy over minutes of other libraries, then their table."""
+    table = read("peers")
+    runs = sorted(table["runs"], key=lambda run: run["test"]["value"], reverse=True)
+    series = {run["name"]: [accuracy_point(run, run["seconds"] / 60, run["name"])] for run in runs}
+    ours = next(run for run in runs if run["name"] == "scenelearn")
+    best = max(
+        (run for run in runs if not run["name"].startswith("scenelearn")),
+        key=lambda run: run["test"]["value"],
+    )
+    overlaps = "overlap" if best["test"]["high"] >= ours["test"]["low"] else "do not overlap"
+    figure = plot(
+        series,
+        number_axis("minutes", (0.5, 1, 2, 5, 10), logarithmic=True),
+        percent_axis("test accuracy", series),
+        f"scenelearn and other libraries: the same photos, the same weights of "
+        f"{table['backbone']}, the same {ours['cores']} cores, a time budget of "
+        f"{ours['minutes']:g} minutes, one seed. What to see: scenelearn has "
+        f"{ours['test']['value']:.1%}, the best of the others, {best['name']}, "
+        f"{best['test']['value']:.1%}; their 95% confidence intervals {overlaps}.",
+    )
+    rows = [
+        (
+            run["name"],
+            f"{run['test']['value']:.1%} ({run['test']['low']:.1%} to {run['test']['high']:.1%})",
+            f"{run['seconds'] / 60:.1f}",
+            f"{run['peak_bytes'] / 1e9:.1f}",
+            ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+            run["notes"],
+        )
+        for run in runs
+    ]
+    columns = ("Recipe", "Test accuracy (95% CI)", "Minutes", "Memory, GB", "Versions", "Notes")
+    caption = f"{runs[0]['test']['n']} test photos, {runs[0]['date'][:10]}"
+    return f'{figure}<div class="sortable">{html_table(columns, rows, caption)}</div>'
 
 
 def few_photos() -> str:
@@ -470,6 +513,7 @@ FIGURES = {
     function.__name__: function
     for function in (
         accuracy,
+        peers,
         few_photos,
         speed,
         memory,

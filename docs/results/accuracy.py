@@ -251,6 +251,20 @@ table(
 )
 
 # %% [markdown]
+# ## Other libraries
+#
+# Other libraries by the calls that their documentation shows, on the split of seed 0, from the same
+# weights of EfficientNet-Lite0 at 160 px. A run ends before training if its features of 16 photos
+# differ from those of Keras by more than 0.0001 of the largest feature. AutoGluon and scenelearn
+# have a time limit; the others count epochs, about as many as fit into the same time. Time counts
+# from the first photo read to the last test prediction. Memory is the peak of all processes. One
+# seed does not rank recipes whose intervals overlap. Not measured: networks whose weights cannot be
+# had offline, among them the defaults of AutoGluon and fastai, and KerasHub's presets.
+
+# %% tags=["folded"]
+HTML(_figures.peers())
+
+# %% [markdown]
 # ## Other recipes
 #
 # Accuracies of other recipes on the Intel photos, some of them published by others, with what each
@@ -382,10 +396,12 @@ table(
 # $backbones --weights scenelearn_tiny=scenelearn --minutes
 # ```
 #
-# Accuracy by number of photos, the comparison with Keras' recipe, and the ablations:
+# Accuracy by number of photos, the comparisons with Keras' recipe and with other libraries, and the
+# ablations:
 #
 # ```text
 # nox -s augmentation -- --photos FOLDER
 # nox -s few_photos -- --photos FOLDER --weights FILE
+# nox -s peers -- --photos FOLDER --backbone efficientnet_lite0.keras
 # nox -s ablations -- --photos FOLDER --weights FILE
 # ```
