@@ -240,13 +240,22 @@ def peers() -> str:
             run["name"],
             f"{run['test']['value']:.1%} ({run['test']['low']:.1%} to {run['test']['high']:.1%})",
             f"{run['seconds'] / 60:.1f}",
+            f"{run['processor_seconds'] / 60:.1f}",
             f"{run['peak_bytes'] / 1e9:.1f}",
             ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
             run["notes"],
         )
         for run in runs
     ]
-    columns = ("Recipe", "Test accuracy (95% CI)", "Minutes", "Memory, GB", "Versions", "Notes")
+    columns = (
+        "Recipe",
+        "Test accuracy (95% CI)",
+        "Minutes",
+        "CPU minutes",
+        "Memory, GB",
+        "Versions",
+        "Notes",
+    )
     caption = f"{runs[0]['test']['n']} test photos, {runs[0]['date'][:10]}"
     return f'{figure}<div class="sortable">{html_table(columns, rows, caption)}</div>'
 

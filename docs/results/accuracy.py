@@ -256,10 +256,13 @@ table(
 # Other libraries by the calls that their documentation shows, on the split of seed 0, from the same
 # weights of EfficientNet-Lite0 at 160 px. A run ends before training if its features of 16 photos
 # differ from those of Keras by more than 0.0001 of the largest feature. AutoGluon and scenelearn
-# have a time limit; the others count epochs, about as many as fit into the same time. Time counts
-# from the first photo read to the last test prediction. Memory is the peak of all processes. One
-# seed does not rank recipes whose intervals overlap. Not measured: networks whose weights cannot be
-# had offline, among them the defaults of AutoGluon and fastai, and KerasHub's presets.
+# have a time limit; the others count epochs, as few as their recipe allows. Minutes count from the
+# first photo read to the last test prediction, CPU minutes and memory are those of all processes.
+# KerasHub, fastai and AutoGluon ran beside other work of the lowest priority, which lengthens their
+# minutes somewhat. The others' fine-tuning is made for more epochs or a GPU, and is likely to gain
+# from them. One seed does not rank recipes whose intervals overlap. Not measured: networks whose
+# weights cannot be had offline, among them the defaults of AutoGluon and fastai, and KerasHub's
+# presets.
 
 # %% tags=["folded"]
 HTML(_figures.peers())

@@ -367,8 +367,8 @@ PEERS = {
     ),
     "AutoGluon": Peer(
         autogluon, "autogluon", ("autogluon.multimodal", *TORCH),
-        "MultiModalPredictor with its defaults except for the network and 1 epoch instead of 20: with "
-        "20, the time limit ends while the learning rate still rises, at 30%",
+        "MultiModalPredictor with its defaults except for the network and 1 epoch instead of 20: "
+        "with 20, the time limit ends while the learning rate still rises",
     ),
     "timm + scikit-learn": Peer(
         timm_features, "timm", ("scikit-learn", *TORCH),
