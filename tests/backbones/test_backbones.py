@@ -265,6 +265,26 @@ def test_statistics_stay_and_scales_train_with_stored_weights(
     assert not (np.array(last_scale) == before[last_scale.path]).all()
 
 
+@pytest.mark.slow
+def test_statistics_stay_in_fit_of_a_model_around_the_network() -> None:
+    """Keras' guide relies on `training=False`, which a functional model overrides in `fit`."""
+    layers = keras().layers
+
+    def moves(*, freeze: bool) -> bool:
+        image = keras().Input((4,))
+        base = keras().Model(image, layers.BatchNormalization()(image))
+        if freeze:
+            backbones.freeze_batchnorm(base)
+        outer = keras().Input((4,))
+        model = keras().Model(outer, layers.Dense(1)(base(outer, training=False)))
+        model.compile("sgd", "mse")
+        model.fit(np.full((8, 4), 5.0), np.zeros((8, 1)), verbose=0)
+        return not np.array_equal(base.get_weights()[2], np.zeros(4))  # the moving mean
+
+    assert moves(freeze=False), "say so in docs/how-to/migrate.md and in freeze_batchnorm"
+    assert not moves(freeze=True)
+
+
 def test_weights_file_that_is_not_there() -> None:
     with pytest.raises(PathMissingError, match=r"weights='nowhere\.h5', where there is no file"):
         backbones.build(SMALL, weights="nowhere.h5", image_px=32)
