@@ -126,9 +126,11 @@ for row in probe["rows"]:
 
 # %% tags=["folded"]
 cold = json.loads(Path("docs/results/cold_start.json").read_text())
-stages = ("imports", "network", "head", "first_step", "total")
+stages = [key.removesuffix("_cpu_s") for key in cold["runs"][0] if key.endswith("_cpu_s")]
 print(f"{'seconds (CPU seconds)':<24}" + "".join(f"{stage:>15}" for stage in stages))
 for run in cold["runs"]:
-    times = [f"{run[f'{stage}_s']:.1f} ({run[f'{stage}_cpu_s']:.1f})" for stage in stages]
+    times = [
+        f"{run.get(f'{stage}_s', 0):.1f} ({run.get(f'{stage}_cpu_s', 0):.1f})" for stage in stages
+    ]
     name = "programs on disk" if run["programs_cached"] else "nothing on disk"
     print(f"{name:<24}" + "".join(f"{time:>15}" for time in times))
