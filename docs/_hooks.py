@@ -332,8 +332,10 @@ def on_env(_: object, files: Files, **__: object) -> None:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Label the search dialog for screen readers; add the social card; unindent."""
+    """Label the search dialog and headings for screen readers; add the social card; unindent."""
     output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    heading = '<nav class="md-nav" aria-label="'  # which may be that of a section of the site
+    output = output.replace(heading, f"{heading}On this page: ")
     card = config.site_url + CARD if config.site_url else get_relative_url(CARD, page.url)
     texts = {"title": page.title, "description": config.site_description, "image": card}
     tags = (f'<meta property="og:{name}" content="{escape(texts[name])}">' for name in texts)

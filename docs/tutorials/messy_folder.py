@@ -78,8 +78,8 @@ for group in audit.near_duplicates + audit.exact_duplicates:
 # %% [markdown]
 # ## Fit and report
 #
-# The bundled network and small images keep this page fast, so the accuracy is low. Leave these
-# settings out for your own photos.
+# The bundled network and small images keep this page fast. Leave these settings out for your own
+# photos.
 
 # %%
 fit = sl.fit(splits, weights="scenelearn", image_px=64, epochs=0, seed=0)

@@ -36,7 +36,7 @@ class SelectiveMetrics:
 
     def __str__(self) -> str:
         return (
-            f"prediction sets contain the true class for {self.coverage}; "
+            f"prediction sets contain the true class for {self.coverage}\n"
             f"accuracy {self.selective_accuracy} on the {self.answer_rate} without abstaining"
         )
 

@@ -113,7 +113,7 @@ def _training(estimate: EstimateValues) -> str:
         "### Training step\n\n"
         "The backward pass needs the activations of the forward pass. Activations and the batch "
         f"are stored for all {estimate.batch_size} samples, the rest once.\n\n"
-        f"| part | bytes | |\n|---|---:|---:|\n{listed}\n"
+        f"| part | bytes | rounded |\n|---|---:|---:|\n{listed}\n"
         f"| **total** | **{estimate.training_bytes:,}** | "
         f"**{format_bytes(estimate.training_bytes)}** |"
     )
