@@ -116,8 +116,8 @@ for i, path in enumerate(sorted(Path("scenes").rglob("*.jpg"))):
     shutil.copy(path, target)
     if split == "test":
         with Image.open(path) as picture:
-            dark = ImageEnhance.Brightness(picture).enhance(0.4)
-        dark.filter(ImageFilter.GaussianBlur(2.5)).save(target)
+            dark = ImageEnhance.Brightness(picture).enhance(0.3)
+        dark.filter(ImageFilter.GaussianBlur(4)).save(target)
 
 # %%
 photos = sl.scan("unlike")
