@@ -28,16 +28,18 @@ BACKENDS = ("jax", "keras", "tensorflow", "torch")
 
 # What each package may import besides itself and the modules at the root. Imports run down only.
 ROOT = {path.stem for path in PACKAGE.glob("_[!_]*.py")} | {"errors"}
-BOTTOM = {"augment", "metrics", "samples", "sizing"}  # these import no other package
+BOTTOM = {"metrics", "samples", "sizing"}  # these import no other package
+MIDDLE = {"augment", "backbones", "data"} | BOTTOM
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"__init__", "app", "reporting", "finetune", "classify", "backbones", "data"} | BOTTOM,
-    "app": {"reporting", "finetune", "classify", "backbones", "data"} | BOTTOM,
-    "reporting": {"finetune", "classify", "backbones", "data"} | BOTTOM,
-    "finetune": {"classify", "backbones", "data"} | BOTTOM,
-    "classify": {"backbones", "data"} | BOTTOM,
+    "cli": {"__init__", "app", "reporting", "finetune", "classify"} | MIDDLE,
+    "app": {"reporting", "finetune", "classify"} | MIDDLE,
+    "reporting": {"finetune", "classify"} | MIDDLE,
+    "finetune": {"classify"} | MIDDLE,
+    "classify": MIDDLE,
+    "augment": {"data"} | BOTTOM,
     "data": BOTTOM,
-    "backbones": {"metrics", "samples", "sizing"},
+    "backbones": BOTTOM,
     **{name: set[str]() for name in BOTTOM | ROOT},
 }
 

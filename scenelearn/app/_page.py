@@ -19,9 +19,10 @@ from scenelearn.app._server import Server, check_port
 from scenelearn.classify import Classifier
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions
-from scenelearn.data._decode import to_image
+from scenelearn.data._decode import decode_image
 from scenelearn.data._files import read_file
 from scenelearn.data._rejections import RejectedPhotoError
+from scenelearn.data._resize import Resize
 from scenelearn.errors import (
     ArgumentError,
     BackendError,
@@ -33,7 +34,7 @@ from scenelearn.errors import (
 if TYPE_CHECKING:
     from scenelearn.reporting._thumbnails import Thumbnail
 
-_PICTURE_PX, _NEIGHBOR_PX = 320, 112
+_PICTURE_PX, _NEIGHBOR_PX = 320, 112  # widths
 _MAX_FILE = "100mb"  # of one upload
 _COLUMNS = ("photo", "class", "probability", "remark")
 _KEEP_UPLOADS_S = (3600, 24 * 3600)  # how often old ones are looked for, and what is old
@@ -238,12 +239,16 @@ def find_evidence(classifier: Classifier, file: str, root: Path | None) -> Evide
     except (ArgumentError, BackendError):  # no feature maps, or no gradients
         (prediction,) = classifier.predict(Path(file), verbose=False)
         return Evidence(prediction, None, [])
-    picture = explanation.picture().resize((2 * _PICTURE_PX, _PICTURE_PX))
-    neighbors = [(near, _neighbor_thumbnail(root, near.path)) for near in explanation.neighbors]
+    size = classifier.resize.scaled(_PICTURE_PX)
+    picture = explanation.picture().resize((2 * size.width, size.height))
+    resize = classifier.resize.scaled(_NEIGHBOR_PX)
+    neighbors = [
+        (near, _neighbor_thumbnail(root, near.path, resize)) for near in explanation.neighbors
+    ]
     return Evidence(explanation.prediction, encode(picture), neighbors)
 
 
-def _neighbor_thumbnail(root: Path | None, path: str) -> Thumbnail | None:
+def _neighbor_thumbnail(root: Path | None, path: str, resize: Resize) -> Thumbnail | None:
     """A training photo; None if it is not in the folder any more. Bundles may name any path."""
     from scenelearn.reporting._thumbnails import encode
 
@@ -252,7 +257,7 @@ def _neighbor_thumbnail(root: Path | None, path: str) -> Thumbnail | None:
     try:
         if root.is_dir() and not (root / path).resolve().is_relative_to(root.resolve()):
             return None
-        return encode(Image.fromarray(to_image(read_file(root, path), _NEIGHBOR_PX)))
+        return encode(Image.fromarray(decode_image(read_file(root, path), resize)))
     except (OSError, ValueError, RejectedPhotoError):
         return None
 

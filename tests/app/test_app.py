@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +17,7 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.app._corrections import save_correction
 from scenelearn.app._page import to_html, to_table, verdict
-from scenelearn.classify import Prediction
+from scenelearn.classify import Classifier, Prediction
 from scenelearn.classify._predictions import Probabilities
 from scenelearn.finetune import FitResult
 from tests.helpers.browser import Page, open_browser
@@ -66,6 +68,22 @@ def test_evidence_shows_probabilities_heatmap_and_neighbors(
     assert page.count("<li><img") == 6
     assert page.count("data:image/jpeg;base64,") == 7
     assert "<li><img" not in to_html(fitted.classifier, str(photo), None)
+
+
+def test_pictures_have_the_proportions_of_the_network_s_images(
+    fitted: FitResult, scenes: Path
+) -> None:
+    wide = replace(fitted.classifier, image_px=(32, 64), shape="pad")
+    photo = first_photo(scenes, "sea")
+    with pytest.MonkeyPatch.context() as patch:
+        explanation = replace(
+            fitted.classifier.explain(photo), image=np.zeros((32, 64, 3), np.uint8),
+            heatmap=np.zeros((32, 64), np.float32),
+        )  # fmt: skip
+        patch.setattr(Classifier, "explain", lambda *_: explanation)
+        page = to_html(wide, str(photo), scenes)
+    assert 'width="640" height="160"' in page
+    assert page.count('width="112" height="56"') == 6
 
 
 def test_neighbors_outside_the_folder_are_not_shown(

@@ -985,6 +985,22 @@ def test_a_preview_of_files_with_fixed_parameters(scenes: Path) -> None:
     assert np.array_equal(one.images, again.images[:1])
 
 
+@pytest.mark.parametrize("shape", ["crop", "pad", "squash"])
+def test_a_preview_shows_photos_as_they_are_trained_on(
+    scenes: Path, tmp_path: Path, shape: str
+) -> None:
+    import scenelearn as sl
+
+    photos = sl.scan(scenes)
+    grid = augment.preview(photos, "light", n=2, rows=1, image_px=(20, 40), shape=shape)
+    assert grid.images.shape == (1, 3, 20, 40, 3)
+    assert np.array_equal(grid.images[0, 0], sl.data.to_image(photos.read(0), (20, 40), shape))
+    with Image.open(grid.save(tmp_path / "grid.png")) as picture:
+        assert np.array_equal(np.asarray(picture)[8:28, 56:96], grid.images[0, 1])
+    with pytest.raises(ArgumentError, match="`shape` must be one of"):
+        augment.preview(photos, shape="stretch")
+
+
 def test_previews_without_valid_photos(tmp_path: Path) -> None:
     for nothing in ([], 3, noise(0)):
         with pytest.raises(ArgumentError, match=r"`photos` must be .*Received: "):
@@ -993,6 +1009,8 @@ def test_previews_without_valid_photos(tmp_path: Path) -> None:
         augment.preview(noise(2)[..., 0])
     with pytest.raises(ArgumentError, match="`n` must be an integer of at least 1"):
         augment.preview(noise(2), n=0)
+    with pytest.raises(ArgumentError, match="`photos` must be a path"):
+        augment.preview([3])
     (tmp_path / "text.jpg").write_text("no photo")
     for path in (tmp_path / "text.jpg", tmp_path / "missing.jpg"):
         with pytest.raises(PhotoError, match=rf"{path.name}.* cannot be read: "):
