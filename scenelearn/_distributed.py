@@ -6,11 +6,13 @@ among them. The user starts several processes, for example on several hosts, wit
 (`jax.distributed.initialize`). All processes run the same program on the same photos and must make
 the same decisions; otherwise they wait for each other forever. Therefore whatever depends on the
 clock, a signal or a file is decided by the main process, or by all together, and then broadcast.
+Scanning, auditing and decoding are divided: each process reads a share of the files.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +31,7 @@ from scenelearn._keras_internals import (
 from scenelearn.errors import DeviceError
 
 _PROGRAM = "_scenelearn_distributed"  # a model's attribute: its compiled prediction program
+_GATHERED_ROWS = 4096  # of each process at a time
 
 
 @contextmanager
@@ -93,7 +96,13 @@ def process_index() -> int:
 
 
 def process_count() -> int:
-    """Return the number of processes that share a batch: 1 without a distribution."""
+    """Return the number of processes that share a batch: 1 without a distribution.
+
+    It loads no backend, and works in a process that was forked after Keras had started.
+    """
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        return 1
     return 1 if _distribution() is None else _n_processes()
 
 
@@ -229,6 +238,55 @@ def assert_same_on_all_processes(digest: str, what: str) -> None:
             f"process {process_index()}. Start each process with the same program, versions and "
             "files."
         )
+
+
+def share(n: int) -> slice:
+    """Return which of n things, such as files to read, this process works on."""
+    k, n_processes = process_index(), process_count()
+    return slice(n * k // n_processes, n * (k + 1) // n_processes)
+
+
+def gather(values: list[Any]) -> list[Any]:
+    """Join the lists of all processes, in the order of the processes.
+
+    Args:
+        values: anything that JSON can represent.
+    """
+    if process_count() == 1:
+        return values
+    content = np.frombuffer(json.dumps(values).encode(), np.uint8)
+    parts = _all_gather(content)
+    return [value for part in parts for value in json.loads(part.tobytes())]
+
+
+def gather_rows(table: npt.NDArray[np.uint8]) -> None:
+    """Fill in the rows of all processes, each of which has filled in its `share` of them.
+
+    Args:
+        table: (n, …), changed in place.
+    """
+    n, n_processes = len(table), process_count()
+    if n_processes == 1:
+        return
+    starts = [n * k // n_processes for k in range(n_processes + 1)]
+    own = starts[process_index()], starts[process_index() + 1]
+    for begin in range(0, -(-n // n_processes), _GATHERED_ROWS):
+        rows = table[own[0] + begin : min(own[0] + begin + _GATHERED_ROWS, own[1])]
+        parts = _all_gather(np.ascontiguousarray(rows).reshape(-1))
+        for first, part in zip(starts, parts, strict=False):
+            received = part.reshape(-1, *table.shape[1:])
+            table[first + begin : first + begin + len(received)] = received
+
+
+def _all_gather(content: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """Return the bytes of each process, of any length."""
+    from jax.experimental import multihost_utils
+
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(content)))).reshape(-1)
+    padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
+    padded[: len(content)] = content
+    parts = np.asarray(multihost_utils.process_allgather(padded))
+    return [part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)]
 
 
 def _predict_distributed(model: Any, images: npt.NDArray[Any]) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -227,6 +229,49 @@ def test_processes_share_the_main_process_values_and_each_batch() -> None:
             for k in range(2):  # each has every second row of the batch in one process
                 assert said[k][line] == f"{rows[k::2].tolist()} {classes[k::2].tolist()}"
             line += 1
+
+
+@pytest.mark.slow
+def test_two_processes_read_a_share_each_and_get_the_same(scenes: Path, tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder, shards = tmp_path / "photos", tmp_path / "shards"
+    shutil.copytree(scenes, folder)
+    files = sorted(folder.glob("*/*.jpg"))
+    (folder / "sea" / "cut.jpg").write_bytes(files[0].read_bytes()[:500])
+    (folder / "sea" / "again.jpg").write_bytes(files[0].read_bytes())
+    shards.mkdir()
+    for k in range(2):
+        images = [{"bytes": file.read_bytes()} for file in files[k::12]]
+        labels = [file.parent.name for file in files[k::12]]
+        rows = pa.table({"image": images, "label": labels})
+        parquet.write_table(rows, shards / f"train-{k}.parquet", row_group_size=2)
+    code = (
+        "import tests.helpers.distributed as t; "
+        f"t.read_together({str(folder)!r}, {str(shards)!r}, {stored(tmp_path)!r}, {{!r}})"
+    )
+    out = [str(tmp_path / f"{k}.npz") for k in range(2)]
+    alone = str(tmp_path / "alone.npz")
+    (expected,) = run(code.format(alone), {"SCENELEARN_CACHE": str(tmp_path / "cache of one")})
+    processes = two_processes(SCENELEARN_CACHE=str(tmp_path / "cache of two"))
+    code = code.format("%s").replace("'%s'", "__import__('os').environ['OUT']")
+    said = run(code, *[one | {"OUT": file} for one, file in zip(processes, out, strict=True)])
+    results, totals = expected.splitlines()
+    assert totals == "74 73"
+    assert [one.splitlines() for one in said] == [[results, "37 36"], [results, "37 37"]]
+    assert json.loads(results)[2]["exact_duplicates"]
+    with np.load(alone) as one, np.load(out[0]) as first, np.load(out[1]) as second:
+        for name, tolerance in (("features", 1e-5), ("test", 1e-4)):
+            assert np.array_equal(first[name], second[name])
+            np.testing.assert_allclose(first[name], one[name], rtol=0, atol=tolerance)
+
+
+@pytest.mark.nightly
+def test_processes_that_scan_other_files(scenes: Path, tmp_path: Path) -> None:
+    for k in range(2):
+        shutil.copytree(scenes / "sea", tmp_path / str(k) / f"sea{k}")
+    code = f"import tests.helpers.distributed as t; t.scan_other_files({str(tmp_path)!r})"
+    for said in run(code, *two_processes()):
+        assert said.startswith("All processes of a fit must have the same files to scan.")
 
 
 @pytest.mark.nightly

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._display import first_lines, html_text, printable
+from scenelearn._distributed import gather, gather_rows, share
 from scenelearn._io import temporary_array
 from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
@@ -21,7 +22,7 @@ from scenelearn.data._groups import connected_components, pairs_with_equal_keys
 from scenelearn.data._label_issues import LabelIssue, check_features, find_label_issues
 from scenelearn.data._near_duplicates import THUMBNAIL_PX, find_near_duplicates, to_gray
 from scenelearn.data._photos import Photos
-from scenelearn.data._rejections import Rejected
+from scenelearn.data._rejections import Rejected, rejected_from_json
 from scenelearn.data._scan import as_photos
 
 TINY_PX = 32
@@ -255,24 +256,26 @@ def _audit(
     report: Progress,
 ) -> Audit:
     n = len(photos)
-    sizes = np.full(n, TINY_PX)
-    gray_range = np.full(n, 255)
-    animated = np.zeros(n, bool)
-    failed: dict[int, Rejected] = {}
+    own = share(n)  # of several processes each decodes some photos
 
-    def load(index: int) -> None:
+    def load(index: int) -> tuple[int, int, bool, Rejected | None]:
         result = decode_photo(photos, index, lambda content: to_thumbnail(content, THUMBNAIL_PX))
         if isinstance(result, Rejected):
-            failed[index] = result
-        else:
-            thumbnails[index], sizes[index], animated[index] = result
-            gray = to_gray(result.pixels)
-            gray_range[index] = int(gray.max()) - int(gray.min())
+            return TINY_PX, 255, False, result
+        thumbnails[index], size, is_animated = result
+        gray = to_gray(result.pixels)
+        return size, int(gray.max()) - int(gray.min()), is_animated, None
 
+    rows: list[Any] = []
     with STRICT:
-        for done, _ in enumerate(map_in_threads(load, range(n)), start=1):
-            if done % _REPORT_EVERY == 0 or done == n:
-                report("auditing photos", done, n)
+        for row in map_in_threads(load, range(n)[own]):
+            rows.append(row)
+            if len(rows) % _REPORT_EVERY == 0 or len(rows) == own.stop - own.start:
+                report("auditing photos", len(rows), own.stop - own.start)
+    gather_rows(thumbnails)
+    rows = gather([[*row[:3], row[3] and row[3].to_json()] for row in rows])
+    sizes, gray_range, animated = (np.array([row[k] for row in rows]) for k in range(3))
+    failed = [rejected_from_json(row[3]) for row in rows if row[3]]
     by_hash = defaultdict(list)
     for index, content_hash in enumerate(photos.hashes):
         by_hash[content_hash].append(index)
@@ -302,5 +305,5 @@ def _audit(
         tiny=tuple(np.flatnonzero(sizes < TINY_PX).tolist()),
         animated=tuple(np.flatnonzero(animated).tolist()),
         label_issues=label_issues,
-        rejected=(*photos.rejected, *(failed[index] for index in sorted(failed))),
+        rejected=(*photos.rejected, *failed),
     )

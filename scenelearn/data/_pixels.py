@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from scenelearn._checks import check_choice
 from scenelearn._display import first_lines
+from scenelearn._distributed import gather, process_count, share
 from scenelearn._io import cache_folder, has_free_space
 from scenelearn._progress import Progress, Report, show_progress
 from scenelearn._threads import map_ahead, n_threads
@@ -169,16 +170,10 @@ def load_pixels(
     """`decode` for other packages: `report` is called with (photos done, photos in total)."""
     check_broken(broken)
     check_not_empty(photos)
-    shards = open_shards(cache_folder(), resize)
-    missing: defaultdict[bytes, list[int]] = defaultdict(list)
-    for index, key in enumerate(photos.hashes):
-        if key not in shards.places and key not in shards.failures:
-            missing[key].append(index)
-    unreadable: dict[bytes, Failure] = {}
-    n_bytes = len(missing) * resize.height * resize.width * 3
-    what = f"The pixels of {len(missing):,} photos are not cached, but decoded each time"
-    if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
-        unreadable = _fill_cache(shards, photos, missing, report)
+    if process_count() > 1:  # each process decodes a share; then all have it, in a common cache
+        _decode_missing(photos, resize, share(len(photos)), report)
+        gather([])
+    shards, unreadable = _decode_missing(photos, resize, slice(None), report)
     pixels = _to_pixels(photos, shards, unreadable, broken)
     if not pixels.usable.any():
         raise NoPhotosError(
@@ -188,6 +183,26 @@ def load_pixels(
     if pixels.rejected and broken == "raise":
         raise broken_photos_error(pixels.rejected)
     return pixels
+
+
+def _decode_missing(
+    photos: Photos,
+    resize: Resize,
+    chosen: slice,
+    report: Report | None,
+) -> tuple[Shards, dict[bytes, Failure]]:
+    """Fill the cache with some of the photos; return it, and what could not be read this time."""
+    shards = open_shards(cache_folder(), resize)
+    missing: defaultdict[bytes, list[int]] = defaultdict(list)
+    for index in range(len(photos))[chosen]:
+        key = photos.hashes[index]
+        if key not in shards.places and key not in shards.failures:
+            missing[key].append(index)
+    n_bytes = len(missing) * resize.height * resize.width * 3
+    what = f"The pixels of {len(missing):,} photos are not cached, but decoded each time"
+    if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
+        return shards, _fill_cache(shards, photos, missing, report)
+    return shards, {}
 
 
 def estimate_decode_seconds(photos: Photos, resize: Resize) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -79,6 +80,12 @@ class Rejected:
     def to_json(self) -> dict[str, str]:
         """The three fields as strings."""
         return dataclass_json(self)
+
+
+def rejected_from_json(fields: Mapping[str, str]) -> Rejected:
+    """The inverse of `Rejected.to_json`."""
+    reason = RejectionReason(fields["reason"])
+    return Rejected(path=fields["path"], reason=reason, detail=fields["detail"])
 
 
 class RejectedPhotoError(PhotoError):

@@ -19,6 +19,7 @@ import numpy as np
 
 from scenelearn._checks import check_path
 from scenelearn._display import first_lines, printable
+from scenelearn._distributed import assert_same_on_all_processes, gather, process_count, share
 from scenelearn._progress import Progress, Report, show_progress
 from scenelearn._threads import map_in_threads
 from scenelearn.data._dataset import SHARD_SUFFIXES, has_photos, is_row, list_rows
@@ -27,7 +28,12 @@ from scenelearn.data._decode import STRICT, check_complete, reject_failures
 from scenelearn.data._files import content_hash, is_archive, list_archive, read_file
 from scenelearn.data._manifest import SPLIT_OF_NAME, SUFFIXES, ManifestRow, is_frame, read_manifest
 from scenelearn.data._photos import Photos, check_not_empty
-from scenelearn.data._rejections import Rejected, RejectedPhotoError, RejectionReason
+from scenelearn.data._rejections import (
+    Rejected,
+    RejectedPhotoError,
+    RejectionReason,
+    rejected_from_json,
+)
 from scenelearn.errors import ArgumentError, ManifestError, NoPhotosError, PathMissingError
 
 if TYPE_CHECKING:
@@ -91,6 +97,9 @@ def scan(
     taken from their names, classes from the first column of type ``ClassLabel``, or from the column
     "label". The path of a photo is that of its file and the number of its row. This needs pyarrow.
 
+    Where Keras has a distribution over several processes, each of them reads a share of the files
+    and gets the photos of all. All must call `scan` with the same files.
+
     Decisions that `scenelearn clean` saved next to the photos are honored: photos are relabeled, or
     rejected as in quarantine, unless their content or label has changed since.
 
@@ -112,6 +121,7 @@ def scan(
         ManifestError: if the manifest, or the file of decisions, cannot be read or is invalid.
         NoPhotosError: if there is no usable photo in a class folder, or a ZIP file is damaged.
         DiskError: if the system cannot read a ZIP file.
+        DeviceError: if several processes scan different files.
         ArgumentError: if `folder` or `manifest` cannot be a path, or `verbose` is of another type.
 
     Example:
@@ -320,14 +330,23 @@ def _find_problem(entry: os.DirEntry[str]) -> str:
 
 
 def _read_all(root: Path, paths: list[str], report: Report) -> list[_File]:
-    files: list[_File] = []
+    """Read all files; of several processes each reads its share, and all get the result."""
+    own, files = paths[share(len(paths))], list[_File]()
     with STRICT:
         read = partial(_read, root)
-        for file in map(read, paths) if _are_small(root, paths) else map_in_threads(read, paths):
+        for file in map(read, own) if _are_small(root, own) else map_in_threads(read, own):
             files.append(file)
-            if len(files) % 64 == 0 or len(files) == len(paths):
-                report(len(files), len(paths))
-    return files
+            if len(files) % 64 == 0 or len(files) == len(own):
+                report(len(files), len(own))
+    if process_count() == 1:
+        return files
+    names = "\0".join(paths).encode(errors="surrogatepass")
+    assert_same_on_all_processes(content_hash(names).hex(), "files to scan")
+    rows = gather([[file.hash.hex(), file.rejected and file.rejected.to_json()] for file in files])
+    return [
+        _File(path, bytes.fromhex(digest), rejected and rejected_from_json(rejected))
+        for path, (digest, rejected) in zip(paths, rows, strict=True)
+    ]
 
 
 def _are_small(root: Path, paths: list[str]) -> bool:

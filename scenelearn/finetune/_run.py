@@ -147,8 +147,7 @@ class Run:
             note(f"{self.settings.backbone_title}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
             resize, report = self.settings.resize, self.clock.report("decoding photos")
-            with main_process_first():
-                self.pixels = load_pixels(photos, resize, broken=broken, report=report)
+            self.pixels = load_pixels(photos, resize, broken=broken, report=report)
             size = format_px(resize.image_px)
             note(f"{int(self.pixels.usable.sum()):,} photos decoded to {size} px")
         settings = self.settings

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,45 @@ def broadcast_everything() -> None:
             how = Augmentation(policy=policy("none"), recipe=recipe, n_classes=7)
             for _, (images, targets) in augmented_batches(train, how, epoch=0, steps=range(2)):
                 say(np.asarray(images)[:, 0, 0, 0].tolist(), np.asarray(targets).tolist())
+
+
+def read_together(folder: str, shards: str, weights: str, out: str) -> None:
+    """Scan, audit, extract features and fit: alone, or with another process."""
+    import keras
+
+    distribution: Any = nullcontext()
+    if "PROCESS" in os.environ:
+        start_processes()
+        distribution = keras.distribution.DataParallel().scope()
+    totals: dict[str, int] = {}
+
+    def count(what: str, _: int, total: int) -> None:
+        totals[what] = total
+
+    network: dict[str, Any] = {"backbone": "scenelearn_tiny", "weights": weights, "image_px": 32}
+    with distribution:
+        photos = sl.scan(folder, progress=count)
+        audit = sl.audit(photos, progress=count)
+        rows = sl.scan(shards)
+        features = sl.finetune.extract_features(photos, **network)
+    splits = sl.split(photos, seed=0, groups=audit.groups)
+    fit = sl.fit(splits, **network, epochs=0, devices="all")
+    hashes = [one.hex() for one in (*photos.hashes, *rows.hashes)]
+    say(json.dumps([photos.to_json(), rows.to_json(), audit.to_json(), hashes], sort_keys=True))
+    say(totals["scanning photos"], totals["auditing photos"])
+    np.savez(out, features=features, test=fit.test_probabilities)
+
+
+def scan_other_files(folder: str) -> None:
+    """Each process scans a folder of its own."""
+    import keras
+
+    start_processes()
+    try:
+        with keras.distribution.DataParallel().scope():
+            sl.scan(f"{folder}/{os.environ['PROCESS']}")
+    except DeviceError as error:
+        say(error)
 
 
 def fit_together(folder: str, weights: str, out: str) -> None:
