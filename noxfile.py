@@ -387,6 +387,26 @@ def data_pipeline(session: nox.Session) -> None:
 
 
 @nox.session
+def shards(session: nox.Session) -> None:
+    """Measure 100,000 photos in 20 Parquet shards, in one process and in two.
+
+    Writes docs/results/shards.json; half an hour.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "shards", *session.posargs)
+
+
+@nox.session
+def int8(session: nox.Session) -> None:
+    """Measure exports in int8: `-- --photos FOLDER --weights FILE FILE`.
+
+    Writes docs/results/int8.json; ten minutes.
+    """
+    session.install("-e", ".[litert]", *group("test"))
+    measure(session, "int8", *session.posargs)
+
+
+@nox.session
 def label_errors(session: nox.Session) -> None:
     """Plant wrong labels and compare with cleanlab: `-- --photos FOLDER --weights FILE`.
 

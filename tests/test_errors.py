@@ -104,7 +104,15 @@ def test_every_result_survives_pickle_and_copy(fitted: FitResult, scenes: Path) 
         sl.audit(photos),
         classifier.predict(scenes / "sea"),
         classifier.explain(photos[0].path),
-        sl.classify.ExportResult(path=Path("a"), format="onnx", n_photos=1, max_difference=0.0),
+        sl.classify.ExportResult(
+            path=Path("a"),
+            format="onnx",
+            precision="float32",
+            n_photos=1,
+            max_difference=0.0,
+            changed_labels=sl.metrics.wilson(0, 1),
+            comparison=None,
+        ),
         sl.compare(classifier, classifier, photos),
         sl.classify.Ranking(
             folder=Path("new"),

@@ -20,10 +20,7 @@ from scenelearn.backbones import fast_on_cpu
 from scenelearn.backbones._copy import custom_classes
 from scenelearn.classify import _bundle
 from scenelearn.classify._benchmark import Benchmark, measure_throughput
-from scenelearn.classify._calibration import (
-    Calibration,
-    resolve_coverage,
-)
+from scenelearn.classify._calibration import Calibration, resolve_coverage
 from scenelearn.classify._costs import Costs, cost_matrix
 from scenelearn.classify._explanation import Explanation
 from scenelearn.classify._export import ExportResult, export
@@ -46,7 +43,7 @@ from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
 from scenelearn.classify._slice_columns import check_columns
-from scenelearn.data import Photos
+from scenelearn.data import Photos, Splits
 from scenelearn.data._resize import Resize, format_px, make_resize
 from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError
@@ -486,40 +483,42 @@ class Classifier:
         *,
         format: str | None = None,  # noqa: A002 - as Keras calls it
         check: PhotosLike | None = None,
+        quantize: Splits | None = None,
     ) -> ExportResult:
         """Export the classifier for another runtime.
 
         ONNX and SavedModel models take images of any size, (batch, height, width, 3) uint8, as a
         decoder returns them, upright. LiteRT lacks the operations for that: its models take images
         that were resized as by `data.to_image` to `image_px`. All return calibrated probabilities,
-        (batch, n_classes) float32.
-
-        Class names, how to prepare a photo, and provenance are stored as metadata: in
-        ``metadata_props`` for ONNX; in a ZIP archive at the end of the file for LiteRT
-        (``labels.txt``, ``scenelearn.json``); in ``assets.extra/`` for a SavedModel. OOD detection,
-        prediction sets and explanations are not exported.
+        (batch, n_classes) float32. Class names, how to prepare a photo, and provenance are stored
+        as metadata. OOD detection, prediction sets and explanations are not exported.
 
         The export is verified before it is written to `path`: its own runtime predicts photos, and
-        the probabilities must agree with the classifier's to 1e-4, and all labels be the same.
-        Keras writes it in a separate process, with TensorFlow, whichever backend is in use.
+        the probabilities must agree with the classifier's to 1e-4, and all labels be the same; of
+        a quantized export, 95% of the labels. Keras writes it in a separate process, with
+        TensorFlow, whichever backend is in use.
 
         Args:
             path: ends in ``.onnx`` or ``.tflite``, or names the folder of a SavedModel. An older
                 export is replaced.
             format: "onnx", "litert" or "saved_model"; None for the one that `path` ends in.
-            check: photos to verify the export with, as in `predict`. The first 100 are used,
-                reduced to at most 1,600 px. None for 18 sample scenes.
+            check: photos to verify the export with, as in `predict`; at most 100 of them, or 1,000
+                if quantized. None for 18 sample scenes, or the validation photos of `quantize`.
+            quantize: the splits of the fit, to write LiteRT in int8: 300 training photos give the
+                ranges of activations, validation photos the loss of accuracy. None for float32.
 
         Returns:
             The path, and how closely the export agrees.
 
         Raises:
-            ArgumentError: if `format` is unknown, or `path` has another ending or is taken.
+            ArgumentError: if `format` is unknown, `path` has another ending or is taken, or
+                `quantize` is not splits, or the format not LiteRT.
+            ClassMismatchError: if a class of the photos of `quantize` is unknown.
             MissingExtraError: if a package that the format needs is not installed.
             ExportError: if Keras cannot write the export, it does not agree, or a layer of your own
                 is not defined in a module. Nothing is written.
             PathMissingError: if a path in `check` does not exist.
-            PhotoError: if a photo in `check` cannot be decoded.
+            PhotoError: if a photo cannot be decoded.
             NoPhotosError: if `check` contains no photo.
             DiskSpaceError: if it does not fit on the disk.
             DiskError: if the system cannot write it, or the files to verify it with.
@@ -528,6 +527,8 @@ class Classifier:
             check_path("path", path, advice="Pass e.g. 'scenes.onnx'."),
             format_=format,
             check=check,
+            quantize=quantize,
+            class_names=self.class_names,
             resize=self.resize,
             n_parameters=self.model.count_params(),
             classes=custom_classes(self.model).values(),

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,13 +36,25 @@ from scenelearn.classify._inputs import (
     read_image,
     resolve_photos,
 )
+from scenelearn.data import Photos, Splits
 from scenelearn.data._resize import Resize
-from scenelearn.errors import ArgumentError, ExportError, MissingExtraError, NoPhotosError
+from scenelearn.errors import (
+    ArgumentError,
+    ClassMismatchError,
+    ExportError,
+    MissingExtraError,
+    NoPhotosError,
+)
+from scenelearn.metrics import Comparison, Interval, compare, wilson
+from scenelearn.metrics._inputs import class_positions
 from scenelearn.samples import sample_scenes
 
 TOLERANCE = 1e-4
 """The largest difference allowed between a probability of an export and the classifier's."""
-_MAX_PHOTOS = 100  # to verify an export with
+MAX_CHANGED = 0.05
+"""The largest proportion of photos for which a quantized export may predict another label."""
+_MAX_PHOTOS = {"float32": 100, "int8": 1000}  # to verify an export with
+_MAX_RANGE_PHOTOS = 300  # to find the ranges of activations with
 _MAX_PX = 1600  # of the longer side of such a photo; larger ones are reduced
 _PER_CLASS = 3  # sample scenes per class, if no photos are given
 _SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": ""}
@@ -64,21 +77,29 @@ class ExportResult:
     Attributes:
         path: where it is.
         format: "onnx", "litert" or "saved_model".
+        precision: "float32" or "int8".
         n_photos: the number of photos that it was verified with.
         max_difference: the largest difference between one of its probabilities and the
             classifier's.
+        changed_labels: the proportion of photos for which it predicts another label than the
+            classifier. Always 0 for float32.
+        comparison: for int8, the accuracy of the classifier (a) and of the export (b) on these
+            photos; None for float32, or if their labels are unknown.
     """
 
     path: Path
     format: str
+    precision: str
     n_photos: int
     max_difference: float
+    changed_labels: Interval
+    comparison: Comparison | None
 
     def __str__(self) -> str:
-        return (
-            f"{self.path}: {self.format}, verified with {self.n_photos:,} photos: the same labels, "
-            f"probabilities within {self.max_difference:.1g}"
-        )
+        head = f"{self.path}: {self.format}, {self.precision}, verified with {self.n_photos:,} "
+        if self.precision == "float32":
+            return f"{head}photos: the same labels, probabilities within {self.max_difference:.1g}"
+        return f"{head}photos: {_describe_loss(self.changed_labels, self.comparison)}"
 
     def __repr__(self) -> str:
         return f"<ExportResult: {self}>"
@@ -93,6 +114,8 @@ def export(
     *,
     format_: str | None,
     check: PhotosLike | None,
+    quantize: Splits | None,
+    class_names: tuple[str, ...],
     resize: Resize,
     n_parameters: int,
     classes: Iterable[type],
@@ -105,6 +128,8 @@ def export(
         path: as there.
         format_: as there.
         check: as there.
+        quantize: as there.
+        class_names: of the classifier.
         resize: how photos become the classifier's images.
         n_parameters: of its model.
         classes: the layers of the user's own in its model.
@@ -112,6 +137,8 @@ def export(
         save: writes it as a bundle.
     """
     kind = _check_format(path, format_)
+    if quantize is not None:
+        _check_splits(quantize, kind)
     missing = [name for name in _REQUIREMENTS[kind] if importlib.util.find_spec(name) is None]
     if missing:
         extra = kind.replace("_", "-")
@@ -121,26 +148,44 @@ def export(
             f'`pip install "scenelearn[{extra}]"`.'
         )
     custom_objects = _importable(classes)
-    images = _render_samples() if check is None else _load_images(check, resize)
-    resized = [read_image(("", image), resize) for image in images]
+    precision = "float32" if quantize is None else "int8"
+    if quantize is not None:
+        check = quantize.photos[quantize.validation] if check is None else check
+    labels = _labels(check, class_names) if quantize is not None else None
+    if check is None:
+        sources: list[Source] = [("", image) for image in _render_samples()]
+    else:
+        sources = _choose_sources(check, _MAX_PHOTOS[precision])
+    resized = [read_image(source, resize) for source in sources]
+    images = resized
+    if kind != "litert":  # it takes photos of any size
+        images = [_load_image(source) for source in sources]
+        resized = [read_image(("", image), resize) for image in images]
     expected = predict(np.stack(resized))
     with _work_folder() as work:
         n_bytes = sum(image.nbytes for image in images) + 12 * n_parameters
         require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")
         save(work / "scenes.keras")
-        for k, image in enumerate(resized if kind == "litert" else images):
+        for k, image in enumerate(images):
             np.save(work / f"{k}.npy", image, allow_pickle=False)
+        if quantize is not None:
+            np.save(work / "ranges.npy", _range_images(quantize, resize), allow_pickle=False)
         job = {"kind": kind, "n_images": len(images), "custom_objects": custom_objects}
-        probabilities = _run_worker(work, job)
-        max_difference = _check_agreement(probabilities, expected, kind)
+        probabilities = _run_worker(work, job | {"precision": precision})
+        result = _compare_outputs(
+            probabilities, expected, labels, path=path, kind=kind, precision=precision
+        )
         _check_unused(path, kind)
         if kind == "saved_model":
             with atomic_write_folder(path) as temporary:
                 shutil.copytree(work / "export", temporary, dirs_exist_ok=True)
         else:
+            file = work / f"export{_SUFFIXES[kind]}"
+            if quantize is not None:
+                _add_measurement(file, result)
             with atomic_write(path) as temporary:
-                shutil.copyfile(work / f"export{_SUFFIXES[kind]}", temporary)
-    return ExportResult(path=path, format=kind, n_photos=len(images), max_difference=max_difference)
+                shutil.copyfile(file, temporary)
+    return result
 
 
 def _check_format(path: Path, format_: str | None) -> str:
@@ -206,17 +251,74 @@ def _render_samples() -> list[npt.NDArray[np.uint8]]:
     return [image[3 * k :, : image.shape[1] - k] for k, image in enumerate(scenes)]
 
 
-def _load_images(check: PhotosLike, resize: Resize) -> list[npt.NDArray[np.uint8]]:
-    """The first photos, upright, in color, and not too large."""
-    images = []
-    for source in itertools.islice(resolve_photos(check), _MAX_PHOTOS):
-        read_image(source, resize)  # raises if anything is wrong with the photo
-        images.append(_load_image(source))
-    if not images:
-        raise NoPhotosError(
-            f"`check` must contain at least one photo. Received: check={check!r:.200}."
+def _check_splits(quantize: Any, kind: str) -> None:
+    """Check the argument `quantize`.
+
+    Raises:
+        ArgumentError: if it is something else, or of no use for this format.
+    """
+    if kind != "litert":
+        raise ArgumentError(
+            f"`quantize` must be None for {kind!r}. Received: quantize={quantize!r:.80}. Only "
+            "LiteRT models can be quantized: pass a path that ends in '.tflite'."
         )
-    return images
+    if not isinstance(quantize, Splits) or not len(quantize.train) or not len(quantize.validation):
+        raise ArgumentError(
+            "`quantize` must be the Splits of the fit, with training and validation photos. "
+            f"Received: quantize={quantize!r:.80}. Pass fit.splits, or "
+            "sl.split(sl.scan('photos/', 'report/split.csv'))."
+        )
+
+
+def _labels(check: Any, class_names: tuple[str, ...]) -> npt.NDArray[np.int64] | None:
+    """The classifier's class of each photo that `_choose_sources` takes; None if unknown.
+
+    Raises:
+        ClassMismatchError: if a class is not one of the classifier's.
+    """
+    if not isinstance(check, Photos):
+        return None
+    columns = class_positions(check.class_names, class_names)
+    unknown = [n for n, column in zip(check.class_names, columns, strict=True) if column is None]
+    if unknown:
+        raise ClassMismatchError(
+            f"The classes of the photos must be among those of the classifier: "
+            f"{', '.join(class_names)}. Received also: {', '.join(unknown)}. Pass the splits that "
+            "it was fitted with."
+        )
+    labels = np.array(columns, np.int64)[check.labels]
+    return labels[_evenly_spaced(len(check), _MAX_PHOTOS["int8"])]
+
+
+def _range_images(splits: Splits, resize: Resize) -> npt.NDArray[np.uint8]:
+    """Training photos, to find the ranges of activations with: (n, height, width, 3)."""
+    photos = splits.photos[splits.train]
+    sources = _choose_sources(photos, _MAX_RANGE_PHOTOS)
+    return np.stack([read_image(source, resize) for source in sources])
+
+
+def _choose_sources(photos: PhotosLike, max_photos: int) -> list[Source]:
+    """Evenly spaced photos, for folders list one class after the other; the first of a generator.
+
+    Raises:
+        NoPhotosError: if there is none.
+    """
+    found = resolve_photos(photos)
+    if isinstance(found, list):
+        sources = [found[k] for k in _evenly_spaced(len(found), max_photos)]
+    else:
+        sources = list(itertools.islice(found, max_photos))
+    if not sources:
+        raise NoPhotosError(
+            f"`check` must contain at least one photo. Received: check={photos!r:.200}."
+        )
+    return sources
+
+
+def _evenly_spaced(n: int, max_n: int) -> npt.NDArray[np.int64]:
+    """At most `max_n` positions among n."""
+    n_chosen = min(n, max_n)
+    return np.arange(n_chosen) * n // max(n_chosen, 1)
 
 
 def _load_image(source: Source) -> npt.NDArray[np.uint8]:
@@ -283,23 +385,72 @@ def _run_worker(work: Path, job: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     return np.asarray(np.load(result, allow_pickle=False))
 
 
-def _check_agreement(
-    probabilities: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], kind: str
-) -> float:
-    """The largest difference of probabilities.
+def _compare_outputs(
+    probabilities: npt.NDArray[np.float32],
+    expected: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64] | None,
+    *,
+    path: Path,
+    kind: str,
+    precision: str,
+) -> ExportResult:
+    """Measure how closely an export agrees with the classifier.
 
     Raises:
-        ExportError: if the difference is too large, or a label differs.
+        ExportError: if it does not agree closely enough.
     """
-    same_shape = probabilities.shape == expected.shape
-    difference = float(np.abs(probabilities - expected).max()) if same_shape else float("inf")
-    labels_differ = probabilities.argmax(axis=1) != expected.argmax(axis=1) if same_shape else None
-    n_different = 0 if labels_differ is None else int(labels_differ.sum())
-    if not difference <= TOLERANCE or n_different:
+    n = len(expected)
+    if probabilities.shape != expected.shape or not np.isfinite(probabilities).all():
+        probabilities = np.full_like(expected, np.inf)
+    difference = float(np.abs(probabilities - expected).max())
+    is_valid = np.isfinite(difference)
+    changed = probabilities.argmax(axis=1) != expected.argmax(axis=1) if is_valid else np.ones(n)
+    changed_labels = wilson(int(changed.sum()), n)
+    comparison = None
+    if labels is not None and is_valid:
+        names = list(map(str, range(expected.shape[1])))
+        decisions = np.eye(len(names))[probabilities.argmax(axis=1)]  # int8 may not sum to 1
+        comparison = compare(labels, expected, decisions, names)
+    if precision == "float32" and (difference > TOLERANCE or changed_labels > 0):
         raise ExportError(
             f"The {kind!r} model must give the classifier's labels, and its probabilities to "
-            f"{TOLERANCE:g}. Received, on {len(expected):,} photos: a difference of "
-            f"{difference:.2g}, and {n_different:,} different labels. Nothing was written. "
+            f"{TOLERANCE:g}. Received, on {n:,} photos: a difference of "
+            f"{difference:.2g}, and {int(changed.sum()):,} different labels. Nothing was written. "
             "Try another format."
         )
-    return difference
+    if precision == "int8" and changed_labels > MAX_CHANGED:
+        raise ExportError(
+            f"The int8 model must give the classifier's labels for {1 - MAX_CHANGED:.0%} of the "
+            f"photos. Received, on {n:,} photos: {_describe_loss(changed_labels, comparison)}. "
+            "Nothing was written. Leave `quantize` out, or fit a network that loses less in int8, "
+            "such as MobileNetV2."
+        )
+    return ExportResult(
+        path=path,
+        format=kind,
+        precision=precision,
+        n_photos=n,
+        max_difference=difference,
+        changed_labels=changed_labels,
+        comparison=comparison,
+    )
+
+
+def _describe_loss(changed: Interval, comparison: Comparison | None) -> str:
+    """What quantization costs, in words."""
+    text = f"{changed} of the labels change"
+    if comparison is None:
+        return text
+    a, b, d = comparison.accuracy_a, comparison.accuracy_b, comparison.accuracy_difference
+    return (
+        f"{text}; accuracy {a:.1%} before, {b:.1%} after: {100 * d.value:+.1f} points "
+        f"({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    )
+
+
+def _add_measurement(file: Path, result: ExportResult) -> None:
+    """Write what quantization costs into the archive at the end of a LiteRT model."""
+    fields = result.to_json()
+    del fields["path"]
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("verification.json", json.dumps(fields, indent=1) + "\n")

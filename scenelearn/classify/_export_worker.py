@@ -37,8 +37,14 @@ def main(work: Path) -> None:
     }
     classifier = load(work / "scenes.keras", custom_objects=custom_objects)
     images = [np.load(work / f"{k}.npy", allow_pickle=False) for k in range(job["n_images"])]
-    write = {"onnx": _onnx, "litert": _litert, "saved_model": _saved_model}[job["kind"]]
-    probabilities = np.asarray(write(classifier, work / "export", images), np.float32)
+    path, kind = work / "export", job["kind"]
+    if job["precision"] == "int8":
+        ranges = np.load(work / "ranges.npy", allow_pickle=False)
+        found = _litert(classifier, path, images, ranges)
+    else:
+        write = {"onnx": _onnx, "litert": _litert, "saved_model": _saved_model}[kind]
+        found = write(classifier, path, images)
+    probabilities = np.asarray(found, np.float32)
     np.save(work / "probabilities.npy", probabilities, allow_pickle=False)
 
 
@@ -97,13 +103,19 @@ def _onnx(classifier: Classifier, path: Path, images: list[Image]) -> list[npt.N
 
 
 def _litert(
-    classifier: Classifier, path: Path, images: list[Image]
+    classifier: Classifier, path: Path, images: list[Image], ranges: Image | None = None
 ) -> list[npt.NDArray[np.float32]]:
+    """In int8 if there are images (n, height, width, 3) to find the ranges of activations with."""
+    import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
     file = str(path.with_suffix(".tflite"))
     model = _export_model(classifier, any_size=False)
-    model.export(file, format="litert", verbose=False)
+    quantization: dict[str, Any] = {}
+    if ranges is not None:
+        quantization["optimizations"] = [tf.lite.Optimize.DEFAULT]
+        quantization["representative_dataset"] = lambda: ([image[None]] for image in ranges)
+    model.export(file, format="litert", verbose=False, **quantization)
     # The files that belong to a LiteRT model are a ZIP archive at its end. The runtime ignores it.
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         for name, text in _metadata_files(_description(classifier, any_size=False)).items():

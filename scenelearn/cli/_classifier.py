@@ -75,6 +75,8 @@ def add_commands(commands: Any) -> None:
         {"bundle": {}},
         {
             "--check": {},
+            "--quantize": {},
+            "--manifest": {"help": "split.csv of the fit, for --quantize"},
             "--out": {
                 "required": True,
                 "help": "file that ends in .onnx or .tflite, or a folder for a SavedModel",
@@ -159,8 +161,17 @@ def rank(options: argparse.Namespace) -> Output:
 
 
 def export(options: argparse.Namespace) -> Output:
-    """Export a classifier."""
-    result = sl.load(options.bundle).export(options.out, check=options.check)
+    """Export a classifier; in int8 if its photos are given."""
+    if options.manifest and not options.quantize:
+        raise ArgumentError(
+            "`--manifest` must list the photos of `--quantize`. Received: no `--quantize`. Pass "
+            "the folder of the photos."
+        )
+    classifier, splits = sl.load(options.bundle), None
+    if options.quantize:
+        with ProgressBars() as bars:
+            splits = sl.split(sl.scan(options.quantize, options.manifest, progress=bars))
+    result = classifier.export(options.out, check=options.check, quantize=splits)
     return Output(str(result), result.to_json())
 
 

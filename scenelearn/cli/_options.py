@@ -166,6 +166,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--check": {
         "metavar": "PHOTOS", "help": "photos to verify the export on (default: sample scenes)",
     },
+    "--quantize": {
+        "metavar": "FOLDER",
+        "help": "photos of the fit, to write int8 and measure its loss (.tflite only)",
+    },
     "--photos": {
         "metavar": "FOLDER", "help": "the training photos, to show the most similar ones",
     },

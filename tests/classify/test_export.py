@@ -27,6 +27,7 @@ from scenelearn.data import to_image
 from scenelearn.data._resize import SHAPES, Resize
 from scenelearn.errors import (
     ArgumentError,
+    ClassMismatchError,
     ExportError,
     MissingExtraError,
     NoPhotosError,
@@ -104,6 +105,7 @@ def test_export_predicts_like_the_classifier(
     exported = classifier.export(path)
     assert (exported.path, exported.format, exported.n_photos) == (path, format_, 18)
     assert exported.max_difference <= 1e-4
+    assert (exported.precision, exported.changed_labels.value) == ("float32", 0)
     random = np.random.default_rng(0)
     sizes = [(32, 32)] if format_ == "litert" else [(150, 150), (90, 61), (333, 500), (2, 3)]
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -150,6 +152,30 @@ def test_exports_agree_on_100_photos(
     exported = fit.classifier.export(tmp_path / ENDING[format_], check=check)
     assert exported.n_photos == 100
     assert exported.max_difference <= 1e-4
+
+
+@pytest.mark.intel
+def test_int8_model_is_smaller_and_nearly_as_accurate(
+    intel: Path, weights: Path, tmp_path: Path
+) -> None:
+    need("litert")
+    photos = sl.scan(intel)
+    chosen = np.random.default_rng(0).permutation(len(photos))
+    few = sl.split(photos, seed=0, quarantine=[photos.paths[k] for k in chosen[1500:]])
+    fit = sl.fit(few, weights=weights / "mobilenet_v2_0.35_224_notop.h5", epochs=0)
+    exported = fit.classifier.export(tmp_path / "int8.tflite", quantize=few)
+    assert exported.changed_labels.value <= 0.05
+    assert exported.comparison is not None
+    assert exported.comparison.accuracy_difference.value > -0.03
+    plain = fit.classifier.export(tmp_path / "plain.tflite")
+    assert exported.path.stat().st_size < plain.path.stat().st_size / 2.5
+    images = [to_image(photos.read(k), 160) for k in few.test[:20].tolist()]
+    found = of_runtime(exported.path, "litert", images)
+    expected = fit.classifier.predict_proba(np.stack(images))
+    np.testing.assert_allclose(found, expected, atol=0.3)
+    with zipfile.ZipFile(exported.path) as archive:
+        assert json.loads(archive.read("scenelearn.json"))["provenance"] == fit.classifier.metadata
+        assert json.loads(archive.read("verification.json"))["precision"] == "int8"
 
 
 @pytest.mark.slow
@@ -290,6 +316,101 @@ def test_export_that_does_not_agree_is_not_written(
         classifier.export(tmp_path / "scenes.onnx", check=np.zeros((2, 40, 50, 3), np.uint8))
     assert (tmp_path / "scenes.onnx").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def quantized(classifier: Classifier, change: Any) -> Worker:
+    """A worker that writes an int8 model with changed probabilities."""
+
+    def export(work: Path, n: int) -> npt.NDArray[np.float32]:
+        assert json.loads((work / "job.json").read_text())["precision"] == "int8"
+        with zipfile.ZipFile(work / "export.tflite", "w") as archive:
+            archive.writestr("labels.txt", "")
+        assert np.load(work / "ranges.npy").shape[1:] == (32, 32, 3)
+        images = np.stack([np.load(work / f"{k}.npy") for k in range(n)])
+        return np.asarray(change(classifier.predict_proba(images)))
+
+    return export
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_loss_of_int8_is_measured_on_validation_photos(
+    classifier: Classifier, fitted: FitResult, tmp_path: Path
+) -> None:
+    splits = fitted.splits
+    photos = splits.photos[splits.validation]
+    probabilities = classifier.predict_proba(photos)
+    is_right = probabilities.argmax(axis=1) == photos.labels
+
+    def coarse(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.round(256 * table) / 256
+
+    with worker(quantized(classifier, coarse)), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scenelearn.classify._export.MAX_CHANGED", 1)
+        exported = classifier.export(tmp_path / "scenes.tflite", quantize=splits)
+    changed = coarse(probabilities).argmax(axis=1) != probabilities.argmax(axis=1)
+    assert (exported.precision, exported.n_photos) == ("int8", len(photos))
+    assert exported.changed_labels.value == changed.mean()
+    assert exported.comparison is not None
+    assert exported.comparison.accuracy_a.value == is_right.mean()
+    assert 0 < exported.max_difference <= 1 / 512
+    assert "of the labels change; accuracy" in str(exported)
+    with zipfile.ZipFile(exported.path) as archive:
+        written = json.loads(archive.read("verification.json"))
+    assert written["changed_labels"]["n"] == len(photos)
+    assert written["comparison"]["accuracy_a"]["value"] == is_right.mean()
+    assert "path" not in written
+
+
+@pytest.mark.usefixtures("without_packages")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table[:, ::-1], r"for 95% of the photos.*of the labels change; accuracy"),
+        (lambda table: table * np.nan, r"100.0% .* of the labels change\. Nothing was written"),
+    ],
+)
+def test_int8_that_changes_many_labels_is_not_written(
+    classifier: Classifier, fitted: FitResult, tmp_path: Path, change: Any, words: str
+) -> None:
+    with worker(quantized(classifier, change)), pytest.raises(ExportError, match=words):
+        classifier.export(tmp_path / "scenes.tflite", quantize=fitted.splits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_quantize_with_other_things_than_splits(
+    classifier: Classifier, fitted: FitResult, tmp_path: Path
+) -> None:
+    splits = fitted.splits
+    with pytest.raises(ArgumentError, match="`quantize` must be None for 'onnx'"):
+        classifier.export(tmp_path / "scenes.onnx", quantize=splits)
+    for other in (True, splits.photos, dataclasses.replace(splits, validation=splits.test[:0])):
+        with pytest.raises(ArgumentError, match="`quantize` must be the Splits of the fit"):
+            classifier.export(tmp_path / "scenes.tflite", quantize=other)
+    renamed = dataclasses.replace(splits.photos, class_names=("other", *classifier.class_names[1:]))
+    with pytest.raises(ClassMismatchError, match="Received also: other"):
+        classifier.export(
+            tmp_path / "scenes.tflite", quantize=dataclasses.replace(splits, photos=renamed)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_int8_from_the_command_line(
+    fitted: FitResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, manifest = fitted.save(tmp_path / "scenes.keras"), tmp_path / "split.csv"
+    fitted.splits.save(manifest)
+    arguments = ["export", str(bundle), "--out", str(tmp_path / "scenes.tflite")]
+    folder = str(fitted.splits.photos.folder)
+    with worker(quantized(fitted.classifier, lambda table: table)):
+        command = [*arguments, "--quantize", folder, "--manifest", str(manifest), "--json"]
+        assert cli.main(command) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert (written["precision"], written["changed_labels"]["value"]) == ("int8", 0)
+    assert written["n_photos"] == len(fitted.splits.validation)
+    assert cli.main([*arguments, "--manifest", str(manifest)]) == 2
+    assert "`--manifest` must list the photos of `--quantize`" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_packages")
