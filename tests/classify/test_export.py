@@ -168,7 +168,7 @@ def test_int8_model_is_smaller_and_nearly_as_accurate(
     assert exported.comparison is not None
     assert exported.comparison.accuracy_difference.value > -0.03
     plain = fit.classifier.export(tmp_path / "plain.tflite")
-    assert exported.path.stat().st_size < plain.path.stat().st_size / 2.5
+    assert exported.path.stat().st_size < plain.path.stat().st_size / 2
     images = [to_image(photos.read(k), 160) for k in few.test[:20].tolist()]
     found = of_runtime(exported.path, "litert", images)
     expected = fit.classifier.predict_proba(np.stack(images))
