@@ -332,11 +332,13 @@ def peers(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time networks on this CPU, in TensorFlow and Torch too; half an hour.
 
-    Writes speed.json and cold_start.json in docs/results. Arguments go to tests.bench.speed.
+    Writes speed.json and cold_start.json in docs/results. With arguments, such as `-- --backbone
+    vit_small convnext_tiny FILE.keras`, only speed.json, by tests.bench.speed.
     """
     session.install("-e", ".[tensorflow,torch]", *group("test"))
     measure(session, "speed", *out("speed"), *session.posargs)
-    measure(session, "cold_start", *out("cold_start"))
+    if not session.posargs:
+        measure(session, "cold_start", *out("cold_start"))
 
 
 @nox.session
@@ -350,6 +352,16 @@ def cores(session: nox.Session) -> None:
     arguments = session.posargs or ["--cores", "1", "2"]
     forms = ["--forms", "fast", "tensorflow"]
     measure(session, "speed", *out("cores"), "--backbone", *networks, *forms, *arguments)
+
+
+@nox.session
+def lora(session: nox.Session) -> None:
+    """Time a step of a vision transformer with LoRA and without, and measure its memory.
+
+    Writes docs/results/lora.json; ten minutes.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "lora", *out("lora"), *session.posargs)
 
 
 @nox.session

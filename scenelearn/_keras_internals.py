@@ -17,7 +17,7 @@ import functools
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,18 @@ def kernel_of(layer: Any) -> Any:
     """Return the variable of a layer's kernel, without quantization or LoRA."""
     kernel = _private(layer, "_kernel")
     return layer.kernel if kernel is None else kernel
+
+
+def can_remove_variables(layer: Any) -> bool:
+    """Return whether `remove_variables` works for a layer."""
+    return _private(layer, "_untrack_variable") is not None
+
+
+def remove_variables(layer: Any, names: Iterable[str]) -> None:
+    """Remove variables, which are attributes of a built layer. `del` would collect garbage."""
+    for name in names:
+        layer._untrack_variable(getattr(layer, name))
+        del vars(layer)[name]
 
 
 def producer_of(tensor: Any) -> Any:

@@ -177,15 +177,14 @@ def n_interpolations(settings: FitSettings) -> int:
 
 
 def choose_schedule(
-    learner: Learner, settings: FitSettings, network: Any, *, clock: Clock, stop: StopRequest
+    learner: Learner, settings: FitSettings, predict_s: float, *, clock: Clock, stop: StopRequest
 ) -> TrainingSchedule:
     """Measure the durations, and choose the epochs before the first step.
 
     Args:
         learner: not trained yet; compiled if any epochs are requested.
         settings: of the fit.
-        network: the final network, from `inference_model`. If the time budget decides, it is
-            compiled and timed here, so that its duration is known.
+        predict_s: seconds per photo of the final network; only used if the time budget decides.
         clock: how much time is left.
         stop: whether to stop.
 
@@ -196,7 +195,7 @@ def choose_schedule(
     durations = measure_durations(
         learner,
         settings,
-        predict_s=measure_photo_seconds(network, settings.batch_size) if time_limited else 0.0,
+        predict_s=predict_s,
         left_s=clock.left_s(),
         stop=stop,
         report=clock.report("compiling and timing"),

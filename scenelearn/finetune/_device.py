@@ -132,8 +132,7 @@ def reduce_batch_size(model: Any, batch_size: int) -> int:
     """Halve a batch size until training the whole model fits into free memory.
 
     Args:
-        model: a Keras model in the form in which it will be trained; all of it is assumed to be
-            trained, with AdamW.
+        model: a Keras model in the form in which it will be trained, with AdamW.
         batch_size: photos per step, as requested.
 
     Returns:
@@ -161,10 +160,11 @@ def reduce_batch_size(model: Any, batch_size: int) -> int:
 
 
 def training_bytes(model: Any, batch_size: int) -> int:
-    """The peak increase of the process' memory while all of a model is trained with AdamW.
+    """The peak increase of the process' memory while a model is trained with AdamW.
 
     A model that processes a batch in parts holds the activations of one part per thread, the whole
     batch of images, and the gradients of these parts and of the sums on their way. 0 if unknown.
+    Only the layers that are trainable now are counted as trained.
     """
     in_parts = runs_in_parts(model)
     n = min(batch_size, MICROBATCH * n_threads()) if in_parts else batch_size
@@ -173,14 +173,17 @@ def training_bytes(model: Any, batch_size: int) -> int:
     try:
         estimate = sizing.estimate(model, batch_size=n, optimizer="adamw", method="xla")
     except UnknownLayerError:
-        estimate = sizing.estimate(model, batch_size=n, optimizer="adamw")
+        try:
+            estimate = sizing.estimate(model, batch_size=n, optimizer="adamw")
+        except UnknownLayerError:  # its layers can be traced on JAX only
+            return 0
     peak = estimate.training_resident_bytes
     if peak is None:
         peak = int(_TEXTBOOK_FACTOR * estimate.training_bytes)
     if not in_parts:
         return peak
     photo_bytes = 4 * math.prod(model.inputs[0].shape[1:])
-    gradient_bytes = 4 * sum(math.prod(weight.shape) for weight in model.weights)
+    gradient_bytes = 4 * sum(math.prod(weight.shape) for weight in model.trainable_weights)
     n_gradients = n_threads() + math.log2(batch_size)
     return int(peak + (batch_size - n) * photo_bytes + n_gradients * gradient_bytes)
 
@@ -199,7 +202,7 @@ def available_bytes() -> int | None:
         return None
 
 
-def memory_summary(model: Any, trained: Any, batch_size: int) -> dict[str, str]:
+def memory_summary(model: Any, batch_size: int, trained_bytes: int | None) -> dict[str, str]:
     """The memory that a fit was predicted to take, and what its process took, as text.
 
     The prediction is the peak increase of the process' memory during a step. The measurement is the
@@ -207,15 +210,13 @@ def memory_summary(model: Any, trained: Any, batch_size: int) -> dict[str, str]:
 
     Args:
         model: the network.
-        trained: the network or the part that was trained; None if it was only used to predict.
         batch_size: photos per step.
+        trained_bytes: from `training_bytes`; None if the network was only used to predict.
     """
     summary = {}
-    increases = [] if trained is None else [training_bytes(trained, batch_size)]
-    if trained is not model and (predicting := _prediction_bytes(model, batch_size)) is not None:
-        increases.append(predicting)
-    if any(increases):
-        summary["memory predicted"] = sizing.format_bytes(max(increases))
+    increase = _prediction_bytes(model, batch_size) if trained_bytes is None else trained_bytes
+    if increase:
+        summary["memory predicted"] = sizing.format_bytes(increase)
     peak = peak_bytes()
     if peak is not None:
         summary["memory measured"] = sizing.format_bytes(peak)

@@ -69,6 +69,7 @@ def fit(
     With pretrained weights, the layers with small feature maps are fine-tuned, or all layers of
     "scenelearn_tiny", whose weights were learned from rendered images. BatchNormalization keeps its
     pretrained statistics. With random weights, all layers are trained, starting with a zero head.
+    For transformers that do not fit into memory, see `Recipe.lora_rank`.
 
     The complete state is saved to a checkpoint after each epoch and every half minute, more rarely
     on a slow disk. The same call with `resume=True` continues from there after the process was
@@ -171,10 +172,10 @@ def fit(
 
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
-            of range, the network does not support this image size, a network of your own cannot be
-            a backbone, several networks would be fine-tuned, or no backbone is named and it cannot
-            be inferred from the weights file; or if `teacher` is something else, or nothing would
-            be fine-tuned for it.
+            of range, the network does not support this image size or has no layer for LoRA, a
+            network of your own cannot be a backbone, several networks would be fine-tuned, or no
+            backbone is named and it cannot be inferred from the weights file; or if `teacher` is
+            something else, or nothing would be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network

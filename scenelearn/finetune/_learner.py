@@ -16,7 +16,7 @@ from scenelearn.data import Batches
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, Weights
 from scenelearn.finetune._features import Datasets
-from scenelearn.finetune._model import compile_model, freeze_layers
+from scenelearn.finetune._model import compile_model
 from scenelearn.finetune._settings import FitSettings, Recipe
 from scenelearn.finetune._teacher import SoftLabels, augment
 
@@ -74,10 +74,10 @@ def build_learner(
     class_weights: ClassWeights = UNWEIGHTED,
     train: bool = True,
 ) -> Learner:
-    """Build a learner for the network, compiled, with layers frozen as the settings say.
+    """Build a learner for the network, compiled if it will be trained.
 
     Args:
-        features: from `backbones.build`.
+        features: from `backbones.build`, with the layers frozen that are not trained.
         logits_model: the same network with its head.
         datasets: the photos.
         settings: of the fit.
@@ -88,9 +88,6 @@ def build_learner(
         The learner.
     """
     if train:
-        # Layers are frozen before anything is compiled: programs depend on them.
-        if settings.weights is not None:
-            freeze_layers(features, settings.resize.height, settings.recipe.unfreeze)
         compile_model(features, logits_model, settings)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),

@@ -53,6 +53,7 @@ from scenelearn.backbones._network import Network, NetworkList
 from scenelearn.classify._bundle_checks import check_layers
 from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._linear_probe import LinearProbe
+from scenelearn.finetune._lora import check_lora, freeze_for_lora
 from scenelearn.finetune._settings import FitSettings, Recipe
 
 # The largest feature maps of trained layers, as a fraction of the image's height.
@@ -85,7 +86,7 @@ def build_features(settings: FitSettings, network: Network | NetworkList | None 
         network: the backbone, if it is one of the user's own, or several.
 
     Raises:
-        ArgumentError: if its layers cannot be saved in a bundle.
+        ArgumentError: if its layers cannot be saved in a bundle, or it has none for LoRA.
     """
     features = backbones.build(
         settings.backbone if network is None else network,
@@ -97,6 +98,8 @@ def build_features(settings: FitSettings, network: Network | NetworkList | None 
     )
     if network is not None:
         check_layers(features)
+    if settings.recipe.lora_rank is not None and settings.epochs != 0:
+        check_lora(features, settings.recipe.lora_rank)
     return backbones.fast_on_cpu(features)
 
 
@@ -134,6 +137,17 @@ def add_zero_head(features: Any, n_classes: int) -> tuple[Any, Any]:
     """
     kernel = np.zeros((int(features.output.shape[-1]), n_classes), np.float32)
     return add_head(features, LinearProbe(kernel=kernel, bias=kernel[0].copy(), l2=1))
+
+
+def select_layers(features: Any, settings: FitSettings) -> None:
+    """Choose the layers of the backbone that are trained, as the settings say.
+
+    Call this before anything is compiled: programs depend on it.
+    """
+    if settings.recipe.lora_rank is not None:
+        freeze_for_lora(features)
+    elif settings.weights is not None:
+        freeze_layers(features, settings.resize.height, settings.recipe.unfreeze)
 
 
 def freeze_layers(features: Any, height: int, unfreeze: str) -> None:
@@ -315,8 +329,10 @@ def _is_attention(layer: Any) -> bool:
 
 
 def _kernels(layer: Any) -> Iterator[tuple[Any, int]]:
-    """A layer's kernels, each with its number of output axes."""
+    """A layer's kernels, each with its number of output axes; those with LoRA are not trained."""
     k = keras().layers
+    if getattr(layer, "lora_enabled", False):
+        return
     if isinstance(layer, k.DepthwiseConv2D):
         yield layer.kernel, 2
     elif isinstance(layer, k.SeparableConv2D):

@@ -37,7 +37,8 @@ from scenelearn.finetune._features import (
     make_datasets,
 )
 from scenelearn.finetune._learner import build_learner
-from scenelearn.finetune._model import add_zero_head, build_features
+from scenelearn.finetune._lora import add_lora, with_lora
+from scenelearn.finetune._model import add_zero_head, build_features, select_layers
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import FitSettings, Recipe, resolve_settings
@@ -149,10 +150,10 @@ def plan(
 
     Raises:
         ArgumentError: if `splits` has the wrong type or has no validation photos, a setting is out
-            of range, the network does not support this image size, a network of your own cannot be
-            a backbone, several networks would be fine-tuned, or no backbone is named and the
-            weights file does not tell which; or if `teacher` is something else, or nothing would
-            be fine-tuned for it.
+            of range, the network does not support this image size or has no layer for LoRA, a
+            network of your own cannot be a backbone, several networks would be fine-tuned, or no
+            backbone is named and the weights file does not tell which; or if `teacher` is something
+            else, or nothing would be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
@@ -201,9 +202,10 @@ def _plan(
     requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
     features = build_features(settings, network)
-    batch_size = choose_batch_size(
-        features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
-    )
+    with with_lora(features, settings):
+        batch_size = choose_batch_size(
+            features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
+        )
     settings = replace(settings, batch_size=batch_size)
     network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
@@ -211,6 +213,9 @@ def _plan(
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
     predict_s = measure_photo_seconds(inference_model(model), batch_size)
     datasets = _noise_datasets(splits, settings)
+    if settings.epochs != 0:
+        select_layers(features, settings)
+        add_lora(features, settings)
     learner = build_learner(features, logits_model, datasets, settings, train=settings.epochs != 0)
     durations = measure_durations(
         learner,
@@ -302,9 +307,12 @@ def _explain(
     )
     if settings.epochs == 0:
         return (*lines, "no fine-tuning, as requested: linear probe only")
-    unfreeze = "all" if settings.weights is None else settings.recipe.unfreeze
+    recipe, trained = settings.recipe, f"lora_rank={settings.recipe.lora_rank}"
+    if recipe.lora_rank is None:
+        unfreeze = "all" if settings.weights is None else recipe.unfreeze
+        trained = f"unfreeze={unfreeze!r}"
     lines.append(
-        f"unfreeze={unfreeze!r}: {n_trained:,} parameters are trained, "
+        f"{trained}: {n_trained:,} parameters are trained, "
         f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
     n_steps = sum(steps for steps, _ in schedule)

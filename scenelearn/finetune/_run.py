@@ -35,7 +35,7 @@ from scenelearn.classify._labeled_outputs import (
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import format_px
-from scenelearn.finetune._budget import adapt_to_machine, choose_schedule
+from scenelearn.finetune._budget import adapt_to_machine, choose_schedule, measure_photo_seconds
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
@@ -44,11 +44,19 @@ from scenelearn.finetune._device import (
     environment,
     fingerprint,
     memory_summary,
+    training_bytes,
 )
 from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
 from scenelearn.finetune._learner import Learner, build_learner
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
-from scenelearn.finetune._model import add_head, add_zero_head, build_features, divide_logits
+from scenelearn.finetune._lora import add_lora, merge_lora, with_lora
+from scenelearn.finetune._model import (
+    add_head,
+    add_zero_head,
+    build_features,
+    divide_logits,
+    select_layers,
+)
 from scenelearn.finetune._result import Epoch, FitResult
 from scenelearn.finetune._runtime import (
     Callbacks,
@@ -130,6 +138,7 @@ class Run:
         self._own_network, self._teacher = network, teacher
         self._stop = stop
         self._probe_epoch: Epoch | None = None
+        self._trained_bytes: int | None = None  # None if nothing was trained
 
     def prepare(self, context: ExitStack, *, devices: str | None, broken: str) -> None:
         """Take the devices, build the network, and decode the photos.
@@ -174,6 +183,8 @@ class Run:
         self.state = unpack(saved.metadata["state"], saved.arrays)
         self._make_datasets(self.state.schedule.batch_size)
         self.logits_model, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
+        select_layers(self.features, self.settings)
+        add_lora(self.features, self.settings)
         self.learner = build_learner(
             self.features,
             self.logits_model,
@@ -194,11 +205,11 @@ class Run:
         """
         self.checkpoint.remove()
         settings = self.settings
-        self._make_datasets(
-            choose_batch_size(
+        with with_lora(self.features, settings):
+            batch_size = choose_batch_size(
                 self.features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
             )
-        )
+        self._make_datasets(batch_size)
         with self.clock.phase("features") as note:
             data = compute_probe_data(
                 self.features,
@@ -262,6 +273,9 @@ class Run:
                 callbacks=callbacks,
             )
             self.stopped = train(self.learner, self.state, control)
+            if len(self.state.history) > 1:
+                self._trained_bytes = training_bytes(self.logits_model, settings.batch_size)
+            merge_lora(self.features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             if settings.epochs is None or self.stopped == "callback":
                 self.settings = replace(settings, epochs=self.state.schedule.epochs or 0)
@@ -315,11 +329,10 @@ class Run:
             keeps_checkpoint: whether the checkpoint stays when the result is saved.
         """
         settings, state, photos = self.settings, self.state, self.splits.photos
-        trained = self.logits_model if len(state.history) > 1 else None
         metadata = {
             **self.metadata,
             "test accuracy": str(self.evaluation.accuracy),
-            **memory_summary(self.logits_model, trained, settings.batch_size),
+            **memory_summary(self.logits_model, settings.batch_size, self._trained_bytes),
         }
         return FitResult(
             classifier=Classifier(
@@ -350,18 +363,26 @@ class Run:
 
     def _begin_training(self, probe_epoch: Epoch, stop: StopRequest) -> None:
         """Build the learner, choose the schedule, and set the state before the first step."""
-        settings, probe_weights = self.settings, self.logits_model.get_weights()
+        settings, predict_s = self.settings, 0.0
+        train = settings.epochs != 0 and not stop.requested
+        if train:
+            select_layers(self.features, settings)
+        if settings.epochs is None:  # compiled here, without LoRA, as it will be tested
+            predict_s = measure_photo_seconds(self.network, settings.batch_size)
+        if train:
+            add_lora(self.features, settings)
+        probe_weights = self.logits_model.get_weights()
         self.learner = build_learner(
             self.features,
             self.logits_model,
             self.datasets,
             settings,
             class_weights=self.class_weights,
-            train=settings.epochs != 0 and not stop.requested,
+            train=train,
         )
         self.state = initial_state(
             self.learner,
-            choose_schedule(self.learner, settings, self.network, clock=self.clock, stop=stop),
+            choose_schedule(self.learner, settings, predict_s, clock=self.clock, stop=stop),
             settings,
             probe_epoch=probe_epoch,
             probe_weights=probe_weights,

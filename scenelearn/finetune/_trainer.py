@@ -21,6 +21,7 @@ from scenelearn.finetune._budget import Durations, make_schedule, n_interpolatio
 from scenelearn.finetune._checkpoint import Arrays, Checkpoint
 from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, photo_weights
 from scenelearn.finetune._learner import Learner
+from scenelearn.finetune._lora import is_random_factor
 from scenelearn.finetune._model import (
     COEFFICIENTS,
     choose_coefficient,
@@ -424,8 +425,11 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
         state.end_cycle(model)
     last = state.soup or to_arrays(variables)
 
+    trio = zip(variables, state.initial_weights, last, strict=True)
+    first = [b if is_random_factor(variable) else a for variable, a, b in trio]
+
     def assign(coefficient: float) -> None:
-        pairs = zip(state.initial_weights, last, strict=True)
+        pairs = zip(first, last, strict=True)
         assign_values(variables, [a + np.float32(coefficient) * (b - a) for a, b in pairs])
 
     losses = {}

@@ -17,6 +17,7 @@ from scenelearn._keras_internals import (
     functional_of,
     input_shape_of,
     kernel_of,
+    nested_layers,
     nodes_of,
     output_of,
 )
@@ -229,6 +230,9 @@ class _Reader:
             return _operation(operation, arguments)
         name, trainable = operation.name, operation.trainable
         kind = type(operation).__name__
+        parts = nested_layers(operation, include_self=True)
+        if any(getattr(part, "lora_enabled", False) for part in parts):
+            return None
         if getattr(operation, "data_format", "channels_last") == "channels_first":
             raise UnknownLayerError(
                 f'The layer "{operation.name}" has data_format="channels_first". Sizing supports '
@@ -246,8 +250,7 @@ class _Reader:
         if base is None or (base.call, base.build) != (own.call, own.build):
             return None
         activation = _activation_name(getattr(operation, "activation", None))
-        unknown = activation not in ACTIVATIONS and self.keras.backend.backend() == "jax"
-        if unknown or getattr(operation, "lora_enabled", False):
+        if activation not in ACTIVATIONS and self.keras.backend.backend() == "jax":
             return None
         described = _KINDS[base.__name__]
         layer: Layer = described(**_arguments(described, operation))

@@ -2,6 +2,9 @@
 
     python -m tests.bench.speed [--backbone NAME …] [--cores N …] [--rounds 5] [--out FILE.json]
 
+A name may also be the path of a .keras file, or vit_tiny or vit_small, transformers of Keras'
+layers.
+
 Each form runs in its own process. They take turns, one at a time, for several rounds, so a busy
 machine slows all of them down alike. Of each round the fastest of a few calls counts; of the
 rounds, the median of the ratios. CPU seconds are recorded next to wall-clock seconds, because they
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench._common import bench_parser, write_json
+from tests.bench._vit import SIZES, build_vit
 
 _BATCH = 32
 _BACKBONES = ["mobilenet_v2_0.35", "mobilenet_v3_small", "mobilenet_0.25", "efficientnet_b0"]
@@ -118,7 +122,7 @@ def _row(name: str, image_px: int, forms: list[str], n_rounds: int) -> dict[str,
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    row: dict[str, Any] = {"backbone": name, "image_px": image_px, "rounds": n_rounds}
+    row: dict[str, Any] = {"backbone": Path(name).name, "image_px": image_px, "rounds": n_rounds}
     for call in _CALL_NAMES:
         for form in forms:
             times = [turn[call][form] for turn in rounds]
@@ -155,7 +159,8 @@ def _work(form: str, name: str, image_px: int) -> None:
     from scenelearn.finetune._device import environment
 
     backend, precision = _FORMS[form]
-    built = backbones.build(name, weights=None, image_px=image_px, precision=precision)
+    network = build_vit(name, image_px) if name in SIZES else name
+    built = backbones.build(network, weights=None, image_px=image_px, precision=precision)
     features = backbones.freeze_batchnorm(built)
     k = keras()
     model = k.Sequential([features, k.layers.Dense(6)])

@@ -216,7 +216,7 @@ def test_memory_summary_of_an_untrained_network(precision: str | None, fitted: F
     to_logits, _ = _model.add_zero_head(features, 3)
     settings = replace(fitted.settings, weights="scenelearn", precision=precision)
     _model.compile_model(features, to_logits, settings)
-    assert float(memory_summary(to_logits, None, 8)["memory predicted"].split()[0]) > 1
+    assert float(memory_summary(to_logits, 8, None)["memory predicted"].split()[0]) > 1
 
 
 # Batches
