@@ -21,7 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.mkdtemp(prefix="scenelearn-tests-")
     before = os.environ.get("SCENELEARN_CACHE")
     os.environ["SCENELEARN_CACHE"] = cache
-    if config.cache is not None:  # compiled programs are shared by all workers, and kept
+    # Compiled programs are shared by all workers, and kept.
+    if getattr(config, "cache", None) is not None:
         with suppress(OSError):  # Windows allows links to administrators only
             (Path(cache) / "programs").symlink_to(config.cache.mkdir("programs"))
 

@@ -33,7 +33,7 @@ from scenelearn.errors import ArgumentError, DeviceError
 from scenelearn.finetune import Recipe, _learner
 from scenelearn.finetune._learner import Augmentation, augmented_batches
 from tests.helpers import REPOSITORY
-from tests.helpers.marks import nightly, slow
+from tests.helpers.marks import nightly
 
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
@@ -180,7 +180,7 @@ def test_user_distribution_with_a_batch_size_that_it_does_not_divide(scenes: Pat
     assert said.endswith("True\n")
 
 
-@pytest.mark.parametrize("recipe", slow({"unfreeze": "stride16"}) + nightly({"unfreeze": "all"}))
+@pytest.mark.parametrize("recipe", nightly({"unfreeze": "stride16"}, {"unfreeze": "all"}))
 def test_fit_on_two_devices_equals_fit_on_one(
     scenes: Path, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:

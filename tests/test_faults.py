@@ -29,7 +29,7 @@ def test_splits_are_old_or_new(fitted: FitResult, tmp_path: Path) -> None:
     assert inject_all(tmp_path, lambda: fitted.splits.save(file), check) > 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_bundles_and_reports_are_old_or_new(fitted: FitResult, tmp_path: Path) -> None:
     image = np.zeros((1, 32, 32, 3), np.uint8)
     expected = fitted.classifier.predict_proba(image, verbose=False)

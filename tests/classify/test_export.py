@@ -178,7 +178,7 @@ def test_int8_model_is_smaller_and_nearly_as_accurate(
         assert json.loads(archive.read("verification.json"))["precision"] == "int8"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("resampler", ["cykooz", "pillow"])
 def test_resize_layer_agrees_with_to_image(resampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import jax

@@ -322,7 +322,7 @@ def test_second_fit_finds_the_output_of_the_first_among_the_photos(
     assert counts == [72, 72, 72]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_checkpoint_stays_until_everything_is_saved(
     capsys: pytest.CaptureFixture[str],
     scenes: Path,
@@ -834,7 +834,7 @@ def test_exit_code_of_a_process_whose_streams_fail(redirections: str, code: int)
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_control_codes_of_names_never_reach_the_terminal(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, scenes: Path
 ) -> None:

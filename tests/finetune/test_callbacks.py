@@ -125,7 +125,7 @@ def test_callback_stops_training(splits: sl.data.Splits, fit_settings: dict[str,
     assert len(fit.settings.epochs) == 1  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_early_stopping_of_keras_ends_after_two_epochs(
     splits: sl.data.Splits, fit_settings: dict[str, Any]
 ) -> None:

@@ -85,7 +85,7 @@ def test_photos_with_a_test_split(result: CrossValidation, tmp_path: Path) -> No
         sl.cross_validate(photos, **OPTIONS)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_interruption_keeps_the_folds_that_are_done(scenes: Path) -> None:
     def interrupt(what: str, *_: int) -> None:
         if what.startswith("fold 2"):

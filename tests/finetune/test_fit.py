@@ -416,7 +416,7 @@ def test_other_shapes_are_errors(fitted: FitResult) -> None:
         sl.fit(fitted.splits, shape="stretch")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rectangles_are_the_same_from_training_to_a_fresh_process(
     fitted: FitResult, tmp_path: Path
 ) -> None:

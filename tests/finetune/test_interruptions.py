@@ -443,7 +443,7 @@ def test_fit_is_repeated_from_its_json(
 # Separate processes
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_interrupted_command_saves_the_best_so_far(scenes: Path, tmp_path: Path) -> None:
     words = ["fit", str(scenes), "--out", str(tmp_path / "out"), "--epochs", "500", "--json"]
     words += ["--backbone", "scenelearn_tiny", "--weights", "none", "--image-px", "32"]

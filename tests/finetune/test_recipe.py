@@ -27,7 +27,7 @@ def test_invalid_schedule_raises(value: Any) -> None:
         FitSettings(epochs=value)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_time_limited_fit_is_repeated_from_its_schedule(
     fitted: FitResult, fit_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +133,7 @@ def test_auto_requires_imagenet_weights(fitted: FitResult, weights: str | None) 
 # Weight interpolation
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_interpolated_weights_are_kept(fitted: FitResult, tmp_path: Any) -> None:
     weights = tmp_path / "first.weights.h5"
     network = sl.backbones.build("scenelearn_tiny", weights=None, image_px=32)

@@ -154,7 +154,7 @@ def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
         assert seconds(recipe, weights) == (validation_s, 0.0, test_s)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_auto_chooses_larger_networks_for_larger_budgets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -109,7 +109,7 @@ def test_each_run_starts_from_the_linear_probe(
         np.testing.assert_array_equal(value, first)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resumed_soup_is_identical_bit_for_bit(
     soup: tuple[FitResult, list[Any], list[Any]],
     settings: dict[str, Any],

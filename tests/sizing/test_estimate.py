@@ -306,7 +306,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
 # What `estimate` accepts
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_name_is_the_model_of_keras_applications() -> None:
     model = keras().applications.MobileNetV2(weights=None)
     found = sizing.estimate("mobilenet_v2")

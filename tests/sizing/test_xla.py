@@ -89,7 +89,7 @@ def test_a_network_that_averages_over_mirror_images() -> None:
     ("name", "step", "within"),
     [
         ("textbook CNN", "train sgd_momentum", 0.01),
-        pytest.param("MobileNetV2", "train adam", 0.01, marks=pytest.mark.slow),
+        pytest.param("MobileNetV2", "train adam", 0.01, marks=pytest.mark.nightly),
         ("EfficientNetB0", "predict", 0.01),
         pytest.param("EfficientNetB0", "head adam", 0.01, marks=pytest.mark.nightly),
         ("ConvNeXtTiny", "predict", 0.05),
