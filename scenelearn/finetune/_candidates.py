@@ -1,9 +1,9 @@
 """The networks among which `backbone="auto"` chooses, with the accuracies that rank them.
 
-They are ranked by top-1 accuracy on ImageNet at 224 px, with the weights that Keras downloads. On
-other data sets, fine-tuned networks have nearly the same order; so have the three that we measured
-on Intel photos (docs/results/intel.json and backbones.json). tests/finetune/test_candidates.py
-checks that, and each number against docs/results/published.json.
+They are ranked by top-1 accuracy on ImageNet, with the weights that Keras downloads, at 224 px
+(EfficientNetV2S: 384 px). On other data sets, fine-tuned networks have nearly the same order; so
+have the three that we measured on Intel photos (docs/results/intel.json and backbones.json).
+tests/finetune/test_candidates.py checks that, and each number against docs/results/published.json.
 
 References:
     S. Kornblith, J. Shlens, Q. Le (2019), Do better ImageNet models transfer better? CVPR.
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: for `backbones.build`.
-        top1: top-1 accuracy on ImageNet's validation photos at 224 px, in [0, 1].
+        top1: top-1 accuracy on ImageNet's validation photos, in [0, 1].
         source: where `top1` was published.
     """
 

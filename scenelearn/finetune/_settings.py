@@ -63,8 +63,8 @@ class Recipe:
             trained.
         lora_rank: None, or the rank of LoRA; a typical value is 8. In place of what `unfreeze`
             says, low-rank updates of the kernels of all dense layers are trained, with the biases
-            of these layers and the head. A transformer takes less memory and time per step so. The
-            updates are added to the kernels in the end. Applies to pretrained weights, without
+            of these layers and the head. Gradients and moments take less memory so. The updates
+            are added to the kernels in the end. Applies to pretrained weights, without
             `soup` and `train_batchnorm`.
         scale_lr_by_weights: whether to scale the learning rate of each channel of a kernel below
             the head by the size of its weights: 100 × root mean square / √(number of inputs),
