@@ -13,6 +13,10 @@
 #
 # The linear probe comes first; fine-tuning uses the rest of the budget. Each point is one fit, with
 # its 95% confidence interval. Times cover the whole fit, from decoding to the test.
+#
+# mobilenet_v3_small and scenelearn_tiny were measured on 2026-11-30, on a CPU without AVX-512 (two
+# cores of an AMD EPYC). The other networks were measured before, on another machine, about twice as
+# fast. So compare times within a network only.
 
 # %% tags=["folded"]
 import itertools
