@@ -18,19 +18,12 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def numbers() -> dict[str, str]:
     """The numbers in the texts of pages, by the name of their placeholder."""
-    intel, few = read("intel"), read("few_photos")
+    intel, peers = read("intel"), {run["name"]: run for run in read("peers")["runs"]}
     probe = [run for run in intel["runs"] if run["minutes"] is None]
     minutes = max(run["minutes"] or 0 for run in intel["runs"])
     longest = [run for run in intel["runs"] if run["minutes"] == minutes]
-    counts = [run["per_class"] for run in few["runs"]]
-    fewest, ours, keras = (
-        [run for run in few["runs"] if (run["per_class"], run["name"]) == (per_class, name)]
-        for per_class, name in (
-            (min(counts), "scenelearn"),
-            (max(counts), "scenelearn"),
-            (max(counts), "Keras' recipe"),
-        )
-    )
+    ours = peers["scenelearn"]
+    others = ("timm + scikit-learn", "Keras' guide", "fastai")
     values = [run["test"]["value"] for run in longest]
     return {
         "networks": str(len(backbones.names())),
@@ -42,13 +35,12 @@ def numbers() -> dict[str, str]:
         "accuracy": _accuracy(longest),
         "accuracy range": f"{min(values):.1%} to {max(values):.1%}",
         "seeds": str(len(longest)),
-        "per class": str(max(counts)),
-        "fewest per class": str(min(counts)),
-        "fewest accuracy": _accuracy(fewest),
-        "few accuracy": _accuracy(ours),
-        "few seconds": _seconds(ours),
-        "few accuracy of Keras": _accuracy(keras),
-        "few seconds of Keras": _seconds(keras),
+        "peers accuracy": _accuracy([ours]),
+        "peers minutes": f"{ours['seconds'] / 60:.1f}",
+        "other libraries": ", ".join(
+            f"{name} {_accuracy([peers[name]])} in {peers[name]['seconds'] / 60:.1f}"
+            for name in others
+        ),
         "inner features": _inner_features(),
         **_added_class(),
         **_trials(),

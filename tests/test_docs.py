@@ -233,6 +233,9 @@ def test_numbers_on_the_home_page_were_measured() -> None:
     assert numbers["first accuracy"] == rows[default, "linear probe only"][0]
     assert numbers["first seconds"] == rows[default, "linear probe only"][2]
     assert numbers["accuracy"] == rows[default, f"{numbers['minutes']} minutes"][0]
+    peers = json.loads((REPOSITORY / "docs/results/peers.json").read_text())["runs"]
+    value = next(run["test"]["value"] for run in peers if run["name"] == "scenelearn")
+    assert numbers["peers accuracy"] == f"{100 * value:.1f}%"
     page = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- measured: ([\w ]+) -->", page)) <= set(numbers)
     assert not re.search(r"\d%(?! confidence)", page)  # no other number than from a file
