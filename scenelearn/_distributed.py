@@ -242,8 +242,8 @@ def assert_same_on_all_processes(digest: str, what: str) -> None:
 
 def share(n: int) -> slice:
     """Return which of n things, such as files to read, this process works on."""
-    k, n_processes = process_index(), process_count()
-    return slice(n * k // n_processes, n * (k + 1) // n_processes)
+    starts, k = _share_starts(n), process_index()
+    return slice(starts[k], starts[k + 1])
 
 
 def gather(values: list[Any]) -> list[Any]:
@@ -268,14 +268,19 @@ def gather_rows(table: npt.NDArray[np.uint8]) -> None:
     n, n_processes = len(table), process_count()
     if n_processes == 1:
         return
-    starts = [n * k // n_processes for k in range(n_processes + 1)]
-    own = starts[process_index()], starts[process_index() + 1]
+    starts, own = _share_starts(n), share(n)
     for begin in range(0, -(-n // n_processes), _GATHERED_ROWS):
-        rows = table[own[0] + begin : min(own[0] + begin + _GATHERED_ROWS, own[1])]
+        rows = table[own.start + begin : min(own.start + begin + _GATHERED_ROWS, own.stop)]
         parts = _all_gather(np.ascontiguousarray(rows).reshape(-1))
         for first, part in zip(starts, parts, strict=False):
             received = part.reshape(-1, *table.shape[1:])
             table[first + begin : first + begin + len(received)] = received
+
+
+def _share_starts(n: int) -> list[int]:
+    """Where the share of each process begins among n things; n at the end."""
+    n_processes = process_count()
+    return [n * k // n_processes for k in range(n_processes + 1)]
 
 
 def _all_gather(content: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:

@@ -36,17 +36,16 @@ from scenelearn.classify._inputs import (
     read_image,
     resolve_photos,
 )
+from scenelearn.classify._labeled_outputs import match_labels
 from scenelearn.data import Photos, Splits
 from scenelearn.data._resize import Resize
 from scenelearn.errors import (
     ArgumentError,
-    ClassMismatchError,
     ExportError,
     MissingExtraError,
     NoPhotosError,
 )
 from scenelearn.metrics import Comparison, Interval, compare, wilson
-from scenelearn.metrics._inputs import class_positions
 from scenelearn.samples import sample_scenes
 
 TOLERANCE = 1e-4
@@ -270,7 +269,7 @@ def _check_splits(quantize: Any, kind: str) -> None:
         )
 
 
-def _labels(check: Any, class_names: tuple[str, ...]) -> npt.NDArray[np.int64] | None:
+def _labels(check: Any, class_names: tuple[str, ...]) -> npt.NDArray[np.int32] | None:
     """The classifier's class of each photo that `_choose_sources` takes; None if unknown.
 
     Raises:
@@ -278,15 +277,7 @@ def _labels(check: Any, class_names: tuple[str, ...]) -> npt.NDArray[np.int64] |
     """
     if not isinstance(check, Photos):
         return None
-    columns = class_positions(check.class_names, class_names)
-    unknown = [n for n, column in zip(check.class_names, columns, strict=True) if column is None]
-    if unknown:
-        raise ClassMismatchError(
-            f"The classes of the photos must be among those of the classifier: "
-            f"{', '.join(class_names)}. Received also: {', '.join(unknown)}. Pass the splits that "
-            "it was fitted with."
-        )
-    labels = np.array(columns, np.int64)[check.labels]
+    labels = match_labels(check, class_names, advice="Pass the splits that it was fitted with.")
     return labels[_evenly_spaced(len(check), _MAX_PHOTOS["int8"])]
 
 
@@ -388,7 +379,7 @@ def _run_worker(work: Path, job: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 def _compare_outputs(
     probabilities: npt.NDArray[np.float32],
     expected: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64] | None,
+    labels: npt.NDArray[np.int32] | None,
     *,
     path: Path,
     kind: str,

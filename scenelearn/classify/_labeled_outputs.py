@@ -107,6 +107,29 @@ def predict_photos(
     )
 
 
+def match_labels(
+    photos: Photos, class_names: tuple[str, ...], *, advice: str
+) -> npt.NDArray[np.int32]:
+    """The class of each photo among those of a classifier, matched by name.
+
+    Args:
+        photos: with classes.
+        class_names: of the classifier.
+        advice: what to do if there is another class, for the error.
+
+    Raises:
+        ClassMismatchError: if the photos have a class that is not in `class_names`.
+    """
+    columns = class_positions(photos.class_names, class_names)
+    unknown = [n for n, column in zip(photos.class_names, columns, strict=True) if column is None]
+    if unknown:
+        raise ClassMismatchError(
+            f"The classes of {str(photos.folder)!r} must be among those of the classifier: "
+            f"{', '.join(class_names)}. Received also: {', '.join(unknown)}. {advice}"
+        )
+    return np.array(columns, np.int32)[photos.labels]
+
+
 def predict_labeled(
     network: Any,
     class_names: tuple[str, ...],
@@ -124,18 +147,11 @@ def predict_labeled(
         ClassMismatchError: if the photos have a class that is not in `class_names`.
         NoPhotosError: if no photo can be decoded.
     """
-    columns = class_positions(photos.class_names, class_names)
-    unknown = [n for n, column in zip(photos.class_names, columns, strict=True) if column is None]
-    if unknown:
-        raise ClassMismatchError(
-            f"The classes of {str(photos.folder)!r} must be among those of the classifier: "
-            f"{', '.join(class_names)}. Received also: {', '.join(unknown)}. "
-            "Rename these folders, or remove them."
-        )
+    labels = match_labels(photos, class_names, advice="Rename these folders, or remove them.")
     decoding = partial(progress, "decoding photos")
     batches = Batches(
         pixels=load_pixels(photos, resize, report=decoding),
-        labels=np.array(columns, np.int32)[photos.labels],
+        labels=labels,
         indices=np.arange(len(photos)),
         batch_size=batch_size,
     )
