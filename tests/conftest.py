@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from contextlib import suppress
@@ -34,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
         shutil.rmtree(cache, ignore_errors=True)
 
     config.add_cleanup(restore)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Keras draws the seeds of its initial weights from `random`: the same ones at every run."""
+    random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -404,7 +404,8 @@ def test_averages_of_two_feature_maps_are_explained_together() -> None:
     first = layers.Conv2D(4, 3, 4, padding="same", activation="relu")(image)
     second = layers.Conv2D(5, 3, 2, padding="same", activation="relu")(first)
     average = layers.GlobalAveragePooling2D
-    network = keras.Model(image, layers.Concatenate()([average()(second), average()(first)]))
+    features = layers.Concatenate()([average()(second), average()(first)])
+    network = randomize(keras.Model(image, features))
     classifier, head = classifier_of(network, preprocessing="none")
     for feature_map, column in ((second, 2), (first, 5 + 3)):
         kernel = np.zeros((9, 2), np.float32)

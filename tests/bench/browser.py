@@ -28,12 +28,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tornado.websocket import WebSocketClientConnection, websocket_connect
-
 from tests.bench._common import bench_parser
+
+if TYPE_CHECKING:
+    from tornado.websocket import WebSocketClientConnection
 
 FOLDER = "/some/folder/"
 PHONE_PX, DESKTOP_PX = 360, 1280
@@ -249,6 +250,8 @@ async def visit(browser: Browser, site: str, page: str, axe: str) -> list[str]:
 
 async def run(site: Path, url: str, socket: str, options: argparse.Namespace) -> list[str]:
     """Visit all pages; the findings, one per line."""
+    from tornado.websocket import websocket_connect
+
     axe = Path(options.axe).read_text(encoding="utf-8")
     browser = Browser(await websocket_connect(socket, max_message_size=2**28))
     tab = await browser.send("Target.createTarget", url="about:blank")
