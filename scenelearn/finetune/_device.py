@@ -31,6 +31,8 @@ _INSTRUCTIONS = {
 }
 PRECISIONS = tuple(_INSTRUCTIONS)
 _CPU_INFO = Path("/proc/cpuinfo")
+# Vector instructions, from the widest: times depend on them.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 # If only the textbook estimate is known: a training process took up to 2.2 times as much, as
 # measured (a CNN with three convolutions, batch size 50).
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 def environment() -> dict[str, str]:
-    """Versions, backend, device, cores and date of this run."""
+    """Versions, backend, device, processor, cores and date of this run."""
     backend = keras().backend.backend()
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -51,6 +53,7 @@ def environment() -> dict[str, str]:
         **versions(),
         "device": _device_name(backend) + (f" × {n_devices()}" if n_devices() > 1 else ""),
         "cores": str(n_threads()),
+        "cpu": _cpu_name(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -302,12 +305,25 @@ def _unsupported_reason(precision: str) -> str | None:
 
 def _cpu_instructions() -> set[str]:
     """The instruction set extensions of the first CPU; unknown on systems other than Linux."""
+    return set(_cpu_fact("flags|Features").split())
+
+
+def _cpu_name() -> str:
+    """Model and vector instructions of the first CPU, as far as the system tells."""
+    instructions = _cpu_instructions()
+    vectors = next((name for flag, name in _VECTORS.items() if flag in instructions), "")
+    model = _cpu_fact("model name") or platform.processor() or platform.machine()
+    return ", ".join(filter(None, (model, vectors)))
+
+
+def _cpu_fact(names: str) -> str:
+    """The value of one of these lines of /proc/cpuinfo for the first CPU; "" if there is none."""
     try:
         text = _CPU_INFO.read_text()
     except OSError:
-        return set()
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return set(line[1].split()) if line else set()
+        return ""
+    line = re.search(rf"^(?:{names})[ \t]*:(.*)$", text, re.MULTILINE)
+    return line[1].strip() if line else ""
 
 
 def _on_cpu(backend: str) -> bool:

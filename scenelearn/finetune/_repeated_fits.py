@@ -252,7 +252,7 @@ def repeat(
     differences = [
         f"{name} {before.get(name)} (now {value})"
         for name, value in now.items()
-        if name != "date" and before.get(name) != value
+        if name != "date" and before.get(name, value) != value
     ]
     if differences:
         _log.warning("The first fit ran with %s.", ", ".join(differences))

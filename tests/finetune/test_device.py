@@ -80,6 +80,24 @@ def test_cpu_support_depends_on_instructions_and_backend(
     assert _device.supported_precision(None) is None
 
 
+@pytest.mark.parametrize(
+    ("cpu_info", "expected"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2\n\nmodel name\t: x\n", "AMD EPYC, AVX2"),
+        ("flags\t\t: avx2 avx512f\nmodel name\t: Xeon @ 2.7GHz\n", "Xeon @ 2.7GHz, AVX-512"),
+        ("model name\t:\nFeatures\t: fp asimd\n", "arm, NEON"),
+        ("", "arm"),
+    ],
+)
+def test_environment_names_the_processor(
+    cpu_info: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpu_info)
+    monkeypatch.setattr(_device, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert _device.environment()["cpu"] == expected
+
+
 @pytest.mark.skipif(shutil.which("lscpu") is None, reason="lscpu is not installed")
 def test_cpu_instructions_match_lscpu() -> None:
     listed = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, check=True)
