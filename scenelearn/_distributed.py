@@ -210,17 +210,6 @@ def broadcast_array(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.float32)
 
 
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Run the block in the main process first, so that the others find what it has written."""
-    is_main = process_index() == 0
-    if not is_main:
-        all_reduce_max(0)
-    yield
-    if is_main:
-        all_reduce_max(0)
-
-
 def assert_same_on_all_processes(digest: str, what: str) -> None:
     """Check that all processes have the same data.
 

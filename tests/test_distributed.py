@@ -296,3 +296,15 @@ def test_fit_in_two_processes_equals_fit_in_one_also_when_resumed(
     assert_same(tmp_path / "process 0.npz", tmp_path / "process 1.npz", 0)
     assert_same(one, tmp_path / "process 0.npz", 1e-4)
     assert not list(cache.glob("runs/*"))
+
+
+@pytest.mark.nightly
+def test_teacher_in_two_processes_equals_teacher_in_one(scenes: Path, tmp_path: Path) -> None:
+    code = "import os, tests.helpers.distributed as t; t.fit_student({!r}, {!r}, os.environ['OUT'])"
+    code = code.format(str(scenes), stored(tmp_path))
+    one, *two = (tmp_path / f"{name}.npz" for name in ("one", "first", "second"))
+    run(code, {"OUT": str(one), "SCENELEARN_CACHE": str(tmp_path / "cache of one")})
+    processes = two_processes(SCENELEARN_CACHE=str(tmp_path / "cache of two"))
+    run(code, *[more | {"OUT": str(out)} for more, out in zip(processes, two, strict=True)])
+    assert_same(*two, 0)
+    assert_same(one, two[0], 1e-4)

@@ -329,7 +329,7 @@ def compute_features(
     if use_cache:
         resize, batch_size = batches.pixels.resize, batches.batch_size
         folder = feature_folder(model, backbone, resize, batch_size, mirrored=mirrored)
-        cached, n_bytes = _read_on_all_processes(folder, rows_of, table)
+        cached, n_bytes = read_on_all_processes(folder, rows_of, table)
         n_new = len(rows_of) - len(cached)
         if process_index() or not _may_grow(folder, n_bytes, n_new, table.shape[1]):
             folder = None  # of several processes the main one writes
@@ -384,7 +384,7 @@ def read_cached_features(
     for row, key in enumerate(hashes):
         rows_of[key].append(row)
     folder = feature_folder(model, backbone, resize, FEATURE_BATCH_SIZE, mirrored=False)
-    cached, _ = _read_on_all_processes(folder, rows_of, table)
+    cached, _ = read_on_all_processes(folder, rows_of, table)
     return table if len(cached) == len(rows_of) else None
 
 
@@ -510,7 +510,7 @@ def write_features(folder: Path, hashes: Sequence[bytes], features: Table) -> No
         temporary.write_bytes(content)
 
 
-def _read_on_all_processes(
+def read_on_all_processes(
     folder: Path, rows_of: Mapping[bytes, Sequence[int]], table: Table
 ) -> tuple[set[bytes], int]:
     """As `read_features`; several processes get what the main one reads."""

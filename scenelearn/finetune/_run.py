@@ -18,7 +18,6 @@ from scenelearn._distributed import (
     broadcast,
     broadcast_array,
     data_parallel,
-    main_process_first,
     process_count,
 )
 from scenelearn._logistic_regression import softmax
@@ -251,15 +250,14 @@ class Run:
         settings, clock = self.settings, self.clock
         soft_labels = None
         if self._teacher is not None:
-            with main_process_first():
-                soft_labels = ask_teacher(
-                    self._teacher,
-                    self.datasets.train,
-                    settings,
-                    splits=self.splits,
-                    clock=clock,
-                    stop=stop,
-                )
+            soft_labels = ask_teacher(
+                self._teacher,
+                self.datasets.train,
+                settings,
+                splits=self.splits,
+                clock=clock,
+                stop=stop,
+            )
         with clock.phase("fine-tuning") as note:
             if self._probe_epoch is not None:  # otherwise `restore` has set both
                 self._begin_training(self._probe_epoch, stop)

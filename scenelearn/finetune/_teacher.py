@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._distributed import process_index
 from scenelearn._progress import Report
 from scenelearn.augment import Policy, apply, sample
 from scenelearn.augment import policy as resolve_policy
@@ -23,7 +24,7 @@ from scenelearn.errors import ArgumentError, ClassMismatchError
 from scenelearn.finetune._features import (
     FEATURE_BATCH_SIZE,
     feature_folder,
-    read_features,
+    read_on_all_processes,
     write_features,
 )
 from scenelearn.finetune._runtime import Clock, StopRequest
@@ -186,7 +187,7 @@ def compute_soft_labels(
     """Compute the teacher's probabilities for each view of the training photos, or read them.
 
     They are cached like features, view by view. If the system cannot write them, a warning is
-    logged.
+    logged. Several processes share the work on each batch.
 
     Args:
         teacher: from `load_teacher`.
@@ -213,7 +214,7 @@ def compute_soft_labels(
     row[train.indices] = np.arange(n)
     for view in range(1, N_VIEWS + 1):
         folder = model.with_name(f"teacher-{digest}-{view}")
-        found, _ = read_features(folder, rows_of, table[view - 1])
+        found, _ = read_on_all_processes(folder, rows_of, table[view - 1])
         missing = train.indices[[k for k, key in enumerate(keys) if key not in found]]
         done = n * view - len(missing)
         for start in range(0, len(missing), _PART * train.batch_size):
@@ -231,7 +232,8 @@ def compute_soft_labels(
                 table[view - 1, row[indices]] = probabilities[:, teacher.columns]
                 done += len(indices)
             read = row[part][~np.isnan(table[view - 1, row[part], 0])]
-            _write(folder, [keys[k] for k in read], table[view - 1, read])
+            if process_index() == 0:  # of several processes the main one writes
+                _write(folder, [keys[k] for k in read], table[view - 1, read])
     report(total, total)
     return SoftLabels(table=table, row=row)
 

@@ -225,3 +225,15 @@ def fit_together(folder: str, weights: str, out: str) -> None:
            learning_rate=0.001, recipe={"unfreeze": "all"}, resume=True)  # fmt: skip
     timed = sl.fit(splits, **common, minutes=0.15)
     say(timed.settings.epochs, timed.evaluation.accuracy)
+
+
+def fit_student(folder: str, weights: str, out: str) -> None:
+    """Fit a teacher and its student: alone, or with another process."""
+    if "PROCESS" in os.environ:
+        start_processes()
+    network = {"backbone": "scenelearn_tiny", "weights": weights, "image_px": 32}
+    splits = sl.split(sl.scan(folder), seed=0)
+    teacher = sl.fit(splits, **network, epochs=0, devices="all")
+    teacher.classifier.predict_proba(np.zeros((1, 32, 32, 3), np.uint8))  # compiled for one device
+    fit_to(out, folder, weights=weights, epochs=2, batch_size=15, devices="all",
+           learning_rate=0.001, teacher=teacher)  # fmt: skip
