@@ -295,7 +295,7 @@ def few_photos(session: nox.Session) -> None:
 def imbalance(session: nox.Session) -> None:
     """Train with class weights and without: `-- --photos FOLDER --weights FILE`.
 
-    Writes docs/results/imbalance.json; two hours.
+    Writes docs/results/imbalance.json; an hour.
     """
     session.install("-e", ".[tensorflow]", *group("test"))
     measure(session, "imbalance", *session.posargs)

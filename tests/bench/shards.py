@@ -1,12 +1,13 @@
 """Scan, audit and features of Parquet shards: time and peak memory of one process and of two.
 
-    python -m tests.bench.shards [--photos 100000] [--shards 20] [--processes 1 2]
-        [--image-px 32] [--out docs/results/shards.json]
+    python -m tests.bench.shards [--photos 100000] [--shards 20] [--processes 1 2] [--cores 1]
+        [--image-px 32] [--folder FOLDER] [--out docs/results/shards.json]
 
 Renders small JPEGs (64 × 64) into shards as Hugging Face writes them, and then runs the three steps
 with an empty cache: in one process, and in several that Keras' distribution joins. Each process has
-as many cores in all runs, as if it had a machine of its own. Seconds are those of the slowest
-process, memory is that of the largest.
+`--cores` cores of its own in all runs, as if it had a machine of its own. Seconds are those of the
+slowest process, memory is that of the largest. The file is written after each run, and runs that it
+contains are not repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from scenelearn.finetune._device import environment
-from tests.bench._common import add_out, bench_parser, write_json
+from tests.bench._common import add_out, bench_parser, new_runs
 
 _CLASSES, _PX = 10, 64
 
@@ -86,9 +87,9 @@ def write_shards(folder: Path, n_photos: int, n_shards: int) -> None:
             pyarrow.parquet.write_table(rows, folder / f"train-{k:05d}.parquet", row_group_size=100)
 
 
-def measure(folder: Path, image_px: int, n_processes: int, n_cores: int) -> dict[str, Any]:
-    """Run the steps in this many processes, each with so many cores."""
-    cores = sorted(os.sched_getaffinity(0))
+def measure(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Run the steps in as many processes as the run says, each with so many cores."""
+    cores, n_cores, n_processes = sorted(os.sched_getaffinity(0)), run["cores"], run["processes"]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -96,7 +97,7 @@ def measure(folder: Path, image_px: int, n_processes: int, n_cores: int) -> dict
         started = [
             subprocess.Popen(
                 [sys.executable, "-c", _STEPS,
-                 json.dumps([str(folder), image_px, k, n_processes, address,
+                 json.dumps([str(folder), run["image_px"], k, n_processes, address,
                              cores[k * n_cores : (k + 1) * n_cores]])],
                 stdout=subprocess.PIPE, text=True,
                 env=os.environ | {"SCENELEARN_CACHE": cache, "KERAS_BACKEND": "jax"},
@@ -112,34 +113,36 @@ def measure(folder: Path, image_px: int, n_processes: int, n_cores: int) -> dict
         }
         for name in results[0]["steps"]
     }
-    return results[0] | {"processes": n_processes, "cores": n_processes * n_cores, "steps": steps}
+    assert results[0]["photos"] == run["photos"]
+    return {**results[0], "steps": steps, "environment": environment()}
 
 
 def main() -> None:
-    """Measure each number of processes, print it, and write them all."""
+    """Measure each number of processes."""
     parser = bench_parser("shards", __doc__)
-    parser.add_argument("--photos", type=int, default=100_000, help="default: %(default)s")
-    parser.add_argument("--shards", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--image-px", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--photos", metavar="N", type=int, default=100_000)
+    parser.add_argument("--shards", metavar="N", type=int, default=20)
+    parser.add_argument("--processes", metavar="N", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cores", metavar="N", type=int, default=1, help="of each process")
+    parser.add_argument("--image-px", metavar="N", type=int, default=32)
+    parser.add_argument(
+        "--folder", metavar="FOLDER", help="where the shards are kept for the next run, or are"
+    )
     add_out(parser, "shards")
     options = parser.parse_args()
-    rows = []
-    n_cores = len(os.sched_getaffinity(0)) // max(options.processes)
-    with tempfile.TemporaryDirectory(prefix="scenelearn-shards-") as folder:
-        write_shards(Path(folder), options.photos, options.shards)
-        for n_processes in options.processes:
-            rows.append(measure(Path(folder), options.image_px, n_processes, n_cores))
-            print(json.dumps(rows[-1]), flush=True)
-    table = {
-        "command": "python -m tests.bench.shards",
-        "environment": environment(),
-        "photos": options.photos,
-        "shards": options.shards,
-        "image_px": options.image_px,
-        "rows": rows,
-    }
-    write_json(options.out, table)
+    n_available = len(os.sched_getaffinity(0))
+    if (n_needed := max(options.processes) * options.cores) > n_available:
+        parser.error(f"{n_needed} cores are needed. There are {n_available}.")
+    same = {name: getattr(options, name) for name in ("photos", "shards", "image_px", "cores")}
+    cases = [same | {"processes": n_processes} for n_processes in options.processes]
+    table = {"command": "python -m tests.bench.shards"}
+    with tempfile.TemporaryDirectory(prefix="scenelearn-shards-") as temporary:
+        folder = Path(options.folder or temporary)
+        if len(list(folder.glob("*.parquet"))) < options.shards:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_shards(folder, options.photos, options.shards)
+        for run in new_runs(options.out, table, cases, show=("processes", "steps")):
+            run.update(measure(folder, run))
 
 
 if __name__ == "__main__":
