@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -43,6 +43,12 @@ def numbers() -> dict[str, str]:
         ),
         "inner features": _inner_features(),
         **_added_class(),
+        "imbalance": _imbalance(),
+        "imbalance seeds": _n_seeds("imbalance"),
+        "int8": _if_measured("int8", _int8),
+        "rank": _rank(),
+        "rank seeds": _n_seeds("rank"),
+        "shards": _if_measured("shards", _shards),
         **_trials(),
     }
 
@@ -56,6 +62,108 @@ def _added_class() -> dict[str, str]:
         "added class photos": f"{cached['n_photos']:,}",
         "added class new": f"{cached['n_photos'] - before['n_photos']:,}",
     }
+
+
+def _imbalance() -> str:
+    """A Markdown table: balanced accuracy and calibration of classes, with weights and without."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for run in read("imbalance")["runs"]:
+        groups.setdefault((run["ratio"], run["name"]), []).append(run)
+    lines = []
+    for (ratio, name), runs in groups.items():
+        values = [run["balanced_accuracy"]["value"] for run in runs]
+        spread = f"{100 * min(values):.1f} to {100 * max(values):.1f}"
+        recall = mean(mean(_rare(run, "recall")) for run in runs)
+        gaps = [
+            f"{100 * mean(mean(_rare(run, f'calibration_{how}')) for run in runs):+.1f}"
+            for how in ("balanced", "as_trained")
+        ]
+        cells = [f"1:{ratio}", name, f"{mean(values):.1%} ({spread})", f"{recall:.1%}", *gaps]
+        lines.append(cells)
+    columns = (
+        "Rare to frequent",
+        "Training",
+        "Balanced accuracy (seeds)",
+        "Recall of rare classes",
+        "Gap, balanced photos",
+        "Gap, frequencies of training",
+    )
+    return _markdown_table(columns, lines)
+
+
+def _rare(run: dict[str, Any], key: str) -> list[float]:
+    """What a run says of each rare class."""
+    fewest = min(run["n_train"].values())
+    return [run[key][name] for name, n in run["n_train"].items() if n == fewest]
+
+
+def _int8() -> str:
+    """A Markdown table: what LiteRT in int8 costs."""
+    lines = []
+    for row in read("int8")["rows"]:
+        cells = ["–", "–", "–", "no: LiteRT cannot run it"]
+        if "error" not in row:
+            cells = [
+                f"{row['n_bytes'] / 1e6:.1f} MB",
+                f"{row['changed_labels']['value']:.1%}",
+                _points(row["comparison"]["accuracy_difference"]),
+                "yes" if row["is_written"] else "no: too many labels change",
+            ]
+        lines.append([row["backbone"], f"{row['n_bytes_float32'] / 1e6:.1f} MB", *cells])
+    return _markdown_table(
+        ("Network", "Float32", "Int8", "Changed labels", "Change in accuracy, points", "Written"),
+        lines,
+    )
+
+
+def _if_measured(name: str, table: Callable[[], str]) -> str:
+    return table() if (RESULTS / f"{name}.json").exists() else "Not measured yet."
+
+
+def _n_seeds(name: str) -> str:
+    return str(len({run["seed"] for run in read(name)["runs"]}))
+
+
+def _points(difference: dict[str, float]) -> str:
+    value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _rank() -> str:
+    """A Markdown table: accuracy by number of labels and how the photos were chosen."""
+    by_labels: dict[str, dict[str, list[float]]] = {}
+    for run in read("rank")["runs"]:
+        for n, accuracy in run["accuracy"].items():
+            by_labels.setdefault(n, {}).setdefault(run["method"], []).append(accuracy)
+    return _markdown_table(
+        ("Labels", "Random photos", "Smallest margin", "`sl.rank`"),
+        [
+            [n, *(f"{mean(methods[name]):.1%}" for name in ("random", "margin", "rank"))]
+            for n, methods in by_labels.items()
+        ],
+    )
+
+
+def _shards() -> str:
+    """A Markdown table: time and memory of Parquet shards in one process and in several."""
+    runs = read("shards")["runs"]
+    steps = ("scan", "audit", "features")
+    return _markdown_table(
+        ("Processes", *(f"`{step}`" for step in steps), "Peak memory of each"),
+        [
+            [
+                str(run["processes"]),
+                *(f"{run['steps'][step]['seconds']:.0f} s" for step in steps),
+                f"{max(run['steps'][step]['peak_mib'] for step in steps):,.0f} MiB",
+            ]
+            for run in sorted(runs, key=lambda run: run["processes"])
+        ],
+    )
+
+
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _inner_features() -> str:

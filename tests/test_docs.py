@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import scenelearn as sl
@@ -249,6 +250,41 @@ def test_published_trials_failed_nowhere(name: str, tried: str) -> None:
     found = measured.read(name)
     assert found["failures"] == sum(run["failures"] for run in found["runs"]) == 0
     assert found[tried] == sum(sum(run["outcomes"].values()) for run in found["runs"])
+
+
+def test_measured_numbers_of_guides_come_from_files() -> None:
+    module = docs_module("_measured")
+    numbers = module.numbers()
+    for page in PAGES:
+        names = re.findall(r"<!-- measured: ([\w ]+) -->", page.read_text(encoding="utf-8"))
+        assert set(names) <= set(numbers), page
+
+
+def test_table_of_unbalanced_classes_is_that_of_the_runs() -> None:
+    module = docs_module("_measured")
+    runs, numbers = module.read("imbalance")["runs"], module.numbers()
+    lines = [line.strip("| ").split(" | ") for line in numbers["imbalance"].splitlines()]
+    assert len(runs) == int(numbers["imbalance seeds"]) * len(lines[2:]) > 0
+    for ratio, name, *cells in lines[2:]:
+        of_row = [run for run in runs if (f"1:{run['ratio']}", run["name"]) == (ratio, name)]
+        values = [100 * run["balanced_accuracy"]["value"] for run in of_row]
+        rare = [
+            (run, label)
+            for run in of_row
+            for label, n in run["n_train"].items()
+            if n < max(run["n_train"].values()) / 5
+        ]
+        assert len(rare) == 3 * len(values)
+        recall, balanced, as_trained = (
+            100 * float(np.mean([run[key][label] for run, label in rare]))
+            for key in ("recall", "calibration_balanced", "calibration_as_trained")
+        )
+        assert cells == [
+            f"{np.mean(values):.1f}% ({min(values):.1f} to {max(values):.1f})",
+            f"{recall:.1f}%",
+            f"{balanced:+.1f}",
+            f"{as_trained:+.1f}",
+        ]
 
 
 def test_tables_of_results_are_flat() -> None:

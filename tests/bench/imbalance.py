@@ -8,8 +8,8 @@ Each seed reserves photos for the test, about 100 per class. Of the others, ever
 `--per-class` photos; the rest are rare, and keep one in 10 or one in 50 of that. Which classes are
 rare alternates with the seed. One sixth of them validate; Keras leaves these out. Compared are
 
-- scenelearn: `sl.fit` with its defaults and `--epochs` epochs of fine-tuning, however long they take,
-  so that the result does not depend on what else the machine does;
+- scenelearn: `sl.fit` with its defaults and `--epochs` epochs of fine-tuning, however long they
+  take, so that the result does not depend on what else the machine does;
 - scenelearn, weighted: also `class_weight="balanced", objective="balanced_accuracy"`;
 - Keras: the recipe of its guide, see `_keras_recipe`, with its default epochs;
 - Keras, weighted: also `class_weight` of `Model.fit`, n / (n_classes · n_c).

@@ -5,7 +5,8 @@
 
 For each network, a linear probe on its frozen features is exported in float32 and in int8, as by
 `Classifier.export`, and measured on the validation photos. Exports that it would not write, since
-too many labels change, are measured, too. Five minutes, once the features are cached.
+too many labels change, are measured, too. If LiteRT cannot run one, its row has the error. Five
+minutes, once the features are cached.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import scenelearn as sl
 from scenelearn.classify import _export
+from scenelearn.errors import ExportError
 from scenelearn.finetune._device import environment
 from tests.bench._common import add_out, bench_parser, write_json
 
@@ -31,28 +34,30 @@ def main() -> None:
     limit, _export.MAX_CHANGED = _export.MAX_CHANGED, 1.0
     photos = sl.scan(options.photos)
     splits = sl.split(photos, seed=options.seed, groups=sl.audit(photos).groups)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for weights in options.weights:
         own = weights.endswith(".keras")
         network = {"backbone": weights} if own else {"weights": weights}
         classifier = sl.fit(splits, **network, epochs=0).classifier
+        row = {"backbone": classifier.metadata["backbone"], "image_px": classifier.image_px}
+        rows.append(row)
         with tempfile.TemporaryDirectory() as folder:
             plain = classifier.export(Path(folder, "plain.tflite"))
-            exported = classifier.export(Path(folder, "int8.tflite"), quantize=splits)
-            assert exported.comparison is not None
-            rows.append(
-                {
-                    "backbone": classifier.metadata["backbone"],
-                    "image_px": classifier.image_px,
+            row["n_bytes_float32"] = plain.path.stat().st_size
+            try:
+                exported = classifier.export(Path(folder, "int8.tflite"), quantize=splits)
+            except ExportError as error:  # such as a layer that LiteRT cannot run in int8
+                row |= {"is_written": False, "error": str(error)}
+            else:
+                assert exported.comparison is not None
+                row |= {
                     "n_photos": exported.n_photos,
                     "changed_labels": exported.changed_labels.to_json(),
                     "is_written": exported.changed_labels <= limit,
                     "max_difference": exported.max_difference,
                     "comparison": exported.comparison.to_json(),
                     "n_bytes": exported.path.stat().st_size,
-                    "n_bytes_float32": plain.path.stat().st_size,
                 }
-            )
         print(json.dumps(rows[-1]), flush=True)
     table = {
         "command": "python -m tests.bench.int8",
