@@ -248,6 +248,19 @@ def gather(values: list[Any]) -> list[Any]:
     return [value for part in parts for value in json.loads(part.tobytes())]
 
 
+def concatenate_rows(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Concatenate the tables of all processes, in the order of the processes.
+
+    Args:
+        table: (n, …), with another n in each process.
+    """
+    if process_count() == 1:
+        return table
+    parts = _all_gather(np.ascontiguousarray(table).reshape(-1).view(np.uint8))
+    rows = [part.view(table.dtype).reshape(-1, *table.shape[1:]) for part in parts]
+    return np.concatenate(rows)
+
+
 def gather_rows(table: npt.NDArray[np.uint8]) -> None:
     """Fill in the rows of all processes, each of which has filled in its `share` of them.
 

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._distributed import concatenate_rows, share
 from scenelearn.data._groups import connected_components
 
 THUMBNAIL_PX = 32
@@ -70,7 +71,7 @@ Candidates = npt.NDArray[np.int64]  # (n, 3): i, j and the orientation of j
 def find_near_duplicates(
     thumbnails: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """Find the pairs of thumbnails that show the same picture.
+    """Find the pairs of thumbnails that show the same picture. Several processes share the work.
 
     Args:
         thumbnails: (n, 32, 32, 3) uint8; may be memory-mapped, since few are read at a time.
@@ -324,9 +325,13 @@ def find_candidates(descriptors: Floats) -> npt.NDArray[np.int64]:
     scores = np.zeros(0, np.float32)
     random = np.random.default_rng(0)
     for _ in range(1 if n <= _LEAF_SIZE else _N_TREES):
-        found = [_compare_leaf(descriptors, *part) for part in _partition(descriptors, random)]
-        pairs = np.concatenate([pairs, *(some for some, _ in found)])
-        scores = np.concatenate([scores, *(score for _, score in found)])
+        leaves = list(_partition(descriptors, random))
+        own = leaves[share(len(leaves))]  # of several processes each compares some leaves
+        found = [_compare_leaf(descriptors, *leaf) for leaf in own]
+        some = np.concatenate([pairs[:0], *(each for each, _ in found)])
+        pairs = np.concatenate([pairs, concatenate_rows(some)])
+        some_scores = np.concatenate([scores[:0], *(each for _, each in found)])
+        scores = np.concatenate([scores, concatenate_rows(some_scores)])
         pairs, scores = _keep_nearest(pairs, scores)
     unordered = np.sort(pairs[:, :2], axis=1)
     order = np.lexsort((-scores, unordered[:, 1], unordered[:, 0]))

@@ -33,9 +33,9 @@ _CLASSES, _PX = 10, 64
 
 _STEPS = """
 import json, os, sys, time
-from tests.bench.fuzz._cases import peak_kib
 folder, px, k, n, address, cores = json.loads(sys.argv[1])
-os.sched_setaffinity(0, cores)
+os.sched_setaffinity(0, cores)  # before NumPy starts its threads
+from tests.bench.fuzz._cases import peak_kib
 if n > 1:
     import jax
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

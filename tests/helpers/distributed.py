@@ -167,6 +167,9 @@ def read_together(folder: str, shards: str, weights: str, out: str) -> None:
     """Scan, audit, extract features and fit: alone, or with another process."""
     import keras
 
+    from scenelearn.data import _near_duplicates
+
+    _near_duplicates._LEAF_SIZE = 8  # so that there are leaves to share
     distribution: Any = nullcontext()
     if "PROCESS" in os.environ:
         start_processes()
