@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -45,10 +45,10 @@ def numbers() -> dict[str, str]:
         **_added_class(),
         "imbalance": _imbalance(),
         "imbalance seeds": _n_seeds("imbalance"),
-        "int8": _if_measured("int8", _int8),
+        "int8": _int8(),
         "rank": _rank(),
         "rank seeds": _n_seeds("rank"),
-        "shards": _if_measured("shards", _shards),
+        "shards": _shards(),
         **_trials(),
     }
 
@@ -114,10 +114,6 @@ def _int8() -> str:
         ("Network", "Float32", "Int8", "Changed labels", "Change in accuracy, points", "Written"),
         lines,
     )
-
-
-def _if_measured(name: str, table: Callable[[], str]) -> str:
-    return table() if (RESULTS / f"{name}.json").exists() else "Not measured yet."
 
 
 def _n_seeds(name: str) -> str:
