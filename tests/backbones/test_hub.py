@@ -14,13 +14,17 @@ import pytest
 
 import scenelearn as sl
 from scenelearn import backbones
+from scenelearn._keras_internals import nested_layers
+from scenelearn.backbones._fast._parallel import TrainStep
 from scenelearn.errors import ArgumentError, MissingExtraError, WeightsUnavailableError
 from tests.helpers.hub_backbones import PX, build_backbone
+from tests.helpers.networks import keras
 
 FAMILIES = (
     "ViT", "DeiT", "DINOv2", "DINOv3", "SigLIP", "ResNet", "EfficientNet", "MobileNet", "Swin",
-    "CSPNet",
+    "CSPNet", "DenseNet", "VGG",
 )  # fmt: skip
+IN_PARTS = ("ViT", "DeiT", "DINOv2", "DINOv3", "SigLIP", "Swin", "VGG", "DenseNet")
 
 # KerasHub's Swin fails where Keras infers shapes, of which Keras warns; it works all the same.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:keras.src.layers.layer")
@@ -100,6 +104,60 @@ def test_vit_gives_its_tokens_with_the_preprocessing_of_its_preset(
         backbones.build(tmp_path, image_px=70)
     with pytest.raises(ArgumentError, match="one number for a transformer"):
         backbones.build(tmp_path, image_px=(64, 96))
+
+
+# Batches in parts
+
+
+def compile_on_jax(model: Any) -> None:
+    """Compile a model whose weights change by their gradients in a step."""
+    if keras().backend.backend() != "jax":
+        pytest.skip("the fast forms are for JAX")
+    loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras().optimizers.SGD(1.0), loss)
+
+
+def network_with_head(family: str) -> Any:
+    backbone = backbones.build(build_backbone(family), preprocessing="tf")
+    features = backbones.freeze_batchnorm(backbone)
+    return keras().Sequential([features, keras().layers.Dense(3)])
+
+
+def train_one_batch(model: Any, start: list[Any], images: Any) -> list[Any]:
+    """The variables after a step from these values."""
+    for variable, value in zip(model.variables, start, strict=True):
+        variable.assign(value)
+    model.train_on_batch(images, np.arange(len(images)) % 3)
+    return [np.array(variable.value) for variable in model.variables]
+
+
+@needs_hub
+@pytest.mark.slow
+@pytest.mark.parametrize("family", IN_PARTS)
+def test_step_in_parts_equals_that_of_the_whole_batch(
+    family: str, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network_with_head(family)
+    for layer in nested_layers(model):
+        for name in ("rate", "drop_prob"):
+            if hasattr(layer, name):
+                setattr(layer, name, 0.0)
+    start = [np.array(variable.value) for variable in model.variables]
+    images = np.random.default_rng(0).integers(0, 256, (16, PX, PX, 3), np.uint8)
+    compile_on_jax(model)
+    expected = train_one_batch(model, start, images)
+    backbones.fast_on_cpu(model)
+    compile_on_jax(model)
+    found = []
+    for n_threads in (1, 2):
+        monkeypatch.setenv("SCENELEARN_THREADS", str(n_threads))
+        found.append(train_one_batch(model, start, images))
+    assert isinstance(model.train_function, TrainStep)
+    assert model.train_function.program.compiled
+    for one, two, whole, before in zip(*found, expected, start, strict=True):
+        np.testing.assert_array_equal(one, two)
+        change = np.linalg.norm((whole - before).astype(np.float64))
+        assert np.linalg.norm((one - whole).astype(np.float64)) <= 1e-3 * change + 1e-5
 
 
 @needs_hub

@@ -14,6 +14,7 @@ the loss is known too, as in `train_on_batch`, there is a faster way: `_parallel
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,16 +24,27 @@ from scenelearn.backbones._fast._batchnorm import uses_batch_statistics
 
 _SIZES = (4, 5, 6, 3, 7, 8, 2)  # the first one that divides the batch
 
+# Modules of layers that treat each photo alone, apart from BatchNormalization, and update no
+# variable but that and random seeds. Of KerasHub: families whose layers were read, in version 0.32,
+# and which `nox -s hub` tests.
+_INDEPENDENT = re.compile(
+    r"keras\.|keras_hub\.src\.models\.(deit|dinov2|dinov3|siglip|swin_transformer|vit)\."
+)
+
 
 def supports_microbatches(model: Any) -> bool:
-    """Return whether this is a functional model of images with built-in Keras layers only."""
+    """Return whether this is a functional model of images whose layers are known.
+
+    They are those of Keras and of KerasHub's transformers, which treat each photo alone if
+    BatchNormalization does. A layer of the user's own may compare the photos of a batch.
+    """
     if type(model).__name__ not in ("Functional", "Model", "Sequential"):
         return False
     layers = nested_layers(model)
-    is_builtin = all(type(layer).__module__.startswith("keras.") for layer in layers)
+    is_known = all(_INDEPENDENT.match(type(layer).__module__) for layer in layers)
     has_losses = any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
     inputs = getattr(model, "inputs", None) or []
-    return is_builtin and not has_losses and len(inputs) == 1 and len(inputs[0].shape) == 4
+    return is_known and not has_losses and len(inputs) == 1 and len(inputs[0].shape) == 4
 
 
 def choose_size(n_photos: int) -> int | None:
