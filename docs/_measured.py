@@ -42,6 +42,7 @@ def numbers() -> dict[str, str]:
             for name in others
         ),
         "inner features": _inner_features(),
+        "lora": _lora(),
         **_added_class(),
         "imbalance": _imbalance(),
         "imbalance seeds": _n_seeds("imbalance"),
@@ -175,6 +176,15 @@ def _inner_features() -> str:
                 f"| {gain:+.1f} ({gain - margin:+.1f} to {gain + margin:+.1f}) |"
             )
     return "\n".join(lines)
+
+
+def _lora() -> str:
+    """Rows of a Markdown table: a training step with LoRA and without."""
+    return "\n".join(
+        f"| {row['form']} | {row['trained_parameters']:,} | {row['step_ms'] / 1000:.1f} s "
+        f"| {row['resident_mib']:,} MiB | {row['predicted_mib']:,} MiB |"
+        for row in read("lora")["rows"]
+    )
 
 
 def _trials() -> dict[str, str]:

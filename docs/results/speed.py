@@ -16,19 +16,43 @@
 import json
 from pathlib import Path
 
+VERSIONS = ("python", "keras", "jax", "tensorflow", "torch", "cores", "system")
+
+
+def print_times(rows: list[dict]) -> None:
+    print(f"{'':<23} {'':<7} {'ms':>8}  time relative to scenelearn, wall clock (CPU)")
+    for row in rows:
+        for step in ("predict", "train"):
+            ratios = "  ".join(
+                f"{form} {row[f'{step}_{form}_ratio']:.1f} ({row[f'{step}_{form}_cpu_ratio']:.1f})"
+                for form in ("plain", "tensorflow", "torch")
+                if f"{step}_{form}_ms" in row
+            )
+            print(f"{row['backbone']:<23} {step:<7} {row[f'{step}_fast_ms']:8.2f}  {ratios}")
+
+
 speed = json.loads(Path("docs/results/speed.json").read_text())
-print(f"{'':<18} {'':<7} {'ms':>8}  time relative to scenelearn, wall clock (CPU)")
-for row in speed["rows"]:
-    for step in ("predict", "train"):
-        others = [form for form in ("plain", "tensorflow", "torch") if f"{step}_{form}_ms" in row]
-        ratios = "  ".join(
-            f"{form} {row[f'{step}_{form}_ratio']:.1f} ({row[f'{step}_{form}_cpu_ratio']:.1f})"
-            for form in others
-        )
-        print(f"{row['backbone']:<18} {step:<7} {row[f'{step}_fast_ms']:8.2f}  {ratios}")
+print_times(speed["rows"])
 
 # %% tags=["folded"]
 {key: value for key, value in speed["rows"][0].items() if isinstance(value, str)}
+
+# %% [markdown]
+# ## Newer networks
+#
+# The same for a small vision transformer of Keras' layers on another machine: compare the ratios,
+# not the times. Prediction is faster than on TensorFlow and Torch, training is slower. It was
+# measured with microbatches of four photos; steps of transformers now have two. `nox -s bench --
+# --backbone vit_small --out docs/results/newer_networks.json` repeats it.
+
+# %% tags=["folded"]
+newer = json.loads(Path("docs/results/newer_networks.json").read_text())
+print_times(newer["rows"])
+
+# %% tags=["folded"]
+for row in newer["rows"]:
+    versions = ", ".join(f"{name} {row[name]}" for name in VERSIONS if name in row)
+    print(f"{row['backbone']}: {row['date']}, {versions}")
 
 # %% [markdown]
 # ## What makes it fast
