@@ -19,6 +19,7 @@ from scenelearn.backbones._fast._parallel import TrainStep
 from scenelearn.errors import ArgumentError, MissingExtraError, WeightsUnavailableError
 from tests.helpers.hub_backbones import PX, build_backbone
 from tests.helpers.networks import keras
+from tests.helpers.patches import set_default_coefficient
 
 FAMILIES = (
     "ViT", "DeiT", "DINOv2", "DINOv3", "SigLIP", "ResNet", "EfficientNet", "MobileNet", "Swin",
@@ -104,6 +105,41 @@ def test_vit_gives_its_tokens_with_the_preprocessing_of_its_preset(
         backbones.build(tmp_path, image_px=70)
     with pytest.raises(ArgumentError, match="one number for a transformer"):
         backbones.build(tmp_path, image_px=(64, 96))
+
+
+@needs_hub
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["ViT", "DINOv2"])
+def test_lora_trains_matrices_of_low_rank(
+    family: str, hub: Any, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_preset(hub, family, tmp_path / "preset")
+    splits = sl.split(sl.scan(scenes))
+    settings = {"backbone": str(tmp_path / "preset"), "preprocessing": "tf"}
+    recipe = {"lora_rank": 2}
+    assert "parameters are trained" in str(sl.finetune.plan(splits, **settings, recipe=recipe))
+    set_default_coefficient(monkeypatch, 1.0)
+    fit = sl.fit(splits, **settings, recipe=recipe, epochs=1)
+    assert fit.kept == "fine-tuned"
+    found = fit.classifier.model.get_layer("backbone")
+    before = backbones.build(**settings).get_layer("backbone")
+    n_changed = 0
+    for variable, old in zip(found.variables, before.variables, strict=True):
+        assert variable.path.rpartition("/")[2] == old.path.rpartition("/")[2]
+        values = (keras().ops.convert_to_numpy(v) for v in (variable, old))
+        change = np.subtract(*values)
+        if not variable.path.endswith("kernel") or "patch" in variable.path:
+            assert not change.any() or variable.path.endswith("bias")
+        elif "mha" in variable.path or "attention" in variable.path:
+            n_changed += change.any()
+        else:
+            assert np.linalg.matrix_rank(change, tol=1e-6) == 2
+            n_changed += 1
+    assert n_changed == 2 * 6  # in each of two blocks: query, key, value, output, and two more
+    images = np.random.default_rng(0).integers(0, 256, (4, PX, PX, 3), np.uint8)
+    again = sl.load(fit.save(tmp_path / "scenes.keras"))
+    expected = fit.classifier.predict_proba(images, verbose=False)
+    np.testing.assert_allclose(again.predict_proba(images, verbose=False), expected, atol=1e-6)
 
 
 # Batches in parts
