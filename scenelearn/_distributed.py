@@ -210,6 +210,20 @@ def broadcast_array(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.float32)
 
 
+def broadcast_rows(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:
+    """Fill in some rows of a table with those of the main process, a few thousand at a time.
+
+    Args:
+        table: (n, …), changed in place; of the same shape in each process.
+        rows: positions in the table, the same in each process.
+    """
+    if process_count() == 1:
+        return
+    for start in range(0, len(rows), _GATHERED_ROWS):
+        part = rows[start : start + _GATHERED_ROWS]
+        table[part] = broadcast_array(table[part])
+
+
 def assert_same_on_all_processes(digest: str, what: str) -> None:
     """Check that all processes have the same data.
 

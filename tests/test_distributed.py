@@ -216,12 +216,14 @@ def test_processes_share_the_main_process_values_and_each_batch() -> None:
         assert said[k][2] == "{'k': 0, 'nan': nan} -4"
         assert said[k][3] == "[0, 1, 2, 3, 4] None"
         assert said[k][4] == "[[1.5, nan, 0.0]]"
-        assert said[k][5].startswith("All processes of a fit must have the same photos.")
+        own = 10.0 * k
+        assert said[k][5] == str([0.0, 1.0 + own, 2.0, 3.0 + own, 4.0 + own, 5.0])
+        assert said[k][6].startswith("All processes of a fit must have the same photos.")
     photos = Pixels.from_array(np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 2, 3))
     train = Batches(
         pixels=photos, labels=np.arange(7, dtype=np.int32), indices=np.arange(7), batch_size=4
     )
-    line = 6
+    line = 7
     for recipe in (Recipe(), Recipe(mixup_alpha=0.2)):
         how = Augmentation(policy=policy("none"), recipe=recipe, n_classes=7)
         for _, (images, targets) in augmented_batches(train, how, epoch=0, steps=range(2)):

@@ -29,7 +29,7 @@ from scenelearn import backbones
 from scenelearn._backend import default_settings, keras
 from scenelearn._distributed import (
     broadcast,
-    broadcast_array,
+    broadcast_rows,
     n_devices,
     process_count,
     process_index,
@@ -185,6 +185,8 @@ def extract_features(
             use_cache=use_cache,
             report=partial(report, "extracting features"),
         )
+    if len(features) == len(photos):  # without a copy
+        return features
     table = np.full((len(photos), features.shape[1]), np.nan, np.float32)
     table[batches.indices] = features
     return table
@@ -523,8 +525,9 @@ def read_on_all_processes(
     if process_index() == 0:
         found, n_bytes = read_features(folder, rows_of, table)
     if process_count() > 1:
-        table[:] = broadcast_array(table)
-        found = {bytes.fromhex(key) for key in broadcast([key.hex() for key in found])}
+        keys = [bytes.fromhex(key) for key in broadcast([key.hex() for key in found])]
+        broadcast_rows(table, np.array([row for key in keys for row in rows_of[key]], np.int64))
+        found = set(keys)
     return found, n_bytes
 
 

@@ -148,6 +148,10 @@ def broadcast_everything() -> None:
         say(first if first is None else first.tolist(), _distributed.broadcast_bytes(None))
         table = np.array([[1.5, np.nan, k]], np.float32)
         say(_distributed.broadcast_array(table).tolist())
+        numbers = np.arange(6, dtype=np.float32).reshape(6, 1) + 10 * k
+        _distributed._GATHERED_ROWS = 2  # so that there are several parts
+        _distributed.broadcast_rows(numbers, np.array([5, 0, 2]))
+        say(numbers.ravel().tolist())
         _distributed.assert_same_on_all_processes("0123456789", "things")
         try:
             _distributed.assert_same_on_all_processes(f"0{k}", "photos")
