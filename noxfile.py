@@ -119,7 +119,7 @@ def app(session: nox.Session) -> None:
 
 @nox.session(tags=["backends"])
 def hub(session: nox.Session) -> None:
-    """Fit, save and load tiny networks of KerasHub, one per family; half an hour."""
+    """Fit, save and load tiny networks of KerasHub, one per family; ten minutes."""
     session.install("-e", ".[hub]", *group("test"))
     arguments = ["tests/backbones/test_hub.py", "-m", "slow", *session.posargs]
     env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -447,6 +447,16 @@ def rank(session: nox.Session) -> None:
     """
     session.install("-e", ".", *group("test"))
     measure(session, "rank", *session.posargs)
+
+
+@nox.session
+def shapes(session: nox.Session) -> None:
+    """Compare shapes on photos that are not square: `-- --photos FOLDER --weights FILE`.
+
+    Writes docs/results/shapes.json; fifteen minutes.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "shapes", *session.posargs)
 
 
 @nox.session

@@ -49,6 +49,9 @@ def numbers() -> dict[str, str]:
         "int8": _int8(),
         "rank": _rank(),
         "rank seeds": _n_seeds("rank"),
+        "shapes": _shapes(),
+        "shapes seeds": _n_seeds("shapes"),
+        "shapes epochs": str(read("shapes")["runs"][0]["epochs"]),
         "shards": _shards(),
         **_trials(),
     }
@@ -141,6 +144,20 @@ def _rank() -> str:
     )
 
 
+def _shapes() -> str:
+    """A Markdown table: accuracy of photos that are not square, by shape."""
+    values: dict[str, list[float]] = {}
+    for run in read("shapes")["runs"]:
+        values.setdefault(run["shape"], []).append(run["test"]["value"])
+    return _markdown_table(
+        ("`shape`", "Test accuracy", "Seeds"),
+        [
+            [f'`"{shape}"`', f"{mean(some):.1%}", f"{min(some):.1%} to {max(some):.1%}"]
+            for shape, some in values.items()
+        ],
+    )
+
+
 def _shards() -> str:
     """A Markdown table: time and memory of Parquet shards in one process and in several."""
     runs = read("shards")["runs"]
@@ -164,26 +181,33 @@ def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> st
 
 
 def _inner_features() -> str:
-    """Rows of a Markdown table: accuracy of linear probes without and with inner feature maps."""
+    """A Markdown table: accuracy of linear probes without and with inner feature maps."""
     rows = read("inner_features")["rows"]
     last = {row["network"]: row["accuracy"] for row in rows if row["n_inner"] == 0}
     lines = []
     for row in rows:
         if row["n_inner"] == 3:
-            name, gain, margin = row["network"], 100 * row["gain"], 100 * row["gain_margin"]
-            lines.append(
-                f"| {name} | {last[name]:.1%} | {row['accuracy']:.1%} "
-                f"| {gain:+.1f} ({gain - margin:+.1f} to {gain + margin:+.1f}) |"
-            )
-    return "\n".join(lines)
+            name, gain, margin = row["network"], row["gain"], row["gain_margin"]
+            points = _points({"value": gain, "low": gain - margin, "high": gain + margin})
+            lines.append([name, f"{last[name]:.1%}", f"{row['accuracy']:.1%}", points])
+    columns = ("Network", "Last feature maps", "And three inner ones", "Gain in points")
+    return _markdown_table(columns, lines)
 
 
 def _lora() -> str:
-    """Rows of a Markdown table: a training step with LoRA and without."""
-    return "\n".join(
-        f"| {row['form']} | {row['trained_parameters']:,} | {row['step_ms'] / 1000:.1f} s "
-        f"| {row['resident_mib']:,} MiB | {row['predicted_mib']:,} MiB |"
-        for row in read("lora")["rows"]
+    """A Markdown table: a training step with LoRA and without."""
+    return _markdown_table(
+        ("Trained", "Parameters", "Time per step", "Memory", "Predicted memory"),
+        [
+            [
+                row["form"],
+                f"{row['trained_parameters']:,}",
+                f"{row['step_ms'] / 1000:.1f} s",
+                f"{row['resident_mib']:,} MiB",
+                f"{row['predicted_mib']:,} MiB",
+            ]
+            for row in read("lora")["rows"]
+        ],
     )
 
 

@@ -219,8 +219,8 @@ def broadcast_rows(table: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) 
     """
     if process_count() == 1:
         return
-    for start in range(0, len(rows), _GATHERED_ROWS):
-        part = rows[start : start + _GATHERED_ROWS]
+    for begin in range(0, len(rows), _GATHERED_ROWS):
+        part = rows[begin : begin + _GATHERED_ROWS]
         table[part] = broadcast_array(table[part])
 
 

@@ -118,6 +118,7 @@ LAYERS = [
     lambda k: k.Conv2D(4, 7, padding="same", groups=4),  # as ConvNeXt has it
     lambda k: k.ReLU(6.0),
     lambda k: k.ReLU(negative_slope=0.1),
+    lambda k: k.LayerNormalization(),
 ]  # fmt: skip
 MORE_LAYERS = [
     lambda k: k.DepthwiseConv2D(3, 1, "same", dilation_rate=2),
@@ -508,6 +509,37 @@ def test_no_convolution_or_pooling_gradient_is_left_to_xla(name: str) -> None:
     }
     assert "lhs_dilate = [2" not in text
     assert "select_and_scatter" not in text
+
+
+def bytes_of_transformer_gradient(depth: int) -> float:
+    """What the gradient of a small transformer reads and writes, by XLA's own count."""
+    import jax
+
+    layers = keras().layers
+    image = keras().Input((64, 64, 3))
+    x = layers.Reshape((-1, 32))(layers.Conv2D(32, 8, 8)(image))
+    for _ in range(depth):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(2, 16)(y, y)])
+        y = layers.Dense(128, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(32)(y)])
+    model = backbones.fast_on_cpu(keras().Model(image, layers.LayerNormalization()(x)))
+
+    def loss(weights: Any, states: Any, x: Any) -> Any:
+        return (model.stateless_call(weights, states, x)[0] ** 2).sum()
+
+    weights, states = (
+        [v.value for v in group]
+        for group in (model.trainable_variables, model.non_trainable_variables)
+    )
+    program = jax.jit(jax.grad(loss)).lower(weights, states, images(4, 64, 64, 3)).compile()
+    return float(program.cost_analysis()["bytes accessed"])
+
+
+@pytest.mark.slow
+def test_gradient_of_a_transformer_takes_the_same_for_each_layer() -> None:
+    two, four, eight = map(bytes_of_transformer_gradient, (2, 4, 8))
+    assert (eight - four) / 4 == pytest.approx((four - two) / 2, rel=0.01)
 
 
 @pytest.mark.nightly

@@ -4,10 +4,12 @@ XLA's CPU compiler runs grouped convolutions in a naive loop, where a MobileNet 
 of its time. A depthwise convolution is also the sum of k² shifted copies of its input, each times
 one weight per channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a matrix
 product (`_convolution`). A BatchNormalization with moving statistics is a scale and an offset,
-which are folded into the convolution before it (`_batchnorm`). The network runs in microbatches
-(`_microbatch`), and the parts of a batch on all cores (`_parallel`). Weights stay the same, and
-results up to rounding. Other backends and devices are not affected, and nothing of this
-is stored in saved models.
+which are folded into the convolution before it (`_batchnorm`). The gradient of a transformer's
+tokens is a sum over all later layers, which XLA computes anew in each layer that uses it, unless a
+barrier before each LayerNormalization stops that: a training step of a small one took 1.4 to 1.7
+times as long without it. The network runs in microbatches (`_microbatch`), and the parts of a batch
+on all cores (`_parallel`). Weights stay the same, and results up to rounding. Other backends and
+devices are not affected, and nothing of this is stored in saved models.
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ def fast_on_cpu(model: Any) -> Any:
             _replace(layer, functools.partial(_call_relu, maximum=maximum))
         elif _is_max_pooling(layer):
             _replace(layer, functools.partial(_call_max_pool, layer))
+        elif type(layer) is keras().layers.LayerNormalization:
+            _replace(layer, functools.partial(_call_behind_barrier, layer.call))
     for layer in nested_layers(model):
         source = input_layer_of(layer)
         if source is not None and id(source) in linear and _has_no_activation(source):
@@ -254,6 +258,13 @@ def _call_max_pool(layer: Any, inputs: Any) -> Any:
     if not jnp.issubdtype(x.dtype, jnp.floating) or not _is_static(x.shape[1:3]):
         return keras().ops.max_pool(inputs, size, stride, layer.padding, layer.data_format)
     return max_pool()(x, size, stride, compute_pads(layer.padding, x.shape[1:3], size, stride))
+
+
+def _call_behind_barrier(call: Callable[[Any], Any], inputs: Any) -> Any:
+    """The layer's `call` on inputs, and with a gradient, that XLA computes once, on their own."""
+    import jax
+
+    return call(jax.lax.optimization_barrier(inputs))
 
 
 def _is_static(size: tuple[Any, ...]) -> bool:

@@ -3,11 +3,10 @@
 XLA distributes one operation at a time over the cores, and the activations of a few photos are too
 small for that: two cores did the work of 1.7. So a batch is cut into parts, and each core takes one
 part after another, from the pixels to the gradients, in a program that uses one core. A final
-program updates the weights with the mean of the gradients. A part has 16 photos, in microbatches
-whose activations stay in the core's cache: of four, or of two in transformers. Smaller batches have
-two parts. (With parts of four photos, more gradients are written and read: on two cores a training
-step of MobileNetV3Small took 1.2 times the processor time.) The last part is filled up with photos
-whose weight is 0.
+program updates the weights with the mean of the gradients. A part has 16 photos, in microbatches of
+four, whose activations stay in the core's cache. Smaller batches have two parts. (With parts of
+four photos, more gradients are written and read: on two cores a training step of MobileNetV3Small
+took 1.2 times the processor time.) The last part is filled up with photos whose weight is 0.
 
 The gradients are added along a binary tree that depends on the batch size only, as soon as two
 neighbors are complete. So the sums are the same bit for bit on any number of cores, and at most as
@@ -24,12 +23,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from scenelearn._backend import keras
-from scenelearn._keras_internals import nested_layers, update_metrics
+from scenelearn._keras_internals import update_metrics
 from scenelearn._threads import run_in_background, run_in_threads
 from scenelearn.backbones._fast._microbatch import loss_with_gradients, photos_are_independent
 
 MICROBATCH = 4  # photos; the activations of more would not stay in the cache
-_MICROBATCH_OF_TOKENS = 2  # a step of DINOv2 small at 224 px took 1.2 times less than with 4
 _PART = 16  # photos
 _SEED_STEP = 0x9E3779B9  # between the random seeds of two parts
 _ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # XLA's option for a program
@@ -123,14 +121,10 @@ class PredictStep:
 class TrainStep:
     """A `train_function` for Keras: (state, iterator of batches) -> (logs, state)."""
 
-    microbatch = MICROBATCH
-
     def __init__(self, model: Any, whole: Callable[..., Any]) -> None:
         import jax
 
         self.model, self.whole, self.program = model, whole, PartProgram(self._gradients_of_part)
-        if any("Attention" in type(layer).__name__ for layer in nested_layers(model)):
-            self.microbatch = _MICROBATCH_OF_TOKENS
         self.update: Future[Callable[..., Any]] | None = None
         self.log = jax.jit(self._log)
         variables = model.non_trainable_variables
@@ -178,7 +172,7 @@ class TrainStep:
         non_trainable = list(non_trainable)
         for n in self.seeds:  # dropout must differ between the parts; the first one's seeds stay
             non_trainable[n] = non_trainable[n].at[0].add(k * np.uint32(_SEED_STEP))
-        compute = loss_with_gradients(self.model.compute_loss_and_updates, self.microbatch)
+        compute = loss_with_gradients(self.model.compute_loss_and_updates, MICROBATCH)
         others = non_trainable, metrics, x, y, weights, optimizer
         (_, (loss, outputs, non_trainable, _)), gradients = compute(trainable, others)
         return (loss.astype(np.float32), gradients), outputs, non_trainable
