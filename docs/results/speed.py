@@ -40,10 +40,12 @@ print_times(speed["rows"])
 # %% [markdown]
 # ## Newer networks
 #
-# The same for a small vision transformer of Keras' layers on another machine: compare the ratios,
-# not the times. Prediction is faster than on TensorFlow and Torch, training is slower. It was
-# measured with microbatches of four photos; steps of transformers now have two. `nox -s bench --
-# --backbone vit_small --out docs/results/newer_networks.json` repeats it.
+# The same for a small vision transformer of Keras' layers, ConvNeXt and EfficientNet-Lite2, without
+# "plain", on another machine: compare the ratios, not the times. TensorFlow runs the depthwise
+# convolutions of ConvNeXt slowly, and Torch those of EfficientNet-Lite2. Torch trains the
+# transformer and ConvNeXt faster than scenelearn. `nox -s bench -- --out
+# docs/results/newer_networks.json --forms fast tensorflow torch --backbone vit_small convnext_tiny
+# efficientnet_lite2.keras` repeats it.
 
 # %% tags=["folded"]
 newer = json.loads(Path("docs/results/newer_networks.json").read_text())
@@ -68,6 +70,8 @@ for row in newer["rows"]:
 #    added in a fixed order, so that results are the same bit for bit on any number of cores.
 # 6. BatchNormalization with fixed statistics is folded into the preceding convolution.
 # 7. The gradient of ReLU is computed from its output.
+# 8. In transformers, a barrier before each LayerNormalization keeps XLA from computing the gradient
+#    of the tokens, a sum over all later layers, anew in each layer.
 #
 # ResNet50 and EfficientNetV2, which use full 3×3 convolutions, predict as fast as on TensorFlow and
 # train a little slower. There are three reasons. The activations and gradients of a step need more
