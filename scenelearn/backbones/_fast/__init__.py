@@ -261,7 +261,7 @@ def _call_max_pool(layer: Any, inputs: Any) -> Any:
 
 
 def _call_behind_barrier(call: Callable[[Any], Any], inputs: Any) -> Any:
-    """The layer's `call` on inputs, and with a gradient, that XLA computes once, on their own."""
+    """A layer's `call`; XLA computes its inputs and their gradient once, not again in each use."""
     import jax
 
     return call(jax.lax.optimization_barrier(inputs))
