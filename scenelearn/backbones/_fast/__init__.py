@@ -264,7 +264,8 @@ def _call_behind_barrier(call: Callable[[Any], Any], inputs: Any) -> Any:
     """A layer's `call`; XLA computes its inputs and their gradient once, not again in each use."""
     import jax
 
-    return call(jax.lax.optimization_barrier(inputs))
+    barrier: Any = jax.lax.optimization_barrier  # has no types
+    return call(barrier(inputs))
 
 
 def _is_static(size: tuple[Any, ...]) -> bool:
