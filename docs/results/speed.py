@@ -20,7 +20,7 @@ VERSIONS = ("python", "keras", "jax", "tensorflow", "torch", "cores", "system")
 
 
 def print_times(rows: list[dict]) -> None:
-    print(f"{'':<23} {'':<7} {'ms':>8}  time relative to scenelearn, wall clock (CPU)")
+    print(f"{'':<24} {'':<7} {'ms':>8}  time relative to scenelearn, wall clock (CPU)")
     for row in rows:
         for step in ("predict", "train"):
             ratios = "  ".join(
@@ -28,7 +28,7 @@ def print_times(rows: list[dict]) -> None:
                 for form in ("plain", "tensorflow", "torch")
                 if f"{step}_{form}_ms" in row
             )
-            print(f"{row['backbone']:<23} {step:<7} {row[f'{step}_fast_ms']:8.2f}  {ratios}")
+            print(f"{row['backbone']:<24} {step:<7} {row[f'{step}_fast_ms']:8.2f}  {ratios}")
 
 
 speed = json.loads(Path("docs/results/speed.json").read_text())
