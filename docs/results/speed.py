@@ -71,7 +71,7 @@ for row in newer["rows"]:
 # 6. BatchNormalization with fixed statistics is folded into the preceding convolution.
 # 7. The gradient of ReLU is computed from its output.
 # 8. In transformers, a barrier before each LayerNormalization keeps XLA from computing the gradient
-#    of the tokens, a sum over all later layers, anew in each layer.
+#    of the tokens, a sum over all later layers, again in each layer.
 #
 # ResNet50 and EfficientNetV2, which use full 3×3 convolutions, predict as fast as on TensorFlow and
 # train a little slower. There are three reasons. The activations and gradients of a step need more

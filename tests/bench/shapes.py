@@ -3,9 +3,9 @@
     python -m tests.bench.shapes --photos FOLDER [--weights FILE] [--image-px 160] [--epochs 3]
         [--seeds 0 1 2] [--out docs/results/shapes.json]
 
-Each photo is cut to the proportions 3:2 at a random place, every second one lying and the others
-upright, and fine-tuned on in each shape. Test photos are evaluated once, at the end of each fit;
-nothing was chosen on them. The file is written after each run, and runs that it contains are not
+Each photo is cut to the proportions 3:2 at a random place, every second one to landscape and the
+others to portrait. Each shape is fine-tuned on them. Test photos are evaluated once, at the end of
+each fit; nothing was chosen on them. The file is written after each run, and runs that it contains are not
 repeated. Fifteen minutes.
 """
 

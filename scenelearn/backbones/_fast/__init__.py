@@ -5,7 +5,7 @@ of its time. A depthwise convolution is also the sum of k² shifted copies of it
 one weight per channel, which XLA fuses into one pass (`_depthwise`); a 1×1 convolution is a matrix
 product (`_convolution`). A BatchNormalization with moving statistics is a scale and an offset,
 which are folded into the convolution before it (`_batchnorm`). The gradient of a transformer's
-tokens is a sum over all later layers, which XLA computes anew in each layer that uses it, unless a
+tokens is a sum over all later layers. XLA computes it again in each layer that uses it, unless a
 barrier before each LayerNormalization stops that: a training step of a small one took 1.4 to 1.7
 times as long without it. The network runs in microbatches (`_microbatch`), and the parts of a batch
 on all cores (`_parallel`). Weights stay the same, and results up to rounding. Other backends and
