@@ -5,8 +5,8 @@
 
 Each photo is cut to the proportions 3:2 at a random place, every second one to landscape and the
 others to portrait. Each shape is fine-tuned on them. Test photos are evaluated once, at the end of
-each fit; nothing was chosen on them. The file is written after each run, and runs that it contains are not
-repeated. Fifteen minutes.
+each fit; nothing was chosen on them. The file is written after each run, and runs that it contains
+are not repeated. Fifteen minutes.
 """
 
 from __future__ import annotations
