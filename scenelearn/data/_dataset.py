@@ -22,11 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scenelearn._threads import n_threads
 from scenelearn.data._manifest import SPLIT_OF_NAME, ManifestRow, to_text
 
 SHARD_SUFFIXES = (".parquet", ".arrow")
 _ROW = re.compile(r"(.+\.(?:parquet|arrow))/([0-9]{1,12})", re.DOTALL | re.IGNORECASE)
-_CACHE_BYTES = 512 * 2**20  # of row groups; those of image datasets usually take 10 to 100 MB
+# Of the row groups in memory: those of image datasets usually take 10 to 100 MB. More if threads
+# read from different row groups, each of which would otherwise be read again for each photo.
+_CACHE_BYTES, _MAX_CACHE_BYTES = 128 * 2**20, 2 * 2**30
 _MAX_GROUP_BYTES = 4 * 2**30  # uncompressed; what a file states, before it is read
 
 
@@ -97,7 +100,8 @@ def list_rows(root: Path, shard: str) -> list[ManifestRow]:
 def read_row(root: Path, path: str) -> bytes:
     """Read the photo of one row.
 
-    Neighboring rows are read together and kept for a while, at most 512 MiB or one row group.
+    Neighboring rows are read together and kept for a while: at most 128 MiB, or one row group, or
+    one for each thread if they take at most 2 GiB.
 
     Args:
         root: the folder of the shard, or the shard.
@@ -142,7 +146,9 @@ class _RowGroups:
 
     def _make_room(self, n_kept: int) -> None:
         n_bytes = sum(array.nbytes for _, array in self._arrays.values())
-        while n_bytes > _CACHE_BYTES and len(self._arrays) > n_kept:
+        while (n_groups := len(self._arrays)) > n_kept:
+            if n_bytes <= (_CACHE_BYTES if n_groups > n_threads() else _MAX_CACHE_BYTES):
+                break
             _, (_, array) = self._arrays.popitem(last=False)
             n_bytes -= array.nbytes
 

@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -185,6 +185,22 @@ def load_pixels(
     return pixels
 
 
+def at_other_size(pixels: Pixels, photos: Photos, resize: Resize) -> Pixels:
+    """The pixels of the same photos at another size, decoded each time they are read.
+
+    For photos that are read once or twice, so that they take no space on the disk. Those that are
+    in the cache are read from there.
+
+    Args:
+        pixels: of the photos. Those that could not be read are known.
+        photos: from `scan`.
+        resize: how photos become images of the other size.
+    """
+    others = _to_pixels(photos, open_shards(cache_folder(), resize), {}, "skip")
+    others.read_failures.update(pixels.read_failures)
+    return replace(others, usable=pixels.usable, decode_failures=pixels.decode_failures)
+
+
 def _decode_missing(
     photos: Photos,
     resize: Resize,
@@ -341,8 +357,15 @@ def _load(
     readable = np.ones(len(indices), bool)
     shard_of, row_of = places[indices].T
     for shard in np.unique(shard_of[shard_of >= 0]).tolist():
-        in_shard = shard_of == shard
-        images[in_shard] = shards.arrays[shard][row_of[in_shard]]
+        in_shard = np.flatnonzero(shard_of == shard)
+        file = shards.files[shard]
+        try:
+            file.read(row_of[in_shard].tolist(), (images[k] for k in in_shard))
+        except OSError as error:
+            _log.warning(
+                "Its photos are decoded each time: %s cannot be read anymore: %s", file.path, error
+            )
+            places[places[:, 0] == shard] = shard_of[in_shard] = -1
     uncached = np.flatnonzero(shard_of < 0)
     if len(uncached):
         with ThreadPoolExecutor(n_threads()) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +28,39 @@ Images = npt.NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 
 
+class ImageFile(NamedTuple):
+    """A file of images of one size, which follow each other.
+
+    Images are read, not memory-mapped: mapped pages would count as memory of the process, and the
+    system would kill it for reading one that is no longer in the file.
+
+    Attributes:
+        path: of the file.
+        offset: where the first image begins, in bytes.
+        n_bytes: the size of all images.
+    """
+
+    path: Path
+    offset: int
+    n_bytes: int
+
+    def read(self, rows: Iterable[int], images: Iterable[Images]) -> None:
+        """Read some images.
+
+        Args:
+            rows: their positions in the file.
+            images: arrays (height, width, 3) uint8, which are filled.
+
+        Raises:
+            OSError: if the file cannot be read, or has become shorter.
+        """
+        with self.path.open("rb") as file:
+            for row, image in zip(rows, images, strict=True):
+                file.seek(self.offset + row * image.nbytes)
+                if file.readinto(image.data) != image.nbytes:
+                    raise OSError(errno.EIO, "an image is cut off", str(self.path))
+
+
 class Failure(NamedTuple):
     """Why a file cannot be decoded."""
 
@@ -41,21 +75,21 @@ class Shards:
     Attributes:
         folder: the folder of their files.
         resize: how photos become images of this size.
-        arrays: (n, height, width, 3) uint8 each, memory-mapped.
-        places: array and row of each content hash.
+        files: of the images.
+        places: file and row of each content hash.
         failures: why damaged files cannot be decoded, by content hash.
     """
 
     folder: Path
     resize: Resize
-    arrays: list[Images]
+    files: list[ImageFile]
     places: dict[bytes, tuple[int, int]]
     failures: dict[bytes, Failure]
 
     @property
     def n_bytes(self) -> int:
-        """The size of all arrays, in bytes."""
-        return sum(array.nbytes for array in self.arrays)
+        """The size of all images, in bytes."""
+        return sum(file.n_bytes for file in self.files)
 
 
 def open_shards(cache: Path, resize: Resize) -> Shards:
@@ -69,7 +103,7 @@ def open_shards(cache: Path, resize: Resize) -> Shards:
         The shards; maybe none.
     """
     folder = cache / f"pixels-{DECODER_VERSION}-{resize}"
-    shards = Shards(folder=folder, resize=resize, arrays=[], places={}, failures={})
+    shards = Shards(folder=folder, resize=resize, files=[], places={}, failures={})
     for index_file in sorted(folder.glob("[!.]*.json")):
         add_shard(shards, index_file)
     return shards
@@ -133,9 +167,7 @@ def add_shard(shards: Shards, index_file: Path) -> None:
             bytes.fromhex(key): Failure(RejectionReason[reason], str(detail))
             for key, (reason, detail) in index["failures"].items()
         }
-        array = np.load(array_file, mmap_mode="r")
-        if array.shape != (len(hashes), *shape) or array.dtype != np.uint8:
-            raise ValueError("array and index do not match")
+        images = _open_images(array_file, (len(hashes), *shape))
     except OSError as error:  # too many open files, say: nothing is wrong with the shard
         _log.warning("Part of the pixel cache is not used: %s: %s", array_file, error)
         return
@@ -147,8 +179,25 @@ def add_shard(shards: Shards, index_file: Path) -> None:
             with suppress(OSError):
                 file.unlink()
         return
-    shards.arrays.append(array)
+    shards.files.append(images)
     shards.failures.update(failures)
     for row, key in enumerate(hashes):
         if key:
-            shards.places.setdefault(key, (len(shards.arrays) - 1, row))
+            shards.places.setdefault(key, (len(shards.files) - 1, row))
+
+
+def _open_images(file: Path, shape: tuple[int, ...]) -> ImageFile:
+    """Check the header and the size of a file of images.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it does not contain images of this shape, (n, height, width, 3).
+    """
+    with file.open("rb") as content:
+        if np.lib.format.read_magic(content) != (2, 0):
+            raise ValueError("an unexpected version of the format")
+        found, _, dtype = np.lib.format.read_array_header_2_0(content)
+        offset, n_bytes = content.tell(), math.prod(shape)
+    if found != shape or dtype != np.uint8 or file.stat().st_size != offset + n_bytes:
+        raise ValueError("array and index do not match")
+    return ImageFile(file, offset, n_bytes)

@@ -204,6 +204,7 @@ def test_row_groups_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     contents = [np.random.default_rng(k).bytes(1000) for k in range(40)]
     write_parquet(tmp_path / "a.parquet", table(contents, [0] * 40), group=4)
     groups = _dataset._RowGroups()
+    monkeypatch.setenv("SCENELEARN_THREADS", "1")
     monkeypatch.setattr(_dataset, "_groups", groups)
     monkeypatch.setattr(_dataset, "_CACHE_BYTES", 13_000)  # three groups of about 4,000 bytes
     for row in (*range(40), 0, 39, 17):
@@ -212,6 +213,29 @@ def test_row_groups_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(_dataset, "_CACHE_BYTES", 10)  # less than a group: one is kept
     assert _dataset.read_row(tmp_path, "a.parquet/5") == contents[5]
     assert len(groups._arrays) == 1
+
+
+@pytest.mark.parametrize(("max_bytes", "n_reads"), [(2**20, 4), (9_000, 16)])
+def test_threads_read_each_row_group_once_if_all_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_bytes: int, n_reads: int
+) -> None:
+    contents = [np.random.default_rng(k).bytes(1000) for k in range(16)]
+    write_parquet(tmp_path / "a.parquet", table(contents, [0] * 16), group=4)
+    read_row_group, read = parquet.ParquetFile.read_row_group, []
+
+    def count(self: Any, group: int, **options: Any) -> Any:
+        read.append(group)
+        return read_row_group(self, group, **options)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", count)
+    monkeypatch.setenv("SCENELEARN_THREADS", "4")
+    monkeypatch.setattr(_dataset, "_CACHE_BYTES", 10)  # less than a group
+    monkeypatch.setattr(_dataset, "_MAX_CACHE_BYTES", max_bytes)  # all four groups, or two
+    for row in range(4):
+        for group in range(4):  # as four threads do
+            content = _dataset.read_row(tmp_path, f"a.parquet/{4 * group + row}")
+            assert content == contents[4 * group + row]
+    assert len(read) == n_reads
 
 
 def test_row_group_that_states_gigabytes_is_not_read(

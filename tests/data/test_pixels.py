@@ -226,6 +226,25 @@ def test_a_truncated_cache_is_rebuilt(photos: Photos, cache: Path) -> None:
     assert np.array_equal(images_of(decode(photos, 16)), before)
 
 
+@pytest.mark.parametrize("damage", ["cut off", "deleted"])
+def test_photos_are_decoded_again_if_the_cache_is_damaged_meanwhile(
+    photos: Photos, cache: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = decode(photos, 16)
+    before = images_of(pixels)
+    (file,) = shard_files(cache)
+    if damage == "cut off":
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        file.unlink()
+    for _ in range(2):
+        assert np.array_equal(images_of(pixels), before)
+    (message,) = caplog.messages
+    assert f"{file} cannot be read anymore" in message
+    assert not pixels.rejected
+    assert np.array_equal(images_of(decode(photos, 16)), before)
+
+
 # Photos that fail
 
 
