@@ -189,6 +189,8 @@ def accuracy() -> str:
         for run in read(file)["runs"]:
             network = run["settings"]["backbone"]
             network += " (soup)" if "soup" in run["name"] else ""
+            if run["settings"]["recipe"].get("train_px"):
+                network += f" at {run['settings']['image_px']} px"
             minutes = run["seconds"] / 60
             name = f"{run['name']}, {minutes:.1f} min"
             series[network].append(accuracy_point(run, minutes, name))

@@ -43,6 +43,7 @@ def numbers() -> dict[str, str]:
         ),
         "inner features": _inner_features(),
         "lora": _lora(),
+        **_own_backbone(),
         **_added_class(),
         "imbalance": _imbalance(),
         "imbalance seeds": _n_seeds("imbalance"),
@@ -163,11 +164,12 @@ def _shards() -> str:
     runs = read("shards")["runs"]
     steps = ("scan", "audit", "features")
     return _markdown_table(
-        ("Processes", *(f"`{step}`" for step in steps), "Peak memory of each"),
+        ("Processes", *(f"`{step}`" for step in steps), "Memory at the start", "Peak memory"),
         [
             [
                 str(run["processes"]),
                 *(f"{run['steps'][step]['seconds']:.0f} s" for step in steps),
+                f"{run['steps']['start']['peak_mib']:,.0f} MiB",
                 f"{max(run['steps'][step]['peak_mib'] for step in steps):,.0f} MiB",
             ]
             for run in sorted(runs, key=lambda run: run["processes"])
@@ -209,6 +211,25 @@ def _lora() -> str:
             for row in read("lora")["rows"]
         ],
     )
+
+
+def _own_backbone() -> dict[str, str]:
+    """A Markdown table: test accuracy of a network of one's own."""
+    runs = read("own_backbone")["runs"]
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(run["settings"]["recipe"]["soup"], []).append(run)
+    lines = []
+    for n_cycles, group in groups.items():
+        values = [run["test"]["value"] for run in group]
+        spread = f"{100 * min(values):.1f} to {100 * max(values):.1f}"
+        epochs = f"{mean(len(run['settings']['epochs']) for run in group):.0f}"
+        lines.append([str(n_cycles), epochs, str(len(group)), f"{mean(values):.1%} ({spread})"])
+    return {
+        "own backbone": _markdown_table(("Cycles", "Epochs", "Splits", "Test accuracy"), lines),
+        "own backbone minutes": f"{runs[0]['minutes']:g}",
+        "own backbone cores": runs[0]["environment"]["cores"],
+    }
 
 
 def _trials() -> dict[str, str]:

@@ -46,14 +46,15 @@ def check_integer(
 
 
 def check_image_px(
-    value: Any, *, low: int = 1, advice: str = "Pass e.g. 160."
+    value: Any, *, low: int = 1, advice: str = "Pass e.g. 160.", name: str = "image_px"
 ) -> int | tuple[int, int]:
-    """Check that `image_px` is the side of a square, or a pair (height, width).
+    """Check that a size of images is the side of a square, or a pair (height, width).
 
     Args:
         value: what was passed.
         low: the smallest side allowed, in pixels.
         advice: the message's last sentence: what to pass instead.
+        name: of the argument.
 
     Returns:
         The side as a Python int; the pair if its sides differ.
@@ -66,12 +67,10 @@ def check_image_px(
         ((120, 180), 64)
     """
     if not isinstance(value, list | tuple):
-        return check_integer("image_px", value, low=low, advice=advice)
+        return check_integer(name, value, low=low, advice=advice)
     if len(value) != 2:
-        raise ArgumentError(
-            _message("image_px", "an integer, or a pair (height, width)", value, advice)
-        )
-    height, width = (check_integer("image_px", side, low=low, advice=advice) for side in value)
+        raise ArgumentError(_message(name, "an integer, or a pair (height, width)", value, advice))
+    height, width = (check_integer(name, side, low=low, advice=advice) for side in value)
     return height if height == width else (height, width)
 
 

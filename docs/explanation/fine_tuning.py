@@ -60,7 +60,17 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # BatchNormalization keeps its pretrained mean and variance, because a batch of 32 photos estimates
 # them poorly. Its scale and offset are trained.
 #
-# ## 4. Scale the learning rate and schedule it to end in time
+# ## 4. Train on smaller images than those of the prediction
+#
+# Augmentation crops photos and enlarges what is left, so a network is trained on larger objects
+# than whole photos show it. Whole photos of more pixels make up for that (FixRes), and training at
+# their size would take twice the time per step. So a network that is to predict at 224 pixels is
+# trained at 160 ([`Recipe.train_px`][scenelearn.finetune.Recipe]): at 5/7 of the size, but at least
+# 160 pixels. Features, linear probe and fine-tuning are at this size, calibration and test at that
+# of the prediction. [Accuracy](../results/accuracy.py#backbones) has the accuracies of
+# `mobilenet_v3_small` at both sizes.
+#
+# ## 5. Scale the learning rate and schedule it to end in time
 #
 # A step of Adam changes each weight by about the learning rate, whatever the size of the weight and
 # the number of inputs. One rate is therefore too large for wide layers and for small weights. `fit`
@@ -72,7 +82,7 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # With a time budget, the schedule is recomputed after each epoch from the time that epochs take, so
 # the rate reaches 0 as the time runs out.
 #
-# ## 5. Interpolate the weights
+# ## 6. Interpolate the weights
 #
 # With few photos, fine-tuning overfits and forgets some of what the backbone knew. Weights on the
 # straight line between the linear probe and the fine-tuned network are often better than both
@@ -80,7 +90,7 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # validation data significantly favor another one. The linear probe itself is among the candidates.
 # Only then are the test photos used, once.
 #
-# ## 6. Average several networks: soups
+# ## 7. Average several networks: soups
 #
 # After some minutes, more epochs or more pixels bring little: the network has converged. Fine-tuned
 # again from the same linear probe, with other augmentation in another order, it converges to a
@@ -89,7 +99,7 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # after the other and averages their final weights. The result is one network, as fast as any other.
 #
 # The cycles share the time budget. Each has its own warmup, decay and optimizer state. The
-# interpolation of step 5 is then between the linear probe and the soup.
+# interpolation of step 6 is then between the linear probe and the soup.
 # [Backbones](../results/accuracy.py#backbones) shows the accuracy of a soup of four in 15 minutes.
 # Each cycle needs enough time: with 100 photos per class and ten epochs per cycle, one cycle of
 # four times as many epochs [was better](../results/accuracy.py#ablations).
@@ -108,4 +118,5 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # CVPR. M. Wortsman et al. (2022), *Model soups: averaging weights of multiple fine-tuned models
 # improves accuracy without increasing inference time*, ICML. I. Loshchilov, F. Hutter (2017),
 # *SGDR: stochastic gradient descent with warm restarts*, ICLR. N. Shazeer, M. Stern (2018),
-# *Adafactor: adaptive learning rates with sublinear memory cost*, ICML.
+# *Adafactor: adaptive learning rates with sublinear memory cost*, ICML. H. Touvron et al. (2019),
+# *Fixing the train-test resolution discrepancy*, NeurIPS.

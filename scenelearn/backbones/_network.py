@@ -38,11 +38,11 @@ OWN = "own"
 """The value of `weights` for the weights that a network of the user's own brings along."""
 
 DEFAULT_PX = 160
-"""The size of images for networks that take any size."""
+"""The size of images for networks of keras.applications."""
 
 HUB, MODEL = "hub:", "model:"
 _MODES = ("none", "tf", "caffe", "torch")
-_MAX_DEFAULT_PX = 224
+_DEFAULT_OWN_PX = 224  # for networks that take any size; the most for those of KerasHub
 _EXAMPLES = "'mobilenet_v2', a keras.Model, 'mine.keras', 'hub:dinov2_small' or a preset folder"
 
 Preprocessing = str | Sequence[Any] | None
@@ -81,9 +81,9 @@ class Network:
         """The size of images to use if none is chosen."""
         px = self.fixed_px
         if px is None or not is_from_keras_hub(self.model):
-            return px or DEFAULT_PX
+            return px or _DEFAULT_OWN_PX
         patch = _patch_px(self.model)
-        return min(max(image_size(px)), _MAX_DEFAULT_PX) // patch * patch
+        return min(max(image_size(px)), _DEFAULT_OWN_PX) // patch * patch
 
     def check_size(self, image_px: int | tuple[int, int]) -> None:
         """Check that patches fill a square image.

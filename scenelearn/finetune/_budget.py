@@ -85,6 +85,7 @@ def measure_durations(
     settings: FitSettings,
     *,
     predict_s: float,
+    final_predict_s: float,
     left_s: float,
     stop: StopRequest,
     report: Report,
@@ -94,7 +95,9 @@ def measure_durations(
     Args:
         learner: not trained yet; compiled if any epochs are requested.
         settings: of the fit.
-        predict_s: seconds per photo of the final network.
+        predict_s: seconds per photo of the network that is trained.
+        final_predict_s: seconds per photo of the final network. If its images have another size,
+            they are decoded again, which counts.
         left_s: seconds of the time budget that are left. If none are for training, no step is
             timed, and a warning is logged.
         stop: whether to stop; if so, no step is timed.
@@ -108,7 +111,7 @@ def measure_durations(
         step_s=0.0,
         validation_s=validation_s,
         interpolation_s=n_interpolations(settings) * validation_s,
-        test_s=_PREDICTION_MARGIN * predict_s * n_final + _TEST_OVERHEAD_S,
+        test_s=_PREDICTION_MARGIN * final_predict_s * n_final + _TEST_OVERHEAD_S,
     )
     train = settings.epochs != 0 and not stop.requested
     if train and all_reduce_max(left_s < durations.reserve_s):
@@ -177,14 +180,21 @@ def n_interpolations(settings: FitSettings) -> int:
 
 
 def choose_schedule(
-    learner: Learner, settings: FitSettings, predict_s: float, *, clock: Clock, stop: StopRequest
+    learner: Learner,
+    settings: FitSettings,
+    *,
+    predict_s: float,
+    final_predict_s: float,
+    clock: Clock,
+    stop: StopRequest,
 ) -> TrainingSchedule:
     """Measure the durations, and choose the epochs before the first step.
 
     Args:
         learner: not trained yet; compiled if any epochs are requested.
         settings: of the fit.
-        predict_s: seconds per photo of the final network; only used if the time budget decides.
+        predict_s: as for `measure_durations`; only used if the time budget decides.
+        final_predict_s: likewise.
         clock: how much time is left.
         stop: whether to stop.
 
@@ -196,6 +206,7 @@ def choose_schedule(
         learner,
         settings,
         predict_s=predict_s,
+        final_predict_s=final_predict_s,
         left_s=clock.left_s(),
         stop=stop,
         report=clock.report("compiling and timing"),

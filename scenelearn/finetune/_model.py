@@ -51,6 +51,7 @@ from scenelearn._keras_internals import (
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.backbones._network import Network, NetworkList
 from scenelearn.classify._bundle_checks import check_layers
+from scenelearn.errors import ArgumentError
 from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._lora import check_lora, freeze_for_lora
@@ -78,12 +79,17 @@ _log = logging.getLogger(__name__)
 Multiplier = npt.NDArray[np.float32]
 
 
-def build_features(settings: FitSettings, network: Network | NetworkList | None = None) -> Any:
+def build_features(
+    settings: FitSettings,
+    network: Network | NetworkList | None = None,
+    image_px: int | tuple[int, int] | None = None,
+) -> Any:
     """Build the network from raw pixels to features, in the form that is fast on a CPU.
 
     Args:
         settings: of the fit, with the name of the backbone.
         network: the backbone, if it is one of the user's own, or several.
+        image_px: the size of the images; None for that of the settings.
 
     Raises:
         ArgumentError: if its layers cannot be saved in a bundle, or it has none for LoRA.
@@ -91,7 +97,7 @@ def build_features(settings: FitSettings, network: Network | NetworkList | None 
     features = backbones.build(
         settings.backbone if network is None else network,
         weights=settings.weights,
-        image_px=settings.image_px,
+        image_px=settings.image_px if image_px is None else image_px,
         seed=settings.seed,
         train_batchnorm=settings.recipe.train_batchnorm,
         precision=settings.precision,
@@ -101,6 +107,34 @@ def build_features(settings: FitSettings, network: Network | NetworkList | None 
     if settings.recipe.lora_rank is not None and settings.epochs != 0:
         check_lora(features, settings.recipe.lora_rank)
     return backbones.fast_on_cpu(features)
+
+
+def build_training_features(
+    features: Any, settings: FitSettings, network: Network | NetworkList | None = None
+) -> Any:
+    """Build the network for the size of the training images.
+
+    Args:
+        features: from `build_features`.
+        settings: of the fit.
+        network: as for `build_features`.
+
+    Returns:
+        The same network with weights of its own; `features` itself if it is for this size.
+
+    Raises:
+        ArgumentError: if the network does not support this size, or its weights depend on the size.
+    """
+    if settings.train_px == settings.image_px:
+        return features
+    training_features = build_features(settings, network, settings.train_px)
+    if [w.shape for w in training_features.weights] != [w.shape for w in features.weights]:
+        raise ArgumentError(
+            "`train_px` must be left out for a network whose weights depend on the size of the "
+            f"images, such as position embeddings. Received: train_px={settings.train_px} for "
+            f"image_px={settings.image_px}. Leave it out."
+        )
+    return training_features
 
 
 def add_head(features: Any, probe: LinearProbe) -> tuple[Any, Any]:
@@ -147,7 +181,7 @@ def select_layers(features: Any, settings: FitSettings) -> None:
     if settings.recipe.lora_rank is not None:
         freeze_for_lora(features)
     elif settings.weights is not None:
-        freeze_layers(features, settings.resize.height, settings.recipe.unfreeze)
+        freeze_layers(features, features.input_shape[1], settings.recipe.unfreeze)
 
 
 def freeze_layers(features: Any, height: int, unfreeze: str) -> None:

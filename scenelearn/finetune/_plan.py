@@ -38,7 +38,12 @@ from scenelearn.finetune._features import (
 )
 from scenelearn.finetune._learner import build_learner
 from scenelearn.finetune._lora import add_lora, with_lora
-from scenelearn.finetune._model import add_zero_head, build_features, select_layers
+from scenelearn.finetune._model import (
+    add_zero_head,
+    build_features,
+    build_training_features,
+    select_layers,
+)
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import FitSettings, Recipe, resolve_settings
@@ -201,7 +206,8 @@ def _plan(
 ) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
     settings = adapt_to_machine(settings, len(splits.photos))
-    features = build_features(settings, network)
+    final_features = build_features(settings, network)
+    features = build_training_features(final_features, settings, network)
     with with_lora(features, settings):
         batch_size = choose_batch_size(
             features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
@@ -209,9 +215,14 @@ def _plan(
     settings = replace(settings, batch_size=batch_size)
     network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
-    logits_model, model = add_zero_head(features, n_classes)
+    logits_model, model = add_zero_head(final_features, n_classes)
     feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
-    predict_s = measure_photo_seconds(inference_model(model), batch_size)
+    decode_s = estimate_decode_seconds(splits.photos, settings.train_resize)
+    final_predict_s = predict_s = measure_photo_seconds(inference_model(model), batch_size)
+    if features is not final_features:
+        logits_model, _ = add_zero_head(features, n_classes)
+        predict_s = measure_photo_seconds(logits_model, batch_size)
+        final_predict_s += decode_s / len(splits.photos)
     datasets = _noise_datasets(splits, settings)
     if settings.epochs != 0:
         select_layers(features, settings)
@@ -221,6 +232,7 @@ def _plan(
         learner,
         settings,
         predict_s=predict_s,
+        final_predict_s=final_predict_s,
         left_s=math.inf,
         stop=StopSignal(),
         report=partial(progress, "compiling and timing"),
@@ -229,7 +241,7 @@ def _plan(
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
-        "photos": estimate_decode_seconds(splits.photos, settings.resize),
+        "photos": decode_s,
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
         **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),
@@ -259,7 +271,7 @@ def _plan(
 
 def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
     """The datasets, with noise in place of photos."""
-    rng, n, resize = np.random.default_rng(0), 2 * settings.batch_size, settings.resize
+    rng, n, resize = np.random.default_rng(0), 2 * settings.batch_size, settings.train_resize
     noise = rng.integers(0, 256, (n, resize.height, resize.width, 3), np.uint8)
     pixels = Pixels(
         resize=resize,
@@ -296,7 +308,7 @@ def _explain(
 ) -> tuple[str, ...]:
     settings, schedule = result.settings, result.schedule
     size = sizing.format_bytes
-    backbone = f"{settings.backbone_title} at {settings.resize.title}"
+    backbone = f"{settings.backbone_title} at {settings.train_resize.title}"
     lines = [f"{backbone}: {1e3 * feature_s:.1f} ms per photo for features"]
     reduced = f" (reduced from {requested_batch_size} to fit into free memory)"
     free = "" if result.free_bytes is None else f", of {size(result.free_bytes)} free"
@@ -315,6 +327,8 @@ def _explain(
         f"{trained}: {n_trained:,} parameters are trained, "
         f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
+    if settings.train_px != settings.image_px:
+        lines.append(f"tested at {settings.resize.title}, the size of the prediction")
     n_steps = sum(steps for steps, _ in schedule)
     soup = schedule and settings.n_cycles > 1
     cycles = f" in {math.ceil(schedule[-1][1])} cycles" if soup else ""

@@ -7,6 +7,7 @@ the `_learner`'s batches and writes the `_checkpoint`. Calibrate. Test once: the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from scenelearn.classify._labeled_outputs import (
     sample_training_photos,
 )
 from scenelearn.data import Pixels, Splits
-from scenelearn.data._pixels import load_pixels
+from scenelearn.data._pixels import at_other_size, estimate_decode_seconds, load_pixels
 from scenelearn.data._resize import format_px
 from scenelearn.finetune._budget import adapt_to_machine, choose_schedule, measure_photo_seconds
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
@@ -53,6 +54,7 @@ from scenelearn.finetune._model import (
     add_head,
     add_zero_head,
     build_features,
+    build_training_features,
     divide_logits,
     select_layers,
 )
@@ -89,11 +91,14 @@ class Run:
             the batch size, and `fine_tune` sets the schedule of the epochs.
         clock: the time budget, the phases, and progress reports.
         features: the network from raw pixels to features.
-        pixels: of all photos.
+        training_features: the same for images to train on, whose weights are copied to `features`
+            after fine-tuning; or `features` itself.
+        pixels: of all photos, to train on.
         metadata: of the classifier, as far as it is known before training.
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
         class_weights: how much each class counts.
+        training_model: `training_features` with a head, to logits.
         logits_model: `features` with a head, to logits.
         model: the same to probabilities.
         network: `model` with all outputs that `predict_photos` needs.
@@ -107,11 +112,13 @@ class Run:
     """
 
     features: Any
+    training_features: Any
     pixels: Pixels
     metadata: dict[str, str]
     checkpoint: Checkpoint
     datasets: Datasets
     class_weights: ClassWeights
+    training_model: Any
     logits_model: Any
     model: Any
     network: Any
@@ -152,9 +159,12 @@ class Run:
             context.enter_context(data_parallel(devices))  # starts the backend
             self.settings = adapt_to_machine(self.settings, len(photos))
             self.features = build_features(self.settings, self._own_network)
+            self.training_features = build_training_features(
+                self.features, self.settings, self._own_network
+            )
             note(f"{self.settings.backbone_title}, {self.features.count_params():,} parameters")
         with self.clock.phase("photos") as note:
-            resize, report = self.settings.resize, self.clock.report("decoding photos")
+            resize, report = self.settings.train_resize, self.clock.report("decoding photos")
             self.pixels = load_pixels(photos, resize, broken=broken, report=report)
             size = format_px(resize.image_px)
             note(f"{int(self.pixels.usable.sum()):,} photos decoded to {size} px")
@@ -181,12 +191,13 @@ class Run:
             return False
         self.state = unpack(saved.metadata["state"], saved.arrays)
         self._make_datasets(self.state.schedule.batch_size)
-        self.logits_model, self.model = add_zero_head(self.features, self.splits.photos.n_classes)
-        select_layers(self.features, self.settings)
-        add_lora(self.features, self.settings)
+        n_classes = self.splits.photos.n_classes
+        self._add_heads(lambda features: add_zero_head(features, n_classes))
+        select_layers(self.training_features, self.settings)
+        add_lora(self.training_features, self.settings)
         self.learner = build_learner(
-            self.features,
-            self.logits_model,
+            self.training_features,
+            self.training_model,
             self.datasets,
             self.settings,
             class_weights=self.class_weights,
@@ -204,14 +215,15 @@ class Run:
         """
         self.checkpoint.remove()
         settings = self.settings
-        with with_lora(self.features, settings):
+        features = self.training_features
+        with with_lora(features, settings):
             batch_size = choose_batch_size(
-                self.features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
+                features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
             )
         self._make_datasets(batch_size)
         with self.clock.phase("features") as note:
             data = compute_probe_data(
-                self.features,
+                features,
                 self.datasets,
                 self.splits,
                 self.metadata["backbone"],
@@ -234,7 +246,7 @@ class Run:
                 bias=broadcast_array(probe.bias),
                 l2=broadcast(probe.l2),
             )
-            self.logits_model, self.model = add_head(self.features, probe)
+            self._add_heads(lambda features: add_head(features, probe))
             logits = probe.logits(data.validation_features)
             scores = score_logits(logits, data.validation_labels, self.class_weights)
             self._probe_epoch = epoch = probe_epoch(scores)
@@ -272,14 +284,18 @@ class Run:
             )
             self.stopped = train(self.learner, self.state, control)
             if len(self.state.history) > 1:
-                self._trained_bytes = training_bytes(self.logits_model, settings.batch_size)
-            merge_lora(self.features)
+                self._trained_bytes = training_bytes(self.training_model, settings.batch_size)
+            merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             if settings.epochs is None or self.stopped == "callback":
                 self.settings = replace(settings, epochs=self.state.schedule.epochs or 0)
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""
+        if self.training_model is not self.logits_model:
+            self.logits_model.set_weights(self.training_model.get_weights())
+            self.pixels = at_other_size(self.pixels, self.splits.photos, self.settings.resize)
+            self._make_datasets(self.settings.batch_size)
         if self.settings.precision is not None:
             self.network = inference_model(convert_to_float32(self.model))
         photos, report = self.splits.photos, self.clock.report
@@ -330,7 +346,7 @@ class Run:
         metadata = {
             **self.metadata,
             "test accuracy": str(self.evaluation.accuracy),
-            **memory_summary(self.logits_model, settings.batch_size, self._trained_bytes),
+            **memory_summary(self.training_model, settings.batch_size, self._trained_bytes),
         }
         return FitResult(
             classifier=Classifier(
@@ -361,18 +377,23 @@ class Run:
 
     def _begin_training(self, probe_epoch: Epoch, stop: StopRequest) -> None:
         """Build the learner, choose the schedule, and set the state before the first step."""
-        settings, predict_s = self.settings, 0.0
+        settings, features = self.settings, self.training_features
+        predict_s = final_predict_s = 0.0
         train = settings.epochs != 0 and not stop.requested
         if train:
-            select_layers(self.features, settings)
+            select_layers(features, settings)
         if settings.epochs is None:  # compiled here, without LoRA, as it will be tested
-            predict_s = measure_photo_seconds(self.network, settings.batch_size)
+            final_predict_s = predict_s = measure_photo_seconds(self.network, settings.batch_size)
+            if features is not self.features:
+                predict_s = measure_photo_seconds(self.training_model, settings.batch_size)
+                photos = self.splits.photos
+                final_predict_s += estimate_decode_seconds(photos, settings.resize) / len(photos)
         if train:
-            add_lora(self.features, settings)
-        probe_weights = self.logits_model.get_weights()
+            add_lora(features, settings)
+        probe_weights = self.training_model.get_weights()
         self.learner = build_learner(
-            self.features,
-            self.logits_model,
+            features,
+            self.training_model,
             self.datasets,
             settings,
             class_weights=self.class_weights,
@@ -380,11 +401,25 @@ class Run:
         )
         self.state = initial_state(
             self.learner,
-            choose_schedule(self.learner, settings, predict_s, clock=self.clock, stop=stop),
+            choose_schedule(
+                self.learner,
+                settings,
+                predict_s=predict_s,
+                final_predict_s=final_predict_s,
+                clock=self.clock,
+                stop=stop,
+            ),
             settings,
             probe_epoch=probe_epoch,
             probe_weights=probe_weights,
         )
+
+    def _add_heads(self, add: Callable[[Any], tuple[Any, Any]]) -> None:
+        """Add a head to both networks, or to the one that is both."""
+        self.logits_model, self.model = add(self.features)
+        self.training_model = self.logits_model
+        if self.training_features is not self.features:
+            self.training_model, _ = add(self.training_features)
 
     def _make_datasets(self, batch_size: int) -> None:
         self.settings = replace(self.settings, batch_size=batch_size)

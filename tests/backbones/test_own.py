@@ -121,7 +121,7 @@ def test_file_gives_the_same_as_the_model(tmp_path: Path) -> None:
     model = small()
     model.save(tmp_path / "mine.keras")
     assert_same(features_of(tmp_path / "mine.keras")(IMAGES), expected_average(model, IMAGES))
-    assert features_of(str(tmp_path / "mine.keras"), image_px=None).input_shape[1] == 160
+    assert features_of(str(tmp_path / "mine.keras"), image_px=None).input_shape[1] == 224
 
 
 @pytest.mark.parametrize(
