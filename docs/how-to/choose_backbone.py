@@ -7,16 +7,18 @@
 # recipe.) If you change it, measure whether the change helps:
 # [`sl.compare`][scenelearn.classify.compare] tests two classifiers on the same photos.
 #
-# Reasons to choose another one:
+# Reasons to choose something else:
 #
+# - **A prediction may take twice as long:** `image_px=224`. The network is still trained at 160
+#   pixels, in the same time, and was [more accurate](../results/accuracy.py#backbones).
 # - **You have four minutes or more** for 6,000 photos: `mobilenet_v2`.
 # - **You have 15 minutes:** `mobilenet_v2` as a [soup](../explanation/fine_tuning.py), the most
 #   accurate that we measured. It predicts as fast as a single network.
 # - **You do not want to decide:** `backbone="auto"` takes the most accurate of [a few
 #   networks](#automatic-choice) that fit into `minutes`, timed on your machine, and into free
 #   memory. [`sl.plan`][scenelearn.finetune.plan] shows the choice.
-# - **The classes differ in small details** (species, defects): more pixels first (`image_px`), then
-#   a wider network.
+# - **The classes differ in small details** (species, defects): more pixels first (`image_px`, and
+#   `recipe={"train_px": …}` to train on them, too), then a wider network.
 # - **You have a network of your own,** or want one of KerasHub, such as DINOv2 or a ViT: [pass
 #   it](own_backbone.md).
 # - **You have a GPU:** a larger network. We have not measured any.

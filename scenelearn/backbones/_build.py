@@ -74,8 +74,8 @@ def build(
         preprocessing: for a network of your own: "none", "tf", "caffe", "torch" or (mean, std), see
             `fit`. None if its preset or its first layer tells.
         image_px: the side of square images, or (height, width), in pixels. None for the size that a
-            network of your own was made for (at most 224 with KerasHub), or else 160. Transformers
-            need squares.
+            network of your own was made for (at most 224 with KerasHub), 224 if it takes any size,
+            or 160 for networks of keras.applications. Transformers need squares.
         seed: random seed of random weights.
         train_batchnorm: whether BatchNormalization uses batch statistics in training with
             pretrained weights too, as it does with random weights.

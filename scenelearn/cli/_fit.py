@@ -56,7 +56,8 @@ def add_commands(commands: Any) -> None:
             "--preprocessing": {},
             "--image-px": {
                 "help": "side of the square input image in pixels, or HEIGHTxWIDTH (default: that "
-                "of the .keras file or preset, or 160; for sample scenes 64)"
+                "of the .keras file or preset, 224 if it takes any size, 160 for networks of "
+                "keras.applications; for sample scenes 64)"
             },
             "--shape": {},
             "--minutes": {

@@ -270,7 +270,7 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
     if not isinstance(name, str) or is_own(name):
         return replace(settings, precision=supported_precision(settings.precision))
     if name == AUTO:
-        name = choose_backbone(n_photos, settings.image_px, settings.minutes, settings.batch_size)
+        name = choose_backbone(n_photos, settings.train_px, settings.minutes, settings.batch_size)
     return replace(
         settings,
         backbone=find_architecture(name).name,
@@ -290,7 +290,7 @@ def choose_backbone(
 
     Args:
         n_photos: number of photos.
-        image_px: the side of the square input, or its (height, width).
+        image_px: the side of the square images to train on, or their (height, width).
         minutes: the time budget.
         batch_size: photos per step.
 

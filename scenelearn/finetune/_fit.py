@@ -105,9 +105,10 @@ def fit(
             between 0 and 1, a number or three each. None if the network tells: by the image
             converter of its preset, or by a first layer `Rescaling` or `Normalization`.
         image_px: the side of the network's square input, or its (height, width), in pixels. None
-            for the size that a network of your own was made for (with KerasHub at most 224), or
-            else 160. Position embeddings of KerasHub's networks are interpolated. Transformers
-            need a square.
+            for the size that a network of your own was made for (with KerasHub at most 224), 224 if
+            it takes any size, or 160 for networks of keras.applications. Above 160, the network is
+            trained on smaller images if it takes any size, see `Recipe.train_px`. Position
+            embeddings of KerasHub's networks are interpolated. Transformers need a square.
         shape: what happens to photos of other proportions than the network's input, in training as
             later in prediction and in exports. "crop": their center is cropped. "pad": the whole
             photo is put between black bars. "squash": the whole photo is stretched.
