@@ -259,34 +259,34 @@ def compute_probe_data(
     """
     train, validation = datasets.train, datasets.validation
     n_train, hashes = train.n_photos, splits.photos.hashes
-    indices = np.concatenate([train.indices, validation.indices])
-    batch_size, total = feature_batch_size(train.batch_size), len(indices) + n_train
-
-    def compute(
-        indices: npt.NDArray[np.int64], n_before: int, *, mirrored: bool
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        return compute_features(
+    n_validation, batch_size = validation.n_photos, feature_batch_size(train.batch_size)
+    indices = np.concatenate([validation.indices, train.indices, train.indices])
+    n_plain = n_validation + n_train
+    table = np.full((len(indices), model.output.shape[-1]), np.nan, np.float32)  # the only one
+    valid = np.zeros(len(indices), bool)
+    for rows, mirrored in ((slice(n_plain), False), (slice(n_plain, None), True)):
+        n_before = rows.start or 0
+        _, valid[rows] = compute_features(
             model,
-            replace(train, indices=indices, batch_size=batch_size),
+            replace(train, indices=indices[rows], batch_size=batch_size),
             hashes,
             backbone,
+            table=table[rows],
             mirrored=mirrored,
             use_cache=use_cache,
-            report=(lambda done, _: report(n_before + done, total)) if report else None,
+            report=(lambda done, _, n=n_before: report(n + done, len(indices))) if report else None,
         )
-
-    plain, valid = compute(indices, 0, mirrored=False)
-    mirrored, mirrored_valid = compute(train.indices, len(indices), mirrored=True)
-    train_valid = np.concatenate([valid[:n_train], mirrored_valid])
-    train_indices = np.concatenate([train.indices] * 2)[train_valid]
+    if not valid.all():
+        table, indices = table[valid], indices[valid]
+        n_validation = int(valid[:n_validation].sum())
     groups = splits.groups if len(splits.groups) else np.arange(len(hashes))
-    labels = splits.photos.labels
+    labels = splits.photos.labels[indices]
     return ProbeData(
-        features=np.concatenate([plain[:n_train], mirrored])[train_valid],
-        labels=labels[train_indices],
-        groups=groups[train_indices],
-        validation_features=plain[n_train:][valid[n_train:]],
-        validation_labels=labels[validation.indices[valid[n_train:]]],
+        features=table[n_validation:],
+        labels=labels[n_validation:],
+        groups=groups[indices[n_validation:]],
+        validation_features=table[:n_validation],
+        validation_labels=labels[:n_validation],
     )
 
 
@@ -299,6 +299,7 @@ def compute_features(
     hashes: Sequence[bytes],
     backbone: str,
     *,
+    table: Table | None = None,
     mirrored: bool = False,
     use_cache: bool = True,
     report: Report | None = None,
@@ -313,6 +314,7 @@ def compute_features(
         batches: the photos.
         hashes: content hashes of all photos.
         backbone: name of the network.
+        table: (m, n_features) float32 of NaN to fill; None for a new one.
         mirrored: whether to mirror the photos.
         use_cache: whether to read and write the cache.
         report: called with (photos done, total) at the start and during the work.
@@ -324,7 +326,8 @@ def compute_features(
     Raises:
         ArgumentError: if the cache folder cannot be created.
     """
-    table = np.full((batches.n_photos, model.output.shape[-1]), np.nan, np.float32)
+    if table is None:
+        table = np.full((batches.n_photos, model.output.shape[-1]), np.nan, np.float32)
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
     for row, index in enumerate(batches.indices.tolist()):
         rows_of[hashes[index]].append(row)
