@@ -189,11 +189,11 @@ def accuracy() -> str:
         for run in read(file)["runs"]:
             network = run["settings"]["backbone"]
             network += " (soup)" if "soup" in run["name"] else ""
-            if run["settings"]["recipe"].get("train_px"):
-                network += f" at {run['settings']['image_px']} px"
             minutes = run["seconds"] / 60
             name = f"{run['name']}, {minutes:.1f} min"
             series[network].append(accuracy_point(run, minutes, name))
+            if run["settings"]["recipe"].get("train_px"):
+                network += f" at {run['settings']['image_px']} px"
             budgets[network, run["minutes"] or 0].append(run)
     for run in read("peers")["runs"]:
         if not run["name"].startswith("scenelearn"):

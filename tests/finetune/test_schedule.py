@@ -142,14 +142,14 @@ def test_budget_includes_weight_interpolation(fitted: FitResult) -> None:
     def seconds(recipe: Recipe, weights: str | None = "imagenet") -> tuple[float, ...]:
         settings = replace(fitted.settings, weights=weights, recipe=recipe, epochs=0)
         return measure_durations(
-            learner, settings, predict_s=0.02, left_s=math.inf, stop=StopSignal(),
-            report=lambda _done, _total: None,
+            learner, settings, predict_s=0.02, final_predict_s=0.05, left_s=math.inf,
+            stop=StopSignal(), report=lambda _done, _total: None,
         )[1:]  # fmt: skip
 
     validation_s, interpolation_s, test_s = seconds(Recipe())
     assert validation_s == pytest.approx(1.3 * 0.02 * 150)
     assert interpolation_s == pytest.approx(5 * validation_s)  # coefficients
-    assert test_s >= 1.3 * 0.02 * (700 + 150 + 150)
+    assert test_s >= 1.3 * 0.05 * (700 + 150 + 150)
     for recipe, weights in ((Recipe(interpolate_weights=False), "imagenet"), (Recipe(), None)):
         assert seconds(recipe, weights) == (validation_s, 0.0, test_s)
 
