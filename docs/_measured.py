@@ -222,9 +222,9 @@ def _own_backbone() -> dict[str, str]:
     lines = []
     for n_cycles, group in groups.items():
         values = [run["test"]["value"] for run in group]
-        spread = f"{100 * min(values):.1f} to {100 * max(values):.1f}"
+        spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if values[1:] else ""
         epochs = f"{mean(len(run['settings']['epochs']) for run in group):.0f}"
-        lines.append([str(n_cycles), epochs, str(len(group)), f"{mean(values):.1%} ({spread})"])
+        lines.append([str(n_cycles), epochs, str(len(group)), f"{mean(values):.1%}{spread}"])
     return {
         "own backbone": _markdown_table(("Cycles", "Epochs", "Splits", "Test accuracy"), lines),
         "own backbone minutes": f"{runs[0]['minutes']:g}",
