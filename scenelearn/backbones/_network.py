@@ -38,7 +38,7 @@ OWN = "own"
 """The value of `weights` for the weights that a network of the user's own brings along."""
 
 DEFAULT_PX = 160
-"""The size of images for networks of keras.applications."""
+"""The size of images for networks of keras.applications, and for several networks."""
 
 HUB, MODEL = "hub:", "model:"
 _MODES = ("none", "tf", "caffe", "torch")

@@ -24,6 +24,8 @@ from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import is_own
 from scenelearn.classify._inference import predict_images
 from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS
+from scenelearn.data import Photos
+from scenelearn.data._pixels import estimate_decode_seconds
 from scenelearn.finetune._candidates import CANDIDATES
 from scenelearn.finetune._device import available_bytes, supported_precision, training_bytes
 from scenelearn.finetune._features import FEATURE_BATCH_SIZE
@@ -138,6 +140,28 @@ def measure_photo_seconds(model: Any, batch_size: int) -> float:
         predict_images(model, [batch], batch_size)
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[1:])) / batch_size  # the first one compiles
+
+
+def measure_prediction(
+    network: Any, training_model: Any, settings: FitSettings, photos: Photos
+) -> tuple[float, float]:
+    """Measure the prediction times per photo, for `measure_durations`.
+
+    Args:
+        network: the final network.
+        training_model: the network that is trained.
+        settings: of the fit.
+        photos: of the fit.
+
+    Returns:
+        `predict_s` and `final_predict_s`.
+    """
+    final_predict_s = measure_photo_seconds(network, settings.batch_size)
+    if settings.train_px == settings.image_px:
+        return final_predict_s, final_predict_s
+    decode_s = estimate_decode_seconds(photos, settings.resize) / len(photos)
+    predict_s = measure_photo_seconds(training_model, settings.batch_size)
+    return predict_s, final_predict_s + decode_s
 
 
 def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> float:

@@ -28,6 +28,7 @@ from scenelearn.finetune._budget import (
     make_schedule,
     measure_durations,
     measure_photo_seconds,
+    measure_prediction,
 )
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
@@ -216,13 +217,12 @@ def _plan(
     network_s = time.perf_counter() - start
     n_classes = splits.photos.n_classes
     logits_model, model = add_zero_head(final_features, n_classes)
-    feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
-    decode_s = estimate_decode_seconds(splits.photos, settings.train_resize)
-    final_predict_s = predict_s = measure_photo_seconds(inference_model(model), batch_size)
     if features is not final_features:
         logits_model, _ = add_zero_head(features, n_classes)
-        predict_s = measure_photo_seconds(logits_model, batch_size)
-        final_predict_s += decode_s / len(splits.photos)
+    feature_s = measure_photo_seconds(features, feature_batch_size(batch_size))
+    predict_s, final_predict_s = measure_prediction(
+        inference_model(model), logits_model, settings, splits.photos
+    )
     datasets = _noise_datasets(splits, settings)
     if settings.epochs != 0:
         select_layers(features, settings)
@@ -241,7 +241,7 @@ def _plan(
     n_features = int(features.output.shape[-1])
     seconds = {
         "network": network_s,
-        "photos": decode_s,
+        "photos": estimate_decode_seconds(splits.photos, settings.train_resize),
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
         **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),

@@ -33,9 +33,9 @@ from scenelearn.classify._labeled_outputs import (
     sample_training_photos,
 )
 from scenelearn.data import Pixels, Splits
-from scenelearn.data._pixels import at_other_size, estimate_decode_seconds, load_pixels
+from scenelearn.data._pixels import at_other_size, load_pixels
 from scenelearn.data._resize import format_px
-from scenelearn.finetune._budget import adapt_to_machine, choose_schedule, measure_photo_seconds
+from scenelearn.finetune._budget import adapt_to_machine, choose_schedule, measure_prediction
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
 from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
 from scenelearn.finetune._device import (
@@ -383,11 +383,9 @@ class Run:
         if train:
             select_layers(features, settings)
         if settings.epochs is None:  # compiled here, without LoRA, as it will be tested
-            final_predict_s = predict_s = measure_photo_seconds(self.network, settings.batch_size)
-            if features is not self.features:
-                predict_s = measure_photo_seconds(self.training_model, settings.batch_size)
-                photos = self.splits.photos
-                final_predict_s += estimate_decode_seconds(photos, settings.resize) / len(photos)
+            predict_s, final_predict_s = measure_prediction(
+                self.network, self.training_model, settings, self.splits.photos
+            )
         if train:
             add_lora(features, settings)
         probe_weights = self.training_model.get_weights()

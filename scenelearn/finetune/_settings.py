@@ -380,7 +380,7 @@ def resolve_settings(
         recipe=recipe,  # type: ignore[arg-type]
         **others,
     )
-    is_fixed = network is not None and (isinstance(network, NetworkList) or network.fixed_px)
+    is_fixed = isinstance(network, Network) and network.fixed_px is not None
     if is_fixed or weights is None or settings.epochs == 0 or settings.recipe.lora_rank is not None:
         return settings
     return replace(settings, recipe=_with_train_px(settings.recipe, settings.image_px))
@@ -391,7 +391,7 @@ def _with_train_px(recipe: Recipe, image_px: int | tuple[int, int]) -> Recipe:
     if recipe.train_px is not None or isinstance(image_px, tuple) or image_px <= _MIN_TRAIN_PX:
         return recipe
     multiple = -(-image_px * 5 // (7 * 32)) * 32
-    return replace(recipe, train_px=min(image_px, max(_MIN_TRAIN_PX, multiple)))
+    return replace(recipe, train_px=max(_MIN_TRAIN_PX, multiple))
 
 
 def _check_no_epochs(epochs: object) -> int:
