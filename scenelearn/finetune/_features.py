@@ -262,10 +262,13 @@ def compute_probe_data(
     n_validation, batch_size = validation.n_photos, feature_batch_size(train.batch_size)
     indices = np.concatenate([validation.indices, train.indices, train.indices])
     n_plain = n_validation + n_train
-    table = np.full((len(indices), model.output.shape[-1]), np.nan, np.float32)  # the only one
+    table = np.full((len(indices), model.output.shape[-1]), np.nan, np.float32)  # filled in place
     valid = np.zeros(len(indices), bool)
+
+    def report_after(n_before: int) -> Report | None:
+        return (lambda done, _: report(n_before + done, len(indices))) if report else None
+
     for rows, mirrored in ((slice(n_plain), False), (slice(n_plain, None), True)):
-        n_before = rows.start or 0
         _, valid[rows] = compute_features(
             model,
             replace(train, indices=indices[rows], batch_size=batch_size),
@@ -274,7 +277,7 @@ def compute_probe_data(
             table=table[rows],
             mirrored=mirrored,
             use_cache=use_cache,
-            report=(lambda done, _, n=n_before: report(n + done, len(indices))) if report else None,
+            report=report_after(rows.start or 0),
         )
     if not valid.all():
         table, indices = table[valid], indices[valid]
