@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scenelearn.errors import ArgumentError, BackendError
 from scenelearn.reporting import _analysis as analysis
 from scenelearn.reporting._charts import Axes, curves, ticks
 from scenelearn.reporting._feature_map import feature_map
@@ -120,9 +121,12 @@ def _mistake(fit: FitResult, photo: analysis.PredictedPhoto) -> Mistake:
     image = thumbnail(photos, photo.position, resize)
     if image.notice:
         return Mistake(photo, image, None, ())
-    explanation: Explanation = fit.classifier.explain(
-        photos.read(photo.position), label=photos.class_names[photo.predicted], n_neighbors=1
-    )
+    try:
+        explanation: Explanation = fit.classifier.explain(
+            photos.read(photo.position), label=photos.class_names[photo.predicted], n_neighbors=1
+        )
+    except (ArgumentError, BackendError):  # no feature maps, or no gradients
+        return Mistake(photo, image, None, ())
     height, width = explanation.heatmap.shape
     overlay = explanation.picture().crop((width, 0, 2 * width, height))
     overlay = overlay.resize((resize.width, resize.height))

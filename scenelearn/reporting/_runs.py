@@ -156,7 +156,11 @@ def _runs_in(name: str, result: Any) -> list[tuple[str, Any]]:
         return [(name, result)]
     if any((path / file).is_file() for file in _RESULT_FILES):
         return [(name, result)]
-    files = sorted(path.rglob("result.json"))
+    files = [
+        file
+        for file in sorted(path.rglob("result.json"))
+        if file.with_name("split.csv").is_file()  # a cross-validation has none
+    ]
     return [(_default_name(file, 1), file) for file in files] or [(name, result)]
 
 

@@ -87,7 +87,7 @@ def test_only_shared_photos_are_paired(fit: FitResult, tmp_path: Path) -> None:
     other = make_fit(tmp_path / "others", names=("sea", "sky"))
     page, value = write_comparison([fit, other], tmp_path / "d")
     assert value["pairs"][0]["comparison"] is None
-    assert "no shared test photos." in page.text
+    assert "no shared test photos, or different classes." in page.text
 
 
 def test_with_many_runs_only_the_best_is_compared_with_the_others(
@@ -175,6 +175,8 @@ def test_page_of_all_runs_in_a_folder_links_to_their_reports(
     for k, name in enumerate(("a run", "b#1"), start=1):
         report(with_errors(fit, k), runs / name / "report")
     report(with_errors(fit, 3), tmp_path / "elsewhere")
+    (runs / "cv").mkdir()
+    (runs / "cv" / "result.json").write_text("{}")  # of a cross-validation, without a split
 
     for _ in range(2):  # the page itself is no run
         page = Page(report(runs, runs).read_text(encoding="utf-8"))

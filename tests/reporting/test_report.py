@@ -16,10 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+import scenelearn as sl
 from scenelearn.data import Rejected, RejectionReason
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult, Phase
@@ -381,6 +383,41 @@ def test_mistakes_come_with_their_photos_most_confident_first(
         red, _, blue = np.asarray(heat, float)[80, 20]  # left: the heat
         assert red - blue > 80
         assert np.ptp(np.asarray(heat, float)[80, 140]) < 10  # right: gray
+
+
+def test_mistakes_of_a_network_without_feature_maps_have_no_heat_map(
+    scenes: Path, tmp_path: Path
+) -> None:
+    image = keras.Input((32, 32, 3))
+    vector = keras.layers.Flatten()(keras.layers.AveragePooling2D(16)(image))
+    network = keras.Model(image, vector)
+    result = sl.fit(sl.split(scenes), backbone=network, preprocessing="none", epochs=0)
+    page = write_page(result, tmp_path / "report")
+    alts = [image["alt"] or "" for image in page.all("img")]
+    assert any("misclassified as" in alt for alt in alts)
+    assert not any("Grad-CAM" in alt for alt in alts)
+    assert "Grad-CAM" not in page.text
+
+
+def test_page_and_card_count_the_photos_in_quarantine(fit: FitResult, tmp_path: Path) -> None:
+    splits = fit.splits
+    quarantined = dataclasses.replace(splits, train=splits.train[2:], quarantined=splits.train[:2])
+    result = dataclasses.replace(fit, splits=quarantined)
+    assert "2 photos in quarantine are in none of them." in write_page(result, tmp_path / "r").text
+    card = (tmp_path / "r" / "model-card.md").read_text(encoding="utf-8")
+    assert "In quarantine, and in no split: 2 photos." in card.replace("\xa0", " ")
+    page = write_page(fit, tmp_path / "without")
+    assert "quarantine" not in page.text
+
+
+@pytest.mark.parametrize(("shape", "words"), [("crop", "as center crops"), ("pad", "are shown,")])
+def test_page_says_what_the_network_sees(
+    fit: FitResult, tmp_path: Path, shape: str, words: str
+) -> None:
+    result = dataclasses.replace(fit, settings=dataclasses.replace(fit.settings, shape=shape))
+    text = write_page(result, tmp_path / "report").text
+    assert words in text
+    assert ("center crops" in text) == (shape == "crop")
 
 
 @pytest.mark.parametrize(
