@@ -413,7 +413,7 @@ def augmentation() -> str:
         category_axis(names),
         "What augmentation gains, with 95% confidence intervals, paired on the same test photos. "
         f"What to see: {excluding or 'none'} of {len(rows)} intervals exclude 0. With 25 photos "
-        "per class, a fit keeps the linear probe, which augmentation does not change.",
+        "per class, this earlier recipe kept the linear probe, which augmentation does not change.",
         sideways=True,
         line="vertical",
     )

@@ -106,7 +106,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, fitted: Any) -> Path:
     shutil.copytree(folder / "photos" / "sea", folder / "new")
     (folder / "run").mkdir()
     fitted.save(folder / "run" / "scenes.keras")
-    (folder / "mobilenet_v3_small_notop.h5").touch()
+    (folder / "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5").touch()
     return folder
 
 

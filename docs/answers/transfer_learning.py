@@ -86,8 +86,8 @@ for layer in network.layers:
 # ## d. Fine-tuning
 #
 # [`sl.fit`][scenelearn.finetune.fit] includes step c. It runs the frozen network once on every
-# photo, fits a linear probe on the features, fine-tunes from there, and keeps what does better on
-# the validation photos.
+# photo, fits a linear probe on the features, fine-tunes from there, and interpolates between the
+# two.
 
 # %%
 fit = sl.fit(

@@ -77,9 +77,9 @@ figure(pipeline)
 # - **Pixels** are decoded once and cached: upright, in sRGB, antialiased, as uint8. Training and
 #   testing see the same pixels.
 # - **Preprocessing** is the first layer of the network. Predictions cannot forget it.
-# - **Choices** are made on validation photos: the linear probe or the fine-tuned weights, and the
-#   calibration. The L2 penalty of the linear probe is cross-validated on training photos. Test
-#   photos are used once, at the end.
+# - **Choices** are made on validation photos: how far to go from the linear probe to the fine-tuned
+#   weights, and the calibration. The L2 penalty of the linear probe is cross-validated on training
+#   photos. Test photos are used once, at the end.
 # - **Uncertainty** (calibration, prediction sets, OOD detection) is fitted on validation photos and
 #   saved with the classifier.
 #
@@ -87,7 +87,7 @@ figure(pipeline)
 #
 # Decoded photos, the features of pretrained networks, checkpoints and compiled programs are cached
 # in `~/.cache/scenelearn`. Set `SCENELEARN_CACHE` to use another folder, and `SCENELEARN_CACHE_GIB`
-# to limit its size.
+# to limit the size of each part, such as the pixels of one size.
 #
 # ## Package dependencies
 #

@@ -60,14 +60,18 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # BatchNormalization keeps its pretrained mean and variance, because a batch of 32 photos estimates
 # them poorly. Its scale and offset are trained.
 #
+# Transformers have no smaller and smaller feature maps. All their layers are trained, and each
+# attention layer closer to the input has 0.75 times the learning rate of the next.
+#
 # ## 4. Train on smaller images than those of the prediction
 #
 # Augmentation crops photos and enlarges what is left, so a network is trained on larger objects
 # than whole photos show it. Whole photos of more pixels make up for that (FixRes), and training at
-# their size would take twice the time per step. So a network that is to predict at 224 pixels is
-# trained at 160 ([`Recipe.train_px`][scenelearn.finetune.Recipe]): at 5/7 of the size, but at least
-# 160 pixels. Features, linear probe and fine-tuning are at this size, calibration and test at that
-# of the prediction. [Accuracy](../results/accuracy.py#backbones) has the accuracies of
+# their size would take twice the time per step. So a pretrained network that takes squares of any
+# size and is to predict at 224 pixels is trained at 160
+# ([`Recipe.train_px`][scenelearn.finetune.Recipe]): at 5/7 of the size, in multiples of 32, but at
+# least 160 pixels. Features, linear probe and fine-tuning are at this size, calibration and test at
+# that of the prediction. [Accuracy](../results/accuracy.py#backbones) has the accuracies of
 # `mobilenet_v3_small` at both sizes.
 #
 # ## 5. Scale the learning rate and schedule it to end in time
@@ -106,12 +110,11 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 #
 # ## What was tried and left out
 #
-# Label smoothing, an exponential moving average of the weights, layer-wise learning rate decay, a
-# fixed number of views per photo, and predictions averaged over mirror images were options of
-# `Recipe` once. On [three splits](../results/accuracy.py#ablations), their gains were between -0.2
-# and +0.1 points and not significant, except for four fixed views: +0.7 points, where CutMix has
-# +0.9 with less code. Training only the layers at least 32 times smaller than the image: +0.5, not
-# significant, and -0.4 on the validation photos. So they were removed.
+# Label smoothing, an exponential moving average of the weights, layer-wise learning rate decay of
+# convolutional networks, a fixed number of views per photo, training only the layers at least 32
+# times smaller than the image, and predictions averaged over mirror images were options of `Recipe`
+# once. On [three splits](../results/accuracy.py#ablations), they gained nothing significant, or
+# less than CutMix, which takes less code. So they were removed.
 #
 # References: A. Kumar et al. (2022), *Fine-tuning can distort pretrained features and underperform
 # out-of-distribution*, ICLR. M. Wortsman et al. (2022), *Robust fine-tuning of zero-shot models*,

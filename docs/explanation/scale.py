@@ -87,6 +87,9 @@ Markdown(
 )
 
 # %% [markdown]
+# The decoded pixels must fit into the cache. Its limit is 64 GiB, unless `SCENELEARN_CACHE_GIB`
+# sets another. Without enough space, photos are decoded again in each epoch.
+#
 # So a laptop is enough up to about a million photos. Beyond that, fit on a sample first: accuracy
 # grows slowly with photos, see [accuracy by number of
 # photos](../results/accuracy.py#accuracy-by-number-of-photos).

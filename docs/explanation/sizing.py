@@ -105,10 +105,8 @@ print(estimates["textbook"].compare(estimates["xla"]))
 # passes. [Memory estimates](../results/memory.py) reports its accuracy; `nox -s memory` measures it
 # again. Layers without a description of their own are lowered from the program that JAX traces of
 # their call, with the gradients that JAX derives. It does not support Keras' attention layers other
-# than `MultiHeadAttention`, `TimeDistributed`,
-# `Resizing`, and `EinsumDense` equations that sum over more than the last axis. These raise an
-# error; the textbook method supports them. The largest errors occur for group normalization in
-# prediction (up to 50% too high, on small networks) and for networks with many merging branches.
+# than `MultiHeadAttention`, `TimeDistributed`, `Resizing`, and `EinsumDense` equations that sum
+# over more than the last axis. These raise an error; the textbook method supports them.
 #
 # To inspect XLA itself, set `TF_CPP_VMODULE=library_rewriter=4` and `TF_CPP_MAX_VLOG_LEVEL=4` in
 # the environment, or print `jax.jit(f).lower(...).compile().as_text()`.

@@ -2,10 +2,10 @@
 # # Choose a backbone
 #
 # **Start with the default, `mobilenet_v3_small` at 160 pixels.** It is one of the cheapest networks
-# to train, and the better of the two that were tested [with one minute on real
-# photos](../results/accuracy.py). (The other, `mobilenet_v2_0.35`, was tested with an earlier
-# recipe.) If you change it, measure whether the change helps:
-# [`sl.compare`][scenelearn.classify.compare] tests two classifiers on the same photos.
+# to train. With 4.5 minutes it was [more accurate](../results/accuracy.py#backbones) than
+# `mobilenet_v2_0.35`, which was tested with an earlier recipe. If you change it, measure whether
+# the change helps: [`sl.compare`][scenelearn.classify.compare] tests two classifiers on the same
+# photos.
 #
 # Reasons to choose something else:
 #
@@ -13,7 +13,8 @@
 #   pixels, in the same time, and was [more accurate](../results/accuracy.py#backbones).
 # - **You have four minutes or more** for 6,000 photos: `mobilenet_v2`.
 # - **You have 15 minutes:** `mobilenet_v2` as a [soup](../explanation/fine_tuning.py), the most
-#   accurate that we measured. It predicts as fast as a single network.
+#   accurate network of `keras.applications` that we measured. It predicts as fast as a single
+#   network. [EfficientNet-Lite2](own_backbone.md#image-size) in 20 minutes was more accurate.
 # - **You do not want to decide:** `backbone="auto"` takes the most accurate of [a few
 #   networks](#automatic-choice) that fit into `minutes`, timed on your machine, and into free
 #   memory. [`sl.plan`][scenelearn.finetune.plan] shows the choice.

@@ -14,9 +14,8 @@
 # The linear probe comes first; fine-tuning uses the rest of the budget. Each point is one fit, with
 # its 95% confidence interval. Times cover the whole fit, from decoding to the test.
 #
-# mobilenet_v3_small and scenelearn_tiny were measured on 2026-11-30, on a CPU without AVX-512 (two
-# cores of an AMD EPYC). The other networks were measured before, on another machine, about twice as
-# fast. So compare times within a network only.
+# The networks were measured on different machines, some twice as fast as others. So compare times
+# within a network only.
 
 # %% tags=["folded"]
 import itertools
@@ -51,9 +50,9 @@ HTML(_figures.accuracy())
 # %% [markdown]
 # ## Backbones
 #
-# All networks whose weights were at hand, the default among them. Seeds have their own splits, so a
-# mean over three seeds and a mean over five are not on the same photos. "deq8" marks 8-bit weights
-# that were converted back to 32 bits, with BatchNormalization folded in.
+# The networks of `keras.applications` whose weights were at hand, and the bundled one. Seeds have
+# their own splits, so a mean over three seeds and a mean over five are not on the same photos.
+# "deq8" marks 8-bit weights that were converted back to 32 bits, with BatchNormalization folded in.
 
 # %% tags=["folded"]
 by_backbone = {}
@@ -264,7 +263,7 @@ table(
 # differ from those of Keras by more than 0.0001 of the largest feature. AutoGluon and scenelearn
 # have a time limit; the others count epochs, as few as their recipe allows. Minutes count from the
 # first photo read to the last test prediction, CPU minutes and memory are those of all processes.
-# KerasHub, fastai and AutoGluon ran beside other work of the lowest priority, which lengthens their
+# KerasHub, fastai and AutoGluon ran while other work had the lowest priority, which lengthens their
 # minutes somewhat. The others' fine-tuning is made for more epochs or a GPU, and is likely to gain
 # from them. One seed does not rank recipes whose intervals overlap. Not measured: networks whose
 # weights cannot be had offline, among them the defaults of AutoGluon and fastai, and KerasHub's

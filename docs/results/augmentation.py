@@ -114,9 +114,9 @@ print(f"augmentation alone, of the step  {step['standard_alone_fraction']:6.1%}"
 #
 # `mobilenet_v2_0.35` fine-tuned on 25, 100 and 500 photos per class of the Intel scenes, with and
 # without augmentation, on three splits. Gains are paired on the same test photos, with a 95%
-# confidence interval. They apply to what `fit` keeps, the better of the linear probe and the
-# fine-tuned network. The last line gives the validation accuracy of the fine-tuned network alone.
-# `python -m tests.bench.augmentation_accuracy` measured this.
+# confidence interval. An earlier recipe was measured, which kept the better of the linear probe and
+# the fine-tuned network. The last line gives the validation accuracy of the fine-tuned network
+# alone. `python -m tests.bench.augmentation_accuracy` measured this.
 
 # %% tags=["folded"]
 path = Path("docs/results/augmentation_accuracy.json")

@@ -83,8 +83,8 @@ for row in newer["rows"]:
 #
 # The CPU of these measurements has instructions for bfloat16 products (`avx512_bf16`). TensorFlow
 # and Torch use them; XLA on CPUs does not. The table gives the milliseconds per photo of the
-# training step above in float32 and in bfloat16 with float32 weights, and the speedup. (ConvNeXt
-# was not measured on TensorFlow.)
+# training step above in float32 and in bfloat16 with float32 weights, and the speedup. (ConvNeXt in
+# bfloat16 was not measured on TensorFlow.)
 
 # %% tags=["folded"]
 print(f"{'':<18} {'scenelearn on JAX':<22} {'TensorFlow':<22} {'Torch':<22} measured")

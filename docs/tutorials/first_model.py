@@ -78,8 +78,8 @@ splits
 #
 # [`sl.fit`][scenelearn.finetune.fit] trains within a time budget in minutes. It computes the
 # features of each photo with the frozen network, fits a linear probe on them, fine-tunes from
-# there, and keeps what does best on the validation photos. This tutorial uses the small bundled
-# network and small images.
+# there, and [interpolates](../explanation/fine_tuning.py) between the two. This tutorial uses the
+# small bundled network and small images.
 
 # %%
 fit = sl.fit(

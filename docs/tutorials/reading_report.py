@@ -61,8 +61,9 @@ for true, predicted, n, _ in fit.most_confused()[:3]:
     print(f"{n} photos of {true} were predicted as {predicted}")
 
 # %% [markdown]
-# **Slices.** Dark photos, blurred photos, or those of a column of your manifest. A slice is listed
-# if its accuracy is significantly lower, corrected for the number of slices tested.
+# **Slices.** Dark or blurred photos, for example. `Classifier.evaluate` also takes the columns of a
+# manifest, such as the camera. A slice is listed if its accuracy is significantly lower, corrected
+# for the number of slices tested.
 
 # %%
 excerpt("slices")

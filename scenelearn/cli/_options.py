@@ -127,7 +127,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--objective": {
         "choices": ("accuracy", "balanced_accuracy", "log_loss"),
         "default": "accuracy",
-        "help": "what decides which weights are kept, and what the results lead with",
+        "help": "what the results lead with; with balanced_accuracy, each class counts the same in "
+        "the choice of the weights",
     },
     "--devices": {
         "choices": ("all",), "help": "spread each batch over all devices (default: one device)",
