@@ -243,9 +243,10 @@ def _find_columns(schema: Any) -> tuple[str, str, tuple[str, ...]]:
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(text).get("info", {}).get("features", {})
     class_names = {
-        name: tuple(map(str, features[name]["names"]))
+        name: tuple(map(str, feature["names"]))
         for name in schema.names
-        if features.get(name, {}).get("_type") == "ClassLabel"
+        if isinstance(feature := features.get(name), dict)  # of a list, it may be a list
+        and feature.get("_type") == "ClassLabel"
     }
     candidates = [name for name in ("label", *class_names) if name in (class_names or schema.names)]
     label = candidates[0] if candidates else ""

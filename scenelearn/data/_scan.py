@@ -148,16 +148,18 @@ def scan(
     shard = root.name if table is None and has_photos(root) else ""
     if shard:
         root = root.parent
-    if table is None and root.suffix.lower() in SUFFIXES and root.is_file():
+    # Unlike methods of `Path`, these return False in a folder that may not be searched.
+    if table is None and root.suffix.lower() in SUFFIXES and os.path.isfile(root):  # noqa: PTH113
         root, table = root.parent, root
-    if not (root.is_dir() or is_archive(root)):
-        what = "is another kind of file" if root.exists() else "does not exist"
+    if not (os.path.isdir(root) or is_archive(root)):  # noqa: PTH112
+        is_there = os.path.exists(root)  # noqa: PTH110
+        what = "is another kind of file" if is_there else "does not exist or cannot be reached"
         raise PathMissingError(
             f"`folder` must be an existing folder of photos, a ZIP file of one, or a manifest. "
             f"Received: {str(root)!r}, which {what}. Check the path; the folder should contain one "
             "folder per class."
         )
-    if isinstance(table, Path) and not table.is_file():
+    if isinstance(table, Path) and not os.path.isfile(table):  # noqa: PTH113
         raise PathMissingError(
             f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, which does not "
             "exist. Check the path."
@@ -270,6 +272,8 @@ def _list_archive(root: Path) -> tuple[list[str], list[Rejected]]:
 
 def _is_hidden(name: str) -> bool:
     folded = name.lower()
+    if folded.startswith("cache-") and folded.endswith(".arrow"):  # a result of `Dataset.map`
+        return True
     return folded.startswith(".") or folded.endswith(".keras") or folded in _SYSTEM_NAMES
 
 
@@ -396,9 +400,9 @@ def _label_by_folder(root: Path, files: list[_File], rejected: list[Rejected]) -
 def _find_split_folders(folders: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """Which first folders of photos, or first two, are splits and not classes.
 
-    Names like "valid" or "test" may also be classes. They are splits if there are no folders beside
-    them but splits, or if two of them share the name of a class folder. ``train/train`` is one
-    split, as in the Intel archive, if the inner folder contains the class folders.
+    Names like "valid" or "test" may also be classes. They are splits if all folders next to them
+    are splits, or if two of them share the name of a class folder. ``train/train`` is one split, as
+    in the Intel archive, if the inner folder contains the class folders.
     """
     inside: defaultdict[str, set[str]] = defaultdict(set)  # the folders in each first folder
     for names in folders:
@@ -416,10 +420,12 @@ def _find_split_folders(folders: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
     for name in of_name:
         found.add((name,))
         for inner in inside[name]:
+            if inner.lower() != name.lower():
+                continue
             paths = [names for names in folders if names[:2] == (name, inner)]
-            classes, beside = {names[2] for names in paths if names[2:]}, inside[name] - {inner}
+            classes, siblings = {names[2] for names in paths if names[2:]}, inside[name] - {inner}
             has_classes = sum(len(names) > 2 for names in paths) > len(paths) / 2
-            if inner.lower() == name.lower() and has_classes and (not beside or classes & beside):
+            if has_classes and (not siblings or classes & siblings):
                 found.add((name, inner))
     return found
 

@@ -28,7 +28,7 @@ def table(
     **columns: Any,
 ) -> Any:
     """Rows as the package `datasets` stores them, with its metadata."""
-    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    features: dict[str, Any] = {"image": {"_type": "Image"}, "tags": [{"_type": "Value"}]}
     if names:
         features["label"] = {"names": names, "_type": "ClassLabel"}
     images = [{"bytes": content, "path": f"{k}.jpg"} for k, content in enumerate(contents)]
@@ -180,7 +180,8 @@ def test_photos_are_predicted_by_the_path_of_their_row(fitted: Any, tmp_path: Pa
 
 def test_labels_without_names_unknown_labels_and_missing_bytes(tmp_path: Path) -> None:
     contents: list[bytes | None] = [photo(0), photo(1), photo(2), photo(3)[:50], None, b""]
-    write_parquet(tmp_path / "a.parquet", table(contents, [1, -1, None, 1, 1, 1]))
+    tags = [["a"]] * 6  # a list, whose feature may be a list
+    write_parquet(tmp_path / "a.parquet", table(contents, [1, -1, None, 1, 1, 1], tags=tags))
     write_parquet(tmp_path / "b.parquet", table([photo(9)], [5], None))
     photos = scan(tmp_path)
     assert classes(photos) == {"a.parquet/0": "sea", "b.parquet/0": "5"}
@@ -247,10 +248,12 @@ def test_row_group_that_states_gigabytes_is_not_read(
         scan(tmp_path)
 
 
-def test_damaged_and_changed_shards(tmp_path: Path) -> None:
-    file = tmp_path / "a.parquet"
+def test_damaged_and_changed_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCENELEARN_CACHE", str(tmp_path / "cache"))  # decoded nowhere before
+    folder = tmp_path / "photos"
+    file = folder / "a.parquet"
     write_parquet(file, table([photo(0), photo(1)], [0, 1]))
-    photos = scan(tmp_path)
+    photos = scan(folder)
     write_parquet(file, table([photo(5), photo(6)], [0, 1]))
     assert photos.read(0) == photo(5)
     with pytest.raises(NoPhotosError, match="has changed since the scan"):
@@ -262,7 +265,7 @@ def test_damaged_and_changed_shards(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="damaged in the dataset"):
         photos.read(0)
     with pytest.raises(NoPhotosError, match="a Parquet file that is damaged"):
-        scan(tmp_path)
+        scan(folder)
 
 
 def test_parquet_file_without_photos_is_no_dataset(tmp_path: Path) -> None:

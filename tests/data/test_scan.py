@@ -339,6 +339,7 @@ def test_names_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
 def test_hidden_and_system_files_are_named(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     hidden = [".hidden.jpg", "sea/Thumbs.db", "sea/desktop.ini", "street/._1.jpg", "sea/.DS_Store"]
+    hidden += ["cache-1a2b.arrow"]  # the result of `Dataset.map`
     put_all(tmp_path, [*hidden, ".git/objects/1.jpg", ".git/2.jpg", "sea/@eaDir/3.jpg"])
     photos = scan(tmp_path)
     assert photos.paths == tuple(PLAIN)
