@@ -130,7 +130,10 @@ def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
         atomic_write(file) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as text,
     ):
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+        writer = csv.writer(text, lineterminator="\n")
+        quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in (columns, *rows):  # before Python 3.13, a carriage return is not quoted
+            (quoting if "\r" in "".join(row) else writer).writerow(row)
 
 
 def read_table(file: Path, columns: Collection[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -348,6 +348,15 @@ def test_cells_of_a_parquet_manifest_must_be_text(
 
 
 @needs_byte_names
+def test_line_breaks_in_names_survive_a_manifest(tmp_path: Path) -> None:
+    names = [f"{of}/{k}\r{k}\n.jpg" for of in ("sea\rside", "street") for k in range(3)]
+    first = split(scan(put_all(tmp_path / "photos", names)))
+    again = split(scan(tmp_path / "photos", first.save(tmp_path / "split.csv")), seed=99)
+    assert splits_of(again) == splits_of(first)
+    assert set(again.photos.paths) == set(names)
+
+
+@needs_byte_names
 def test_names_that_are_not_unicode_survive_a_manifest(tmp_path: Path) -> None:
     name = os.fsdecode(b"for\xeat")
     folder = put_all(
