@@ -269,6 +269,11 @@ def _assigned_splits(
 def _upper_bound(u: npt.NDArray[np.float64], lower: float, fraction: float) -> float:
     """The upper bound of a split that begins at `lower`, for a fraction or a number of photos."""
     if not isinstance(fraction, int):
+        if lower + fraction >= 1:
+            raise TooFewPhotosError(
+                "The split must leave photos to train on. Received: test photos that are "
+                f"{lower:.0%} of all, and {fraction:.0%} requested for validation. Lower one."
+            )
         return lower + fraction
     candidates = np.sort(u[u >= lower])
     if fraction >= len(candidates):

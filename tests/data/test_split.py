@@ -335,6 +335,11 @@ def test_fractions_that_leave_nothing_to_train_on() -> None:
         split(made_up({"a": 50, "b": 50}), validation=0.5, test=0.5)
 
 
+def test_a_number_and_a_fraction_that_leave_nothing_to_train_on() -> None:
+    with pytest.raises(TooFewPhotosError, match=r"leave photos to train on.*15% requested"):
+        split(made_up({"a": 50, "b": 50}), validation=0.15, test=90)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True])
 def test_seeds_out_of_range(seed: object) -> None:
     with pytest.raises(ArgumentError, match=r"`seed` must be an integer.*Received: seed="):
