@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING, TypeGuard
 from scenelearn._checks import check_path
 from scenelearn.errors import ArgumentError, DiskError, DiskSpaceError, SceneLearnError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -293,12 +298,25 @@ def ensure_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         if error.errno not in _UNUSABLE:
             raise disk_error(path, error) from None
-        file = next((p for p in (path, *path.parents) if p.is_file()), None)
+        file = next((p for p in (path, *path.parents) if os.path.isfile(p)), None)  # noqa: PTH113
         reason = f"but {str(file)!r} is a file" if file else error.strerror
         raise ArgumentError(
             "`folder` must be an existing or a new folder that can be written to. Received: "
             f"{str(path)!r}, {reason}. Pass another name."
         ) from None
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Let processes that change files of one folder wait for each other, where the system can."""
+    with ExitStack() as stack:
+        if fcntl is not None:
+            with suppress(OSError):  # some network file systems have no locks
+                folder.mkdir(parents=True, exist_ok=True)
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)  # which also unlocks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -321,7 +339,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         DiskError: if the system fails otherwise.
     """
     target = check_path("path", path, advice="Pass the name of a file.")
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112
         raise ArgumentError(
             f"`path` must name a file. Received: {str(target)!r}, which is a folder. "
             "Add a file name to it."

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenelearn._display import printable
+from scenelearn._io import exclusive
 from scenelearn.app._corrections import MAX_LABEL
 from scenelearn.data import Audit
 from scenelearn.data._decisions import (
@@ -143,7 +144,7 @@ class Cleaning:
         item = self.photos[position]
         if new_label == item.label:
             kind, new_label = "keep", ""
-        with self._lock:
+        with self._lock, exclusive(self.file.parent):
             decisions = read_decisions(self.file)
             before = decisions.pop(item.path, None)
             decisions[item.path] = Decision(
@@ -162,7 +163,7 @@ class Cleaning:
             ManifestError: if another program has made the file of decisions invalid.
             DiskError: if the system cannot write it.
         """
-        with self._lock:
+        with self._lock, exclusive(self.file.parent):
             if not self._history:
                 return None
             path, before = self._history[-1]

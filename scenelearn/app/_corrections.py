@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from scenelearn._io import atomic_write
+from scenelearn._io import atomic_write, exclusive
 from scenelearn.data._decode import check_complete
 from scenelearn.data._files import content_hash
 from scenelearn.data._manifest import ManifestRow, read_manifest, write_manifest
@@ -54,7 +54,7 @@ def save_correction(folder: Path, content: bytes, label: str) -> Path:
     digest = content_hash(content)
     path = folder / f"{digest.hex()}.{detect_format(content).lower()}"
     manifest = folder / MANIFEST
-    with _LOCK:
+    with _LOCK, exclusive(folder):
         rows = read_manifest(manifest) if manifest.is_file() else []
         kept = [row for row in rows if row.path != path.name]
         if not path.is_file():

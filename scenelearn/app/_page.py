@@ -158,7 +158,7 @@ def _build(gradio: Any, classifier: Classifier, root: Path | None, corrections: 
             raise gradio.Error("Choose a photo and its class first.", print_exception=False)
         content = Path(file).read_bytes()
         _shown(gradio, lambda: save_correction(corrections, content, label))
-        return f"Saved as {label}."
+        return f"Saved as {escape(printable(label))}."
 
     title = ", ".join(map(printable, classifier.class_names[:6]))
     title += ", …" if classifier.class_names[6:] else ""

@@ -220,6 +220,14 @@ def test_page_predicts_collects_corrections_and_loads_nothing_from_the_net(
             page.driver.keyboard.press("Enter")
             page.driver.click("#correct")
             page.driver.wait_for_selector("text=Saved as lagoon")
+            page.driver.get_by_label("If that is wrong").fill("<u>lagoon</u>")
+            page.driver.keyboard.press("Enter")
+            page.driver.click("#correct")
+            page.driver.wait_for_selector("text=Saved as <u>lagoon</u>")  # as text, not as HTML
+            page.driver.get_by_label("If that is wrong").fill("lagoon")
+            page.driver.keyboard.press("Enter")
+            page.driver.click("#correct")
+            page.driver.wait_for_selector("text=Saved as lagoon")
             page.driver.get_by_role("tab", name="Many photos").click()
             page.driver.set_input_files("#files input[type=file]", [str(photo)])
             with page.driver.expect_download() as download:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,24 @@ def test_decisions_are_honored_by_scan_and_undone_in_order(client: Client, folde
     assert sl.scan(folder).class_names == ("dark forest", "forest", "sea")
     assert [client.undo() for _ in range(4)] == [forest, copy, sea, None]
     assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_two_sessions_at_a_time_lose_nothing(folder: Path) -> None:
+    audit = audit_with_issues(folder)
+    sessions = [sl.app.clean(audit) for _ in range(2)]
+    clients = [Client(session.url) for session in sessions]
+    n = len(audit.photos)
+
+    def decide(k: int) -> None:
+        clients[k % 2].decide(k, "quarantine")
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(decide, range(n)))
+    finally:
+        for session in sessions:
+            session.close()
+    assert len(decisions_in(folder)) == n
 
 
 def test_later_session_continues_and_can_undo(client: Client, folder: Path) -> None:
