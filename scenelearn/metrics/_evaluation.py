@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_choice, check_integer
+from scenelearn._checks import check_array, check_choice, check_integer
 from scenelearn._display import printable
 from scenelearn._json import dataclass_json
 from scenelearn._pandas import to_pandas
+from scenelearn.errors import ArgumentError
 from scenelearn.metrics._inputs import Labels, Probabilities, check_predictions
 from scenelearn.metrics._intervals import Interval, bootstrap, f1_interval, wilson
 from scenelearn.metrics._selective import SelectiveMetrics, selective_metrics
@@ -342,6 +343,13 @@ def evaluate(
     """
     check_choice("objective", objective, OBJECTIVES, advice="The default is 'accuracy'.")
     y_true, y_prob, names = check_predictions(labels, probabilities, class_names)
+    if prediction_sets is not None:
+        prediction_sets = check_array("prediction_sets", prediction_sets)
+        if prediction_sets.shape != y_prob.shape:
+            raise ArgumentError(
+                f"`prediction_sets` must have the shape of `probabilities`, {y_prob.shape}. "
+                f"Received: shape {prediction_sets.shape}. Pass a boolean per photo and class."
+            )
     predicted, confidence = y_prob.argmax(axis=1), y_prob.max(axis=1)
     n_classes = len(names)
     matrix = np.zeros((n_classes, n_classes), dtype=np.int64)

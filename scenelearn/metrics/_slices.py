@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_array, check_integer
 from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
 from scenelearn.metrics._intervals import Interval, wilson
@@ -121,7 +121,7 @@ def _groups(
     name: str, values: npt.ArrayLike, n: int, n_bins: int
 ) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """(group, mask of its photos) for each group of a column; empty if there is only one."""
-    column = np.asarray(values)
+    column = check_array(f"columns[{name!r}]", values)
     if column.shape != (n,):
         raise ArgumentError(
             f"`columns[{name!r}]` must have one value for each of the {n:,} photos. Received: "

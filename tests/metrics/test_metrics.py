@@ -334,6 +334,17 @@ def test_summary_and_text() -> None:
     assert lines[-1] == "Too few photos to judge: a (2), b (2)"
 
 
+@pytest.mark.parametrize("sets", [[[True], [True]], [[True, False, True]] * 2, [[1, 0], [1]]])
+def test_prediction_sets_of_another_shape(sets: list[list[bool]]) -> None:
+    with pytest.raises(ArgumentError, match="`prediction_sets` must"):
+        evaluate([0, 1], [[0.5, 0.5], [0.2, 0.8]], "ab", prediction_sets=sets)
+
+
+def test_column_of_lists_of_different_lengths() -> None:
+    with pytest.raises(ArgumentError, match=r"`columns\['light'\]` must be an array"):
+        evaluate([0, 1], [[0.5, 0.5], [0.2, 0.8]], "ab", columns={"light": [[1], [1, 2]]})
+
+
 def test_representations_are_one_line() -> None:
     result = evaluate(
         [0, 1, 1, 0],
