@@ -208,6 +208,12 @@ def input_tensors_of(operation: Any) -> list[Any] | None:
     return list(nodes[0].input_tensors) if len(nodes) == 1 else None
 
 
+def first_inputs_of(operation: Any) -> list[Any]:
+    """Return the symbolic inputs of the first call of an operation; empty if it has none."""
+    nodes = _private(operation, "_inbound_nodes") or []
+    return list(nodes[0].input_tensors) if nodes else []
+
+
 def output_of(operation: Any) -> Any:
     """Return the first symbolic output of the first call of an operation."""
     nodes = _private(operation, "_inbound_nodes")
@@ -336,13 +342,15 @@ def build_loss(model: Any) -> None:
         loss.build(model.output, model.output)
 
 
-def update_metrics(model: Any, metrics: Any, loss: Any, *, x: Any, y: Any, outputs: Any) -> Any:
+def update_metrics(
+    model: Any, metrics: Any, loss: Any, *, x: Any, y: Any, outputs: Any, weights: Any
+) -> Any:
     """Update a model's metrics within a JAX program, as Keras' `train_step` does.
 
     Returns:
         The logs and the new values of the metrics' variables.
     """
-    return model._update_metrics_variables(metrics, loss, x, y, outputs, None)
+    return model._update_metrics_variables(metrics, loss, x, y, outputs, weights)
 
 
 def is_traced(tensor: Any) -> bool:

@@ -30,6 +30,7 @@ from scenelearn.finetune._budget import (
     measure_photo_seconds,
     measure_prediction,
 )
+from scenelearn.finetune._class_weights import build_class_weights
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
     FEATURE_BATCH_SIZE,
@@ -227,7 +228,22 @@ def _plan(
     if settings.epochs != 0:
         select_layers(features, settings)
         add_lora(features, settings)
-    learner = build_learner(features, logits_model, datasets, settings, train=settings.epochs != 0)
+    labels = splits.photos.labels
+    class_weights = build_class_weights(
+        settings.class_weight,
+        settings.objective,
+        splits.photos.class_names,
+        train_labels=labels[splits.train],
+        validation_labels=labels[splits.validation],
+    )
+    learner = build_learner(
+        features,
+        logits_model,
+        datasets,
+        settings,
+        class_weights=class_weights,
+        train=settings.epochs != 0,
+    )
     durations = measure_durations(
         learner,
         settings,

@@ -142,13 +142,14 @@ class TrainStep:
             self.update = self._compile_update(trainable, optimizer)
         n_photos, size = len(x), part_size(len(x))
         images, targets = _split(x, size), _split(y, size)
+        shares = _split(np.ones(n_photos) if weights is None else weights, size)
         outputs: list[Any] = [None] * len(images)
         others: list[Any] = [None] * len(images)
         total = TreeSum(len(images), _add)
 
         def compute(k: int) -> None:
-            weight = np.asarray(np.arange(size) < n_photos - size * k, np.float32)
-            part = images[k], targets[k], weight
+            is_photo = np.arange(size) < n_photos - size * k
+            part = images[k], targets[k], np.asarray(is_photo * shares[k], np.float32)
             gradients, outputs[k], others[k] = self.program.run(state, np.uint32(k), *part)
             total.insert(k, gradients)
 
@@ -157,12 +158,14 @@ class TrainStep:
         update = self.update.result()
         loss, trainable, optimizer = update((trainable, optimizer), total.result, scale)
         predicted = np.concatenate(outputs)[:n_photos]
-        logs, metrics = self.log(metrics, loss, predicted, np.asarray(y))
+        logs, metrics = self.log(metrics, loss, predicted, np.asarray(y), weights)
         return logs, (trainable, others[0], optimizer, metrics)
 
     def _is_supported(self, x: Any, y: Any, weights: Any) -> bool:
         are_arrays = all(hasattr(a, "shape") and hasattr(a, "dtype") for a in (x, y))
-        if weights is not None or not are_arrays or len(x) != len(y) or _is_distributed():
+        if not are_arrays or len(x) != len(y) or _is_distributed():
+            return False
+        if weights is not None and getattr(weights, "shape", None) != (len(x),):
             return False
         return self.is_separable and not (self.has_penalties and len(x) % part_size(len(x)))
 
@@ -194,9 +197,11 @@ class TrainStep:
         loss, gradients = jax.tree.map(lambda a: (a * scale).astype(a.dtype), total)
         return loss, *self.model.optimizer.stateless_apply(optimizer, gradients, trainable)
 
-    def _log(self, metrics: Any, loss: Any, outputs: Any, y: Any) -> Any:
+    def _log(self, metrics: Any, loss: Any, outputs: Any, y: Any, weights: Any) -> Any:
         """The logs and updated metrics, as in Keras' `train_step`."""
-        return update_metrics(self.model, metrics, loss, x=outputs, y=y, outputs=outputs)
+        return update_metrics(
+            self.model, metrics, loss, x=outputs, y=y, outputs=outputs, weights=weights
+        )
 
 
 class TreeSum(Generic[T]):
