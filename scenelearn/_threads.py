@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import TypeVar
 
+from scenelearn._cgroups import cpu_quota
 from scenelearn._checks import check_integer
 
 _VARIABLE = "SCENELEARN_THREADS"
-_CGROUPS = Path("/sys/fs/cgroup")
-_GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 
 _CHUNK = 32  # items that a thread takes at a time; one by one, threads would wait for each other
 
@@ -43,40 +40,7 @@ def n_threads() -> int:
         n = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         n = os.cpu_count() or 1
-    return max(1, int(min(n, _cpu_quota())))
-
-
-@functools.cache
-def _cpu_quota() -> float:
-    """The number of CPUs that the control groups of this process allow; infinity if all."""
-    quotas = [math.inf]
-    try:
-        lines = _GROUPS_OF_PROCESS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return math.inf
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = _CGROUPS / "cpu" if controllers else _CGROUPS
-        folder = root / path.lstrip("/")
-        for group in (folder, *folder.parents):
-            if group.is_relative_to(root):
-                quotas.append(_quota_of(group))
-    return min(quotas)
-
-
-def _quota_of(group: Path) -> float:
-    """The CPUs that one control group allows, in version 2 or 1 of their files."""
-    try:
-        if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
-        else:
-            quota = (group / "cpu.cfs_quota_us").read_text(encoding="ascii")
-            period = (group / "cpu.cfs_period_us").read_text(encoding="ascii")
-        return int(quota) / int(period) if int(quota) > 0 else math.inf
-    except (OSError, ValueError):  # no such file, or "max"
-        return math.inf
+    return max(1, int(min(n, cpu_quota())))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scenelearn import _threads
+from scenelearn import _cgroups, _threads
 from scenelearn._threads import n_threads, run_in_threads
 from scenelearn.errors import ArgumentError
 from tests.helpers.systems import needs_posix
@@ -68,15 +68,15 @@ def test_threads_follow_the_quota_of_the_container(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     (tmp_path / "groups").write_text(lines + "\n")
-    monkeypatch.setattr(_threads, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(_threads, "_GROUPS_OF_PROCESS", tmp_path / "groups")
+    monkeypatch.setattr(_cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(_cgroups, "_OF_PROCESS", tmp_path / "groups")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
     monkeypatch.delenv("SCENELEARN_THREADS", raising=False)
-    _threads._cpu_quota.cache_clear()
+    _cgroups.cpu_quota.cache_clear()
     try:
         assert n_threads() == expected
     finally:
-        _threads._cpu_quota.cache_clear()
+        _cgroups.cpu_quota.cache_clear()
 
 
 def test_each_number_is_used_once_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from scenelearn import sizing
 from scenelearn._backend import keras
+from scenelearn._cgroups import free_memory_bytes
 from scenelearn._distributed import broadcast, n_devices, padded_batch_size
 from scenelearn._io import name_bytes
 from scenelearn._keras_internals import can_read_graphs, forget_programs, nested_layers
@@ -192,7 +193,17 @@ def training_bytes(model: Any, batch_size: int) -> int:
 
 
 def available_bytes() -> int | None:
-    """The memory that the system could give to this process now; None if unknown."""
+    """The memory that the system could give to this process now; None if unknown.
+
+    It is unknown where the network is not in the memory of this process, as on a GPU.
+    """
+    if not _on_cpu(keras().backend.backend()):
+        return None
+    free = _system_bytes()
+    return None if free is None else int(min(free, free_memory_bytes()))
+
+
+def _system_bytes() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
