@@ -419,13 +419,19 @@ class Classifier:
         )
 
     def predict_labeled(
-        self, photos: Photos, *, batch_size: int = _BATCH_SIZE, progress: Progress
+        self,
+        photos: Photos,
+        *,
+        batch_size: int = _BATCH_SIZE,
+        measure: bool = True,
+        progress: Progress,
     ) -> LabeledOutputs:
         """All outputs of the network for labeled photos: the basis of evaluations.
 
         Args:
             photos: from `scan`.
             batch_size: photos per batch.
+            measure: whether to compute the statistics of the images, which reads each file again.
             progress: called with (what, photos done, total).
 
         Returns:
@@ -444,6 +450,7 @@ class Classifier:
             resize=self.resize,
             calibration=self.calibration,
             batch_size=batch_size,
+            measure=measure,
             progress=progress,
         )
 

@@ -55,7 +55,8 @@ def compare(
     with show_progress(progress, verbose) as report:
         scanned = as_photos(photos, report)
         first, second = (
-            classifier.predict_labeled(scanned, progress=report) for classifier in (a, b)
+            classifier.predict_labeled(scanned, measure=False, progress=report)
+            for classifier in (a, b)
         )
     _, in_a, in_b = np.intersect1d(
         first.indices, second.indices, assume_unique=True, return_indices=True

@@ -55,6 +55,7 @@ def predict_photos(
     report: Report | None = None,
     *,
     calibration: Calibration | None = None,
+    measure: bool = True,
 ) -> LabeledOutputs:
     """Run an inference model on labeled photos, and measure the photos on the way.
 
@@ -64,6 +65,7 @@ def predict_photos(
         report: called with (photos done, total).
         calibration: flags photos as out of distribution. Only the principal components of their
             features are kept then, which saves 1 GB for 200,000 photos with 1,280 features.
+        measure: whether to compute the statistics of the images.
 
     Returns:
         One row per photo that can still be read, in the order of `batches`, without the "short
@@ -77,7 +79,7 @@ def predict_photos(
 
     def images() -> Iterator[npt.NDArray[np.uint8]]:
         for batch in readable_images(batches, indices):
-            statistics.append(image_statistics(batch))
+            statistics.append(image_statistics(batch) if measure else {})
             yield batch
 
     parts: list[Outputs] = []
@@ -138,6 +140,7 @@ def predict_labeled(
     resize: Resize,
     calibration: Calibration | None,
     batch_size: int,
+    measure: bool,
     progress: Progress,
 ) -> LabeledOutputs:
     """`predict_photos` for all photos of a scan. Classes are matched by name.
@@ -156,8 +159,14 @@ def predict_labeled(
         batch_size=batch_size,
     )
     result = predict_photos(
-        network, batches, partial(progress, "predicting"), calibration=calibration
+        network,
+        batches,
+        partial(progress, "predicting"),
+        calibration=calibration,
+        measure=measure,
     )
+    if not measure:
+        return result
     short = {"short side": short_sides(photos, result.indices)}
     return replace(result, image_statistics=result.image_statistics | short)
 

@@ -34,6 +34,7 @@ from scenelearn.classify import (
     Prediction,
     Predictions,
     Probabilities,
+    _labeled_outputs,
     compare,
     manifest_columns,
 )
@@ -1074,6 +1075,19 @@ def test_columns_of_a_parquet_manifest(scenes: Path, tmp_path: Path) -> None:
 
 
 # Comparison
+
+
+def test_comparison_does_not_measure_the_photos(
+    classifier: Classifier, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their brightness takes time, and their size a second reading of each file."""
+
+    def fail(*_: Any) -> None:
+        pytest.fail("a comparison needs no statistics")
+
+    monkeypatch.setattr(_labeled_outputs, "image_statistics", fail)
+    monkeypatch.setattr(_labeled_outputs, "short_sides", fail)
+    assert compare(classifier, classifier, scenes).n_photos == 72
 
 
 def test_comparison_matches_classes_by_name(fitted: FitResult, scenes: Path) -> None:
