@@ -115,17 +115,19 @@ class Splits:
         return to_pandas(self.to_rows())
 
     def to_json(self) -> dict[str, Any]:
-        """Fractions, seed, class names, and the paths and content hashes of each split."""
+        """Fractions, seed, class names, and path, content hash and group of each photo."""
         paths, hashes = self.photos.paths, self.photos.hashes
+
+        def to_row(i: int) -> dict[str, Any]:
+            group = {"group": int(self.groups[i])} if len(self.groups) else {}
+            return {"path": paths[i], "hash": hashes[i].hex(), **group}
+
         return {
             "validation_fraction": self.validation_fraction,
             "test_fraction": self.test_fraction,
             "seed": self.seed,
             "class_names": list(self.photos.class_names),
-            **{
-                name: [{"path": paths[i], "hash": hashes[i].hex()} for i in getattr(self, name)]
-                for name in SPLIT_NAMES
-            },
+            **{name: [to_row(i) for i in getattr(self, name)] for name in SPLIT_NAMES},
             QUARANTINE: [paths[i] for i in self.quarantined],
         }
 

@@ -165,7 +165,8 @@ def cross_validate(
         for k, splits in enumerate(parts):
             report_fold = partial(_report_fold, report, f"fold {k + 1} of {len(parts)}: ")
             fitted = fit(splits, seed=seed, progress=report_fold, **fit_options)
-            fits.append(replace(fitted, classifier=cast("Any", None)))  # frees the network
+            fits.append(replace(fitted, classifier=cast("Any", None)))
+            del fitted  # frees the network before the next fold
             if fits[-1].stopped.startswith("SIG"):
                 raise KeyboardInterrupt(fits[-1].stopped)
     result = _pool(photos, fits)
@@ -269,6 +270,7 @@ def _restore_splits(saved: Mapping[str, Any], photos: Photos) -> Splits:
     index_of = {photos.paths[k]: index for index, k in enumerate(kept)}
     found = {photos.paths[k]: photos.hashes[k].hex() for k in kept}
     changed = [path for path in hashes if found.get(path) != hashes[path]]
+    changed += [path for path in saved["quarantine"] if path not in found]
     if changed:
         what = "another content" if changed[0] in found else "no such photo"
         more = f", and {len(changed) - 1:,} more" if changed[1:] else ""
@@ -292,12 +294,14 @@ def _restore_splits(saved: Mapping[str, Any], photos: Photos) -> Splits:
         name: np.array(sorted(index_of[photo["path"]] for photo in saved[name]), np.int64)
         for name in SPLIT_NAMES
     }
-    quarantined = [index_of[path] for path in saved["quarantine"] if path in index_of]
+    group_of = {p["path"]: p["group"] for name in SPLIT_NAMES for p in saved[name] if "group" in p}
+    groups = [group_of.get(path, -1) for path in restored.paths] if group_of else []
     return Splits(
         photos=restored,
         validation_fraction=saved["validation_fraction"],
         test_fraction=saved["test_fraction"],
         seed=saved["seed"],
-        quarantined=np.array(quarantined, np.int64),
+        quarantined=np.array([index_of[path] for path in saved["quarantine"]], np.int64),
+        groups=np.array(groups, np.int64),
         **indices,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import gc
 import json
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 import scenelearn as sl
 from scenelearn.errors import ArgumentError, TooFewPhotosError
-from scenelearn.finetune import CrossValidation
+from scenelearn.finetune import CrossValidation, _repeated_fits
 
 OPTIONS: dict[str, Any] = {
     "backbone": "scenelearn_tiny", "weights": "scenelearn", "image_px": 32, "epochs": 0,
@@ -66,6 +69,25 @@ def test_report_shows_folds_and_pooled_metrics(result: CrossValidation, tmp_path
     assert "fold 2" in page
     assert 'id="confusion-matrix"' in page
     assert len(json.loads((tmp_path / "result.json").read_text())["test"]) == 72
+
+
+def test_network_of_a_fold_is_freed_before_the_next(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    fit = sl.fit
+
+    @functools.wraps(fit)
+    def fit_and_count(*arguments: Any, **options: Any) -> Any:
+        gc.collect()
+        assert not any(ref() for ref in alive)
+        result = fit(*arguments, **options)
+        alive.append(weakref.ref(result.classifier.model))
+        return result
+
+    monkeypatch.setattr(_repeated_fits, "fit", fit_and_count)
+    sl.cross_validate(sl.scan(scenes), folds=2, **OPTIONS)
+    assert len(alive) == 2
 
 
 def test_options_that_fit_does_not_have(result: CrossValidation) -> None:
