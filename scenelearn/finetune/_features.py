@@ -35,7 +35,7 @@ from scenelearn._distributed import (
     process_index,
 )
 from scenelearn._io import atomic_write, cache_folder, has_free_space
-from scenelearn._keras_internals import input_tensors_of, nested_layers, producer_of
+from scenelearn._keras_internals import first_inputs_of, nested_layers, producer_of
 from scenelearn._progress import Progress, Report, show_progress
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._network import Preprocessing, load_if_own
@@ -457,7 +457,8 @@ def _describe_layers(model: Any) -> str:
             ):
                 config = dict(layer.get_config())
         config.pop("name", None)
-        sources = [positions.get(id(producer_of(t)), -1) for t in input_tensors_of(layer) or ()]
+        # Of the first call: a prediction calls layers of the head once more.
+        sources = [positions.get(id(producer_of(t)), -1) for t in first_inputs_of(layer)]
         lines.append(f"{type(layer).__name__} {sources} {sorted(config.items(), key=str)}")
     return "\n".join(lines)
 

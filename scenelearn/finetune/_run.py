@@ -288,7 +288,8 @@ class Run:
             merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             if settings.epochs is None or self.stopped == "callback":
-                self.settings = replace(settings, epochs=self.state.schedule.epochs or 0)
+                none = 0 if settings.teacher is None else ()  # with a teacher, 0 is not allowed
+                self.settings = replace(settings, epochs=self.state.schedule.epochs or none)
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""
@@ -299,7 +300,9 @@ class Run:
         if self.settings.precision is not None:
             self.network = inference_model(convert_to_float32(self.model))
         photos, report = self.splits.photos, self.clock.report
-        validation = predict_photos(self.network, self.datasets.validation, report("calibrating"))
+        validation = predict_photos(
+            self.network, self.datasets.validation, report("calibrating"), measure=False
+        )
         weights = photo_weights(self.class_weights.training, validation.labels)
         temperature = fit_temperature(validation.outputs.logits, validation.labels, weights)
         divide_logits(self.model, temperature)
@@ -308,7 +311,10 @@ class Run:
             validation.labels, probabilities, photos.class_names, objective=self.settings.objective
         )
         training = predict_photos(
-            self.network, sample_training_photos(self.datasets.train), report("indexing photos")
+            self.network,
+            sample_training_photos(self.datasets.train),
+            report("indexing photos"),
+            measure=False,
         )
         self.calibration = build_calibration(photos, training, validation, probabilities)
 

@@ -217,14 +217,15 @@ def compute_soft_labels(
         found, _ = read_on_all_processes(folder, rows_of, table[view - 1])
         missing = train.indices[[k for k, key in enumerate(keys) if key not in found]]
         done = n * view - len(missing)
-        for start in range(0, len(missing), _PART * train.batch_size):
-            part = missing[start : start + _PART * train.batch_size]
-            for images, _, indices in replace(train, indices=part).in_order():
+        for start in range(0, len(missing), _PART * FEATURE_BATCH_SIZE):
+            part = missing[start : start + _PART * FEATURE_BATCH_SIZE]
+            batches = replace(train, indices=part, batch_size=FEATURE_BATCH_SIZE)
+            for images, _, indices in batches.in_order():
                 if stop.requested:
                     return None
                 report(done, total)
                 views = augment(
-                    policy, images, indices, train.batch_size, seed=train.seed, epoch=view
+                    policy, images, indices, FEATURE_BATCH_SIZE, seed=train.seed, epoch=view
                 )
                 probabilities = teacher.classifier.predict_proba(
                     np.asarray(views)[: len(indices)], verbose=False

@@ -262,7 +262,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     if not stopped and not _is_complete(state) and control.is_out_of_time(state):
         stopped = "time"  # no more epochs were scheduled, since none fits
     if stopped in ("", "time", "callback"):
-        _interpolate(learner, state, control)
+        stopped = _interpolate(learner, state, control) or stopped
     if state.schedule.epochs and stopped == control.stop.requested != "":
         control.save(state, model)
     if stopped:
@@ -310,8 +310,8 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
     if not n_epochs:
         return f"Stopped by {stopped} before fine-tuning. Keeping {kept}."
     return (
-        f"Stopped by {stopped} in epoch {epoch} of {n_epochs}. Keeping {kept}, the best so far. "
-        "To resume, make the same call with resume=True."
+        f"Stopped by {stopped} in epoch {min(epoch, n_epochs)} of {n_epochs}. Keeping {kept}, the "
+        "best so far. To resume, make the same call with resume=True."
     )
 
 
@@ -366,6 +366,9 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
         state.end_cycle(model)
     if schedule.time_limited and n_done:
         state.schedule = _update_schedule(state, n_done, learner, steps_s, control)
+    elif stopped and n_done:  # a callback has ended the epoch early
+        ended = n_done, schedule_progress(schedule.epochs, epoch, n_done)
+        state.schedule = replace(schedule, epochs=(*schedule.epochs[: epoch - 1], ended))
     _log.info("epoch %d of %d: %s", epoch, schedule.n_epochs, result)
     try:
         callbacks.call("on_epoch_end", epoch - 1, logs=_logs(state))
@@ -412,18 +415,22 @@ def _update_schedule(
     )
 
 
-def _interpolate(learner: Learner, state: TrainingState, control: Control) -> None:
+def _interpolate(learner: Learner, state: TrainingState, control: Control) -> str:
     """Keep weights interpolated between the initial ones and the last ones, or the soup.
 
-    The model is left with arbitrary ones of these weights.
+    The model is left with arbitrary ones of these weights; if it was stopped, with the last ones.
+
+    Returns:
+        The signal that stopped it; empty if none did.
     """
     model, variables = learner.logits_model, learner.logits_model.trainable_variables
     if not state.initial_weights or len(state.history) == 1:
-        return
+        return ""
     cycle_progress = state.schedule.epochs[state.epoch - 2][1] - state.n_in_soup
     if state.schedule.n_cycles > 1 and cycle_progress >= _NEARLY_COMPLETE:
         state.end_cycle(model)
-    last = state.soup or to_arrays(variables)
+    before = to_arrays(variables)
+    last = state.soup or before
 
     trio = zip(variables, state.initial_weights, last, strict=True)
     first = [b if is_random_factor(variable) else a for variable, a, b in trio]
@@ -438,18 +445,20 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> No
         assign(coefficient)
         scores = _validate(learner, control.stop)
         if scores is None:
-            return
+            assign_values(variables, before)  # for the checkpoint
+            return control.stop.requested
         losses[coefficient] = scores.losses
         _log.info(
             "interpolation %g: accuracy %.4f, calibrated loss %.4f",
             coefficient, scores.accuracy, scores.calibrated_loss,
         )  # fmt: skip
     if not interpolates and not losses[1.0].mean() < state.best_loss:
-        return
+        return ""
     best = choose_coefficient(losses, state.default_interpolation) if interpolates else 1.0
     assign(best)
     epoch = len(state.history) - 1 if best else 0
     state.keep(model, float(losses[best].mean()), epoch=epoch, interpolation=best)
+    return ""
 
 
 def _validate(learner: Learner, stop: StopRequest) -> ValidationScores | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ import pytest
 import scenelearn as sl
 from scenelearn.errors import ArgumentError, ManifestError, PathMissingError
 from scenelearn.finetune import FitResult
+from scenelearn.finetune._repeated_fits import _restore_splits
 from tests.helpers import REPOSITORY
 from tests.helpers.networks import keras
 from tests.helpers.patches import save_at_each_step
@@ -233,6 +235,32 @@ def test_signal_during_validation(
 
 
 @pytest.mark.slow
+def test_signal_during_interpolation(
+    fitted: FitResult, weights_file: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "weights": weights_file, "backbone": "mobilenet_0.25", "image_px": 64, "epochs": 1,
+        "batch_size": 16,
+    }  # fmt: skip
+    caplog.set_level(logging.INFO)
+
+    def interrupt_once(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("interpolation"):
+            caplog.handler.removeFilter(interrupt_once)
+            interrupt()
+        return True
+
+    fit = sl.fit(fitted.splits, **settings)
+    caplog.handler.addFilter(interrupt_once)
+    stopped = sl.fit(fitted.splits, **settings)
+    assert stopped.stopped == "SIGINT"
+    assert "Stopped by SIGINT in epoch 1 of 1" in caplog.text
+    stopped.save(tmp_path / "scenes.keras")
+    assert len(runs()) == 1
+    assert same(sl.fit(fitted.splits, **settings, resume=True), fit)
+
+
+@pytest.mark.slow
 def test_signal_during_timing_keeps_the_linear_probe(
     fitted: FitResult, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -402,6 +430,19 @@ def test_nan_loss_restores_the_best_weights(
 
 
 # Repeating from the JSON
+
+
+def test_splits_are_restored_with_their_groups(scenes: Path) -> None:
+    photos = sl.scan(scenes)
+    splits = sl.split(photos, groups=np.arange(len(photos)) // 2, quarantine=[photos.paths[5]])
+    saved = json.loads(json.dumps(splits.to_json()))
+    restored = _restore_splits(saved, photos)
+    for name in ("train", "validation", "test", "quarantined"):
+        np.testing.assert_array_equal(getattr(restored, name), getattr(splits, name))
+    used = np.setdiff1d(np.arange(len(photos)), splits.quarantined)
+    np.testing.assert_array_equal(restored.groups[used], splits.groups[used])
+    with pytest.raises(ManifestError, match="no such photo"):
+        _restore_splits(saved, photos[np.arange(len(photos)) != 5])
 
 
 @pytest.mark.slow
