@@ -106,9 +106,9 @@ def fit(
             converter of its preset, or by a first layer `Rescaling` or `Normalization`.
         image_px: the side of the network's square input, or its (height, width), in pixels. None
             for the size that a network of your own was made for (with KerasHub at most 224), 224 if
-            it takes any size, or 160 for networks of keras.applications. Above 160, the network is
-            trained on smaller images if it takes any size, see `Recipe.train_px`. Position
-            embeddings of KerasHub's networks are interpolated. Transformers need a square.
+            it takes any size, or 160 for networks of keras.applications. For squares above 160, a
+            network that takes any size is trained on smaller images, see `Recipe.train_px`.
+            Position embeddings of KerasHub's networks are interpolated. Transformers need a square.
         shape: what happens to photos of other proportions than the network's input, in training as
             later in prediction and in exports. "crop": their center is cropped. "pad": the whole
             photo is put between black bars. "squash": the whole photo is stretched.
@@ -160,8 +160,9 @@ def fit(
             error for the first one, before training.
         resume: resume an interrupted run with the same settings (except for `minutes`), photos,
             weights and versions. The time that it has used counts. If there is none, a warning is
-            logged, and the run starts from the beginning. Without `resume`, the run always starts
-            from the beginning, and such a checkpoint is removed.
+            logged, and the run starts from the beginning. "auto" may choose another backbone than
+            the first time: pass the name of that. Without `resume`, the run always starts from the
+            beginning, and such a checkpoint is removed.
         progress: called with (what, done, total) during the work.
         verbose: "auto" shows progress bars on a terminal and in a notebook; True and False show
             them always and never.

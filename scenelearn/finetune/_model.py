@@ -182,6 +182,8 @@ def select_layers(features: Any, settings: FitSettings) -> None:
         freeze_for_lora(features)
     elif settings.weights is not None:
         freeze_layers(features, features.input_shape[1], settings.recipe.unfreeze)
+    else:
+        features.get_layer("backbone").trainable = True  # one's own network may be frozen
 
 
 def freeze_layers(features: Any, height: int, unfreeze: str) -> None:

@@ -87,11 +87,11 @@ class Recipe:
         weight_decay: weight decay of AdamW, at least 0.
         train_px: the side of the images that the network is trained on, or their (height, width),
             in pixels; None for `FitSettings.image_px`. Where a network for images of any size is
-            fine-tuned, `fit` replaces None by 5/7 of `image_px`, rounded up to a multiple of 32,
-            but at least 160: 160 for 224. Linear probe and fine-tuning are at this size;
-            calibration, test and prediction at `image_px`. A step at 160 pixels takes half as long
-            as at 224, and since augmentation enlarges objects, whole photos of more pixels suit the
-            network better. Applies to pretrained weights, without `lora_rank`.
+            fine-tuned on squares, `fit` replaces None by 5/7 of `image_px`, rounded up to a
+            multiple of 32, but at least 160: 160 for 224. Linear probe and fine-tuning are at this
+            size; calibration, test and prediction at `image_px`. A step at 160 pixels takes half as
+            long as at 224, and since augmentation enlarges objects, whole photos of more pixels
+            suit the network better. Applies to pretrained weights, without `lora_rank`.
         train_batchnorm: whether BatchNormalization normalizes by the batch and updates its moving
             statistics, as in training from scratch. Applies to pretrained weights; with random
             weights it always does.
@@ -196,8 +196,8 @@ class FitSettings:
         precision: "mixed_bfloat16" or "mixed_float16": the network computes in 16 bits, while its
             weights, the head and the loss stay in float32. None for float32 throughout.
         class_weight: how much classes count in training: "balanced", weights by name, or None.
-        objective: what is kept, and what the results lead with: "accuracy", "balanced_accuracy" or
-            "log_loss".
+        objective: what the results lead with: "accuracy", "balanced_accuracy" or "log_loss". With
+            "balanced_accuracy", each class counts the same in the choice of the weights.
 
     Raises:
         ArgumentError: if a value is out of range.

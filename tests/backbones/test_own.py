@@ -14,6 +14,8 @@ import scenelearn as sl
 from scenelearn import backbones
 from scenelearn.cli import main
 from scenelearn.errors import ArgumentError, ExportError, PathMissingError, WeightsFileError
+from scenelearn.finetune import FitSettings
+from scenelearn.finetune._model import select_layers
 from tests.helpers.networks import materialize
 from tests.helpers.own_backbones import attention_network, classifier_of
 from tests.helpers.patches import require_no_packages_for_export
@@ -439,6 +441,15 @@ def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
     assert classifier.predict_proba(IMAGES).shape == (3, 2)
     with pytest.raises(ArgumentError, match="gives a vector only"):
         classifier.explain(IMAGES[0])
+
+
+def test_random_weights_train_all_layers_of_a_frozen_network() -> None:
+    network = model_of(layers.Conv2D(4, 3, 4), layers.BatchNormalization(), size=32)
+    network.trainable = False
+    features = backbones.build(network, preprocessing="none")
+    assert not features.trainable_weights
+    select_layers(features, FitSettings(weights=None))
+    assert len(features.trainable_weights) == 4
 
 
 @pytest.mark.parametrize(
