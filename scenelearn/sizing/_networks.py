@@ -169,6 +169,18 @@ def _parse_value(node: ast.expr) -> Any:
         ) from error
 
 
+def _without_compile_configs(config: Any) -> Any:
+    """Remove how a model and those inside it were compiled, and return it for the model itself.
+
+    Keras would build the optimizers, which need values.
+    """
+    compiled = config.pop("compile_config", None) if isinstance(config, dict) else None
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            _without_compile_configs(value)
+    return compiled
+
+
 def _load_saved(path: Path) -> Any:
     if not path.is_file():
         raise PathMissingError(
@@ -181,8 +193,12 @@ def _load_saved(path: Path) -> Any:
             if archive.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
                 raise ValueError(f"a config.json of more than {_MAX_CONFIG_BYTES:,} bytes")
             config = json.loads(archive.read("config.json"))
+        compiled = _without_compile_configs(config)
         with default_settings(), deferred_initialization():
-            return keras.saving.deserialize_keras_object(config, safe_mode=True)
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if compiled is not None and compiled.get("optimizer") is not None:
+            model.optimizer = keras.optimizers.get(compiled["optimizer"])
+        return model
     except (ImportError, MemoryError):  # the environment's fault
         raise
     except Exception as error:

@@ -7,11 +7,13 @@ models built without values can be read, too.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scenelearn import _backend
 from scenelearn._keras_internals import (
+    ELEMENTWISE,
     argument_of,
     deferred_initialization,
     functional_of,
@@ -87,6 +89,14 @@ def _chain(layers: Sequence[Any]) -> Graph:
     return Graph("layers", tuple(calls), (0,), (len(layers),), len(layers) + 1, ((),))
 
 
+_ATTENTION = (
+    _layers.AdditiveAttention,
+    _layers.Attention,
+    _layers.GroupQueryAttention,
+    _layers.MultiHeadAttention,
+)
+
+
 class _Reader:
     """Reads one Keras model: maps its tensors to values of the graph."""
 
@@ -98,6 +108,7 @@ class _Reader:
         self.layer_ids: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.n_values = 0
+        self.owners: dict[int, int] = {}  # the first layer that a weight belongs to
 
     def read(self, model: Any, input_shape: tuple[Any, ...] | None) -> Graph:
         function = self._functional(model, input_shape)
@@ -166,14 +177,22 @@ class _Reader:
                 self._inline(functional_of(operation), node, tensors, name)
                 continue
             layer = self._describe(operation, arguments)
+            if isinstance(layer, _ATTENTION):
+                layer, tensors = _with_attention_arguments(layer, operation, arguments)
             if layer is None:
                 unique = list({id(tensor): tensor for tensor in tensors}.values())
                 inner = self._follow(operation, unique, arguments.args, arguments.kwargs)
                 if inner is not None and self._is_described(operation, inner):
                     self._inline(inner, node, unique, name)
                     continue
-                layer, tensors = _traced_layer(operation, arguments), unique
+                own = [w for w in operation.weights if self._owner(w, operation) == id(operation)]
+                layer, tensors = _traced_layer(operation, arguments, own), unique
+            for weight in getattr(operation, "weights", ()):
+                self._owner(weight, operation)
             self._add(layer, operation, tensors, list(node.outputs), name)
+
+    def _owner(self, weight: Any, layer: Any) -> int:
+        return self.owners.setdefault(id(weight), id(layer))
 
     def _is_described(self, layer: Any, function: Any) -> bool:
         """Whether a layer's call is nothing but layers and elementwise operations."""
@@ -257,13 +276,24 @@ class _Reader:
         return layer
 
 
+def _with_attention_arguments(
+    layer: Any, operation: Any, arguments: Any
+) -> tuple[Layer, list[Any]]:
+    """What a call says of an attention layer, and its query, value and key, without masks."""
+    bound = inspect.signature(operation.call).bind(*arguments.args, **arguments.kwargs).arguments
+    inputs = bound.get("inputs") or [bound.get(name) for name in ("query", "value", "key")]
+    with_scores = bool(bound.get("return_attention_scores") or layer.return_attention_scores)
+    layer = dataclasses.replace(layer, return_attention_scores=with_scores)
+    return layer, [tensor for tensor in inputs if tensor is not None]
+
+
 def _has_own_weights(layer: Any, function: Any) -> bool:
     """Whether a layer holds weights that no layer inside its call holds."""
     inner = {id(weight) for part, _ in _nodes(function) for weight in getattr(part, "weights", ())}
     return any(id(weight) not in inner for weight in layer.weights)
 
 
-def _traced_layer(layer: Any, arguments: Any) -> Traced:
+def _traced_layer(layer: Any, arguments: Any, own_weights: Sequence[Any]) -> Traced:
     if _backend.keras().backend.backend() != "jax":
         raise UnknownLayerError(
             f'The layer "{layer.name}" ({type(layer).__name__}) has no description in sizing, and '
@@ -272,11 +302,11 @@ def _traced_layer(layer: Any, arguments: Any) -> Traced:
         )
     weights = tuple(
         Weight(weight.name, tuple(weight.shape), trainable=weight.trainable)
-        for weight in layer.weights
+        for weight in own_weights
     )
     return Traced(
         type(layer).__name__,
-        _traced_call(layer, arguments, layer.weights),
+        _traced_call(layer, arguments, own_weights),
         weights,
         name=layer.name,
         trainable=layer.trainable,
@@ -400,13 +430,6 @@ def _operation(operation: Any, arguments: Any) -> Layer:
 
 def _is_elementwise(operation: Any, arguments: Any) -> bool:
     rank = len(output_of(operation).shape)
-    return type(operation).__name__.lower() in _ELEMENTWISE and all(
+    return type(operation).__name__.lower() in ELEMENTWISE and all(
         len(tensor.shape) <= rank for tensor in arguments.keras_tensors
     )
-
-
-_ELEMENTWISE = frozenset((
-    "absolute", "add", "divide", "exp", "log", "maximum", "minimum", "multiply", "negative",
-    "power", "relu", "relu6", "rsqrt", "sigmoid", "silu", "sqrt", "square", "subtract", "tanh",
-    "truedivide", "softplus", "gelu", "hardsigmoid", "hardsilu",
-))  # fmt: skip

@@ -13,7 +13,11 @@ from scenelearn.sizing._layers import Embedding, Shape
 if TYPE_CHECKING:
     from fractions import Fraction
 
-_NOT_LOCAL = ("Attention", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "Resizing", "Permute")
+# Or they may not be, as far as is known.
+_NOT_LOCAL = (
+    "Attention", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "Resizing", "Permute", "Traced",
+    "TimeDistributed", "EinsumDense",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,8 @@ def _propagate(
     layer: Any = call.layer
     kind = type(layer).__name__
     fields = _union([fields_of[value] for value in call.inputs])
-    if fields is None or kind.endswith(_NOT_LOCAL):
+    is_reshaped = kind == "Operation" and layer.shape is not None
+    if fields is None or is_reshaped or kind.endswith(_NOT_LOCAL):
         return None
     space, made = inputs[0][1:-1], out[1:-1]
     if kind.endswith("Transpose"):

@@ -9,7 +9,7 @@ from typing import Any
 from scenelearn._checks import check_integer
 from scenelearn._json import dataclass_json
 from scenelearn._pandas import to_pandas
-from scenelearn.errors import ArgumentError
+from scenelearn.errors import ArgumentError, UnknownLayerError
 from scenelearn.sizing import _format
 from scenelearn.sizing._bytes import format_bytes, parse_bytes
 from scenelearn.sizing._derivation import derivation
@@ -132,7 +132,7 @@ class Estimate(EstimateValues):
             shape = (high, width_for(high), channels)
             try:
                 other = self._reestimate(batch_size=self.batch_size, input_shape=shape)
-            except ArgumentError:
+            except (ArgumentError, UnknownLayerError):
                 return high < height  # too small for the network, not too large for the memory
             return (other.training_bytes if training else other.prediction_bytes) <= limit
 

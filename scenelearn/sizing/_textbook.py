@@ -43,7 +43,7 @@ def textbook_memory(
     """
     weights = count_parameters(graph, shapes) * settings.weight_itemsize
     gradients = count_trainable_parameters(graph, shapes, settings) * settings.weight_itemsize
-    slots = 4 * (sum(math.prod(shape) for shape in settings.slots.shapes))
+    slots = settings.weight_itemsize * sum(map(math.prod, settings.slots.shapes))
     batch = sum(math.prod(shapes[value]) for value in graph.inputs) * settings.activation_itemsize
     size = {
         value: math.prod(shapes[value]) * settings.activation_itemsize

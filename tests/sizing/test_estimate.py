@@ -446,6 +446,39 @@ def test_a_model_without_an_input_shape_is_rejected() -> None:
 # Saved files and the command line
 
 
+def test_a_saved_model_has_the_optimizer_that_it_was_compiled_with(tmp_path: Path) -> None:
+    image = keras().Input((16, 16, 3))
+    inner = keras().Sequential([keras().Input((16, 16, 3)), keras().layers.Flatten()])
+    inner.compile("sgd", "mse")
+    model = keras().Model(image, keras().layers.Dense(2)(inner(image)))
+    model.compile(keras().optimizers.SGD(momentum=0.9), "mse")
+    model.save(tmp_path / "small.keras")
+    found = sizing.estimate(tmp_path / "small.keras")
+    assert found.training.optimizer_slots == sizing.estimate(model).training.optimizer_slots
+    assert found.training.optimizer_slots == 4 * model.count_params()
+
+
+def test_slots_have_the_precision_of_the_weights() -> None:
+    for dtype, n_bytes in (("float64", 8), ("float32", 4), ("float16", 2)):
+        found = sizing.estimate([sizing.Dense(3)], input_shape=(5,), optimizer="adam", dtype=dtype)
+        assert found.training.optimizer_slots == 2 * 18 * n_bytes
+
+
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX traces layers")
+def test_images_that_a_traced_layer_cannot_take_are_no_larger_images() -> None:
+    class Positions(keras().layers.Layer):  # type: ignore[misc, name-defined]
+        def build(self, shape: Any) -> None:
+            self.embedding = self.add_weight(shape=(1, *shape[1:]))
+
+        def call(self, x: Any) -> Any:
+            return x + self.embedding
+
+    image = keras().Input((32, 32, 3))
+    x = keras().layers.Conv2D(4, 8, 8)(image)
+    model = keras().Model(image, Positions()(keras().layers.Reshape((16, 4))(x)))
+    assert sizing.estimate(model).max_image_size("1 GiB") == (39, 39)  # four windows, rounded down
+
+
 def test_a_saved_model_is_sized_without_its_weights(tmp_path: Path) -> None:
     layers = keras().layers
     model = keras().Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(5)])

@@ -82,6 +82,57 @@ def test_shared_layers_count_once_and_nested_models_are_expanded() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["MultiHeadAttention", "Attention"])
+def test_attention_reads_query_value_and_key_by_name_and_skips_masks(name: str) -> None:
+    layers = keras().layers
+    x, y, z = layers.Input((10, 16)), layers.Input((7, 16)), layers.Input((7, 16))
+    mask = layers.Input((10, 7), dtype="bool")
+    if name == "Attention":
+        masks = [layers.Input((10,), dtype="bool"), layers.Input((7,), dtype="bool")]
+        out = layers.Attention()([x, y, z], mask=masks)
+        compare_to_keras(keras().Model([x, y, z, *masks], out))
+        return
+    attention = layers.MultiHeadAttention(2, 8)
+    out, scores = attention(
+        key=z, value=y, query=x, attention_mask=mask, return_attention_scores=True
+    )
+    model = keras().Model([x, y, z, mask], [out, scores])
+    found = sizing.estimate(model, input_shape=((10, 16), (7, 16), (7, 16), (10, 7)))
+    assert found.n_parameters == model.count_params()
+    assert found.layers[-1].output_shape == (1, 10, 16)
+    products = (10 + 7 + 7 + 10) * 16 * 16 + 2 * 10 * 7 * 16  # projections, and both of attention
+    assert found.n_multiply_adds == products
+
+
+def test_weights_that_two_layers_share_count_once() -> None:
+    layers, ops = keras().layers, keras().ops
+
+    class Transposed(layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self, dense: Any) -> None:
+            super().__init__()
+            self.dense = dense
+
+        def build(self, _: Any) -> None:
+            self.bias = self.add_weight(shape=(self.dense.kernel.shape[0],))
+
+        def call(self, x: Any) -> Any:
+            return ops.matmul(x, ops.transpose(self.dense.kernel)) + self.bias
+
+    x, dense = layers.Input((12,)), layers.Dense(5)
+    model = keras().Model(x, Transposed(dense)(dense(x)))
+    found = sizing.estimate(model)
+    assert found.n_parameters == model.count_params() == 12 * 5 + 5 + 12
+
+
+def test_frozen_layers_inside_of_wrappers_train_nothing() -> None:
+    layers = keras().layers
+    x = layers.Input((6, 4))
+    y = layers.TimeDistributed(layers.Dense(3, trainable=False))(x)
+    y = layers.Bidirectional(layers.LSTM(2, trainable=False))(y)
+    model = keras().Model(x, layers.Dense(1)(y))
+    assert sizing.estimate(model).n_trainable_parameters == 5
+
+
 def test_a_custom_layer_is_traced() -> None:
     class Block(keras().layers.Layer):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

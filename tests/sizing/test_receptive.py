@@ -32,6 +32,14 @@ def conv(taps: int, **more: Any) -> Any:
     return keras().layers.Conv1D(1, taps, kernel_initializer="ones", **more)
 
 
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX traces layers")
+def test_the_field_of_a_traced_layer_is_unknown() -> None:
+    model = _one_axis(conv(3, padding="same"), conv(3, padding="same", activation="selu"))
+    first, second = sizing.estimate(model).layers
+    assert first.receptive_field is not None
+    assert second.receptive_field is None
+
+
 NETWORKS = {
     "valid": lambda: _one_axis(conv(3, strides=2), conv(4), conv(5, strides=3)),
     "same": lambda: _one_axis(
