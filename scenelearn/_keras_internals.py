@@ -262,6 +262,14 @@ def can_read_graphs(model: Any) -> bool:
     return functional_of(model) is None or bool(nodes_of(functional_of(model)))
 
 
+ELEMENTWISE = frozenset((
+    "absolute", "add", "divide", "exp", "log", "maximum", "minimum", "multiply", "negative",
+    "power", "relu", "relu6", "rsqrt", "sigmoid", "silu", "sqrt", "square", "subtract", "tanh",
+    "truedivide", "softplus", "gelu", "hardsigmoid", "hardsilu",
+))  # fmt: skip
+"""The operations of `keras.ops` that work element by element, by the lower-case class name."""
+
+
 def nodes_of(function: Any) -> list[Any]:
     """Return the calls of a functional graph, in topological order; empty if unknown."""
     depths = _private(function, "_nodes_by_depth") or {}

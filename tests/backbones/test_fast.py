@@ -19,6 +19,7 @@ import pytest
 from scenelearn import backbones
 from scenelearn.backbones import _compilation_cache, _fast
 from scenelearn.backbones._fast import _convolution, _parallel
+from scenelearn.backbones._fast._microbatch import supports_microbatches
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
@@ -462,6 +463,62 @@ def test_custom_layers_see_the_whole_batch() -> None:
 
     model = of_layers((6, 6, 3), k.layers.Conv2D(2, 1), Centered())
     check(model, images(16, 6, 6, 3))
+
+
+@pytest.mark.parametrize("kind", ["operation", "lambda"])
+def test_operations_on_the_batch_see_the_whole_batch(kind: str) -> None:
+    k = keras()
+
+    def center(x: Any) -> Any:
+        return x - k.ops.mean(x, axis=0, keepdims=True)
+
+    image = k.Input((6, 6, 3))
+    x = k.layers.Conv2D(2, 1)(image)
+    x = center(x) if kind == "operation" else k.layers.Lambda(center)(x)
+    model = randomize(k.Model(image, x))
+    check(model, images(16, 6, 6, 3))
+    expected = model.predict_on_batch(images(16, 6, 6, 3))
+    backbones.fast_on_cpu(model)
+    found = model.predict_on_batch(images(16, 6, 6, 3))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_operations_on_each_photo_run_in_parts() -> None:
+    k = keras()
+    image = k.Input((6, 6, 3))
+    x = k.layers.Conv2D(2, 1)(image[..., ::-1] / 255.0 - 0.5)
+    model = k.Model(image, k.ops.mean(x, axis=(1, 2)))
+    assert supports_microbatches(model)
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_mean"),
+    [
+        ("mse", True),
+        ("sparse_categorical_crossentropy", True),
+        ("dice", False),
+        (lambda k: k.losses.CategoricalCrossentropy(from_logits=True), True),
+        (lambda k: k.losses.KLDivergence(), True),
+        (lambda k: k.losses.MeanSquaredError(reduction="sum"), False),
+        (lambda k: k.losses.Circle(), False),
+        (lambda k: k.losses.SparseCategoricalCrossentropy(ignore_class=0), False),
+    ],
+)
+def test_which_losses_are_means_over_the_photos(loss: Any, is_mean: bool) -> None:
+    k = keras()
+    model = k.Sequential([k.Input((2,)), k.layers.Dense(2)])
+    model.compile(loss=loss if isinstance(loss, str) else loss(k))
+    assert _parallel._loss_is_mean(model) == is_mean
+
+
+def test_own_loss_sees_the_whole_batch() -> None:
+    class Contrast(keras().losses.Loss):  # type: ignore[misc, name-defined]
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return y_pred - y_pred[::-1] + y_true
+
+    model = keras().Sequential([keras().Input((2,)), keras().layers.Dense(1)])
+    model.compile(loss=Contrast())
+    assert not _parallel._loss_is_mean(model)
 
 
 @pytest.mark.slow

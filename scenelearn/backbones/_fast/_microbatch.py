@@ -19,7 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from scenelearn._backend import keras
-from scenelearn._keras_internals import is_traced, nested_layers
+from scenelearn._keras_internals import (
+    ELEMENTWISE,
+    functional_of,
+    is_traced,
+    nested_layers,
+    nodes_of,
+)
 from scenelearn.backbones._fast._batchnorm import uses_batch_statistics
 
 _SIZES = (4, 5, 6, 3, 7, 8, 2)  # the first one that divides the batch
@@ -31,6 +37,9 @@ _INDEPENDENT = re.compile(
     r"keras\.|keras_hub\.src\.models\.(deit|dinov2|dinov3|siglip|swin_transformer|vit)\."
 )
 
+_DEPENDENT = ("Lambda", "MixUp", "CutMix", "SpectralNormalization")  # although they are of Keras
+_ALONG_AXES = ("concatenate", "max", "mean", "min", "softmax", "sum")  # other axes than the first
+
 
 def supports_microbatches(model: Any) -> bool:
     """Return whether this is a functional model of images whose layers are known.
@@ -41,10 +50,34 @@ def supports_microbatches(model: Any) -> bool:
     if type(model).__name__ not in ("Functional", "Model", "Sequential"):
         return False
     layers = nested_layers(model)
-    is_known = all(_INDEPENDENT.match(type(layer).__module__) for layer in layers)
+    is_known = all(
+        _INDEPENDENT.match(type(layer).__module__) and type(layer).__name__ not in _DEPENDENT
+        for layer in layers
+    )
+    functions = [functional_of(layer) for layer in nested_layers(model, include_self=True)]
+    nodes = [node for function in functions if function for node in nodes_of(function)]
+    is_known = is_known and all(map(_keeps_photos_apart, nodes))
     has_losses = any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
     inputs = getattr(model, "inputs", None) or []
     return is_known and not has_losses and len(inputs) == 1 and len(inputs[0].shape) == 4
+
+
+def _keeps_photos_apart(node: Any) -> bool:
+    """Whether a call is of a layer, or of an operation that is known to treat each photo alone."""
+    operation, tensors = node.operation, node.arguments.keras_tensors
+    name = type(operation).__name__.lower()
+    if node.is_input or isinstance(operation, keras().Layer):
+        return True
+    if name in ELEMENTWISE:
+        return len({len(tensor.shape) for tensor in tensors}) == 1
+    if name == "getitem":
+        key = node.arguments.args[1]
+        first = key[0] if isinstance(key, tuple) else key
+        return first is Ellipsis or first == slice(None)
+    axis = getattr(operation, "axis", None)
+    axes = axis if isinstance(axis, list | tuple) else (axis,)
+    rank = len(tensors[0].shape)
+    return name in _ALONG_AXES and all(one is not None and one % rank for one in axes)
 
 
 def choose_size(n_photos: int) -> int | None:

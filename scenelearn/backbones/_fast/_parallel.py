@@ -32,6 +32,14 @@ _PART = 16  # photos
 _SEED_STEP = 0x9E3779B9  # between the random seeds of two parts
 _ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # XLA's option for a program
 
+# Others may compare the photos of a batch.
+_MEAN_LOSSES = frozenset((
+    "binarycrossentropy", "binaryfocalcrossentropy", "categoricalcrossentropy",
+    "categoricalfocalcrossentropy", "categoricalhinge", "cosinesimilarity", "hinge", "huber",
+    "kldivergence", "logcosh", "meanabsoluteerror", "meansquarederror", "poisson",
+    "sparsecategoricalcrossentropy", "squaredhinge",
+))  # fmt: skip
+
 T = TypeVar("T")
 
 
@@ -270,9 +278,16 @@ def _split(array: Any, size: int) -> list[Any]:
 
 
 def _loss_is_mean(model: Any) -> bool:
-    """Whether the loss of a batch is the mean of the losses of its photos."""
+    """Whether the loss of a batch is known to be the mean of the losses of its photos."""
     loss = model.loss
-    return isinstance(loss, str) or getattr(loss, "reduction", None) == "sum_over_batch_size"
+    if isinstance(loss, str):
+        name = getattr(keras().losses.get(loss), "__name__", "")
+        return name.replace("_", "") in _MEAN_LOSSES
+    kind = type(loss)
+    if not kind.__module__.startswith("keras.") or kind.__name__.lower() not in _MEAN_LOSSES:
+        return False
+    ignores = loss.get_config().get("ignore_class") is not None  # divides by the others' number
+    return loss.reduction == "sum_over_batch_size" and not ignores
 
 
 def _is_distributed() -> bool:
