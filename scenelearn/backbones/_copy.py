@@ -133,9 +133,19 @@ def _copy_weights(original: Any, copy: Any) -> None:
         for index, variable in enumerate(own_variables(new)):
             value = store.get(str(index))
             if value is not None and tuple(value.shape) != tuple(variable.shape):
+                if _is_other_layer_of_keras(new):
+                    raise ValueError(
+                        f"weights of shape {value.shape} where {tuple(variable.shape)} is expected."
+                    )
                 store[str(index)] = resize_position_embedding(value, variable.shape)
         if store:
             new.load_own_variables(store)
+
+
+def _is_other_layer_of_keras(layer: Any) -> bool:
+    """Whether a layer holds no position embeddings, such as a `Dense` after a `Flatten`."""
+    is_keras = type(layer).__module__.startswith("keras.")
+    return is_keras and not isinstance(layer, keras().layers.Embedding)
 
 
 def keep_position_embeddings(model: Any) -> None:

@@ -410,13 +410,18 @@ def _infer_preprocessing(model: Any, converter: Any) -> Callable[..., Any]:
         offset = np.asarray(0.0 if converter.offset is None else converter.offset, float)
         return lambda x, **_: x * scale + offset
     first = _first_layer(model)
-    if isinstance(first, keras().layers.Rescaling | keras().layers.Normalization):
+    is_known = isinstance(first, keras().layers.Rescaling)
+    if isinstance(first, keras().layers.Normalization) and first.variance is not None:
+        # That of values from 0 to 255; with a smaller one, they are scaled somewhere before.
+        is_known = float(np.max(keras().ops.convert_to_numpy(first.variance))) > 1
+    if is_known:
         return lambda x, **_: x
     raise ArgumentError(
         "`preprocessing` must be given for this backbone: which values it was trained with cannot "
-        "be told, since it does not begin with a Rescaling or Normalization layer, and has no "
-        "image converter of KerasHub. Received: preprocessing=None. Pass 'none' for 0 to 255, 'tf' "
-        "for -1 to 1, 'torch' for ImageNet's mean and standard deviation, 'caffe', or (mean, std)."
+        "be told, since it does not begin with a Rescaling layer or a Normalization of values from "
+        "0 to 255, and has no image converter of KerasHub. Received: preprocessing=None. Pass "
+        "'none' for 0 to 255, 'tf' for -1 to 1, 'torch' for ImageNet's mean and deviation, "
+        "'caffe', or (mean, std)."
     )
 
 

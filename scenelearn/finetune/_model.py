@@ -104,6 +104,8 @@ def build_features(
     )
     if network is not None:
         check_layers(features)
+        if settings.weights is None:
+            features.trainable = True  # it may be frozen
     if settings.recipe.lora_rank is not None and settings.epochs != 0:
         check_lora(features, settings.recipe.lora_rank)
     return backbones.fast_on_cpu(features)
@@ -182,8 +184,6 @@ def select_layers(features: Any, settings: FitSettings) -> None:
         freeze_for_lora(features)
     elif settings.weights is not None:
         freeze_layers(features, features.input_shape[1], settings.recipe.unfreeze)
-    else:
-        features.get_layer("backbone").trainable = True  # one's own network may be frozen
 
 
 def freeze_layers(features: Any, height: int, unfreeze: str) -> None:

@@ -12,10 +12,11 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import backbones
+from scenelearn.backbones._network import load_if_own
 from scenelearn.cli import main
 from scenelearn.errors import ArgumentError, ExportError, PathMissingError, WeightsFileError
 from scenelearn.finetune import FitSettings
-from scenelearn.finetune._model import select_layers
+from scenelearn.finetune._model import build_features
 from tests.helpers.networks import materialize
 from tests.helpers.own_backbones import attention_network, classifier_of
 from tests.helpers.patches import require_no_packages_for_export
@@ -344,6 +345,30 @@ def test_weights_that_depend_on_the_image_size_otherwise_are_refused() -> None:
         features_of(model, preprocessing="none", image_px=64)
 
 
+def test_kernel_after_flatten_is_no_position_embedding() -> None:
+    model = model_of(
+        layers.Rescaling(1 / 255), layers.MaxPooling2D(4), layers.Conv2D(4, 1), layers.Flatten(),
+        layers.Dense(4), size=32,
+    )  # fmt: skip
+    with pytest.raises(ArgumentError, match=r"\(256, 4\) where \(1024, 4\) is expected"):
+        features_of(model, image_px=64)
+
+
+@pytest.mark.parametrize(
+    ("variance", "is_told"), [([3000.0, 2900.0, 3100.0], True), ([0.05, 0.05, 0.05], False)]
+)
+def test_normalization_tells_the_preprocessing_if_its_values_are_bytes(
+    variance: list[float], is_told: bool
+) -> None:
+    first = layers.Normalization(mean=[0.5, 0.5, 0.5], variance=variance)
+    model = model_of(first, layers.Conv2D(4, 3, 4), size=32)
+    if is_told:
+        assert features_of(model).output_shape == (None, 4)
+        return
+    with pytest.raises(ArgumentError, match="`preprocessing` must be given"):
+        features_of(model)
+
+
 def test_weights_of_another_network_are_refused(scenes: Path) -> None:
     splits = sl.split(sl.scan(scenes))
     with pytest.raises(ArgumentError, match="`weights` must be left out"):
@@ -446,10 +471,11 @@ def test_vector_has_no_explanation_and_its_features_detect_ood() -> None:
 def test_random_weights_train_all_layers_of_a_frozen_network() -> None:
     network = model_of(layers.Conv2D(4, 3, 4), layers.BatchNormalization(), size=32)
     network.trainable = False
-    features = backbones.build(network, preprocessing="none")
-    assert not features.trainable_weights
-    select_layers(features, FitSettings(weights=None))
+    own = load_if_own(network, "none")
+    settings = FitSettings(backbone=own.name, weights=None, image_px=32)
+    features = build_features(settings, own)
     assert len(features.trainable_weights) == 4
+    assert not network.trainable_weights  # the user's own stays as it is
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,22 @@ def splits(scenes: Path) -> Splits:
     return sl.split(sl.scan(scenes))
 
 
+class Positions(keras().layers.Layer):  # type: ignore[misc, name-defined]
+    """Adds a vector for each position."""
+
+    def build(self, shape: Any) -> None:
+        self.embedding = self.add_weight(shape=shape[1:])
+
+    def call(self, x: Any) -> Any:
+        return x + self.embedding
+
+
 def own(size: int | None, *, embeds_position: bool = False) -> Any:
     k = keras()
     image = k.Input((size, size, 3))
     x = k.layers.Conv2D(8, 3, 16, "same")(image)
     if embeds_position:
-        x = k.layers.Reshape((-1, 8))(x)
-        x = k.layers.Dense(8)(k.layers.Permute((2, 1))(x))
+        x = Positions()(k.layers.Reshape((-1, 8))(x))
     return k.Model(image, x)
 
 
