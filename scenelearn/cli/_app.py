@@ -8,8 +8,9 @@ from typing import Any
 
 import scenelearn as sl
 from scenelearn._progress import ProgressBars
-from scenelearn.cli._options import Output, add_command
-from scenelearn.cli._photos import extract_features
+from scenelearn.cli._options import Output, add_command, one_or_all
+from scenelearn.cli._photos import check_no_network_options, extract_features
+from scenelearn.errors import ArgumentError
 
 
 def add_commands(commands: Any) -> None:
@@ -56,6 +57,12 @@ def add_commands(commands: Any) -> None:
 def app(options: argparse.Namespace) -> Output:
     """Serve a page to try a classifier, or export it."""
     if options.export is not None:
+        for name in ("photos", "corrections", "port"):
+            if getattr(options, name) is not None:
+                raise ArgumentError(
+                    f"`--{name}` must be left out with `--export`, which serves nothing. Received: "
+                    "both. Leave one out."
+                )
         folder = sl.app.export(options.bundle, options.export)
         return Output(f"App: {folder}", {"folder": str(folder)})
     corrections = options.corrections or Path(options.bundle).with_name("corrections")
@@ -76,6 +83,13 @@ def clean(options: argparse.Namespace) -> Output:
         features = None
         if options.weights.lower() != "none":
             features = extract_features(photos, options, bars)
+        elif options.backbone is None:
+            check_no_network_options(options, "other `--weights` than none")
+        else:
+            raise ArgumentError(
+                "`--backbone` needs other `--weights` than none, with which no label issues are "
+                f"found. Received: --backbone {one_or_all(options.backbone)}. Leave one out."
+            )
         audit = sl.audit(photos, features=features, progress=bars)
     server = sl.app.clean(audit, port=options.port, open_browser=not options.no_browser)
     return _wait(server, "Decisions are saved. Next: scenelearn fit, which honors them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import scenelearn as sl
@@ -76,7 +77,9 @@ def add_commands(commands: Any) -> None:
         {
             "--check": {},
             "--quantize": {},
-            "--manifest": {"help": "split.csv of the fit, for --quantize"},
+            "--manifest": {
+                "help": "split.csv of the fit, for --quantize (default: that of its report)",
+            },
             "--out": {
                 "required": True,
                 "help": "file that ends in .onnx or .tflite, or a folder for a SavedModel",
@@ -169,8 +172,15 @@ def export(options: argparse.Namespace) -> Output:
         )
     classifier, splits = sl.load(options.bundle), None
     if options.quantize:
+        manifest = options.manifest or Path(options.bundle).parent / "report" / "split.csv"
+        if not options.manifest and not manifest.is_file():
+            raise ArgumentError(
+                "`--quantize` needs the split of the fit, whose validation photos show the loss. "
+                f"Received: no --manifest, and no {str(manifest)!r}. Pass the split.csv of the "
+                "report."
+            )
         with ProgressBars() as bars:
-            splits = sl.split(sl.scan(options.quantize, options.manifest, progress=bars))
+            splits = sl.split(sl.scan(options.quantize, manifest, progress=bars))
     result = classifier.export(options.out, check=options.check, quantize=splits)
     return Output(str(result), result.to_json())
 

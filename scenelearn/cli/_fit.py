@@ -106,7 +106,8 @@ def add_commands(commands: Any) -> None:
 def fit(options: argparse.Namespace) -> Output:
     """Scan, audit, split, fit, save and report."""
     start = time.perf_counter()
-    bundle = ensure_folder(options.out) / "scenes.keras"
+    out = Path(options.out) if options.plan else ensure_folder(options.out)
+    bundle = out / "scenes.keras"
     settings = {
         "shape": options.shape,
         "batch_size": options.batch_size,
@@ -125,6 +126,12 @@ def fit(options: argparse.Namespace) -> Output:
     settings |= {"backbone": backbone} if (backbone := one_or_all(options.backbone)) else {}
     with ProgressBars() as bars:
         if options.folder is None:
+            for name in ("manifest", "quarantine"):
+                if getattr(options, name):
+                    raise ArgumentError(
+                        f"`--{name}` must list photos of FOLDER. Received: no FOLDER. Pass the "
+                        "folder of the photos, or a manifest in its place."
+                    )
             defaults = _SAMPLES_FIT
             if backbone is not None and _is_own(backbone):
                 defaults = {"minutes": _SAMPLES_FIT["minutes"]}

@@ -48,7 +48,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "folder": {
         "metavar": "FOLDER",
-        "help": "folder of photos with one subfolder per class, or a ZIP file of one",
+        "help": "folder of photos with one subfolder per class, a ZIP file of one, or a manifest",
     },
 }
 """The arguments that several commands have."""

@@ -60,9 +60,24 @@ def audit(options: argparse.Namespace) -> Output:
     )
 
 
+def check_no_network_options(options: argparse.Namespace, needed: str) -> None:
+    """Check that no option of a network is given where there is no network.
+
+    Raises:
+        ArgumentError: if there is one.
+    """
+    for name, default in (("preprocessing", None), ("image_px", None), ("shape", "crop")):
+        if getattr(options, name) != default:
+            raise ArgumentError(
+                f"`--{name.replace('_', '-')}` needs {needed}. Received: no network, whose images "
+                "it is for. Leave it out, or name a network."
+            )
+
+
 def extract_features(photos: Any, options: argparse.Namespace, bars: ProgressBars) -> Any:
     """Features of the photos, if a network is named; otherwise None."""
     if options.backbone is None and options.weights is None:
+        check_no_network_options(options, "`--backbone` or `--weights`")
         return None
     weights = "imagenet" if options.weights is None else options.weights
     random = weights.lower() == "none"

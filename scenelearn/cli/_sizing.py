@@ -8,6 +8,7 @@ from typing import Any
 import scenelearn as sl
 from scenelearn._checks import image_size
 from scenelearn.cli._options import Output, add_command
+from scenelearn.errors import ArgumentError
 
 
 def add_commands(commands: Any) -> None:
@@ -41,6 +42,11 @@ def add_commands(commands: Any) -> None:
 def size(options: argparse.Namespace) -> Output:
     """Estimate each network."""
     shape = None
+    if options.input_shape is not None and options.image_px is not None:
+        raise ArgumentError(
+            "`--image-px` must be left out with `--input-shape`, which has the size, too. "
+            f"Received: {options.image_px} and {options.input_shape}. Leave one out."
+        )
     if options.input_shape is not None:
         sizes = options.input_shape.split(",")
         shape = tuple(int(text) if text.strip().isdecimal() else 0 for text in sizes)

@@ -579,7 +579,11 @@ def test_fit_keeps_duplicates_in_one_split_and_leaves_the_quarantine_out(
     assert "2 duplicates, which stay in one split; 2 photos in quarantine" in err
     again = sl.split(sl.scan(with_duplicates, tmp_path / "out/report/split.csv"), seed=77)
     repeated = again.to_json()  # the manifest decides, whatever the seed
-    assert all(repeated[name] == splits[name] for name in ("train", "validation", "test"))
+    for name in ("train", "validation", "test"):
+        first, second = (
+            [(row["path"], row["hash"]) for row in rows[name]] for rows in (repeated, splits)
+        )
+        assert first == second
     content = (with_duplicates / "sea/again.jpg").read_bytes()
     same = [path for path in split_of if (with_duplicates / path).read_bytes() == content]
     assert len(same) == 2
@@ -647,6 +651,36 @@ def test_audit_finds_label_issues_from_the_features_of_a_backbone(
 
 
 # Options
+
+
+@pytest.fixture
+def _workspace(scenes: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with photos and a bundle."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scenes, "photos")
+    shutil.copy(bundle, "a.keras")
+
+
+@pytest.mark.usefixtures("_workspace")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["audit", "photos", "--image-px", "96"], "`--image-px` needs `--backbone` or `--weights`"),
+        (["audit", "photos", "--shape", "pad"], "`--shape` needs"),
+        (["clean", "photos", "--weights", "none", "--preprocessing", "tf"], "`--preprocessing`"),
+        (["clean", "photos", "--weights", "none", "--backbone", "resnet50"], "`--backbone` needs"),
+        (["size", "resnet50", "--image-px", "64", "--input-shape", "32,32,3"], "Leave one out"),
+        (["app", "a.keras", "--export", "app", "--port", "80"], "`--port` must be left out"),
+        (["fit", "--manifest", "photos.csv"], "`--manifest` must list photos of FOLDER"),
+        (["export", "a.keras", "--out", "a.tflite", "--quantize", "photos"], "split of the fit"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
