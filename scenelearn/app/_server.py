@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
 from scenelearn._checks import check_integer
+from scenelearn.finetune._runtime import handle_signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,10 @@ class Server:
 
     def wait(self) -> None:
         """Serve until Ctrl-C or SIGTERM, then close."""
-        try:
+        with suppress(KeyboardInterrupt), handle_signals():
             while True:
-                threading.Event().wait(3600)
-        except KeyboardInterrupt:
-            self.close()
+                time.sleep(3600)  # which Ctrl-C interrupts on Windows, too
+        self.close()
 
     def close(self) -> None:
         """Stop serving."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +20,12 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.app._corrections import save_correction
 from scenelearn.app._page import to_html, to_table, verdict
+from scenelearn.app._server import Server
 from scenelearn.classify import Classifier, Prediction
 from scenelearn.classify._predictions import Probabilities
 from scenelearn.finetune import FitResult
 from tests.helpers.browser import Page, open_browser
+from tests.helpers.systems import needs_posix
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,18 @@ def test_correction_that_is_invalid(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(sl.errors.PhotoError, match="must be complete"):
         save_correction(tmp_path, content[:300], "sea")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_server(number: int) -> None:
+    closed: list[bool] = []
+    server = Server("http://127.0.0.1:1/", lambda: closed.append(True))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
+    timer.start()
+    server.wait()
+    timer.join()
+    assert closed == [True]
 
 
 def test_serve_without_gradio_says_how_to_install_it(
