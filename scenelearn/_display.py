@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -19,7 +20,12 @@ def printable(name: str) -> str:
         >>> printable("sea\x1b[2J")
         'sea\\x1b[2J'
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return "".join(c if is_printable(c) else ascii(c)[1:-1] for c in name)
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text has no control characters; spaces of all kinds are fine, unlike in Python."""
+    return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
 
 
 def printable_lines(text: str) -> str:

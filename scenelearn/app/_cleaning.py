@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from scenelearn._display import printable
+from scenelearn._display import is_printable, printable
 from scenelearn._io import exclusive
 from scenelearn.app._corrections import MAX_LABEL
 from scenelearn.data import Audit
@@ -134,7 +134,7 @@ class Cleaning:
             raise ArgumentError(f"`new_label` must be a string. Received: {new_label!r:.80}.")
         if new_label not in self.class_names:  # which may have any characters
             new_label = unicodedata.normalize("NFC", " ".join(new_label.split()))
-            if not new_label.isprintable() or len(new_label) > MAX_LABEL:
+            if not is_printable(new_label) or len(new_label) > MAX_LABEL:
                 raise ArgumentError(
                     f"`new_label` must have at most {MAX_LABEL} printable characters. Received: "
                     f"{new_label!r:.80}."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
+from scenelearn._display import is_printable
 from scenelearn._io import atomic_write, exclusive
 from scenelearn.data._decode import check_complete
 from scenelearn.data._files import content_hash
@@ -39,8 +41,8 @@ def save_correction(folder: Path, content: bytes, label: str) -> Path:
         ManifestError: if the folder has a manifest that is invalid.
         DiskError: if the system cannot write.
     """
-    label = " ".join(label.split())
-    if not label or len(label) > MAX_LABEL or not label.isprintable():
+    label = re.sub(r"\s+", " ", label.strip(), flags=re.ASCII)  # other spaces may be a class's own
+    if not label or len(label) > MAX_LABEL or not is_printable(label):
         raise ArgumentError(
             f"`label` must be the name of a class, at most {MAX_LABEL} printable characters. "
             f"Received: label={label!r:.80}. Choose or type one."
