@@ -32,6 +32,7 @@ from scenelearn.errors import BackendError, ForkError
 BACKENDS = ("jax", "tensorflow", "torch")  # in order of preference
 _is_forked = False  # after Keras had started: its threads are missing here
 _lock = threading.Lock()
+_import_lock = threading.RLock()
 _contexts: list[ExitStack] = []  # the outermost one that is open, with how to restore the settings
 _n_open = 0
 
@@ -61,7 +62,9 @@ def keras() -> ModuleType:
             "started. Load the classifier in the forked process, or start the process by "
             "multiprocessing.get_context('spawn')."
         )
-    module = sys.modules.get("keras") or _import()
+    with _import_lock:  # another thread may be importing it
+        is_there = sys.modules.get("keras") is not None
+        module = importlib.import_module("keras") if is_there else _import()
     check_version(getattr(module, "__version__", ""))
     return module
 

@@ -96,6 +96,18 @@ def test_loading_keras_writes_nothing_to_the_home_folder(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_threads_that_load_keras_together_get_all_of_it(tmp_path: Path) -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from scenelearn._backend import keras\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    futures = [pool.submit(lambda: keras().config.backend()) for _ in range(4)]\n"
+        "print({future.result() for future in futures})"
+    )
+    assert in_a_new_process(code, tmp_path, KERAS_BACKEND="jax") == "{'jax'}"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_user_settings_are_read_and_not_modified(tmp_path: Path) -> None:
     text = json.dumps({"backend": "tensorflow", "epsilon": 1e-5})
     path = tmp_path / ".keras" / "keras.json"
