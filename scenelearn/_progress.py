@@ -100,8 +100,8 @@ def _is_interactive() -> bool:
     ipython = sys.modules.get("IPython")
     if ipython is not None:
         shell = ipython.get_ipython()
-        if type(shell).__name__ == "ZMQInteractiveShell":
-            return True
+        if any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__):
+            return True  # Google Colab's is a subclass
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed

@@ -93,6 +93,10 @@ def test_working_with_photos_loads_no_backend(name: str) -> None:
     assert not set(BACKENDS) & set(loaded)
 
 
+def test_type_checkers_read_the_annotations() -> None:
+    assert Path(scenelearn.__file__).with_name("py.typed").is_file()  # PEP 561
+
+
 def test_every_public_name_of_scenelearn_can_be_imported() -> None:
     for name in scenelearn.__all__:
         assert getattr(scenelearn, name) is not None
