@@ -49,7 +49,7 @@ def keep_programs() -> None:
     folder = cache_path() / "programs" / _machine_digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_oldest(folder)
+        _remove_oldest(folder.parent)
     except OSError as error:
         _log.info("Compiled programs are not kept: %s", error)
         return
@@ -72,7 +72,8 @@ def _machine_digest() -> str:
         processor = sorted({line for line in lines if line.startswith(("flags", "model name"))})
     except OSError:
         processor = [platform.processor()]
-    parts = [version("jaxlib"), platform.platform(), os.environ.get("XLA_FLAGS", ""), *processor]
+    system = [platform.system(), platform.machine(), *platform.libc_ver()]
+    parts = [version("jaxlib"), *system, os.environ.get("XLA_FLAGS", ""), *processor]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
