@@ -25,7 +25,7 @@ def apply(
 
     All geometry is a single bilinear resampling, straight to the new size. Where that shrinks the
     images, each new pixel is the mean of several samples. Color follows as one matrix, and then the
-    filters, in the order of `OPERATIONS`. Operations that the parameters do not contain cost
+    filters; for their order see `OPERATIONS`. Operations that the parameters do not contain cost
     nothing.
 
     Uses `keras.ops` only, so that it is differentiable and can be part of a compiled model. Called

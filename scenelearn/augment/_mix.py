@@ -169,7 +169,8 @@ def _soft_labels(labels: Any, n: int, n_classes: int | None) -> Any:
     is_integer = np.issubdtype(array.dtype, np.integer)
     if array.shape == (n,) and is_integer:
         low, high = int(min(array, default=0)), int(max(array, default=0))
-        if type(n_classes) is not int or low < 0 or high >= n_classes:
+        is_number = isinstance(n_classes, int | np.integer) and not isinstance(n_classes, bool)
+        if n_classes is None or not is_number or low < 0 or high >= n_classes:
             raise ArgumentError(
                 "`n_classes` must be an integer above every label, and labels at least 0. "
                 f"Received: n_classes={n_classes!r}, labels from {low} to {high}. Pass the number "

@@ -64,4 +64,8 @@ OPERATIONS: dict[str, Operation] = {
     )
     for name, kind, unit, maximum, signed, description in _TABLE
 }
-"""Every operation by name, in the order in which `apply` performs them."""
+"""Every operation by name.
+
+`apply` takes color and filters in this order, after the geometry: crop and aspect, translation,
+perspective, zoom, shear, rotation, and flips last.
+"""

@@ -132,7 +132,7 @@ class Policy:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The names of the policy's operations, in the order in which they are performed."""
+        """The names of the policy's operations, in the order of `OPERATIONS`."""
         return tuple(name for name in OPERATIONS if getattr(self, name))
 
     def to_json(self) -> dict[str, Any]:
@@ -246,8 +246,8 @@ def randaugment(n: int = 2, m: float = 9) -> Policy:
     """RandAugment: `n` of fourteen operations for each photo, at level `m` of 30.
 
     One of the fourteen is the identity. Unlike in the paper, the chosen operations are performed in
-    the order of `OPERATIONS`, so that all geometry takes a single resampling, and no operation is
-    chosen twice.
+    a fixed order (see `OPERATIONS`), so that all geometry takes a single resampling, and no
+    operation is chosen twice.
 
     Args:
         n: operations per photo, at least 1.

@@ -50,8 +50,10 @@ class Parameters:
 
     def __getitem__(self, photos: slice | npt.ArrayLike) -> Parameters:
         """Return the parameters of some of the photos, given as a slice or as positions."""
-        rows = photos if isinstance(photos, slice) else np.asarray(photos, np.int64)
-        if not isinstance(rows, slice) and rows.ndim != 1:
+        rows = photos if isinstance(photos, slice) else np.asarray(photos)
+        if not isinstance(rows, slice) and rows.shape == (0,):
+            rows = rows.astype(np.int64)
+        if not isinstance(rows, slice) and (rows.ndim != 1 or rows.dtype.kind not in "iu"):
             raise ArgumentError(
                 "The photos must be a slice or a list of positions. Received: "
                 f"{photos!r}. Pass e.g. parameters[:8] or parameters[[0, 3]]."
