@@ -323,7 +323,8 @@ def choose_backbone(
     """
     best, *larger = (candidate.name for candidate in CANDIDATES)
     start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
-    free_bytes = float(broadcast(available_bytes() or math.inf))
+    available = available_bytes()
+    free_bytes = float(broadcast(math.inf if available is None else available))
 
     def fit_seconds(network: Any) -> float:
         return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))

@@ -103,7 +103,8 @@ def fit(
             "tf" for -1 to 1, "torch" for 0 to 1 minus ImageNet's mean and divided by its standard
             deviation, "caffe" for blue, green and red minus their means, or (mean, std) of values
             between 0 and 1, a number or three each. None if the network tells: by the image
-            converter of its preset, or by a first layer `Rescaling` or `Normalization`.
+            converter of its preset, by a first layer `Rescaling`, or by a first
+            layer `Normalization` of values from 0 to 255.
         image_px: the side of the network's square input, or its (height, width), in pixels. None
             for the size that a network of your own was made for (with KerasHub at most 224), 224 if
             it takes any size, or 160 for networks of keras.applications. For squares above 160, a

@@ -66,6 +66,7 @@ from scenelearn.finetune._runtime import (
     StopRequest,
     StopSignal,
 )
+from scenelearn.finetune._schedule import uniform_schedule
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._teacher import Teacher, ask_teacher
 from scenelearn.finetune._trainer import (
@@ -261,7 +262,7 @@ class Run:
         stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
         settings, clock = self.settings, self.clock
         soft_labels = None
-        if self._teacher is not None:
+        if self._teacher is not None and settings.epochs != ():
             soft_labels = ask_teacher(
                 self._teacher,
                 self.datasets.train,
@@ -287,9 +288,13 @@ class Run:
                 self._trained_bytes = training_bytes(self.training_model, settings.batch_size)
             merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
-            if settings.epochs is None or self.stopped == "callback":
+            epochs, requested = self.state.schedule.epochs, settings.epochs
+            if isinstance(requested, int):
+                n_steps = len(self.datasets.train)
+                requested = uniform_schedule(requested, n_steps, settings.n_cycles)
+            if requested is None or (epochs and epochs != requested):  # as after a callback's stop
                 none = 0 if settings.teacher is None else ()  # with a teacher, 0 is not allowed
-                self.settings = replace(settings, epochs=self.state.schedule.epochs or none)
+                self.settings = replace(settings, epochs=epochs or none)
 
     def calibrate(self) -> None:
         """Calibrate the classifier on the validation photos, and on some training photos."""

@@ -143,6 +143,10 @@ class TrainingState:
         self.history.append(epoch)
         self.step, self.losses, self.epoch_s = 0, [], 0.0
 
+    def end_schedule(self) -> None:
+        """End the schedule with the last complete epoch."""
+        self.schedule = replace(self.schedule, epochs=self.schedule.epochs[: self.epoch - 1])
+
     def end_cycle(self, model: Any) -> None:
         """Add the weights at the end of a cycle to the soup."""
         self.n_in_soup += 1
@@ -261,6 +265,8 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
         raise
     if not stopped and not _is_complete(state) and control.is_out_of_time(state):
         stopped = "time"  # no more epochs were scheduled, since none fits
+    if stopped == "callback":  # also if the run is interrupted now, and resumed later
+        state.end_schedule()
     if stopped in ("", "time", "callback"):
         stopped = _interpolate(learner, state, control) or stopped
     if state.schedule.epochs and stopped == control.stop.requested != "":
@@ -268,8 +274,8 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     if stopped:
         level = logging.INFO if stopped == "callback" else logging.WARNING
         _log.log(level, _stop_message(stopped, state))
-    if stopped in ("time", "callback"):  # planned epochs that did not begin do not count
-        state.schedule = replace(state.schedule, epochs=state.schedule.epochs[: state.epoch - 1])
+    if stopped == "time":
+        state.end_schedule()
     model.set_weights(state.best_weights)
     return stopped
 
@@ -284,7 +290,7 @@ def describe_training(state: TrainingState, stopped: str, *, requested: object) 
     """The epochs that were trained, and why they ended early."""
     schedule, n_done = state.schedule, len(state.history) - 1
     early = f"; stopped: {stopped}" if stopped else ""
-    if requested == 0:
+    if requested in (0, ()):
         return "not requested" + early
     if not schedule.epochs:
         return "none" + (early or ": not even a tenth of an epoch fits into the time budget")
@@ -426,6 +432,7 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> st
     model, variables = learner.logits_model, learner.logits_model.trainable_variables
     if not state.initial_weights or len(state.history) == 1:
         return ""
+    soup = state.soup, state.n_in_soup
     cycle_progress = state.schedule.epochs[state.epoch - 2][1] - state.n_in_soup
     if state.schedule.n_cycles > 1 and cycle_progress >= _NEARLY_COMPLETE:
         state.end_cycle(model)
@@ -446,6 +453,7 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> st
         scores = _validate(learner, control.stop)
         if scores is None:
             assign_values(variables, before)  # for the checkpoint
+            state.soup, state.n_in_soup = soup
             return control.stop.requested
         losses[coefficient] = scores.losses
         _log.info(
