@@ -53,16 +53,16 @@ def _cpu_quota_of(group: Path) -> float:
 def _free_memory_of(group: Path) -> float:
     try:
         if (group / "memory.max").exists():
-            limit, used, cache = "memory.max", "memory.current", "inactive_file"
+            limit, used, prefix = "memory.max", "memory.current", ""
         else:
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
+            limit, used, prefix = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
         limit_bytes, used_bytes = (
             int((group / name).read_text(encoding="ascii")) for name in (limit, used)
         )
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        sizes = dict(line.split() for line in lines)
         # The cache of files counts as used, but the system frees it when memory is needed.
-        cache_bytes = sum(int(line.split()[1]) for line in lines if line.split()[0] == cache)
+        cache_bytes = sum(int(sizes[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
         return max(0, limit_bytes - used_bytes + cache_bytes)
-    except (OSError, ValueError, IndexError):  # no such file, or "max"
+    except (OSError, ValueError, KeyError):  # no such file, or "max"
         return math.inf

@@ -10,7 +10,11 @@ import pytest
 from scenelearn import _cgroups
 from scenelearn.finetune import _device
 
-STAT = "anon 900\ninactive_file 100\ntotal_inactive_file 100\nactive_file 50"
+STAT = """anon 900
+active_file 50
+inactive_file 100
+total_active_file 50
+total_inactive_file 100"""
 
 
 @pytest.mark.parametrize(
@@ -20,13 +24,13 @@ STAT = "anon 900\ninactive_file 100\ntotal_inactive_file 100\nactive_file 50"
             "0::/a/b",
             {"a/b/memory.max": "max", "a/memory.max": "4000", "a/memory.current": "1000",
              "a/memory.stat": STAT},
-            3100,
+            3150,
         ),
         (
             "5:memory:/m\n4:cpu:/c",
             {"memory/m/memory.limit_in_bytes": "4000", "memory/m/memory.usage_in_bytes": "1000",
              "memory/m/memory.stat": STAT},
-            3100,
+            3150,
         ),
         (
             "0::/",
@@ -54,6 +58,7 @@ def test_memory_that_the_container_leaves(
 
 
 def test_container_limits_the_free_memory_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_device, "_system_bytes", lambda: 10**9)
     monkeypatch.setattr(_device, "free_memory_bytes", lambda: 12345)
     monkeypatch.setattr(_device, "_on_cpu", lambda _: True)
     assert _device.available_bytes() == 12345
