@@ -35,6 +35,12 @@ def measure(
     session.run("python", "-m", f"tests.bench.{name}", *arguments, env=env)
 
 
+def run_mkdocs(session: nox.Session, *arguments: str) -> None:
+    """Run MkDocs with what the site needs."""
+    session.install("-e", ".", *group("docs"))
+    session.run("mkdocs", *arguments, env={"KERAS_BACKEND": "jax", "NO_MKDOCS_2_WARNING": "1"})
+
+
 def out(name: str) -> list[str]:
     """The option that names a file of results."""
     return ["--out", str(RESULTS / f"{name}.json")]
@@ -146,12 +152,10 @@ def types(session: nox.Session) -> None:
 @nox.session(tags=["check"])
 def docs(session: nox.Session) -> None:
     """Build the site into site/, strictly; `nox -s docs -- --serve` previews it as you write."""
-    session.install("-e", ".", *group("docs"))
-    env = {"KERAS_BACKEND": "jax", "NO_MKDOCS_2_WARNING": "1"}
     if "--serve" in session.posargs:
-        session.run("mkdocs", "serve", env=env)
+        run_mkdocs(session, "serve")
     else:
-        session.run("mkdocs", "build", "--strict", *session.posargs, env=env)
+        run_mkdocs(session, "build", "--strict", *session.posargs)
 
 
 @nox.session
@@ -160,7 +164,7 @@ def browser(session: nox.Session) -> None:
 
     Needs Chromium on the machine. `-- --shots FOLDER` saves screenshots.
     """
-    docs(session)
+    run_mkdocs(session, "build", "--strict")
     session.install("--no-deps", "axe-playwright-python")  # for the axe-core that it contains
     measure(session, "browser", "site", *session.posargs)
 

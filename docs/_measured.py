@@ -77,14 +77,12 @@ def _imbalance() -> str:
     lines = []
     for (ratio, name), runs in groups.items():
         values = [run["balanced_accuracy"]["value"] for run in runs]
-        spread = f"{100 * min(values):.1f} to {100 * max(values):.1f}"
         recall = mean(mean(_rare(run, "recall")) for run in runs)
         gaps = [
             f"{100 * mean(mean(_rare(run, f'calibration_{how}')) for run in runs):+.1f}"
             for how in ("balanced", "as_trained")
         ]
-        cells = [f"1:{ratio}", name, f"{mean(values):.1%} ({spread})", f"{recall:.1%}", *gaps]
-        lines.append(cells)
+        lines.append([f"1:{ratio}", name, _mean_and_range(values), f"{recall:.1%}", *gaps])
     columns = (
         "Rare to frequent",
         "Training",
@@ -130,6 +128,13 @@ def _points(difference: dict[str, float]) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
+def _mean_and_range(values: Sequence[float]) -> str:
+    """A mean in percent, with the range of the values if there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.1%}"
+    return f"{mean(values):.1%} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
 def _rank() -> str:
     """A Markdown table: accuracy by number of labels and how the photos were chosen."""
     by_labels: dict[str, dict[str, list[float]]] = {}
@@ -151,11 +156,8 @@ def _shapes() -> str:
     for run in read("shapes")["runs"]:
         values.setdefault(run["shape"], []).append(run["test"]["value"])
     return _markdown_table(
-        ("`shape`", "Test accuracy", "Seeds"),
-        [
-            [f'`"{shape}"`', f"{mean(some):.1%}", f"{min(some):.1%} to {max(some):.1%}"]
-            for shape, some in values.items()
-        ],
+        ("`shape`", "Test accuracy (seeds)"),
+        [[f'`"{shape}"`', _mean_and_range(some)] for shape, some in values.items()],
     )
 
 
@@ -216,17 +218,20 @@ def _lora() -> str:
 def _own_backbone() -> dict[str, str]:
     """A Markdown table: test accuracy of a network of one's own."""
     runs = read("own_backbone")["runs"]
-    groups: dict[int, list[dict[str, Any]]] = {}
+    groups: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(run["settings"]["recipe"]["soup"], []).append(run)
+        settings, recipe = run["settings"], run["settings"]["recipe"]
+        train_px = recipe.get("train_px") or settings["image_px"]
+        key = (train_px, settings["image_px"], recipe["soup"])
+        groups.setdefault(key, []).append(run)
     lines = []
-    for n_cycles, group in groups.items():
-        values = [run["test"]["value"] for run in group]
-        spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if values[1:] else ""
+    for key, group in sorted(groups.items()):
         epochs = f"{mean(len(run['settings']['epochs']) for run in group):.0f}"
-        lines.append([str(n_cycles), epochs, str(len(group)), f"{mean(values):.1%}{spread}"])
+        accuracy = _mean_and_range([run["test"]["value"] for run in group])
+        lines.append([*map(str, key), epochs, str(len(group)), accuracy])
+    columns = ("Training px", "Prediction px", "Cycles", "Epochs", "Splits", "Test accuracy")
     return {
-        "own backbone": _markdown_table(("Cycles", "Epochs", "Splits", "Test accuracy"), lines),
+        "own backbone": _markdown_table(columns, lines),
         "own backbone minutes": f"{runs[0]['minutes']:g}",
         "own backbone cores": runs[0]["environment"]["cores"],
     }

@@ -87,7 +87,7 @@ figure(pipeline)
 #
 # Decoded photos, the features of pretrained networks, checkpoints and compiled programs are cached
 # in `~/.cache/scenelearn`. Set `SCENELEARN_CACHE` to use another folder, and `SCENELEARN_CACHE_GIB`
-# to limit the size of each part, such as the pixels of one size.
+# to limit each part, such as the pixels at one image size.
 #
 # ## Package dependencies
 #

@@ -60,7 +60,7 @@ for name in ("mobilenet_v3_small", "mobilenet_v2_0.35", "mobilenet_v2", "efficie
 # BatchNormalization keeps its pretrained mean and variance, because a batch of 32 photos estimates
 # them poorly. Its scale and offset are trained.
 #
-# Transformers have no smaller and smaller feature maps. All their layers are trained, and each
+# The feature maps of transformers do not get smaller. All their layers are trained, and each
 # attention layer closer to the input has 0.75 times the learning rate of the next.
 #
 # ## 4. Train on smaller images than those of the prediction

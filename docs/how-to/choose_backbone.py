@@ -14,7 +14,7 @@
 # - **You have four minutes or more** for 6,000 photos: `mobilenet_v2`.
 # - **You have 15 minutes:** `mobilenet_v2` as a [soup](../explanation/fine_tuning.py), the most
 #   accurate network of `keras.applications` that we measured. It predicts as fast as a single
-#   network. [EfficientNet-Lite2](own_backbone.md#image-size) in 20 minutes was more accurate.
+#   network.
 # - **You do not want to decide:** `backbone="auto"` takes the most accurate of [a few
 #   networks](#automatic-choice) that fit into `minutes`, timed on your machine, and into free
 #   memory. [`sl.plan`][scenelearn.finetune.plan] shows the choice.

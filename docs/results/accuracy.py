@@ -263,11 +263,11 @@ table(
 # differ from those of Keras by more than 0.0001 of the largest feature. AutoGluon and scenelearn
 # have a time limit; the others count epochs, as few as their recipe allows. Minutes count from the
 # first photo read to the last test prediction, CPU minutes and memory are those of all processes.
-# KerasHub, fastai and AutoGluon ran while other work had the lowest priority, which lengthens their
-# minutes somewhat. The others' fine-tuning is made for more epochs or a GPU, and is likely to gain
-# from them. One seed does not rank recipes whose intervals overlap. Not measured: networks whose
-# weights cannot be had offline, among them the defaults of AutoGluon and fastai, and KerasHub's
-# presets.
+# KerasHub, fastai and AutoGluon shared the machine with work of the lowest priority, so their
+# minutes are somewhat too long. The others' fine-tuning is made for more epochs or a GPU, and is
+# likely to gain from them. One seed does not rank recipes whose intervals overlap. Not measured:
+# networks whose weights cannot be had offline, among them the defaults of AutoGluon and fastai, and
+# KerasHub's presets.
 
 # %% tags=["folded"]
 HTML(_figures.peers())

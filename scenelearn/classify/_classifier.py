@@ -436,23 +436,12 @@ class Classifier:
 
         Returns:
             Probabilities, true labels in the order of `class_names`, and statistics of the images.
-            With a `calibration`, features are not kept.
-
-        Raises:
-            ArgumentError: if `batch_size` is out of range.
-            ClassMismatchError: if the photos have a class that the classifier does not know.
-            NoPhotosError: if no photo can be decoded.
+            With a `calibration`, features are not kept. Errors are those of `evaluate`.
         """
         return predict_labeled(
-            self._inference_model(),
-            self.class_names,
-            photos,
-            resize=self.resize,
-            calibration=self.calibration,
-            batch_size=batch_size,
-            measure=measure,
-            progress=progress,
-        )
+            self._inference_model(), self.class_names, photos, resize=self.resize,
+            calibration=self.calibration, batch_size=batch_size, measure=measure, progress=progress,
+        )  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the classifier as one file, which plain Keras can open, too.

@@ -32,7 +32,7 @@ class LabeledOutputs:
         labels: (n,) int64, the true classes, in the classifier's order.
         indices: (n,) int64, the indices of the photos. Photos that cannot be decoded are missing.
         image_statistics: "brightness", "contrast", "sharpness" and "short side" (in pixels), each
-            (n,).
+            (n,); empty if they were not measured.
         is_ood: (n,) booleans, the photos that are flagged; None without a calibration.
         embeddings: (n, n_components) float16, as in `NeighborIndex`; no columns without a
             calibration.

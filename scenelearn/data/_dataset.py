@@ -54,7 +54,7 @@ class _Shard:
 
 def has_photos(file: Path) -> bool:
     """Whether a file is a shard with a column of photos; False if pyarrow is not installed."""
-    if file.suffix.lower() not in SHARD_SUFFIXES or not file.is_file():
+    if file.suffix.lower() not in SHARD_SUFFIXES or not os.path.isfile(file):  # noqa: PTH113
         return False
     try:
         _open(file)

@@ -162,7 +162,7 @@ def scan(
     if isinstance(table, Path) and not os.path.isfile(table):  # noqa: PTH113
         raise PathMissingError(
             f"`manifest` must be a .csv or .parquet file. Received: {str(table)!r}, which does not "
-            "exist. Check the path."
+            "exist or cannot be reached. Check the path."
         )
     with show_progress(progress, verbose) as report_all:
         report = partial(report_all, "scanning photos")

@@ -156,12 +156,17 @@ def _runs_in(name: str, result: Any) -> list[tuple[str, Any]]:
         return [(name, result)]
     if any((path / file).is_file() for file in _RESULT_FILES):
         return [(name, result)]
-    files = [
-        file
-        for file in sorted(path.rglob("result.json"))
-        if file.with_name("split.csv").is_file()  # a cross-validation has none
-    ]
+    files = [f for f in sorted(path.rglob("result.json")) if not _is_cross_validation(f)]
     return [(_default_name(file, 1), file) for file in files] or [(name, result)]
+
+
+def _is_cross_validation(file: Path) -> bool:
+    """Whether a result has several folds, which is no run to compare; False if it is damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "folds" in value and "splits" not in value
 
 
 def _load_run(name: str, result: Any) -> Run:

@@ -27,6 +27,7 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn.data import LabelIssue
 from tests.helpers.browser import Page, open_browser
+from tests.helpers.systems import needs_posix
 
 FILE_NAME = "scenelearn_decisions.csv"
 
@@ -131,6 +132,7 @@ def test_decisions_are_honored_by_scan_and_undone_in_order(client: Client, folde
     assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
 
 
+@needs_posix  # Windows has no such locks
 def test_two_sessions_at_a_time_lose_nothing(folder: Path) -> None:
     audit = audit_with_issues(folder)
     sessions = [sl.app.clean(audit) for _ in range(2)]

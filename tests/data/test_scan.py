@@ -21,6 +21,7 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn.data import Photo, Photos, RejectionReason, decode, scan
+from scenelearn.data._manifest import write_manifest
 from scenelearn.errors import (
     ArgumentError,
     DataError,
@@ -483,6 +484,22 @@ def test_files_and_folders_without_permission_are_rejected(tmp_path: Path) -> No
     unreadable = dict.fromkeys(["sea/1.jpg", "closed", "listed/1.jpg"], RejectionReason.UNREADABLE)
     assert why(photos) == unreadable
     assert len(photos) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_paths_below_a_folder_without_permission(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o600)
+    try:
+        for name in ("photos", "photos.csv", "photos.parquet", "photos.zip"):
+            with pytest.raises(PathMissingError, match="does not exist or cannot be reached"):
+                scan(closed / name)
+        with pytest.raises(PathMissingError, match="does not exist or cannot be reached"):
+            scan(tmp_path, closed / "photos.csv")
+        with pytest.raises(ArgumentError, match="Permission denied"):
+            write_manifest(closed / "a" / "split.csv", [])
+    finally:
+        closed.chmod(0o700)
 
 
 # Progress

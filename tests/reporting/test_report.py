@@ -410,7 +410,10 @@ def test_page_and_card_count_the_photos_in_quarantine(fit: FitResult, tmp_path: 
     assert "quarantine" not in page.text
 
 
-@pytest.mark.parametrize(("shape", "words"), [("crop", "as center crops"), ("pad", "are shown,")])
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [("crop", "as center crops"), ("pad", "between black bars"), ("squash", "stretched")],
+)
 def test_page_says_what_the_network_sees(
     fit: FitResult, tmp_path: Path, shape: str, words: str
 ) -> None:
