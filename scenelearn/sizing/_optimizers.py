@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenelearn import _backend
-from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing._layers import Shape
 
@@ -73,44 +72,36 @@ def optimizer_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
             "`optimizer` must be a name or a Keras optimizer. Received: "
             f"{type(optimizer).__name__}."
         )
-    if type(optimizer).__name__ in _WITHOUT_DEFERRED_BUILD:
-        return _count_slots(optimizer, weights)
-    # a new optimizer: the constructor gives its scalars values
+    if type(optimizer).__name__ == "Adafactor":
+        return _count_adafactor(optimizer, weights)
     fresh = type(optimizer).from_config(optimizer.get_config())
-    with deferred_initialization():
-        fresh.build([_variable(keras, shape, at) for at, shape in enumerate(weights)])
-        built = [tuple(variable.shape) for variable in fresh.variables]
+    # Small variables in place of the weights, told apart by their first axis.
+    fresh.build([_small_variable(keras, shape, at) for at, shape in enumerate(weights)])
+    first_axes = [(*variable.shape, 0)[0] for variable in fresh.variables]  # 0 for scalars
     return OptimizerSlots(
         optimizer.name,
-        tuple(shape for shape in built if shape),
-        sum(not shape for shape in built),
+        tuple(tuple(weights[axis - 2]) for axis in first_axes if axis),
+        sum(not axis for axis in first_axes),
     )
 
 
-_WITHOUT_DEFERRED_BUILD = ("Adafactor", "Nadam")  # their `build` assigns values to scalars
+def _count_adafactor(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
+    """The variables of Adafactor: row sums, column sums and a full average of each matrix.
 
-
-def _count_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
-    """The variables of Keras optimizers that cannot be built without values.
-
-    Adafactor keeps row sums, column sums and a full average of a matrix; for a vector, two scalars
-    take the place of the sums. Nadam keeps two averages and a running product.
+    For a vector, two scalars take the place of the sums.
     """
     shapes: list[Shape] = []
     n_scalars = 2
     for shape in weights:
-        if type(optimizer).__name__ == "Nadam":
-            shapes += [shape, shape]
-        elif len(shape) < 2:
+        if len(shape) < 2:
             shapes.append(shape)
             n_scalars += 2
         else:
             shapes += [shape[:-1], (*shape[:-2], shape[-1]), shape]
         shapes += [shape] * (bool(optimizer.use_ema) + bool(optimizer.gradient_accumulation_steps))
-    n_scalars += type(optimizer).__name__ == "Nadam"
     return OptimizerSlots(optimizer.name, tuple(shapes), n_scalars)
 
 
-def _variable(keras: Any, shape: Shape, at: int) -> Any:
-    zeros = keras.initializers.Zeros()
-    return keras.Variable(zeros, shape=shape, dtype="float32", name=f"weight_{at}")
+def _small_variable(keras: Any, shape: Shape, at: int) -> Any:
+    zeros, small = keras.initializers.Zeros(), (at + 2, *(1 for _ in shape[1:])) if shape else ()
+    return keras.Variable(zeros, shape=small, dtype="float32", name=f"weight_{at}")

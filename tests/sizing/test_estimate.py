@@ -166,7 +166,7 @@ def test_slots_equal_those_of_keras(make: str, settings: dict[str, Any]) -> None
         optimizer=optimizer,
     )
     optimizer.build(weights)
-    kept = sum(math.prod(v.shape) for v in optimizer.variables if v.shape)
+    kept = sum(math.prod(v.shape) for v in optimizer.variables if len(v.shape))
     assert found.training.optimizer_slots == 4 * kept
 
 
@@ -433,7 +433,9 @@ def test_a_layer_that_cannot_be_traced_is_named() -> None:
 
     x = keras().Input((4,))
     model = keras().Model(x, Opaque(name="mine")(x))
-    with pytest.raises(UnknownLayerError, match=r'"mine" \(Opaque\).*no symbols here'):
+    is_jax = keras().backend.backend() == "jax"
+    why = "no symbols here" if is_jax else "only the JAX backend"
+    with pytest.raises(UnknownLayerError, match=rf'"mine" \(Opaque\).*{why}'):
         sizing.estimate(model)
 
 

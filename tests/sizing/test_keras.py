@@ -104,6 +104,7 @@ def test_attention_reads_query_value_and_key_by_name_and_skips_masks(name: str) 
     assert found.n_multiply_adds == products
 
 
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX traces layers")
 def test_weights_that_two_layers_share_count_once() -> None:
     layers, ops = keras().layers, keras().ops
 
