@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from scenelearn.sizing._layers import Layer
 
 _MAX_CONFIG_BYTES = 20 * 2**20
 _MAX_DETAIL = 500  # characters of another library's error that a message repeats
+
+_log = logging.getLogger(__name__)
 
 
 def load_network(source: str | os.PathLike[str], input_shape: tuple[Any, ...] | None = None) -> Any:
@@ -196,9 +199,6 @@ def _load_saved(path: Path) -> Any:
         compiled = _without_compile_configs(config)
         with default_settings(), deferred_initialization():
             model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        if compiled is not None and compiled.get("optimizer") is not None:
-            model.optimizer = keras.optimizers.get(compiled["optimizer"])
-        return model
     except (ImportError, MemoryError):  # the environment's fault
         raise
     except Exception as error:
@@ -208,3 +208,9 @@ def _load_saved(path: Path) -> Any:
             f"{str(path)!r} must be a complete .keras file with layers that Keras knows. Received: "
             f"{type(error).__name__}: {str(error)[:_MAX_DETAIL]}. Save it again."
         ) from error
+    if isinstance(compiled, dict) and compiled.get("optimizer") is not None:
+        try:
+            model.optimizer = keras.optimizers.get(compiled["optimizer"])
+        except Exception as error:  # noqa: BLE001 - of any optimizer, also one of the user's own
+            _log.warning("The optimizer of %s is not known to Keras: %s", path, error)
+    return model

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from scenelearn import _backend
+from scenelearn._keras_internals import deferred_initialization
 from scenelearn.errors import ArgumentError
 from scenelearn.sizing._layers import Shape
 
@@ -72,17 +74,50 @@ def optimizer_slots(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
             "`optimizer` must be a name or a Keras optimizer. Received: "
             f"{type(optimizer).__name__}."
         )
-    if type(optimizer).__name__ == "Adafactor":
-        return _count_adafactor(optimizer, weights)
-    fresh = type(optimizer).from_config(optimizer.get_config())
-    # Small variables in place of the weights, told apart by their first axis.
-    fresh.build([_small_variable(keras, shape, at) for at, shape in enumerate(weights)])
-    first_axes = [(*variable.shape, 0)[0] for variable in fresh.variables]  # 0 for scalars
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(inner, keras.optimizers.Adafactor):
+        return _count_adafactor(inner, weights)
+    try:
+        built = _build(keras, optimizer, weights, deferred_initialization())
+    except Exception:  # noqa: BLE001 - Nadam and TensorFlow need values
+        built = _build_small(keras, optimizer, weights)
     return OptimizerSlots(
         optimizer.name,
-        tuple(tuple(weights[axis - 2]) for axis in first_axes if axis),
-        sum(not axis for axis in first_axes),
+        tuple(shape for shape in built if shape),
+        sum(not shape for shape in built),
     )
+
+
+def _build(
+    keras: Any, optimizer: Any, weights: Sequence[Shape], scope: AbstractContextManager[Any]
+) -> list[Shape]:
+    """The shapes of the variables that an optimizer builds for these weights within a scope."""
+    zeros = keras.initializers.Zeros()
+    # A new optimizer: the constructor gives its scalars values.
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    with scope:
+        fresh.build(
+            [
+                keras.Variable(zeros, shape=shape, dtype="float32", name=f"weight_{at}")
+                for at, shape in enumerate(weights)
+            ]
+        )
+        return [tuple(variable.shape) for variable in fresh.variables]
+
+
+def _build_small(keras: Any, optimizer: Any, weights: Sequence[Shape]) -> list[Shape]:
+    """The same from small variables in place of the weights, told apart by their first axis."""
+    small = [(at + 2, *(1 for _ in shape[1:])) if shape else () for at, shape in enumerate(weights)]
+    real = dict(zip(small, weights, strict=True)) | {(): ()}
+    built = _build(keras, optimizer, small, nullcontext())
+    other = [shape for shape in built if shape not in real]
+    if other:
+        raise ArgumentError(
+            "`optimizer` must keep variables in the shape of the weights, or be built without "
+            f"values. Received: {type(optimizer).__name__}, which keeps others. Use KERAS_BACKEND="
+            "jax, or pass an optimizer that keeps as much."
+        )
+    return [real[shape] for shape in built]
 
 
 def _count_adafactor(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots:
@@ -100,8 +135,3 @@ def _count_adafactor(optimizer: Any, weights: Sequence[Shape]) -> OptimizerSlots
             shapes += [shape[:-1], (*shape[:-2], shape[-1]), shape]
         shapes += [shape] * (bool(optimizer.use_ema) + bool(optimizer.gradient_accumulation_steps))
     return OptimizerSlots(optimizer.name, tuple(shapes), n_scalars)
-
-
-def _small_variable(keras: Any, shape: Shape, at: int) -> Any:
-    zeros, small = keras.initializers.Zeros(), (at + 2, *(1 for _ in shape[1:])) if shape else ()
-    return keras.Variable(zeros, shape=small, dtype="float32", name=f"weight_{at}")

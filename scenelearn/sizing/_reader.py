@@ -282,7 +282,7 @@ def _with_attention_arguments(
     """What a call says of an attention layer, and its query, value and key, without masks."""
     bound = inspect.signature(operation.call).bind(*arguments.args, **arguments.kwargs).arguments
     inputs = bound.get("inputs") or [bound.get(name) for name in ("query", "value", "key")]
-    with_scores = bool(bound.get("return_attention_scores") or layer.return_attention_scores)
+    with_scores = bool(bound.get("return_attention_scores"))
     layer = dataclasses.replace(layer, return_attention_scores=with_scores)
     return layer, [tensor for tensor in inputs if tensor is not None]
 
@@ -374,6 +374,8 @@ def _arguments(described: Any, operation: Any) -> dict[str, Any]:
         elif isinstance(value, list):
             value = tuple(value)
         arguments[name] = value
+    if "layer" in arguments:  # a wrapper, which is frozen if the layer inside is
+        arguments["trainable"] = operation.trainable and arguments["layer"].trainable
     if described is _layers.PReLU:
         arguments["shared_axes"] = tuple(operation.shared_axes or ())
     if described is _layers.Normalization:

@@ -460,6 +460,35 @@ def test_a_saved_model_has_the_optimizer_that_it_was_compiled_with(tmp_path: Pat
     assert found.training.optimizer_slots == 4 * model.count_params()
 
 
+def test_optimizer_whose_variables_have_other_shapes() -> None:
+    class History(keras().optimizers.SGD):  # type: ignore[misc]
+        def build(self, variables: Any) -> None:
+            super().build(variables)
+            for at, variable in enumerate(variables):
+                self.add_variable((10, *variable.shape), name=f"kept_{at}")
+
+    optimizer = keras().optimizers.LossScaleOptimizer(keras().optimizers.Adafactor())
+    plain = cnn(optimizer=keras().optimizers.Adafactor()).training.optimizer_slots
+    assert cnn(optimizer=optimizer).training.optimizer_slots == plain
+    if keras().backend.backend() == "jax":
+        found = cnn(optimizer=History())
+        assert found.training.optimizer_slots == 10 * found.parameter_bytes
+
+
+def test_saved_model_with_an_unknown_optimizer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Own(keras().optimizers.SGD):  # type: ignore[misc]
+        """Not registered with Keras."""
+
+    model = keras().Sequential([keras().Input((4,)), keras().layers.Dense(2)])
+    model.compile(Own(), "mse")
+    model.save(tmp_path / "own.keras")
+    found = sizing.estimate(tmp_path / "own.keras", optimizer="adam")
+    assert found.training.optimizer_slots == 2 * 4 * model.count_params()
+    assert "is not known to Keras" in caplog.text
+
+
 def test_slots_have_the_precision_of_the_weights() -> None:
     for dtype, n_bytes in (("float64", 8), ("float32", 4), ("float16", 2)):
         found = sizing.estimate([sizing.Dense(3)], input_shape=(5,), optimizer="adam", dtype=dtype)

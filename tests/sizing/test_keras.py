@@ -132,6 +132,7 @@ def test_frozen_layers_inside_of_wrappers_train_nothing() -> None:
     y = layers.Bidirectional(layers.LSTM(2, trainable=False))(y)
     model = keras().Model(x, layers.Dense(1)(y))
     assert sizing.estimate(model).n_trainable_parameters == 5
+    assert sizing.estimate(model, trainable=True).n_trainable_parameters == model.count_params()
 
 
 def test_a_custom_layer_is_traced() -> None:

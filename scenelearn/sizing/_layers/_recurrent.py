@@ -180,11 +180,7 @@ class Bidirectional(Layer):
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
         layers = (("forward", self.layer), ("backward", self._backward()))
         return tuple(
-            replace(
-                weight,
-                name=f"{direction}_{weight.name}",
-                trainable=weight.trainable and layer.trainable,
-            )
+            replace(weight, name=f"{direction}_{weight.name}")
             for direction, layer in layers
             for weight in layer.weights(*inputs)
         )
@@ -227,10 +223,7 @@ class TimeDistributed(Layer):
         return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in shapes)
 
     def weights(self, *inputs: Shape) -> tuple[Weight, ...]:
-        return tuple(
-            replace(weight, trainable=weight.trainable and self.layer.trainable)
-            for weight in self.layer.weights(_step(inputs[0]))
-        )
+        return self.layer.weights(_step(inputs[0]))
 
     def n_multiply_adds(self, *inputs: Shape) -> int:
         return inputs[0][1] * self.layer.n_multiply_adds(_step(inputs[0]))
