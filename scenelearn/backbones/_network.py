@@ -412,8 +412,9 @@ def _infer_preprocessing(model: Any, converter: Any) -> Callable[..., Any]:
     first = _first_layer(model)
     is_known = isinstance(first, keras().layers.Rescaling)
     if isinstance(first, keras().layers.Normalization) and first.variance is not None:
-        # That of values from 0 to 255; with a smaller one, they are scaled somewhere before.
-        is_known = float(np.max(keras().ops.convert_to_numpy(first.variance))) > 1
+        # Of values from 0 to 255; smaller ones are scaled somewhere before.
+        moments = (keras().ops.convert_to_numpy(m) for m in (first.mean, first.variance))
+        is_known = max(float(np.max(values)) for values in moments) > 1
     if is_known:
         return lambda x, **_: x
     raise ArgumentError(

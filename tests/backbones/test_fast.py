@@ -483,12 +483,16 @@ def test_operations_on_the_batch_see_the_whole_batch(kind: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_operations_on_each_photo_run_in_parts() -> None:
+def test_operations_on_each_photo_run_in_parts(tmp_path: Path) -> None:
     k = keras()
     image = k.Input((6, 6, 3))
     x = k.layers.Conv2D(2, 1)(image[..., ::-1] / 255.0 - 0.5)
     model = k.Model(image, k.ops.mean(x, axis=(1, 2)))
     assert supports_microbatches(model)
+    model.save(tmp_path / "model.keras")
+    assert supports_microbatches(k.models.load_model(tmp_path / "model.keras"))
+    caffe = k.applications.resnet50.preprocess_input(image)
+    assert supports_microbatches(k.Model(image, k.layers.Conv2D(2, 1)(caffe)))
 
 
 @pytest.mark.parametrize(
@@ -496,6 +500,7 @@ def test_operations_on_each_photo_run_in_parts() -> None:
     [
         ("mse", True),
         ("sparse_categorical_crossentropy", True),
+        ("MeanSquaredError", True),
         ("dice", False),
         (lambda k: k.losses.CategoricalCrossentropy(from_logits=True), True),
         (lambda k: k.losses.KLDivergence(), True),

@@ -355,12 +355,13 @@ def test_kernel_after_flatten_is_no_position_embedding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variance", "is_told"), [([3000.0, 2900.0, 3100.0], True), ([0.05, 0.05, 0.05], False)]
+    ("mean", "variance", "is_told"),
+    [(120.0, 3000.0, True), (120.0, 1.0, True), (0.5, 0.05, False), (0.0, 1.0, False)],
 )
 def test_normalization_tells_the_preprocessing_if_its_values_are_bytes(
-    variance: list[float], is_told: bool
+    mean: float, variance: float, is_told: bool
 ) -> None:
-    first = layers.Normalization(mean=[0.5, 0.5, 0.5], variance=variance)
+    first = layers.Normalization(mean=[mean] * 3, variance=[variance] * 3)
     model = model_of(first, layers.Conv2D(4, 3, 4), size=32)
     if is_told:
         assert features_of(model).output_shape == (None, 4)

@@ -38,7 +38,8 @@ _INDEPENDENT = re.compile(
 )
 
 _DEPENDENT = ("Lambda", "MixUp", "CutMix", "SpectralNormalization")  # although they are of Keras
-_ALONG_AXES = ("concatenate", "max", "mean", "min", "softmax", "sum")  # other axes than the first
+_ALONG_AXES = ("concatenate", "max", "mean", "min", "softmax", "stack", "sum")  # but the first
+_ELEMENTWISE_TOO = ("cast", "clip", "elu", "leakyrelu")  # which sizing does not describe
 
 
 def supports_microbatches(model: Any) -> bool:
@@ -68,15 +69,15 @@ def _keeps_photos_apart(node: Any) -> bool:
     name = type(operation).__name__.lower()
     if node.is_input or isinstance(operation, keras().Layer):
         return True
-    if name in ELEMENTWISE:
+    if name in ELEMENTWISE or name in _ELEMENTWISE_TOO:
         return len({len(tensor.shape) for tensor in tensors}) == 1
     if name == "getitem":
         key = node.arguments.args[1]
-        first = key[0] if isinstance(key, tuple) else key
+        first = key[0] if isinstance(key, list | tuple) else key  # a list once it was saved
         return first is Ellipsis or first == slice(None)
     axis = getattr(operation, "axis", None)
     axes = axis if isinstance(axis, list | tuple) else (axis,)
-    rank = len(tensors[0].shape)
+    rank = len(tensors[0].shape) + (name == "stack")
     return name in _ALONG_AXES and all(one is not None and one % rank for one in axes)
 
 

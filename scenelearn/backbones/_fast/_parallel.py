@@ -36,7 +36,8 @@ _ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # XLA's option for a program
 _MEAN_LOSSES = frozenset((
     "binarycrossentropy", "binaryfocalcrossentropy", "categoricalcrossentropy",
     "categoricalfocalcrossentropy", "categoricalhinge", "cosinesimilarity", "hinge", "huber",
-    "kldivergence", "logcosh", "meanabsoluteerror", "meansquarederror", "poisson",
+    "kldivergence", "logcosh", "meanabsoluteerror", "meanabsolutepercentageerror",
+    "meansquarederror", "meansquaredlogarithmicerror", "poisson",
     "sparsecategoricalcrossentropy", "squaredhinge",
 ))  # fmt: skip
 
@@ -281,8 +282,9 @@ def _loss_is_mean(model: Any) -> bool:
     """Whether the loss of a batch is known to be the mean of the losses of its photos."""
     loss = model.loss
     if isinstance(loss, str):
-        name = getattr(keras().losses.get(loss), "__name__", "")
-        return name.replace("_", "") in _MEAN_LOSSES
+        loss = keras().losses.get(loss)
+        if not isinstance(loss, keras().losses.Loss):  # a function
+            return getattr(loss, "__name__", "").replace("_", "") in _MEAN_LOSSES
     kind = type(loss)
     if not kind.__module__.startswith("keras.") or kind.__name__.lower() not in _MEAN_LOSSES:
         return False
