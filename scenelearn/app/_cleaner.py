@@ -9,6 +9,7 @@ import re
 import secrets
 import threading
 import webbrowser
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._is_allowed() and query == f"token={self.server.token}" and path == "/":
             headers = {
                 "Location": "/",
-                "Set-Cookie": self._cookie() + "; SameSite=Strict; HttpOnly",
+                "Set-Cookie": self._cookie() + "; SameSite=Lax; HttpOnly",
             }
             self._send(_Reply(HTTPStatus.SEE_OTHER, "text/plain", b"", headers))
         elif not self._is_allowed() or not self._has_cookie():
@@ -192,8 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
         } | reply.headers
         for name, value in headers.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(reply.content)
+        with suppress(ConnectionError):  # the browser no longer waits
+            self.end_headers()
+            self.wfile.write(reply.content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
         """Log nothing: requests are not news."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import unicodedata
 from collections import defaultdict
@@ -47,6 +48,7 @@ class Item:
         path: relative to the folder.
         label: the name of its class in the folder or manifest.
         hash: of its content.
+        audited: the name of its class in the audit, which an earlier decision may have changed.
         findings: the kinds of findings about it.
         suggestion: the name of the class that it looks like; "" for none.
         companions: positions of items and other photos that show the same picture.
@@ -55,6 +57,7 @@ class Item:
     path: str
     label: str
     hash: bytes
+    audited: str
     findings: list[str] = field(default_factory=list)
     suggestion: str = ""
     companions: list[int] = field(default_factory=list)
@@ -77,7 +80,7 @@ class Cleaning:
         decisions = read_decisions(self.file)
         names, labels = audit.photos.class_names, audit.photos.labels
         self.photos = [
-            Item(path, names[label], content_hash)
+            Item(path, names[label], content_hash, names[label])
             for path, label, content_hash in zip(
                 audit.photos.paths, labels, audit.photos.hashes, strict=True
             )
@@ -94,13 +97,19 @@ class Cleaning:
         for file in audit.rejected:  # which `scan` left out
             if file.reason is RejectionReason.QUARANTINED and file.path in decisions:
                 decision = decisions[file.path]
-                self.photos.append(Item(file.path, decision.label, decision.hash))
+                item = Item(file.path, decision.label, decision.hash, decision.label)
+                self.photos.append(item)
         self._position_of = {item.path: k for k, item in enumerate(self.photos)}
         self._history: list[tuple[str, Decision | None]] = []
-        for k, decision in self.decisions().items():
+        for path, decision in decisions.items():
+            k = self._position_of.get(path, -1)
             item = self.photos[k]
+            new_label = unicodedata.normalize("NFC", decision.new_label)
+            is_known = k >= 0 and item.label in (decision.label, new_label)
+            if not is_known or decision.hash != item.hash:  # `scan` ignores it
+                continue
             self._history.append((item.path, None))
-            item.label = decision.label  # `scan` may have relabeled it
+            item.label = decision.label  # `scan` has relabeled it
             if not item.findings:
                 item.findings.append("decided")
                 self.order.append(k)
@@ -114,7 +123,11 @@ class Cleaning:
             for path, decision in read_decisions(self.file).items()
             if path in self._position_of
         }
-        return {k: d for k, d in found.items() if d.hash == self.photos[k].hash}
+        return {
+            k: d
+            for k, d in found.items()
+            if (d.hash, d.label) == (self.photos[k].hash, self.photos[k].label)
+        }
 
     def decide(self, position: Any, kind: Any, new_label: Any = "") -> None:
         """Save a decision; an earlier one about the photo is replaced.
@@ -190,6 +203,7 @@ class Cleaning:
         return {
             "path": printable(item.path),
             "label": self.class_names.index(item.label),
+            "audited": self.class_names.index(item.audited),
             "findings": item.findings,
             "suggestion": self.class_names.index(item.suggestion) if item.suggestion else None,
             "companions": item.companions,
@@ -214,7 +228,8 @@ def _findings(audit: Audit) -> Iterator[tuple[str, int, list[int]]]:
         group_of[group].append(position)
 
     def others(position: int) -> list[int]:
-        return [k for k in group_of[int(audit.groups[position])] if k != position][:11]
+        group = group_of[int(audit.groups[position])]
+        return list(itertools.islice((k for k in group if k != position), 11))
 
     for issue in audit.label_issues:
         yield "label_issues", issue.position, others(issue.position)

@@ -25,7 +25,9 @@ from PIL import Image, ImageOps
 
 import scenelearn as sl
 from scenelearn import cli
+from scenelearn.app._cleaning import Cleaning
 from scenelearn.data import LabelIssue
+from scenelearn.data._decisions import Decision, decisions_file, write_decisions
 from tests.helpers.browser import Page, open_browser
 from tests.helpers.systems import needs_posix
 
@@ -130,6 +132,35 @@ def test_decisions_are_honored_by_scan_and_undone_in_order(client: Client, folde
     assert sl.scan(folder).class_names == ("dark forest", "forest", "sea")
     assert [client.undo() for _ in range(4)] == [forest, copy, sea, None]
     assert sl.scan(folder).counts() == {"forest": 3, "sea": 4}
+
+
+def test_decision_about_a_former_label_does_not_apply(folder: Path) -> None:
+    """`scan` ignores it, so it must be possible to decide again."""
+    audit = audit_with_issues(folder, "sea/2.jpg")
+    position = audit.photos.paths.index("sea/2.jpg")
+    former = Decision(
+        path="sea/2.jpg", decision="keep", label="street", new_label="",
+        hash=audit.photos.hashes[position],
+    )  # fmt: skip
+    write_decisions(decisions_file(folder), [former])
+    cleaning = Cleaning(audit)
+    assert cleaning.decisions() == {}
+    assert cleaning.photos[position].label == "sea"
+    cleaning.decide(position, "quarantine")
+    assert "sea/2.jpg" not in sl.scan(folder).paths
+
+
+def test_suggestion_to_go_back_to_the_label_of_the_folder(client: Client, folder: Path) -> None:
+    client.decide(client.data()["order"][0], "relabel", label="forest")
+    photos = sl.scan(folder)
+    position = photos.paths.index("sea/2.jpg")
+    issue = LabelIssue(position, photos.class_names.index("sea"), 0.01)
+    audit = replace(sl.audit(photos), label_issues=(issue,))
+    with sl.app.clean(audit) as server:
+        data = Client(server.url).data()
+    photo = data["photos"][str(position)]
+    names = [data["classes"][photo[key]] for key in ("audited", "label", "suggestion")]
+    assert names == ["forest", "sea", "sea"]
 
 
 @needs_posix  # Windows has no such locks

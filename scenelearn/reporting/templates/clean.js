@@ -3,6 +3,7 @@ const $ = id => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const {classes, kinds, order, photos, decisions} = data;
 const MAX_BUTTONS = 9;
+const saved = {...decisions};
 let shown = order, current = 0, waiting = Promise.resolve(), n_waiting = 0;
 
 const address = k => `/photo/${k}?${photos[k].version}`;
@@ -19,14 +20,14 @@ function element(name, text, parent) {
 // What the page says
 
 const SAYS = {
-  label_issues: p => `Labeled ${classes[p.label]}, looks like ${classes[p.suggestion]}`,
-  conflicting_labels: p => `The same picture has different labels, here ${classes[p.label]}`,
-  leaks: p => `The same picture is in another split, here labeled ${classes[p.label]}`,
+  label_issues: p => `Labeled ${classes[p.audited]}, looks like ${classes[p.suggestion]}`,
+  conflicting_labels: p => `The same picture has different labels, here ${classes[p.audited]}`,
+  leaks: p => `The same picture is in another split, here labeled ${classes[p.audited]}`,
   near_duplicates: () => "Another file shows the same picture",
   exact_duplicates: () => "Another file is identical",
-  blank: p => `Blank, labeled ${classes[p.label]}`,
-  tiny: p => `Tiny, labeled ${classes[p.label]}`,
-  animated: p => `One of several images in the file, labeled ${classes[p.label]}`,
+  blank: p => `Blank, labeled ${classes[p.audited]}`,
+  tiny: p => `Tiny, labeled ${classes[p.audited]}`,
+  animated: p => `One of several images in the file, labeled ${classes[p.audited]}`,
   decided: p => `Decided earlier; in the folder it is ${classes[p.label]}`,
 };
 
@@ -50,13 +51,16 @@ function show() {
     return;
   }
   const k = position(), photo = photos[k], decision = decisions[k];
-  $("photo").src = address(k);
+  const picture = $("photo").cloneNode();  // the old element would show its photo until this one is loaded
+  picture.src = address(k);
+  $("photo").replaceWith(picture);
   $("photo").alt = `Photo ${current + 1} of ${shown.length}, labeled ${classes[photo.label]}`;
   $("path").textContent = `${current + 1} of ${shown.length} · ${photo.path}`;
   $("finding").textContent = SAYS[photo.findings[0]](photo);
   $("decision").textContent = say(decision);
-  $("keep").firstChild.textContent = `Keep ${classes[photo.label]}`;
-  $("accept").hidden = photo.suggestion === null;
+  const label = classes[photo.label], is_new = photo.audited !== photo.label;  // relabeled earlier
+  $("keep").firstChild.textContent = is_new ? `Back to ${label}, as in the folder` : `Keep ${label}`;
+  $("accept").hidden = photo.suggestion === null || photo.suggestion === photo.label;
   $("accept").firstChild.textContent = `Relabel to ${classes[photo.suggestion]}`;
   $("keep").setAttribute("aria-pressed", decision?.decision === "keep");
   $("quarantine").setAttribute("aria-pressed", decision?.decision === "quarantine");
@@ -78,10 +82,9 @@ function send(path, body, done) {
     try {
       const answer = await fetch(path, {method: "POST", body: JSON.stringify(body)});
       if (!answer.ok) throw new Error(await answer.text());
-      $("problem").hidden = true;
       done(await answer.json());
     } catch (error) {
-      if (body.photo !== undefined) delete decisions[body.photo];
+      if (body.photo !== undefined) keep(body.photo, saved[body.photo]);
       $("problem").textContent = `Not saved: ${error.message}. ` +
         "If the command has ended, start it again and reload this page.";
       $("problem").hidden = false;
@@ -91,14 +94,22 @@ function send(path, body, done) {
   });
 }
 
+function keep(k, decision) {
+  for (const each of [decisions, saved]) {
+    if (decision) each[k] = decision;
+    else delete each[k];
+  }
+}
+
 function decide(decision, label) {
   if (!shown.length) return;
+  $("problem").hidden = true;
   const k = position();
   if (label === photos[k].label) [decision, label] = ["keep", undefined];
   const name = typeof label === "number" ? classes[label] : label;
   decisions[k] = {decision, label: name ?? ""};
   send("/decide", label === undefined ? {photo: k, decision} : {photo: k, decision, label},
-    answer => { decisions[k] = answer.decision; });
+    answer => keep(k, answer.decision));
   advance();
 }
 
@@ -111,13 +122,13 @@ function advance() {
 }
 
 function undo() {
+  $("problem").hidden = true;
   send("/undo", {}, answer => {
     if (answer.photo === null) {
       $("decision").textContent = "Nothing to undo";
       return;
     }
-    if (answer.decision) decisions[answer.photo] = answer.decision;
-    else delete decisions[answer.photo];
+    keep(answer.photo, answer.decision);
     if (!shown.includes(answer.photo)) choose("");
     current = Math.max(0, shown.indexOf(answer.photo));
     show();
@@ -152,7 +163,10 @@ classes.forEach((name, k) => {
   button.dataset.key = k + 1;
   button.addEventListener("click", () => decide("relabel", k));
 });
-$("kind").addEventListener("change", () => choose($("kind").value));
+$("kind").addEventListener("change", () => {
+  choose($("kind").value);
+  $("kind").blur();  // keys decide again
+});
 $("keep").addEventListener("click", () => decide("keep"));
 $("accept").addEventListener("click", () => decide("relabel", photos[position()].suggestion));
 $("quarantine").addEventListener("click", () => decide("quarantine"));
