@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from scenelearn.data._splits import SPLIT_NAMES
-from scenelearn.metrics import ClassMetrics, Evaluation, wilson
+from scenelearn.metrics import ClassMetrics, Evaluation, Interval, wilson
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -64,6 +64,14 @@ def majority_class(evaluation: Evaluation) -> ClassMetrics:
 def baseline(evaluation: Evaluation) -> float:
     """The accuracy of always predicting the largest class."""
     return majority_class(evaluation).n_photos / evaluation.n_photos
+
+
+def leading_metric(evaluation: Evaluation) -> tuple[str, Interval, float]:
+    """What the page leads with: a name, its value, and that of a classifier that saw no photo."""
+    if evaluation.objective == "balanced_accuracy":
+        n_classes = sum(metrics.n_photos > 0 for metrics in evaluation.per_class)
+        return "balanced accuracy", evaluation.balanced_accuracy, 1 / n_classes
+    return "accuracy", evaluation.accuracy, baseline(evaluation)
 
 
 def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:

@@ -168,7 +168,7 @@ def _isolate(name: object) -> Markup:
 def _path(path: str) -> Markup:
     """A path as code that may wrap after each folder."""
     text = str(_escape_html(path)).replace("/", "/<wbr>")
-    return Markup(f"<code>{text}</code>")
+    return Markup(f'<code dir="ltr">{text}</code>')
 
 
 def _source_hash(content: str) -> Markup:

@@ -156,17 +156,19 @@ def _runs_in(name: str, result: Any) -> list[tuple[str, Any]]:
         return [(name, result)]
     if any((path / file).is_file() for file in _RESULT_FILES):
         return [(name, result)]
-    files = [f for f in sorted(path.rglob("result.json")) if not _is_cross_validation(f)]
+    files = [f for f in sorted(path.rglob("result.json")) if _is_run(f)]
     return [(_default_name(file, 1), file) for file in files] or [(name, result)]
 
 
-def _is_cross_validation(file: Path) -> bool:
-    """Whether a result has several folds, which is no run to compare; False if it is damaged."""
+def _is_run(file: Path) -> bool:
+    """Whether a file is the result of a fit, or a damaged one in a report, which is an error."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        if file.stat().st_size <= _MAX_BYTES:
+            value = json.loads(file.read_text(encoding="utf-8"))
+            return isinstance(value, dict) and "splits" in value
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and "folds" in value and "splits" not in value
+        pass
+    return file.with_name("split.csv").is_file()
 
 
 def _load_run(name: str, result: Any) -> Run:

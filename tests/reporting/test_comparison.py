@@ -177,6 +177,8 @@ def test_page_of_all_runs_in_a_folder_links_to_their_reports(
     report(with_errors(fit, 3), tmp_path / "elsewhere")
     (runs / "cv").mkdir()
     (runs / "cv" / "result.json").write_text('{"folds": [], "test": []}')  # no run to compare
+    (runs / "other").mkdir()
+    (runs / "other" / "result.json").write_text("{}\n{}\n")  # of another tool
 
     for _ in range(2):  # the page itself is no run
         page = Page(report(runs, runs).read_text(encoding="utf-8"))

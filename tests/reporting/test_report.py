@@ -24,10 +24,10 @@ from PIL import Image
 import scenelearn as sl
 from scenelearn.data import Rejected, RejectionReason
 from scenelearn.errors import ArgumentError
-from scenelearn.finetune import FitResult, Phase
+from scenelearn.finetune import FitResult, Phase, Recipe
 from scenelearn.metrics import evaluate, wilson
 from scenelearn.reporting import report
-from scenelearn.reporting._analysis import calibration_limit, coverage_limit
+from scenelearn.reporting._analysis import calibration_limit, coverage_limit, leading_metric
 from tests.helpers.patches import show_confusion_matrix, show_findings, show_photos_in_cells
 from tests.helpers.results import HOSTILE, Page, make_audit, make_fit, with_slices_and_sets
 
@@ -397,6 +397,47 @@ def test_mistakes_of_a_network_without_feature_maps_have_no_heat_map(
     assert any("misclassified as" in alt for alt in alts)
     assert not any("Grad-CAM" in alt for alt in alts)
     assert "Grad-CAM" not in page.text
+
+
+def test_balanced_accuracy_decides_if_it_leads(tmp_path: Path) -> None:
+    """80% of a class of 540 and of one of 60: below the majority class, far above guessing."""
+    labels = np.repeat([0, 1], [540, 60])
+    predicted = np.repeat([0, 1, 1, 0], [432, 108, 48, 12])
+    probabilities = np.where(predicted[:, None] == [0, 1], 0.8, 0.2)
+    for objective, is_low in (("accuracy", True), ("balanced_accuracy", False)):
+        evaluation = evaluate(labels, probabilities, ["a", "b"], objective=objective)
+        name, interval, baseline = leading_metric(evaluation)
+        assert name == objective.replace("_", " ")
+        assert (interval.low <= baseline) == is_low
+    assert baseline == 0.5
+
+
+@pytest.mark.parametrize(
+    ("stopped", "words"),
+    [
+        ("", "the linear probe, the fine-tuned network and interpolations between them"),
+        ("not finite", "the linear probe and each epoch. Fine-tuning ended early: not finite."),
+    ],
+)
+def test_page_says_what_the_weights_were_selected_from(
+    fit: FitResult, tmp_path: Path, stopped: str, words: str
+) -> None:
+    settings = dataclasses.replace(fit.settings, weights="imagenet", image_px=224)
+    settings = dataclasses.replace(settings, recipe=Recipe(train_px=160))
+    result = dataclasses.replace(fit, settings=settings, stopped=stopped)
+    text = write_page(result, tmp_path / "report").text
+    assert words in text
+    assert "160 × 160 px; elsewhere 224 × 224 px" in text
+    assert "elsewhere" not in write_page(fit, tmp_path / "same").text
+
+
+def test_card_names_networks_without_folders(fit: FitResult, tmp_path: Path) -> None:
+    settings = dataclasses.replace(fit.settings, backbone=("a", "b"))
+    environment = fit.environment | {"backbone": "a + b"}
+    result = dataclasses.replace(fit, settings=settings, environment=environment)
+    write_page(result, tmp_path / "report")
+    card = (tmp_path / "report" / "model-card.md").read_text(encoding="utf-8")
+    assert "| backbone | a + b |" in card
 
 
 def test_page_and_card_count_the_photos_in_quarantine(fit: FitResult, tmp_path: Path) -> None:

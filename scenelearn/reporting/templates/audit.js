@@ -5,16 +5,18 @@ const findings = all("li.finding"), boxes = all("input[name=quarantine]");
 const save = document.querySelector("#save"), hidden = JSON.parse(save.dataset.hidden);
 const quarantine = () => [...new Set(boxes.filter(b => b.checked).map(b => JSON.parse(b.value)))]
   .concat(hidden);
+const names = finding => [...finding.querySelectorAll("strong, b, code")]
+  .map(each => each.textContent).join("\n").toLowerCase();
 function filter() {
   const words = search.value.toLowerCase();
   const selected = new Set(kinds.filter(k => k.checked).map(k => k.value));
   let n = 0;
   for (const finding of findings) {
     finding.hidden = !(selected.has(finding.dataset.kind)
-      && finding.textContent.toLowerCase().includes(words));
+      && names(finding).includes(words));
     n += !finding.hidden;
   }
-  document.querySelector("#shown").textContent = `${n} of ${findings.length} shown`;
+  document.querySelector("#shown").textContent = `${n} of ${findings.length} on this page shown`;
 }
 function count() { save.textContent = `Save quarantine.json (${quarantine().length})`; }
 search.addEventListener("input", filter);
