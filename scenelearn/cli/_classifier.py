@@ -172,15 +172,19 @@ def export(options: argparse.Namespace) -> Output:
         )
     classifier, splits = sl.load(options.bundle), None
     if options.quantize:
-        manifest = options.manifest or Path(options.bundle).parent / "report" / "split.csv"
-        if not options.manifest and not manifest.is_file():
+        manifest, found = options.manifest, Path(options.bundle).parent / "report" / "split.csv"
+        is_table = Path(options.quantize).suffix.lower() in (".csv", ".parquet")
+        if manifest is None and not is_table and found.is_file():
+            manifest = found
+        with ProgressBars() as bars:
+            photos = sl.scan(options.quantize, manifest, progress=bars)
+        if "validation" not in photos.splits:
             raise ArgumentError(
                 "`--quantize` needs the split of the fit, whose validation photos show the loss. "
-                f"Received: no --manifest, and no {str(manifest)!r}. Pass the split.csv of the "
-                "report."
+                f"Received: photos that are not split, and no {str(found)!r}. Pass the split.csv "
+                "of the report as `--manifest`."
             )
-        with ProgressBars() as bars:
-            splits = sl.split(sl.scan(options.quantize, manifest, progress=bars))
+        splits = sl.split(photos)
     result = classifier.export(options.out, check=options.check, quantize=splits)
     return Output(str(result), result.to_json())
 
