@@ -270,10 +270,21 @@ def own_backbone(session: nox.Session) -> None:
 
     Writes docs/results/own_backbone.json. Other arguments go to tests.bench.intel: `--preprocessing
     torch`, `--image-px 224`, `--minutes 20`, `--no-linear-probe`. With `--save teachers` its
-    classifiers can teach a smaller network: `-- --photos FOLDER --weights FILE --teacher teachers`.
+    classifiers can teach a smaller network, see `distillation`.
     """
     session.install("-e", ".", *group("test"))
     measure(session, "intel", *out("own_backbone"), *session.posargs)
+
+
+@nox.session
+def distillation(session: nox.Session) -> None:
+    """Train a network with teachers: `-- --photos FOLDER --weights FILE --teacher FOLDER`.
+
+    Writes docs/results/distillation.json. Without `--teacher`, the same without a teacher. Other
+    arguments go to tests.bench.intel: `--minutes 10`, `--seeds 0 1 2`.
+    """
+    session.install("-e", ".", *group("test"))
+    measure(session, "intel", *out("distillation"), "--no-linear-probe", *session.posargs)
 
 
 @nox.session

@@ -44,6 +44,7 @@ def numbers() -> dict[str, str]:
         "inner features": _inner_features(),
         "lora": _lora(),
         **_own_backbone(),
+        **_distillation(),
         **_added_class(),
         "imbalance": _imbalance(),
         "imbalance seeds": _n_seeds("imbalance"),
@@ -234,6 +235,34 @@ def _own_backbone() -> dict[str, str]:
         "own backbone": _markdown_table(columns, lines),
         "own backbone minutes": f"{runs[0]['minutes']:g}",
         "own backbone cores": runs[0]["environment"]["cores"],
+    }
+
+
+def _distillation() -> dict[str, str]:
+    """A Markdown table: a small network with a teacher and without, on the same splits."""
+    runs = read("distillation")["runs"]
+    taught, plain = (
+        {run["seed"]: run for run in runs if bool(run["settings"]["teacher"]) is has_teacher}
+        for has_teacher in (True, False)
+    )
+    lines = []
+    for seed in sorted(taught.keys() & plain.keys()):
+        with_teacher, without = taught[seed], plain[seed]
+        gain = 100 * (with_teacher["test"]["value"] - without["test"]["value"])
+        lines.append(
+            [
+                str(seed),
+                with_teacher["settings"]["teacher"].rpartition("test accuracy ")[2],
+                f"{without['test']['value']:.1%}",
+                f"{with_teacher['test']['value']:.1%}",
+                f"{gain:+.1f}",
+            ]
+        )
+    columns = ("Split", "Teacher", "Without a teacher", "With a teacher", "Gain in points")
+    return {
+        "distillation": _markdown_table(columns, lines),
+        "distillation minutes": f"{runs[0]['minutes']:g}",
+        "distillation seconds": f"{mean(run['phases']['teacher'] for run in taught.values()):.0f}",
     }
 
 
