@@ -143,12 +143,17 @@ def test_correction_that_is_invalid(scenes: Path, tmp_path: Path) -> None:
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_server(number: int) -> None:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, default)  # a process in the background may ignore SIGINT
     closed: list[bool] = []
     server = Server("http://127.0.0.1:1/", lambda: closed.append(True))
     timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
     timer.start()
-    server.wait()
-    timer.join()
+    try:
+        server.wait()
+    finally:
+        timer.join()
+        signal.signal(number, before)
     assert closed == [True]
 
 
