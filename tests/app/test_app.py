@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -147,12 +148,18 @@ def test_signals_end_a_server(number: int) -> None:
     before = signal.signal(number, default)  # a process in the background may ignore SIGINT
     closed: list[bool] = []
     server = Server("http://127.0.0.1:1/", lambda: closed.append(True))
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
-    timer.start()
+
+    def send() -> None:
+        while signal.getsignal(number) is default:  # which might end this process
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
     try:
         server.wait()
     finally:
-        timer.join()
+        thread.join()
         signal.signal(number, before)
     assert closed == [True]
 
