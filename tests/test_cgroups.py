@@ -9,6 +9,7 @@ import pytest
 
 from scenelearn import _cgroups
 from scenelearn.finetune import _device
+from tests.helpers.patches import set_control_groups
 
 STAT = """anon 900
 active_file 50
@@ -48,12 +49,7 @@ def test_memory_that_the_container_leaves(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    (tmp_path / "groups").write_text(lines + "\n")
-    monkeypatch.setattr(_cgroups, "_ROOT", tmp_path)
-    monkeypatch.setattr(_cgroups, "_OF_PROCESS", tmp_path / "groups")
+    set_control_groups(monkeypatch, tmp_path, lines, files)
     assert _cgroups.free_memory_bytes() == expected
 
 

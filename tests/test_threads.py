@@ -15,6 +15,7 @@ import pytest
 from scenelearn import _cgroups, _threads
 from scenelearn._threads import n_threads, run_in_threads
 from scenelearn.errors import ArgumentError
+from tests.helpers.patches import set_control_groups
 from tests.helpers.systems import needs_posix
 
 
@@ -64,12 +65,7 @@ def test_threads_follow_the_quota_of_the_container(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    (tmp_path / "groups").write_text(lines + "\n")
-    monkeypatch.setattr(_cgroups, "_ROOT", tmp_path)
-    monkeypatch.setattr(_cgroups, "_OF_PROCESS", tmp_path / "groups")
+    set_control_groups(monkeypatch, tmp_path, lines, files)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
     monkeypatch.delenv("SCENELEARN_THREADS", raising=False)
     _cgroups.cpu_quota.cache_clear()

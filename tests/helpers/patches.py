@@ -16,6 +16,18 @@ def save_at_each_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("scenelearn.finetune._checkpoint.MAX_TIME_FRACTION", math.inf)
 
 
+def set_control_groups(
+    patch: pytest.MonkeyPatch, folder: Path, lines: str, files: dict[str, str]
+) -> None:
+    """Let this process be in control groups with these files below a folder."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n")
+    (folder / "groups").write_text(lines + "\n")
+    patch.setattr("scenelearn._cgroups._ROOT", folder)
+    patch.setattr("scenelearn._cgroups._OF_PROCESS", folder / "groups")
+
+
 def limit_epochs(patch: pytest.MonkeyPatch, n: int) -> None:
     """Let a fit that its time limits have at most n epochs."""
     for name in ("_MAX_EPOCHS_PRETRAINED", "_MAX_EPOCHS_RANDOM"):
