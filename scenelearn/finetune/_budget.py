@@ -263,10 +263,9 @@ def make_schedule(
         durations: of a step and a validation.
         done: the epochs already done, if the time decides.
     """
-    if isinstance(settings.epochs, int):
-        return uniform_schedule(settings.epochs, n_steps, settings.n_cycles)
-    if settings.epochs is not None:
-        return settings.epochs
+    requested = requested_schedule(settings, n_steps)
+    if requested is not None:
+        return requested
     return schedule_for_time(
         time_s,
         n_steps=n_steps,
@@ -276,6 +275,13 @@ def make_schedule(
         n_cycles=settings.n_cycles,
         done=done,
     )
+
+
+def requested_schedule(settings: FitSettings, n_steps: int) -> Schedule | None:
+    """The schedule that `epochs` asks for; None if the time decides."""
+    if isinstance(settings.epochs, int):
+        return uniform_schedule(settings.epochs, n_steps, settings.n_cycles)
+    return settings.epochs
 
 
 # The network of "auto"

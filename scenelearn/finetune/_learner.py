@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,12 @@ from scenelearn.augment import Policy, apply_mix, sample_mix
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.data import Batches
 from scenelearn.errors import DeviceError
-from scenelearn.finetune._class_weights import UNWEIGHTED, ClassWeights, Weights
+from scenelearn.finetune._class_weights import (
+    UNWEIGHTED,
+    ClassWeights,
+    Weights,
+    build_class_weights,
+)
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._model import compile_model
 from scenelearn.finetune._settings import FitSettings, Recipe
@@ -63,6 +68,20 @@ class Learner:
             steps=steps,
             class_weights=self.class_weights.training,
         )
+
+
+def weigh_datasets(
+    datasets: Datasets, settings: FitSettings, class_names: Sequence[str]
+) -> ClassWeights:
+    """The weights of the classes, by the photos of a fit."""
+    train, validation = datasets.train, datasets.validation
+    return build_class_weights(
+        settings.class_weight,
+        settings.objective,
+        class_names,
+        train_labels=train.labels[train.indices],
+        validation_labels=validation.labels[validation.indices],
+    )
 
 
 def build_learner(

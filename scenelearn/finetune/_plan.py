@@ -30,7 +30,6 @@ from scenelearn.finetune._budget import (
     measure_photo_seconds,
     measure_prediction,
 )
-from scenelearn.finetune._class_weights import build_class_weights
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
     FEATURE_BATCH_SIZE,
@@ -38,7 +37,7 @@ from scenelearn.finetune._features import (
     feature_batch_size,
     make_datasets,
 )
-from scenelearn.finetune._learner import build_learner
+from scenelearn.finetune._learner import build_learner, weigh_datasets
 from scenelearn.finetune._lora import add_lora, with_lora
 from scenelearn.finetune._model import (
     add_zero_head,
@@ -228,20 +227,12 @@ def _plan(
     if settings.epochs != 0:
         select_layers(features, settings)
         add_lora(features, settings)
-    labels = splits.photos.labels
-    class_weights = build_class_weights(
-        settings.class_weight,
-        settings.objective,
-        splits.photos.class_names,
-        train_labels=labels[splits.train],
-        validation_labels=labels[splits.validation],
-    )
     learner = build_learner(
         features,
         logits_model,
         datasets,
         settings,
-        class_weights=class_weights,
+        class_weights=weigh_datasets(datasets, settings, splits.photos.class_names),
         train=settings.epochs != 0,
     )
     durations = measure_durations(

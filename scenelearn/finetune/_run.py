@@ -35,9 +35,14 @@ from scenelearn.classify._labeled_outputs import (
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import at_other_size, load_pixels
 from scenelearn.data._resize import format_px
-from scenelearn.finetune._budget import adapt_to_machine, choose_schedule, measure_prediction
+from scenelearn.finetune._budget import (
+    adapt_to_machine,
+    choose_schedule,
+    measure_prediction,
+    requested_schedule,
+)
 from scenelearn.finetune._checkpoint import Checkpoint, checkpoint_path
-from scenelearn.finetune._class_weights import ClassWeights, build_class_weights, photo_weights
+from scenelearn.finetune._class_weights import ClassWeights, photo_weights
 from scenelearn.finetune._device import (
     choose_batch_size,
     convert_to_float32,
@@ -47,7 +52,7 @@ from scenelearn.finetune._device import (
     training_bytes,
 )
 from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
-from scenelearn.finetune._learner import Learner, build_learner
+from scenelearn.finetune._learner import Learner, build_learner, weigh_datasets
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._lora import add_lora, merge_lora, with_lora
 from scenelearn.finetune._model import (
@@ -66,7 +71,6 @@ from scenelearn.finetune._runtime import (
     StopRequest,
     StopSignal,
 )
-from scenelearn.finetune._schedule import uniform_schedule
 from scenelearn.finetune._settings import FitSettings
 from scenelearn.finetune._teacher import Teacher, ask_teacher
 from scenelearn.finetune._trainer import (
@@ -288,10 +292,8 @@ class Run:
                 self._trained_bytes = training_bytes(self.training_model, settings.batch_size)
             merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
-            epochs, requested = self.state.schedule.epochs, settings.epochs
-            if isinstance(requested, int):
-                n_steps = len(self.datasets.train)
-                requested = uniform_schedule(requested, n_steps, settings.n_cycles)
+            epochs = self.state.schedule.epochs
+            requested = requested_schedule(settings, len(self.datasets.train))
             if requested is None or (epochs and epochs != requested):  # as after a callback's stop
                 none = 0 if settings.teacher is None else ()  # with a teacher, 0 is not allowed
                 self.settings = replace(settings, epochs=epochs or none)
@@ -433,11 +435,5 @@ class Run:
     def _make_datasets(self, batch_size: int) -> None:
         self.settings = replace(self.settings, batch_size=batch_size)
         self.datasets = make_datasets(self.splits, self.pixels, batch_size, self.settings.seed)
-        train, validation = self.datasets.train, self.datasets.validation
-        self.class_weights = build_class_weights(
-            self.settings.class_weight,
-            self.settings.objective,
-            self.splits.photos.class_names,
-            train_labels=train.labels[train.indices],
-            validation_labels=validation.labels[validation.indices],
-        )
+        class_names = self.splits.photos.class_names
+        self.class_weights = weigh_datasets(self.datasets, self.settings, class_names)
