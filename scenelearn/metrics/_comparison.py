@@ -111,7 +111,7 @@ def compare(
         no significant difference (p = 1)
         accuracy of a: 66.7% (20.8 to 93.9)
         accuracy of b: 100.0% (43.9 to 100.0)
-        b minus a: +33.3 points (-33.3 to +66.7)
+        b minus a: +33.3 points (-33.1 to +66.9)
         of 3 photos, only a is correct on 0, only b on 1
 
     References:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scenelearn._checks import check_integer
+from scenelearn._checks import check_array, check_integer
 from scenelearn._json import dataclass_json
 from scenelearn.errors import ArgumentError
 
 _Z95 = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
+_MORE_PHOTOS = 2  # of each class in `bootstrap`: at least 7/8 of the variance, however few it has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,15 +121,16 @@ def wilson(n_successes: int, n: int) -> Interval:
             "`n_successes` must be between 0 and `n`. "
             f"Received: n_successes={n_successes}, n={n}. Count successes among n trials."
         )
+    n = int(n)  # n² would overflow in NumPy's small integers
     if n == 0:
         return Interval(value=math.nan, low=0.0, high=1.0, n=0)
-    p = n_successes / n
+    p = float(n_successes) / n
     shrink = 1 + _Z95**2 / n
     center = (p + _Z95**2 / (2 * n)) / shrink
     half = _Z95 / shrink * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
     low = 0.0 if n_successes == 0 else max(0.0, center - half)
     high = 1.0 if n_successes == n else min(1.0, center + half)
-    return Interval(value=float(p), low=float(low), high=float(high), n=int(n))
+    return Interval(value=p, low=low, high=high, n=n)
 
 
 def f1_interval(n_correct: int, n_photos: int, n_predicted: int) -> Interval:
@@ -176,10 +178,15 @@ def bootstrap(
     Before resampling, `pseudocounts` are added, spread evenly over the classes with photos.
     Without them, a class with no errors would have none in any resample: with 10 photos per
     class, intervals for an accuracy of 98% would cover the true value in only 88% of cases.
+    Resamples of a class with n photos vary by (n − 1)/n as much as new photos would, and those of
+    a single photo not at all. So each class is resampled as if it had two more photos, with the
+    outcomes of all photos; the mean that this adds to the statistic is subtracted again.
 
     Args:
         counts: (n_classes, n_outcomes) non-negative integers.
-        statistic: maps counts of shape (..., n_classes, n_outcomes) to values of shape (...).
+        statistic: maps counts of shape (..., n_classes, n_outcomes) to values of shape (...). It is
+            also called with expected counts, which are fractions, and with counts where all
+            outcomes are the same.
         pseudocounts: (n_outcomes,) non-negative numbers.
         n_resamples: the number of resamples.
         seed: the random seed.
@@ -188,8 +195,8 @@ def bootstrap(
         The statistic of the original counts with its interval. `n` is the number of photos.
 
     Raises:
-        ArgumentError: if `counts` is not such an array or all zero, or `n_resamples` or `seed` is
-            out of range.
+        ArgumentError: if `counts` is not such an array or all zero, `pseudocounts` is not such an
+            array, or `n_resamples` or `seed` is out of range.
 
     Example:
         >>> correct_and_wrong = [[45, 5], [48, 2]]
@@ -212,16 +219,35 @@ def bootstrap(
             f"Received: shape {table.shape}, dtype {table.dtype}. Count photos by class and "
             "outcome."
         )
-    n = table.sum(axis=1)
-    has_photos = n > 0
-    smoothed = table + np.asarray(pseudocounts, np.float64) / has_photos.sum()
+    added = check_array("pseudocounts", pseudocounts)
+    is_numeric = added.shape == table.shape[1:] and added.dtype.kind in "iuf"
+    if not is_numeric or not (added >= 0).all():
+        raise ArgumentError(
+            f"`pseudocounts` must be {table.shape[1]} non-negative numbers, one per outcome. "
+            f"Received: {pseudocounts!r:.80}. Pass e.g. {[2] * table.shape[1]}."
+        )
+    table = table.astype(np.int64)
+    n = table.sum(axis=1, keepdims=True)
+    has_photos = n[:, 0] > 0
+    smoothed = np.where(n > 0, table + added / has_photos.sum(), 0)
+    pooled = smoothed.sum(axis=0) / smoothed.sum()
+    own, drawn = (
+        np.divide(each, each.sum(axis=1, keepdims=True), out=np.zeros(table.shape), where=n > 0)
+        for each in (smoothed, smoothed + _MORE_PHOTOS * pooled)
+    )
     random = np.random.default_rng(seed)
     resamples = np.zeros((n_resamples, *table.shape), np.int64)
     for k in np.flatnonzero(has_photos):
-        p = smoothed[k] / smoothed[k].sum()
-        resamples[:, k] = random.multinomial(n[k], p, size=n_resamples)
-    value = float(statistic(table))
-    low, high = np.quantile(statistic(resamples), (0.025, 0.975))
+        resamples[:, k] = random.multinomial(n[k, 0], drawn[k], size=n_resamples)
+    value, values = float(statistic(table)), statistic(resamples)
+    # The range of the statistic, as far as it is known: as if all outcomes were the same, too.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        same = [statistic(n * one) for one in np.eye(table.shape[1], dtype=np.int64)]
+    low, high = np.clip(
+        np.quantile(values, (0.025, 0.975)) + float(statistic(n * own) - statistic(n * drawn)),
+        np.nanmin([values.min(), *same]),
+        np.nanmax([values.max(), *same]),
+    )
     return Interval(
         value=value, low=min(float(low), value), high=max(float(high), value), n=int(n.sum())
     )
