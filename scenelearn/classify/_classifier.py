@@ -42,13 +42,13 @@ from scenelearn.classify._inputs import (
 from scenelearn.classify._labeled_outputs import LabeledOutputs, predict_labeled
 from scenelearn.classify._neighbors import Neighbor
 from scenelearn.classify._predictions import Prediction, Predictions, build_predictions
-from scenelearn.classify._slice_columns import check_columns
 from scenelearn.data import Photos, Splits
 from scenelearn.data._resize import Resize, format_px, make_resize
 from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError
 from scenelearn.metrics import Evaluation, evaluate
 from scenelearn.metrics._inputs import class_positions
+from scenelearn.metrics._slices import check_columns
 
 _BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
 
@@ -400,9 +400,10 @@ class Classifier:
         coverage = resolve_coverage(coverage, self.calibration)
         with show_progress(progress, verbose) as report:
             scanned = as_photos(photos, report)
-            check_columns(columns, len(scanned))
+            more = {} if columns is None else columns
+            check_columns(more, len(scanned))
             labeled = self.predict_labeled(scanned, batch_size=batch_size, progress=report)
-        more = {name: np.asarray(v)[labeled.indices] for name, v in (columns or {}).items()}
+        more = {name: np.asarray(values)[labeled.indices] for name, values in more.items()}
         table = labeled.outputs.probabilities
         sets = (
             None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn.data import Photos
-from scenelearn.data._manifest import read_table
-from scenelearn.errors import ArgumentError
+from scenelearn.data._manifest import COLUMNS, read_table
 
-_NOT_PROPERTIES = {"path", "label", "hash"}  # of a manifest
 _MAX_VALUES = 50  # different words in a column
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts to gray
 
@@ -69,15 +66,15 @@ def manifest_columns(
 
     Returns:
         One array (n,) per column: numbers if all cells are numbers or empty (NaN), else strings.
-        The columns path, label and hash are left out, and so are columns with the same value for
-        all photos, and strings with more than 50 different values.
+        The columns path, label, split, group and hash are left out, and so are columns with the
+        same value for all photos, and strings with more than 50 different values.
 
     Raises:
         ManifestError: if the manifest cannot be read, or has no column "path" or "label".
     """
     rows = list(read_table(Path(manifest).expanduser()))
-    by_path = {str(row["path"]): row for row in rows}
-    names = [name for name in (rows[0] if rows else ()) if name and name not in _NOT_PROPERTIES]
+    by_path = {_posix(str(row["path"])): row for row in rows}
+    names = [name for name in (rows[0] if rows else ()) if name and name not in COLUMNS]
     columns = {}
     for name in names:
         cells = [by_path.get(path, {}).get(name) for path in photos.paths]
@@ -88,31 +85,13 @@ def manifest_columns(
     return columns
 
 
+def _posix(path: str) -> str:
+    """A path as `scan` lists it, also where a manifest was written on Windows."""
+    return path.replace("\\", "/") if os.sep == "\\" else path
+
+
 def _parse(cells: list[str]) -> npt.NDArray[Any]:
     try:
         return np.array([float(cell) if cell.strip() else np.nan for cell in cells], np.float64)
     except ValueError:
         return np.array(cells)
-
-
-def check_columns(columns: Any, n_photos: int) -> None:
-    """Check that `columns` maps names to one value per photo.
-
-    Raises:
-        ArgumentError: if it does not.
-    """
-    if not isinstance(columns, Mapping | None):
-        raise ArgumentError(
-            "`columns` must map names to values. Received: "
-            f"{type(columns).__name__}. Pass e.g. {{'place': [...]}}."
-        )
-    for name, values in (columns or {}).items():
-        try:
-            shape = np.shape(values)
-        except ValueError:  # lists of different lengths
-            shape = (len(values), "…")
-        if shape != (n_photos,):
-            raise ArgumentError(
-                f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
-                f"Received: shape {shape}. Pass a list of the same length."
-            )

@@ -285,7 +285,7 @@ class Evaluation:
             f"<li>{html.escape(str(slice_))}</li>" for slice_ in self.slices if slice_.is_worse
         )
         return (
-            f"<p><b>Accuracy {self.accuracy}</b> on {self.n_photos:,} photos.</p>"
+            f"<p><b>{self.summary[0].upper()}{self.summary[1:]}</b></p>"
             "<table><thead><tr><th>class</th><th>photos</th><th>recall</th><th>precision</th>"
             f"<th>F1</th></tr></thead><tbody>{rows}</tbody></table>"
             + (f"<p>Significantly worse slices:</p><ul>{worse}</ul>" if worse else "")
@@ -350,7 +350,7 @@ def evaluate(
                 f"`prediction_sets` must have the shape of `probabilities`, {y_prob.shape}. "
                 f"Received: shape {prediction_sets.shape}. Pass a boolean per photo and class."
             )
-    predicted, confidence = y_prob.argmax(axis=1), y_prob.max(axis=1)
+    predicted, confidence = y_prob.argmax(axis=1), np.minimum(y_prob.max(axis=1), 1)
     n_classes = len(names)
     matrix = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(matrix, (y_true, predicted), 1)
@@ -368,7 +368,7 @@ def evaluate(
         balanced_accuracy=bootstrap(outcomes, mean_recall, _PSEUDOCOUNTS),
         top_k_accuracy=_top_k_accuracy(y_true, y_prob),
         log_loss=float(-np.log(np.maximum(true_prob, _EPSILON)).mean()),
-        brier_score=float(((y_prob**2).sum(axis=1) - 2 * true_prob + 1).mean()),
+        brier_score=float((np.einsum("ij,ij->i", y_prob, y_prob) - 2 * true_prob + 1).mean()),
         calibration_error=sum(
             bin_.accuracy.n / len(y_true) * abs(bin_.confidence - bin_.accuracy.value)
             for bin_ in reliability
@@ -377,7 +377,7 @@ def evaluate(
         reliability=reliability,
         per_class=tuple(_class_metrics(name, k, matrix) for k, name in enumerate(names)),
         confusion_matrix=tuple(tuple(row) for row in matrix.tolist()),
-        slices=find_slices(correct, columns) if columns else (),
+        slices=() if columns is None else find_slices(correct, columns),
         selective=None
         if prediction_sets is None
         else selective_metrics(

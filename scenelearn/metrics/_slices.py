@@ -67,15 +67,17 @@ def find_slices(
 
     Args:
         correct: (n,) booleans, whether each prediction was correct.
-        columns: column name to (n,) numbers or strings. Photos with NaN are in no slice.
+        columns: column name to (n,) numbers or strings. Photos with NaN, None or an empty string
+            are in no slice.
         n_bins: the number of bins for numeric columns, at least 2.
 
     Returns:
         All slices, the smallest p-value first.
 
     Raises:
-        ArgumentError: if `correct` is not (n,) booleans, a column does not have shape (n,) or has
-            more than 50 distinct strings, or `n_bins` is not an integer of at least 2.
+        ArgumentError: if `correct` is not (n,) booleans, `columns` is no mapping, a column does
+            not have shape (n,) or has more than 50 distinct strings, or `n_bins` is not an integer
+            of at least 2.
 
     Example:
         >>> correct = [True] * 90 + [False] * 8 + [True] * 2
@@ -91,10 +93,11 @@ def find_slices(
             f"`correct` must be (n,) booleans, not empty. Received: shape {hits.shape}, dtype "
             f"{hits.dtype}. Pass predicted == labels."
         )
+    check_columns(columns, len(hits))
     groups = [
         (name, group, int(hits[members].sum()), int(members.sum()))
         for name, values in columns.items()
-        for group, members in _groups(name, values, len(hits), n_bins)
+        for group, members in _groups(_as_column(values), n_bins)
     ]
     total_correct, total = int(hits.sum()), len(hits)
     p_values = [
@@ -117,37 +120,99 @@ def find_slices(
     return tuple(sorted(slices, key=lambda slice_: slice_.p_value))
 
 
-def _groups(
-    name: str, values: npt.ArrayLike, n: int, n_bins: int
-) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """(group, mask of its photos) for each group of a column; empty if there is only one."""
-    column = check_array(f"columns[{name!r}]", values)
-    if column.shape != (n,):
+def check_columns(columns: Any, n_photos: int) -> None:
+    """Check that `columns` maps names to one number or word per photo.
+
+    Raises:
+        ArgumentError: as `find_slices`.
+    """
+    if not isinstance(columns, Mapping) and not hasattr(columns, "items"):
         raise ArgumentError(
-            f"`columns[{name!r}]` must have one value for each of the {n:,} photos. Received: "
-            f"shape {column.shape}. Pass a list of the same length."
+            "`columns` must map names to values. Received: "
+            f"{type(columns).__name__}. Pass e.g. {{'place': [...]}}."
         )
+    for name, values in columns.items():
+        shape = check_array(f"columns[{name!r}]", values).shape
+        if shape != (n_photos,):
+            raise ArgumentError(
+                f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
+                f"Received: shape {shape}. Pass a list of the same length."
+            )
+        column = _as_column(values)
+        n_values = 0 if _as_numbers(column) is not None else len(_distinct(_as_words(column)))
+        if n_values > _MAX_CATEGORIES:
+            raise ArgumentError(
+                f"`columns[{name!r}]` must be numeric or have at most {_MAX_CATEGORIES} distinct "
+                f"values. Received: {n_values:,} values. Merge rare values."
+            )
+
+
+def _as_column(values: Any) -> npt.NDArray[Any]:
+    """Values as an array; of a list, NumPy would turn numbers and None into words."""
+    return np.asarray(values, object) if isinstance(values, list | tuple) else np.asarray(values)
+
+
+def _as_numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+    """A column as numbers, NaN where one is missing; None if it has anything else."""
     if column.dtype.kind in "iuf":
-        numbers = column.astype(np.float64)
+        return column.astype(np.float64)
+    if column.dtype.kind != "O":
+        return None
+    values = [None if _is_missing(value) else value for value in column.tolist()]
+    if any(isinstance(value, bool | np.bool_ | str | bytes) for value in values):
+        return None
+    try:
+        return np.array([np.nan if value is None else float(value) for value in values])
+    except (TypeError, ValueError):
+        return None
+
+
+def _as_words(column: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    """A column as words, empty where one is missing."""
+    if column.dtype.kind in "mM":  # dates and durations
+        return np.where(np.isnat(column), "", column.astype(str))
+    return np.array(["" if _is_missing(value) else str(value) for value in column.tolist()])
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell is None, NaN, an empty string, or pandas' NA or NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return (isinstance(value, float) and value != value) or (isinstance(value, str) and not value)
+
+
+def _distinct(words: npt.NDArray[np.str_]) -> list[str]:
+    return [str(word) for word in np.unique(words) if word]
+
+
+def _groups(column: npt.NDArray[Any], n_bins: int) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """(group, mask of its photos) for each group of a column; empty if there is only one."""
+    numbers = _as_numbers(column)
+    if numbers is not None:
         finite = np.isfinite(numbers)
         if not finite.any():
             return []
         edges = np.quantile(numbers[finite], np.arange(1, n_bins) / n_bins)
         bins = np.searchsorted(np.unique(edges), numbers)
         masks = [finite & (bins == k) for k in range(n_bins)]
-        groups = [(_range(numbers[mask]), mask) for mask in masks if mask.any()]
+        masks = [mask for mask in masks if mask.any()]
+        groups = list(zip(_ranges([numbers[mask] for mask in masks]), masks, strict=True))
     else:
-        strings = np.array([str(value) for value in column.tolist()])
-        distinct = np.unique(strings)
-        if len(distinct) > _MAX_CATEGORIES:
-            raise ArgumentError(
-                f"`columns[{name!r}]` must be numeric or have at most {_MAX_CATEGORIES} distinct "
-                f"values. Received: {len(distinct):,} values. Merge rare values."
-            )
-        groups = [(str(value), strings == value) for value in distinct]
+        words = _as_words(column)
+        groups = [(word, words == word) for word in _distinct(words)]
     return groups if len(groups) > 1 else []
 
 
-def _range(numbers: npt.NDArray[np.float64]) -> str:
-    low, high = float(numbers.min()), float(numbers.max())
-    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+def _ranges(bins: list[npt.NDArray[np.float64]]) -> list[str]:
+    """The ranges of numbers, with as many digits as tell them apart."""
+    ends = [(float(one.min()), float(one.max())) for one in bins]
+    for digits in range(4, 18):
+        texts = [tuple(_format(end, digits) for end in pair) for pair in ends]
+        if len(set(texts)) == len(texts):
+            break
+    return [low if low == high else f"{low} to {high}" for low, high in texts]
+
+
+def _format(number: float, digits: int) -> str:
+    """A number with some digits; whole numbers, such as dates, with all of theirs."""
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.{digits}g}"

@@ -436,6 +436,16 @@ def test_top_k_brier_and_bins_by_hand() -> None:
     assert result.normalized_confusion_matrix() == ((1, 0, 0), (1, 0, 0), (1, 0, 0))
 
 
+def test_probabilities_slightly_above_one_have_a_noise_floor() -> None:
+    result = evaluate([0, 1], [[1.0005, 0], [0, 1.0005]], "ab")
+    assert result.calibration_noise_floor == 0
+
+
+def test_notebook_view_leads_with_the_objective() -> None:
+    result = evaluate([0, 1], [[0.9, 0.1], [0.2, 0.8]], "ab", objective="log_loss")
+    assert "<b>Log loss 0.164 on 2 photos</b>" in result._repr_html_()
+
+
 def test_top_k_ends_at_five() -> None:
     labels, probabilities, names = random_case(60, 9)
     order = np.argsort(-probabilities, axis=1)
@@ -532,6 +542,44 @@ def test_bootstrap_without_errors_is_not_certain() -> None:
     assert 0.8 < bootstrap([[30, 0], [0, 0]], proportion, [2, 2]).low < 0.95
 
 
+@pytest.mark.parametrize("per_class", [1, 2, 3, 5])
+@pytest.mark.parametrize("recall", [0.7, 0.9])
+def test_bootstrap_of_few_photos_per_class_has_the_width_of_the_binomial(
+    per_class: int, recall: float
+) -> None:
+    random = np.random.default_rng(0)
+    correct = random.permutation(np.arange(100 * per_class) < 100 * per_class * recall)
+    n_correct = correct.reshape(100, per_class).sum(axis=1)
+    counts = np.stack([n_correct, per_class - n_correct], axis=1)
+    interval = bootstrap(counts, proportion, [2, 2])
+    expected = wilson(int(n_correct.sum()), 100 * per_class)
+    width, expected_width = interval.high - interval.low, expected.high - expected.low
+    assert 0.9 * expected_width < width < 1.1 * expected_width
+
+
+def test_bootstrap_of_unlike_classes_is_around_the_value_and_in_range() -> None:
+    mean_recall = lambda c: (c[..., 0] / c.sum(axis=-1)).mean(axis=-1)  # noqa: E731
+    rare = bootstrap([[0, 3], [950, 50], [950, 50]], mean_recall, [2, 2])
+    assert rare.value == pytest.approx(0.95 * 2 / 3)
+    assert 0.5 < rare.low < rare.value - 0.001 < rare.high - 0.1
+    alone = bootstrap([[0, 1]] * 99 + [[10_000, 0]], mean_recall, [2, 2])
+    assert 0 <= alone.low < alone.value < alone.high < 0.2
+
+
+@pytest.mark.parametrize("added", [[2], [2, 2, 2], [2, -1], ["a", "b"], 2])
+def test_bootstrap_of_invalid_pseudocounts(added: object) -> None:
+    with pytest.raises(ArgumentError, match="`pseudocounts` must be 2 non-negative numbers"):
+        bootstrap([[3, 4]], proportion, added)  # type: ignore[arg-type]
+
+
+def test_small_integers_of_numpy_do_not_overflow() -> None:
+    for n_successes, n, kind in ((90, 100, np.uint8), (60_000, 65_536, np.int32)):
+        assert fields(wilson(kind(n_successes), kind(n))) == fields(wilson(n_successes, n))
+    counts = np.array([[3, 9], [8, 2]], np.uint8)
+    difference = lambda c: (c[..., 0] - c[..., 1]).sum(-1) / c.sum((-1, -2))  # noqa: E731
+    assert bootstrap(counts, difference, [1, 1]).value == 0
+
+
 @pytest.mark.parametrize("counts", [[3, 4], [[0, 0]], [[-1, 3]], [[0.5, 0.5]], [[]]])
 def test_bootstrap_of_invalid_counts(counts: list[object]) -> None:
     with pytest.raises(ArgumentError, match=r"`counts` must be \(n_classes, n_outcomes\)"):
@@ -561,6 +609,8 @@ CASES = [
     ([25, 25, 25, 25], [0.9, 0.95, 0.8, 0.98]),
     ([150] * 6, [0.9, 0.95, 0.8, 0.98, 0.85, 0.92]),
     ([200, 60, 20], [0.95, 0.9, 0.7]),
+    ([1] * 40, [0.95, 0.8, 0.9, 0.7] * 10),
+    ([3] * 20, [0.95, 0.8, 0.9, 0.7] * 5),
 ]
 
 
@@ -675,7 +725,7 @@ def test_comparison_of_mismatched_shapes() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("per_class", [25, 150])
+@pytest.mark.parametrize("per_class", [5, 25, 150])
 def test_difference_covers_the_true_value_in_2000_simulations(per_class: int) -> None:
     random = np.random.default_rng(0)
     # both correct, only a, only b, neither
@@ -743,6 +793,31 @@ def test_equal_numbers_share_a_bin_and_nan_is_in_no_slice() -> None:
     assert json.loads(json.dumps(found[0].to_json(), allow_nan=False))["column"] == "n"
 
 
+def test_missing_values_are_in_no_slice() -> None:
+    correct = np.array([True] * 6 + [False] * 4)
+    cameras = ["a", None, float("nan"), "", "b", "b", "a", "a", "b", "a"]
+    found = find_slices(correct, {"camera": np.array(cameras, object)})
+    assert {one.group: one.accuracy.n for one in found} == {"a": 4, "b": 3}
+    assert find_slices(correct, {"camera": cameras})[0].group == found[0].group
+    nothing = type("NAType", (), {"__bool__": lambda _: 1 / 0, "__eq__": lambda a, _: a})()
+    found = find_slices(correct, {"x": np.array(["a"] * 5 + [nothing] + ["b"] * 4, object)})
+    assert {one.group: one.accuracy.n for one in found} == {"a": 5, "b": 4}
+    days = np.array(["2026-01-01"] * 6 + ["2026-01-02"] * 3 + ["NaT"], "datetime64[ns]")
+    found = find_slices(correct, {"day": days.astype("datetime64[D]")})
+    assert {one.group: one.accuracy.n for one in found} == {"2026-01-01": 6, "2026-01-02": 3}
+    assert {one.group for one in find_slices(correct, {"flash": correct})} == {"False", "True"}
+    numbers = np.array([1, 1, 1, None, 1, 1, 2, 2, 2, 2], object)
+    found = find_slices(correct, {"n": numbers})
+    assert {one.group: one.accuracy.n for one in found} == {"1": 5, "2": 4}
+
+
+def test_ranges_of_large_numbers_differ() -> None:
+    days = np.arange(20240101, 20240101 + 400)
+    groups = {one.group for one in find_slices(np.arange(400) > 100, {"day": days})}
+    assert len(groups) == 4
+    assert "20240101 to 20240200" in groups
+
+
 def test_evaluation_shows_its_slices() -> None:
     labels = np.zeros(100, int)
     predicted = np.repeat([0, 1], [80, 20])
@@ -759,6 +834,7 @@ def test_evaluation_shows_its_slices() -> None:
         ({"x": [1, 2]}, r"`columns\['x'\]` must have one value for each of the 60 photos"),
         ({"x": [[1]] * 60}, r"must have one value"),
         ({"x": [str(k) for k in range(60)]}, r"at most 50 distinct values. Received: 60"),
+        (["x"], r"`columns` must map names to values. Received: list"),
     ],
 )
 def test_invalid_columns(columns: dict[str, list[object]], words: str) -> None:
