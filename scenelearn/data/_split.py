@@ -50,6 +50,7 @@ def split(
     Splits that the folders or the manifest assign (a ``test`` folder, for example) are kept; only
     the missing ones are drawn, from the training photos. If a class then has no photo in some
     split, the photo with the nearest u moves there from the split where the class has the most.
+    A group moves as a whole, unless another class would then have none in the split that it leaves.
 
     Each class gets the requested fraction up to chance: n·p ± √(n·p·(1−p)) of its n photos.
 
@@ -77,7 +78,8 @@ def split(
         ArgumentError: if `photos` is of another type, a fraction or the seed is out of range,
             `groups` does not contain one integer per photo, or `quarantine` is not a list of paths.
         TooFewClassesError: if there are fewer than two classes.
-        TooFewPhotosError: if a class has too few different photos to have one in each split.
+        TooFewPhotosError: if a class has too few different photos to have one in each split, or
+            groups that it shares with other classes prevent it.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
 
     Example:
@@ -142,7 +144,8 @@ def folds(
         ArgumentError: if an argument is out of range or of another type, or both a test and a
             validation split are assigned, so that nothing is left to assign.
         TooFewClassesError: if there are fewer than two classes.
-        TooFewPhotosError: if a class has too few different photos for the folds.
+        TooFewPhotosError: if a class has too few different photos for the folds, or groups that it
+            shares with other classes prevent them.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
 
     Example:
@@ -293,7 +296,8 @@ def _fill_empty_splits(
 ) -> None:
     """Move the photos with the nearest u to the required splits in which a class has none.
 
-    Photos of one group have the same u and move together.
+    Photos of one group have the same u and move together, also those of other classes. So a group
+    stays if it is all that some class has in its split.
     """
     for label in range(photos.n_classes):
         of_class = photos.labels == label
@@ -306,9 +310,31 @@ def _fill_empty_splits(
             raise _too_few_photos_error(photos, label, n_needed, len(values), n_quarantined)
         for name in lacking:
             candidates = {other: np.unique(u[drawn & (split_of == other)]) for other in SPLIT_NAMES}
-            donor = max(candidates, key=lambda other: len(candidates[other]))
-            nearest = candidates[donor][0 if _ORDER.index(name) < _ORDER.index(donor) else -1]
-            split_of[available & (u == nearest)] = name
+            for donor in sorted(SPLIT_NAMES, key=lambda other: -len(candidates[other])):
+                direction = 1 if _ORDER.index(name) < _ORDER.index(donor) else -1
+                groups = (available & (u == k) for k in candidates[donor][::direction])
+                group = next((g for g in groups if _may_leave(g, donor, split_of, photos)), None)
+                if group is not None:
+                    split_of[group] = name
+                    break
+            else:
+                raise _shared_groups_error(photos, label, name)
+
+
+def _may_leave(
+    group: npt.NDArray[np.bool_], donor: str, split_of: npt.NDArray[np.str_], photos: Photos
+) -> bool:
+    """Whether each class in a group has other photos in the split that it would leave."""
+    staying = set(photos.labels[(split_of == donor) & ~group].tolist())
+    return staying.issuperset(photos.labels[group].tolist())
+
+
+def _shared_groups_error(photos: Photos, label: int, name: str) -> TooFewPhotosError:
+    return TooFewPhotosError(
+        f"Class {photos.class_names[label]!r} must have {name} photos. Received: groups that it "
+        "shares with other classes, each of which is all that some class has in its split. Pass "
+        "another seed, add photos of other groups, or merge fewer photos into groups."
+    )
 
 
 def _too_few_photos_error(

@@ -203,6 +203,37 @@ def test_duplicates_move_together_in_a_small_class() -> None:
         assert {*assigned[:6]} == set(SPLITS)
 
 
+def places(labels: list[str], groups: list[int]) -> tuple[Photos, list[int]]:
+    """Photos of classes a and b, each of a place that may have both."""
+    order = np.argsort(labels, kind="stable")
+    photos = made_up({name: labels.count(name) for name in sorted(set(labels))})
+    return photos, [groups[k] for k in order]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_class_keeps_its_last_group_in_a_split(seed: int) -> None:
+    labels = ["a", "a", "a", "a", "b", "b", "b", "b"]
+    photos, groups = places(labels, [1, 2, 3, 6, 1, 4, 5, 7])  # both classes are at place 1
+    splits = split(photos, seed=seed, groups=groups)
+    assert all(min(row[name] for name in SPLITS) >= 1 for row in splits.class_counts())
+
+
+def test_groups_that_cannot_be_moved_are_an_error() -> None:
+    photos, groups = places(["a"] * 3 + ["b"] * 3 + ["c"] * 3, [1, 2, 3, 1, 2, 3, 1, 2, 3])
+    splits = split(photos, groups=groups)  # three places with one photo of each class
+    assert all(min(row[name] for name in SPLITS) == 1 for row in splits.class_counts())
+    photos, groups = places(["a"] * 3 + ["b"] * 3 + ["c"] * 3, [1, 2, 3, 4, 5, 6, 1, 4, 7])
+    refused = 0
+    for seed in range(200):
+        try:
+            splits = split(photos, seed=seed, groups=groups)
+        except TooFewPhotosError as error:
+            refused += "shares with other classes" in str(error)
+        else:
+            assert all(min(row[name] for name in SPLITS) >= 1 for row in splits.class_counts())
+    assert 0 < refused < 200
+
+
 def test_too_few_photos_names_the_class_and_says_what_to_do() -> None:
     with pytest.raises(TooFewPhotosError, match=r"'tiny'.*at least 3.*Received: 2.*Add photos"):
         split(made_up({"large": 50, "tiny": 2}))
