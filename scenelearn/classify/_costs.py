@@ -58,6 +58,11 @@ def cost_matrix(costs: Any, class_names: tuple[str, ...]) -> npt.NDArray[np.floa
                 f"Received: {true!r}: {row!r:.80}. {_ADVICE}"
             )
         for predicted, cost in row.items():
+            if not isinstance(true, str) or not isinstance(predicted, str):
+                raise ArgumentError(
+                    f"`costs` must use class names as keys. Received: {true!r}: "
+                    f"{{{predicted!r}: …}}. {_ADVICE}"
+                )
             i, j = class_positions([true, predicted], class_names)
             if i is None or j is None:
                 raise ArgumentError(

@@ -18,6 +18,7 @@ from scenelearn.classify._inference import Outputs
 from scenelearn.classify._ood import OOD_P_VALUE
 
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of a formula
+_EQUAL_COSTS = 1e-9  # of the highest cost: expected costs that differ by no more are equal
 _MAX_LINES = 20  # of the text for a list of predictions
 
 
@@ -46,13 +47,15 @@ class Prediction:
             about 80% are correct.
         probabilities: of every class, by name; they sum to 1.
         prediction_set: the classes that the photo may have, most probable first. It contains the
-            true class for a fraction `coverage` of photos like the validation photos.
+            true class for a fraction `coverage` of photos like the validation photos. With fewer
+            than 19 validation photos, 0.95 cannot be guaranteed, and it contains all classes.
         coverage: the coverage of `prediction_set`. None without a calibration; then the set
-            contains `label` only.
+            contains the most probable class only.
         ood_p_value: the fraction of validation photos at least as unlike the training photos, in
             (0, 1]; None without a calibration.
         is_ood: whether the photo is out of distribution, unlike the training photos: its p-value is
-            at most 0.03. Then no class may be correct.
+            at most 0.03. Then no class may be correct. With fewer than 33 validation photos, no
+            p-value is as low, and it is always False.
         abstains: whether the classifier abstains, because `prediction_set` does not have exactly
             one class or the photo is out of distribution.
         expected_cost: of predicting `label`; None if no costs were given.
@@ -229,12 +232,16 @@ def build_predictions(
         sets = calibration.prediction_sets(table, coverage)
         p_values = calibration.ood_p_values(outputs).tolist()
     expected = None if costs is None else table.astype(np.float64) @ costs
+    margin = 0.0 if costs is None else _EQUAL_COSTS * costs.max()
     predictions = []
     for n, (source, row, members, p_value) in enumerate(
         zip(sources, table, sets, p_values, strict=True)
     ):
         order = np.argsort(-row, kind="stable")
-        chosen = int(order[0] if expected is None else expected[n].argmin())
+        chosen = int(order[0])
+        if expected is not None:  # of classes with equal costs, the most probable one
+            ordered = expected[n, order]
+            chosen = int(order[(ordered <= ordered.min() + margin).argmax()])
         is_ood = p_value is not None and p_value <= OOD_P_VALUE
         prediction_set = tuple(class_names[k] for k in order if members[k])
         predictions.append(

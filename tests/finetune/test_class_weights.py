@@ -154,6 +154,17 @@ def test_prediction_is_the_class_of_least_expected_cost(
     assert plain[0].expected_cost is None
 
 
+def test_of_equal_costs_the_most_probable_class_is_predicted(
+    fitted: sl.finetune.FitResult, scenes: Path
+) -> None:
+    names = fitted.classifier.class_names
+    free = {name: dict.fromkeys(names, 0) for name in names}
+    for before, after in zip(
+        fitted.predict(scenes), fitted.predict(scenes, costs=free), strict=True
+    ):
+        assert (after.label, after.expected_cost) == (before.label, 0)
+
+
 @pytest.mark.parametrize(
     ("costs", "message"),
     [
@@ -162,6 +173,8 @@ def test_prediction_is_the_class_of_least_expected_cost(
         ({"sea": {"street": -1}}, "must be a number of at least 0"),
         (np.ones((2, 6)), r"must have the shape \(6, 6\)"),
         (np.full((6, 6), np.nan), "must be finite and at least 0"),
+        ({0: {1: 5}}, r"must use class names as keys. Received: 0: \{1: …\}"),
+        ({"sea": {1: 5}}, "must use class names as keys"),
         ("cheap", r"must have the shape \(6, 6\)"),
     ],
 )
