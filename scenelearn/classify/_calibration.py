@@ -19,6 +19,8 @@ from scenelearn.errors import ArgumentError
 DEFAULT_COVERAGE = 0.95
 """How often a prediction set contains the true class, unless another coverage is asked for."""
 
+_TOLERANCE = 1e-6  # of a temperature
+
 # The arrays of a bundle by name: dtype and number of dimensions.
 _ARRAYS = {
     "conformal_scores": ("<f4", 1),
@@ -67,7 +69,7 @@ def fit_temperature(
         return float(np.average(each, weights=weights))
 
     low, high = 1 / 20, 1 / 0.05
-    for _ in range(60):
+    while high / low > 1 + _TOLERANCE:
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return float(1 / np.sqrt(low * high))
@@ -117,7 +119,7 @@ def conformal_threshold(scores: npt.NDArray[np.floating], coverage: float) -> fl
     """
     coverage = check_coverage(coverage)
     rank = math.ceil(round((len(scores) + 1) * coverage, 9))
-    return float(scores[rank - 1]) if rank <= len(scores) else math.inf
+    return float(scores[max(rank, 1) - 1]) if rank <= len(scores) else math.inf
 
 
 def check_coverage(coverage: object) -> float:
@@ -178,8 +180,8 @@ def prediction_sets(probabilities: npt.ArrayLike, threshold: float) -> npt.NDArr
         bounded error levels. J. Am. Stat. Assoc. 114, 223-234. Split conformal prediction: V. Vovk,
         A. Gammerman, G. Shafer (2005), Algorithmic learning in a random world. Springer.
     """
-    p = np.asarray(probabilities, np.float64)
-    sets: npt.NDArray[np.bool_] = 1 - p <= threshold
+    p = np.asarray(probabilities)
+    sets: npt.NDArray[np.bool_] = np.subtract(1, p, dtype=np.float64) <= threshold
     sets[np.arange(len(p)), p.argmax(axis=1)] = True
     return sets
 
@@ -207,6 +209,15 @@ class Calibration:
             f"<Calibration: {len(self.conformal_scores):,} validation photos, "
             f"{len(self.neighbor_index):,} training photos>"
         )
+
+    @property
+    def detects_ood(self) -> bool:
+        """Whether there are enough validation photos, 33, for a p-value of at most 0.03."""
+        return 1 / (len(self.conformal_scores) + 1) <= OOD_P_VALUE
+
+    def guarantees(self, coverage: float) -> bool:
+        """Whether there are enough validation photos for sets of this coverage: 19 for 0.95."""
+        return math.isfinite(conformal_threshold(self.conformal_scores, coverage))
 
     def prediction_sets(
         self, probabilities: npt.ArrayLike, coverage: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._progress import Progress, Report
-from scenelearn.classify._calibration import Calibration, conformal_scores
+from scenelearn.classify._calibration import DEFAULT_COVERAGE, Calibration, conformal_scores
 from scenelearn.classify._inference import Outputs, readable_images, stream_outputs
 from scenelearn.classify._neighbors import MAX_NEIGHBOR_PHOTOS, build_neighbor_index
 from scenelearn.classify._ood import fit_ood_detector
@@ -21,6 +22,8 @@ from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import Resize
 from scenelearn.errors import ClassMismatchError
 from scenelearn.metrics._inputs import class_positions
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -198,10 +201,19 @@ def build_calibration(
         tuple(photos.paths[index] for index in training.indices),
     )
     residuals = index.residuals(validation.outputs.features)
-    return Calibration(
+    calibration = Calibration(
         conformal_scores=conformal_scores(probabilities, validation.labels).astype(np.float32),
         ood_detector=fit_ood_detector(
             training.outputs.ood_features, validation.outputs.ood_features, residuals
         ),
         neighbor_index=index,
     )
+    if not calibration.detects_ood:
+        sets = "Also, each prediction set has all classes, so the classifier always abstains. "
+        _log.warning(
+            "%d validation photos are too few: photos unlike the training photos are not detected."
+            " %sUse at least 33 validation photos.",
+            len(validation.labels),
+            "" if calibration.guarantees(DEFAULT_COVERAGE) else sets,
+        )
+    return calibration

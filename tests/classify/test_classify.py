@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from scenelearn.classify import (
     compare,
     manifest_columns,
 )
+from scenelearn.classify._labeled_outputs import build_calibration
 from scenelearn.errors import (
     ArgumentError,
     BackendError,
@@ -280,7 +282,7 @@ def test_disk_that_fills_up_during_a_save_is_named(
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(expected, match=r"scenes\.keras.*No space left|Input/output"):
+        with pytest.raises(expected, match=r"scenes\.keras.*(No space left|Input/output)"):
             fitted.save(path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
@@ -787,6 +789,34 @@ def test_photo_that_scores_above_97_of_100_is_out_of_distribution(
     assert not few.is_ood  # the highest of 31 is nothing unusual
 
 
+@pytest.mark.parametrize("n", [18, 19, 32, 33])
+def test_too_few_validation_photos_are_named(
+    sure: FitResult, caplog: pytest.LogCaptureFixture, n: int
+) -> None:
+    random = np.random.default_rng(0)
+
+    def outputs_of(n_photos: int) -> Any:
+        features, ood_features = (random.random((n_photos, k), np.float32) for k in (8, 4))
+        return SimpleNamespace(
+            outputs=SimpleNamespace(features=features, ood_features=ood_features),
+            labels=np.arange(n_photos) % 6,
+            indices=np.arange(n_photos),
+        )
+
+    validation = outputs_of(n)
+    found = build_calibration(
+        sure.splits.photos, outputs_of(60), validation, random.dirichlet(np.ones(6), n)
+    )
+    assert found.detects_ood == (n >= 33)
+    assert found.guarantees(0.95) == (n >= 19)
+    assert found.guarantees(0.5)
+    assert ("are not detected" in caplog.text) == (n < 33)
+    assert ("has all classes" in caplog.text) == (n < 19)
+    far = SimpleNamespace(features=np.ones((1, 8)), ood_features=np.full((1, 4), 99.0))
+    assert found.ood_p_values(far)[0] == pytest.approx(1 / (n + 1))  # type: ignore[arg-type]
+    assert bool(found.is_ood(far)[0]) == (n >= 33)  # type: ignore[arg-type]
+
+
 def test_fit_evaluates_prediction_sets_on_the_test_photos(sure: FitResult) -> None:
     found, calibration = sure.evaluation.selective, sure.classifier.calibration
     assert found is not None
@@ -1055,6 +1085,12 @@ def test_columns_of_a_manifest(scenes: Path, tmp_path: Path) -> None:
     assert columns["camera"].tolist()[:2] == ["a", "b"]
     assert np.isnan(columns["iso"][3])
     assert columns["iso"][2] == 200
+
+
+def test_columns_of_a_split_are_no_properties(scenes: Path, tmp_path: Path) -> None:
+    photos = sl.scan(scenes)
+    sl.split(photos).save(tmp_path / "split.csv")
+    assert manifest_columns(tmp_path / "split.csv", photos) == {}
 
 
 def test_columns_of_a_parquet_manifest(scenes: Path, tmp_path: Path) -> None:

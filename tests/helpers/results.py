@@ -63,6 +63,8 @@ class Page(HTMLParser):
 class Explainer:
     """Stands in for a classifier: its heat maps mark the left half of each photo."""
 
+    calibration: Any = None
+
     def explain(self, photo: bytes, *, label: str, n_neighbors: int) -> Explanation:
         assert photo.startswith(b"\xff\xd8")  # a JPEG file
         heat = np.zeros((32, 32), np.float32)

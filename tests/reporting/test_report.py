@@ -14,6 +14,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -29,7 +30,14 @@ from scenelearn.metrics import evaluate, wilson
 from scenelearn.reporting import report
 from scenelearn.reporting._analysis import calibration_limit, coverage_limit, leading_metric
 from tests.helpers.patches import show_confusion_matrix, show_findings, show_photos_in_cells
-from tests.helpers.results import HOSTILE, Page, make_audit, make_fit, with_slices_and_sets
+from tests.helpers.results import (
+    HOSTILE,
+    Explainer,
+    Page,
+    make_audit,
+    make_fit,
+    with_slices_and_sets,
+)
 
 
 @pytest.fixture
@@ -57,6 +65,22 @@ def test_report_writes_the_page_and_its_numbers_only(fit: FitResult, tmp_path: P
     assert index == folder / "index.html"
     names = ["index.html", "model-card.md", "result.json", "split.csv"]
     assert sorted(file.name for file in folder.iterdir()) == names
+
+
+def test_page_and_card_say_if_validation_photos_are_too_few(fit: FitResult, tmp_path: Path) -> None:
+    fit = with_slices_and_sets(fit)
+    for is_few in (False, True):
+        few = SimpleNamespace(
+            detects_ood=not is_few, guarantees=lambda _, is_few=is_few: not is_few
+        )
+        classifier = Explainer()
+        classifier.calibration = few
+        page = write_page(dataclasses.replace(fit, classifier=classifier), tmp_path / "report")
+        card = (tmp_path / "report" / "model-card.md").read_text(encoding="utf-8")
+        assert ("so each set contains all classes" in page.text) == is_few
+        assert ("this takes at least 33 validation photos" in page.text) == is_few
+        assert ("By design, about 3%" in page.text) != is_few
+        assert ("does not detect out-of-distribution photos" in card) == is_few
 
 
 def test_page_states_the_evaluation(fit: FitResult, tmp_path: Path) -> None:
@@ -776,6 +800,7 @@ def split_card(card: str) -> tuple[str, str]:
     return header, body
 
 
+@pytest.mark.site
 def test_header_of_the_card_is_what_model_hubs_read(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml", reason="parses the header; the docs need it too")
     name = "---\nlicense: mit # \"'{}: \u202e é"
@@ -809,6 +834,7 @@ def render_with_markdown_it(body: str) -> str:
     return shown
 
 
+@pytest.mark.site
 @pytest.mark.parametrize("render", [render_with_markdown, render_with_markdown_it])
 def test_names_are_escaped_in_the_card(tmp_path: Path, render: Callable[[str], str]) -> None:
     fit = with_slices_and_sets(
