@@ -113,7 +113,9 @@ def compare_pairs(runs: list[Run]) -> list[Pair]:
     else:
         pairs = [(best, b) for b in range(len(runs)) if b != best]
     comparisons = [(a, b, _compare(runs[a], runs[b])) for a, b in pairs]
-    adjusted = iter(holm([c.p_value for _, _, c in comparisons if c]))
+    p_values = [c.p_value for _, _, c in comparisons if c]
+    n_others = len(runs) * (len(runs) - 1) // 2 - len(pairs)  # the best was chosen among all pairs
+    adjusted = iter(holm([*p_values, *[1.0] * n_others])[: len(p_values)])
     return [
         Pair(
             a=a,

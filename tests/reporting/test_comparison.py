@@ -59,6 +59,18 @@ def test_runs_are_compared_on_the_same_photos(fit: FitResult, tmp_path: Path) ->
         assert words in page.text
 
 
+def test_best_of_six_runs_is_compared_as_one_of_all_pairs(fit: FitResult, tmp_path: Path) -> None:
+    runs = [with_errors(fit, n_errors) for n_errors in (8, 0, 8, 8, 8, 8)]
+    _, value = write_comparison(
+        {f"run {k}": run for k, run in enumerate(runs)}, tmp_path / "comparison"
+    )
+    assert len(value["pairs"]) == 5
+    for pair in value["pairs"]:
+        expected = min(1, 15 * binomtest(8, 8).pvalue)  # Holm, of fifteen pairs
+        assert "run 1" in (pair["a"], pair["b"])
+        assert pair["adjusted_p_value"] == pytest.approx(expected)
+
+
 def test_saved_results_compare_like_fits(fit: FitResult, tmp_path: Path) -> None:
     runs = [with_errors(fit, 1), with_errors(fit, 3)]
     for k, run in enumerate(runs):
