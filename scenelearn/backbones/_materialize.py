@@ -57,8 +57,10 @@ def find_non_finite(model: Any) -> str | None:
         model: a `keras.Model`.
     """
     for variable in model.variables:
+        if not keras().backend.is_float_dtype(variable.dtype):
+            continue
         values = keras().ops.convert_to_numpy(variable)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        if not np.isfinite(values.astype(np.float32, copy=False)).all():
             return str(variable.path)
     return None
 

@@ -32,6 +32,7 @@ from scenelearn.errors import ArgumentError, BundleError, PathMissingError
 
 _DTYPES = ("<f2", "<f4", "<i4")
 _MAX_DETAIL = 500  # characters of another library's error that a message repeats
+_MAX_PX = 8192  # a batch of 32 such images would take 6 GiB
 _FORMAT = 1
 
 
@@ -186,7 +187,7 @@ def _is_complete(entry: object) -> bool:
 
 def _is_size(image_px: object) -> bool:
     sides = image_px if isinstance(image_px, list) and len(image_px) == 2 else [image_px]
-    return all(type(side) is int and side > 0 for side in sides)
+    return all(type(side) is int and 0 < side <= _MAX_PX for side in sides)
 
 
 def bundle_error(path: Path, received: str) -> BundleError:

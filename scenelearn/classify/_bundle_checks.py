@@ -29,7 +29,20 @@ _MAX_TEXT_BYTES = 16 * 2**20  # per JSON entry; the largest of keras.application
 _MAX_BYTES = 4 * 2**30  # unpacked; ConvNeXtXLarge, the largest of keras.applications, has 1.4 GB
 _MAX_OBJECTS = 50_000  # in a config; the largest of keras.applications has 10,000
 _MAX_DEPTH = 64  # of lists and dictionaries in a config; 20 are usual
+_MAX_CALLS = 1_000  # of a layer in networks that call each other
+_MAX_NUMBER = 2**24  # of an integer in a config, such as the units of a layer
+_MAX_PARTS = 1_000  # blocks of a backbone of KerasHub, or outputs of a layer
 _MAX_GROUPS = 50_000  # in a weights file
+_MAX_RATIO = 20  # of the sizes of an entry before and after compression; weights have 1.1
+_ANY_RATIO = 64 * 2**20  # bytes that may be compressed further
+
+_NETWORKS = ("Functional", "Sequential")
+_DTYPE = re.compile(r"(mixed_)?b?float(16|32|64)|u?int(8|16|32|64)|bool")
+_CONSTANTS = ("__numpy__", "__tensor__")
+_DEPTH = re.compile(r".*(num_(\w+_)?layers|num_blocks|num_repeats|depth)s?")
+_SPLIT = "indices_or_sections"
+_ANY_NUMBER = re.compile(r"seed|shared_object_id|^value$|^args$")  # in a constant or a call
+_NOT_READ = ("lora_rank", "quantization_config")
 
 # The parts of the networks of keras.applications, the bundled one, and a head, by module and
 # registered name. None of them takes code or file names, or does anything but compute.
@@ -58,7 +71,9 @@ _ALLOWED: dict[tuple[object, object], frozenset[str]] = {
         ]
     ),
     ("keras", None): frozenset(["DTypePolicy", "Sequential"]),
-    (None, None): frozenset(["__keras_tensor__"]),
+    (None, None): frozenset(
+        ["__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"]
+    ),
     ("keras.src.models.functional", "Functional"): frozenset(["Functional"]),
     ("keras.constraints", None): frozenset(["MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"]),
     ("keras.src.applications.convnext", "LayerScale"): frozenset(["LayerScale"]),
@@ -140,6 +155,9 @@ def check_entries(archive: zipfile.ZipFile, n_bytes: int) -> dict[str, int]:
     compressed = sum(entry.compress_size for entry in entries)
     if max(texts) > _MAX_TEXT_BYTES or sum(sizes.values()) > _MAX_BYTES or compressed > n_bytes:
         raise InvalidBundleError("entries larger than those of any classifier")
+    for entry in entries:
+        if entry.file_size > max(_ANY_RATIO, _MAX_RATIO * entry.compress_size):
+            raise InvalidBundleError(f"an entry {entry.filename!r} that is compressed too far")
     return sizes
 
 
@@ -162,7 +180,8 @@ def check_layers(model: Any) -> None:
         raise ArgumentError(
             "`backbone` must consist of layers that a bundle can store: those of Keras that only "
             "compute, those of KerasHub's networks for images, and classes of your own. Received: "
-            f"{str(error)[:500]}. Replace the layer: write a Lambda as a Layer class, for example."
+            f"{str(error)[:500]}. Replace the layer: write a Lambda as a Layer class, for example, "
+            "and leave out layers that augment."
         ) from None
 
 
@@ -218,6 +237,7 @@ def _check_config(config: Any, custom_objects: Mapping[str, Any]) -> dict[str, A
         registered = item.get("registered_name")
         if not all(isinstance(name, str | None) for name in (kind, module, registered)):
             raise InvalidBundleError("a network with an object that has no name")
+        _check_arguments(item)
         if kind in _ALLOWED.get((module, registered), ()):
             continue
         if kind == registered and kind in _ALLOWED_OPERATIONS.get(str(module), ()):
@@ -249,17 +269,94 @@ def _is_hub_layer(kind: str | None, module: str, registered: str | None) -> bool
     return is_layer and found.__module__ == module
 
 
+def _check_arguments(item: dict[str, Any]) -> None:
+    """Check that nothing is computed, and nothing large is made, before the weights are read.
+
+    Keras calls a layer whose inputs are numbers at once, and only one with symbolic inputs later.
+    What classes of the user's own do is their business.
+    """
+    kind, config = str(item["class_name"])[:80], item.get("config")
+    for node in item.get("inbound_nodes") or ():
+        if not isinstance(node, dict) or not _has_input([node.get("args"), node.get("kwargs")]):
+            raise InvalidBundleError(f"a network that calls {kind!r} without an input")
+    if kind in _CONSTANTS and not (isinstance(config, dict) and _is_constant(config)):
+        raise InvalidBundleError("a network with a constant that is no array of numbers")
+    if not isinstance(config, dict) or not _is_of_keras(item):
+        return
+    if any(config.get(name) for name in _NOT_READ):
+        raise InvalidBundleError(f"a network with LoRA or a quantized layer, {kind!r}")
+    if kind == "Normalization" and isinstance(config.get("axis"), list) and len(config["axis"]) > 1:
+        raise InvalidBundleError("a network with a Normalization of several axes")
+    dtype = config.get("name") if kind == "DTypePolicy" else config.get("dtype")
+    if isinstance(dtype, str) and not _DTYPE.fullmatch(dtype):
+        raise InvalidBundleError(f"a network with the dtype {dtype[:80]!r}")
+    for name, value in config.items():
+        is_depth = _DEPTH.fullmatch(name) is not None
+        largest = max(_numbers(value), default=0) if is_depth or name == _SPLIT else 0
+        if name == _SPLIT and isinstance(value, list):
+            largest = len(value)
+        if largest > _MAX_PARTS:
+            raise InvalidBundleError(f"a network with {name}={value!r:.80}")
+
+
+def _is_of_keras(item: dict[str, Any]) -> bool:
+    """Whether something is of Keras or KerasHub, not of the user."""
+    return str(item.get("module") or "keras").split(".")[0] in ("keras", "keras_hub")
+
+
+def _has_input(value: Any) -> bool:
+    """Whether the arguments of a call contain a symbolic tensor, where Keras looks for one."""
+    if isinstance(value, dict) and "class_name" in value:
+        return bool(value["class_name"] == "__keras_tensor__")
+    children = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list) and any(_has_input(child) for child in children)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    """The integers in a number, or in a list of lists of them."""
+    if isinstance(value, int):
+        yield value
+    for child in value if isinstance(value, list) else ():
+        yield from _numbers(child)
+
+
+def _is_constant(config: dict[str, Any]) -> bool:
+    """Whether an array in a config consists of numbers."""
+    stack = [config.get("value")]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack += value
+        elif not isinstance(value, int | float):
+            return False
+    return isinstance(config.get("dtype"), str)
+
+
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
     """Everything in a JSON value that Keras would turn into an object, found without recursion."""
-    stack = [(config, 0)]
+    stack = [("", config, 0, 1, True)]
     while stack:
-        value, depth = stack.pop()
+        name, value, depth, n_calls, is_limited = stack.pop()
         if depth > _MAX_DEPTH:
             raise InvalidBundleError("a network that is nested too deeply")
+        if isinstance(value, int):
+            if abs(value) > _MAX_NUMBER and is_limited and not _ANY_NUMBER.search(name):
+                raise InvalidBundleError(f"a network with the number {value!r:.40}")
+            continue
         if isinstance(value, dict) and "class_name" in value:
+            if value["class_name"] in _NETWORKS:  # Keras follows all of it at each of its calls
+                nodes = value.get("inbound_nodes")
+                n_calls *= max(1, len(nodes)) if isinstance(nodes, list) else 1
+            if n_calls > _MAX_CALLS:
+                raise InvalidBundleError("networks that call each other too often")
+            is_limited = _is_of_keras(value)
             yield value
-        children = value.values() if isinstance(value, dict) else value
-        stack += [(child, depth + 1) for child in children if isinstance(child, dict | list)]
+        children = value.items() if isinstance(value, dict) else ((name, one) for one in value)
+        stack += [
+            (key, child, depth + 1, n_calls, is_limited)
+            for key, child in children
+            if isinstance(child, dict | list | int)
+        ]
 
 
 def _check_weights(content: bytes) -> None:
@@ -295,4 +392,4 @@ def _check_array(array: Any) -> int:
     plain = array.id.get_create_plist().get_layout() in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
     if not plain or array.external or array.is_virtual or array.dtype.kind not in "fiu":
         raise InvalidBundleError(f"weights {array.name[:80]!r} that are not plain numeric arrays")
-    return int(array.nbytes)
+    return int(max(array.nbytes, 4 * array.size if array.dtype.kind in "iu" else 0))
