@@ -388,6 +388,12 @@ def _arguments(described: Any, operation: Any) -> dict[str, Any]:
 
 _MISSING = object()
 
+_PRODUCTS = frozenset((
+    "cdist", "conv", "convtranspose", "correlate", "depthwiseconv", "dot", "dotproductattention",
+    "einsum", "inner", "kron", "matmul", "outer", "separableconv", "tensordot", "vdot",
+))  # fmt: skip
+"""The operations of `keras.ops` that multiply and add, by the lower-case class name."""
+
 
 def _activation_name(value: Any) -> str | None:
     if value is None or isinstance(value, str):
@@ -427,6 +433,11 @@ def _operation(operation: Any, arguments: Any) -> Layer:
     traced = None
     if _backend.keras().backend.backend() == "jax":
         traced = _traced_call(operation, arguments, ())
+    elif kind in _PRODUCTS:
+        raise UnknownLayerError(
+            f"The multiply-adds of the operation {kind} can only be counted on the JAX backend of "
+            "Keras. Set KERAS_BACKEND=jax, or use a layer of Keras in its place."
+        )
     return Operation(kind, constant, shape, traced, name=operation.name)
 
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scenelearn import sizing
-from scenelearn.errors import UnknownBackboneError
+from scenelearn.errors import UnknownBackboneError, UnknownLayerError
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
@@ -62,7 +63,6 @@ def test_a_frozen_model_trains_nothing() -> None:
     model = build_application("MobileNetV2", (64, 64, 3))
     model.trainable = False
     assert sizing.estimate(model).n_trainable_parameters == 0
-    model.layers[-1].trainable = True
     assert sizing.estimate(model).n_parameters == model.count_params()
 
 
@@ -102,6 +102,31 @@ def test_attention_reads_query_value_and_key_by_name_and_skips_masks(name: str) 
     assert found.layers[-1].output_shape == (1, 10, 16)
     products = (10 + 7 + 7 + 10) * 16 * 16 + 2 * 10 * 7 * 16  # projections, and both of attention
     assert found.n_multiply_adds == products
+
+
+@pytest.mark.parametrize("name", ["matmul", "dot", "tensordot", "inner", "einsum", "conv"])
+def test_products_are_counted_or_refused(name: str) -> None:
+    ops, layers = keras().ops, keras().layers
+    x, y = layers.Input((6, 4), batch_size=1), layers.Input((4, 5), batch_size=1)
+    inputs, n = [x, y], 6 * 4 * 5
+    if name == "matmul":
+        out = ops.matmul(x, y)
+    elif name == "einsum":
+        out = ops.einsum("bij,bjk->bik", x, y)
+    elif name == "conv":
+        out, inputs, n = ops.conv(x, np.ones((3, 4, 7), "float32"), padding="same"), [x], 3 * 6 * 28
+    elif name == "tensordot":
+        out = ops.tensordot(x, y, axes=[[2], [1]])
+    elif name == "dot":
+        out = ops.dot(x, y)
+    else:
+        out = ops.inner(x, ops.transpose(y, (0, 2, 1)))
+    model = keras().Model(inputs, out)
+    if keras().backend.backend() == "jax":
+        assert sizing.estimate(model).n_multiply_adds == n
+    else:
+        with pytest.raises(UnknownLayerError, match=f"operation {name} .*KERAS_BACKEND=jax"):
+            sizing.estimate(model)
 
 
 @pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX traces layers")
