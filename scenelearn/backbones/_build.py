@@ -28,7 +28,7 @@ from scenelearn.backbones._bundled import (
 from scenelearn.backbones._copy import copy_network
 from scenelearn.backbones._fast import FROZEN_BATCHNORM
 from scenelearn.backbones._materialize import materialize
-from scenelearn.backbones._names import Architecture, find_architecture
+from scenelearn.backbones._names import Architecture, check_no_preprocessing, find_architecture
 from scenelearn.backbones._network import (
     DEFAULT_PX,
     Network,
@@ -122,11 +122,7 @@ def build(
         build_network = partial(_copy_network, network, image_px, precision or "float32")
     else:
         architecture = find_architecture(backbone)
-        if preprocessing is not None:
-            raise ArgumentError(
-                f"`preprocessing` must be None for {architecture.name!r}, whose preprocessing is "
-                f"known. Received: preprocessing={preprocessing!r}. Leave it out."
-            )
+        check_no_preprocessing(architecture.name, preprocessing)
         image_px = image_px or DEFAULT_PX
         source = _check_weights(weights, architecture)
         preprocess, is_random = architecture.preprocess, source is None

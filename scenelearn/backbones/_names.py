@@ -188,6 +188,19 @@ def _canonical_name(function: Callable[..., Any]) -> str:
     return re.sub(r"_+", "_", name).lower().strip("_")
 
 
+def check_no_preprocessing(backbone: str, preprocessing: object) -> None:
+    """Check that `preprocessing` is None for a network of keras.applications.
+
+    Raises:
+        ArgumentError: if it is not.
+    """
+    if preprocessing is not None:
+        raise ArgumentError(
+            f"`preprocessing` must be None for {backbone!r}, whose preprocessing is known. "
+            f"Received: preprocessing={preprocessing!r}. Leave it out."
+        )
+
+
 def _unknown_backbone(name: object) -> UnknownBackboneError:
     known = names()
     by_name = {normalize_name(candidate): candidate for candidate in known}

@@ -26,6 +26,7 @@ from scenelearn.backbones._copy import is_from_keras_hub
 from scenelearn.backbones._materialize import find_non_finite, materialize
 from scenelearn.backbones._names import find_architecture
 from scenelearn.backbones._pooling import not_square_error
+from scenelearn.backbones._preprocess import PREPROCESSING
 from scenelearn.errors import (
     ArgumentError,
     MissingExtraError,
@@ -41,6 +42,7 @@ DEFAULT_PX = 160
 """The size of images for networks of keras.applications, and for several networks."""
 
 HUB, MODEL = "hub:", "model:"
+_MAX_CONFIG = 16 * 2**20  # bytes; the largest of keras.applications has 1 MiB
 _MODES = ("none", "tf", "caffe", "torch")
 _DEFAULT_OWN_PX = 224  # for networks that take any size; the most for those of KerasHub
 _EXAMPLES = "'mobilenet_v2', a keras.Model, 'mine.keras', 'hub:dinov2_small' or a preset folder"
@@ -75,6 +77,11 @@ class Network:
         """The size of the images that the model was built for; None for any size."""
         size = (_input_shape(self.model) or (None, None, None))[1:3]
         return None if None in size else check_image_px(size)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether it is known to take images of any size; of a subclassed model it is not."""
+        return self.fixed_px is None and functional_of(self.model) is not None
 
     @property
     def default_px(self) -> int | tuple[int, int]:
@@ -266,15 +273,17 @@ def _load_file(path: Path) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - Keras, h5py and zipfile raise many kinds
         raise WeightsFileError(
-            f"`backbone` must be a file that `model.save` wrote, with layers that Keras can load. "
-            f"Received: {str(path)!r}: {type(error).__name__}: {str(error)[:400]} For layers of "
-            "your own, load it yourself, and pass the model: "
+            "`backbone` must be a .keras file that `model.save` wrote, with layers that Keras can "
+            f"load. Received: {str(path)!r}: {type(error).__name__}: {str(error)[:400]} For layers "
+            "of your own, load it yourself, and pass the model: "
             "backbone=keras.saving.load_model(path, custom_objects=…)."
         ) from None
 
 
 def _mentions_keras_hub(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
+        if archive.getinfo("config.json").file_size > _MAX_CONFIG:
+            raise ValueError(f"a config of more than {_MAX_CONFIG // 2**20} MiB")
         return b'"keras_hub' in archive.read("config.json")
 
 
@@ -410,7 +419,10 @@ def _infer_preprocessing(model: Any, converter: Any) -> Callable[..., Any]:
         offset = np.asarray(0.0 if converter.offset is None else converter.offset, float)
         return lambda x, **_: x * scale + offset
     first = _first_layer(model)
-    is_known = isinstance(first, keras().layers.Rescaling)
+    is_known = False
+    if isinstance(first, keras().layers.Rescaling):  # not of values from 0 to 1
+        largest, shift = (float(np.max(np.abs(v))) for v in (first.scale, first.offset))
+        is_known = first.name == PREPROCESSING or largest <= 0.1 or shift > 2
     if isinstance(first, keras().layers.Normalization) and first.variance is not None:
         # Of values from 0 to 255; smaller ones are scaled somewhere before.
         moments = (keras().ops.convert_to_numpy(m) for m in (first.mean, first.variance))
@@ -419,8 +431,8 @@ def _infer_preprocessing(model: Any, converter: Any) -> Callable[..., Any]:
         return lambda x, **_: x
     raise ArgumentError(
         "`preprocessing` must be given for this backbone: which values it was trained with cannot "
-        "be told, since it does not begin with a Rescaling layer or a Normalization of values from "
-        "0 to 255, and has no image converter of KerasHub. Received: preprocessing=None. Pass "
+        "be told, since it does not begin with a Rescaling or a Normalization of values from 0 to "
+        "255, and has no image converter of KerasHub. Received: preprocessing=None. Pass "
         "'none' for 0 to 255, 'tf' for -1 to 1, 'torch' for ImageNet's mean and deviation, "
         "'caffe', or (mean, std)."
     )

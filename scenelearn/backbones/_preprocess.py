@@ -12,6 +12,9 @@ from scenelearn._backend import keras
 
 Array = npt.NDArray[np.float64]
 
+PREPROCESSING = "preprocessing"
+"""The name of the layer that takes pixels from 0 to 255."""
+
 
 def measure_affine(preprocess: Callable[..., Any]) -> tuple[Array, Array]:
     """Measure a `preprocess_input` of keras.applications as a matrix and an offset.
@@ -59,7 +62,7 @@ def preprocessing_layers(preprocess: Callable[..., Any]) -> list[Any]:
 def _rescaling(scale: Array, offset: Array) -> Any:
     """A Rescaling layer; needed even if it changes no value, to convert uint8 to float32."""
     arguments = [a[0].item() if (a == a[0]).all() else a.tolist() for a in (scale, offset)]
-    return keras().layers.Rescaling(arguments[0], offset=arguments[1], name="preprocessing")
+    return keras().layers.Rescaling(arguments[0], offset=arguments[1], name=PREPROCESSING)
 
 
 def _constant(values: Array) -> Any:

@@ -57,17 +57,22 @@ def split_model(model: Any) -> SplitModel:
 def _parts(backbone: Any) -> list[Any]:
     """The vectors that features are concatenated from, each with feature maps of its own."""
     last = producer_of(backbone.output)
-    is_of_tokens = any(layer.name.startswith(TOKENS) for layer in backbone.layers)
+    is_of_tokens = bool(_tokens(backbone))
     is_joined = isinstance(last, keras().layers.Concatenate)
     if not is_joined or (is_of_tokens and last.name != NETWORKS):
         return [backbone.output]
     return input_tensors_of(last) or [backbone.output]
 
 
+def _tokens(network: Any) -> list[Any]:
+    """The layers that take the patch tokens of a transformer from all its tokens."""
+    kind = keras().layers.Cropping1D
+    return [one for one in network.layers if isinstance(one, kind) and one.name.startswith(TOKENS)]
+
+
 def _last_feature_map(network: Any) -> Any:
     """The last symbolic feature map of a network, or the tokens of a transformer."""
-    tokens = [layer for layer in network.layers if layer.name.startswith(TOKENS)]
-    layers = feature_map_layers(network)
+    tokens, layers = _tokens(network), feature_map_layers(network)
     if not tokens and not layers:
         raise ArgumentError(
             "An explanation needs a backbone that gives feature maps, or tokens of a square grid. "

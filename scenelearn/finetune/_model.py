@@ -134,7 +134,7 @@ def build_training_features(
         raise ArgumentError(
             "`train_px` must be left out for a network whose weights depend on the size of the "
             f"images, such as position embeddings. Received: train_px={settings.train_px} for "
-            f"image_px={settings.image_px}. Leave it out."
+            f"image_px={settings.image_px}. Leave it out, or pass train_px={settings.image_px}."
         )
     return training_features
 

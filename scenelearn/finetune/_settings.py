@@ -19,7 +19,7 @@ from scenelearn._json import dataclass_json
 from scenelearn.augment import Policy
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones._bundled import BUNDLED, BUNDLED_BACKBONE
-from scenelearn.backbones._names import find_architecture
+from scenelearn.backbones._names import check_no_preprocessing, find_architecture
 from scenelearn.backbones._network import (
     DEFAULT_PX,
     OWN,
@@ -365,6 +365,8 @@ def resolve_settings(
             f"weights={weights!r}. Pass e.g. backbone={backbones.DEFAULT_BACKBONE!r}."
         )
     name = backbones.default_for(weights) if backbone is None else backbone
+    if network is None and others.get("preprocessing") is not None and name != AUTO:
+        check_no_preprocessing(find_architecture(name).name, others["preprocessing"])
     is_tiny = weights == BUNDLED or (
         weights not in (None, "imagenet", OWN) and find_architecture(name).name == BUNDLED_BACKBONE
     )
@@ -380,8 +382,9 @@ def resolve_settings(
         recipe=recipe,  # type: ignore[arg-type]
         **others,
     )
-    is_fixed = isinstance(network, Network) and network.fixed_px is not None
-    if is_fixed or weights is None or settings.epochs == 0 or settings.recipe.lora_rank is not None:
+    if isinstance(network, Network) and not network.takes_any_size:
+        return settings
+    if weights is None or settings.epochs == 0 or settings.recipe.lora_rank is not None:
         return settings
     return replace(settings, recipe=_with_train_px(settings.recipe, settings.image_px))
 
