@@ -38,6 +38,7 @@ from scenelearn.classify._inputs import (
 )
 from scenelearn.classify._labeled_outputs import match_labels
 from scenelearn.data import Photos, Splits
+from scenelearn.data._decode import STRICT
 from scenelearn.data._resize import Resize
 from scenelearn.errors import (
     ArgumentError,
@@ -314,14 +315,16 @@ def _evenly_spaced(n: int, max_n: int) -> npt.NDArray[np.int64]:
 
 def _load_image(source: Source) -> npt.NDArray[np.uint8]:
     photo = load_source(source)
-    if isinstance(photo, np.ndarray):
-        image = Image.fromarray(photo)
-    elif isinstance(photo, bytes):
-        image = Image.open(io.BytesIO(photo))
-    else:
-        image = photo.copy()
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    upright.thumbnail((_MAX_PX, _MAX_PX))
+    with STRICT:  # as for predictions
+        if isinstance(photo, np.ndarray):
+            image = Image.fromarray(photo)
+        elif isinstance(photo, bytes):
+            image = Image.open(io.BytesIO(photo))
+            image.draft("RGB", (_MAX_PX, _MAX_PX))  # JPEGs are decoded at a smaller size
+        else:
+            image = photo.copy()
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright.thumbnail((_MAX_PX, _MAX_PX))
     return np.asarray(upright)
 
 
