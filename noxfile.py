@@ -8,6 +8,7 @@ that a session runs. Measurements resume where they were interrupted.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import nox
@@ -104,13 +105,14 @@ def nightly(session: nox.Session) -> None:
 def exports(session: nox.Session) -> None:
     """Test each export in the runtime that it is for."""
     session.install("-e", ".[onnx,litert,saved-model]", *group("test"))
-    arguments = ["tests/classify/test_export.py", "-m", "not intel", *session.posargs]
+    chosen = "slow or not slow" if "SCENELEARN_INTEL" in os.environ else "not intel"
+    arguments = ["tests/classify/test_export.py", "-m", chosen, *session.posargs]
     session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session
 def app(session: nox.Session) -> None:
-    """Test the pages of `scenelearn.app` in headless Chromium, with axe-core.
+    """Test the app's pages and the reports in headless Chromium, with axe-core.
 
     Needs Chromium on the machine.
     """
@@ -119,7 +121,8 @@ def app(session: nox.Session) -> None:
     script = "import axe_playwright_python as a, pathlib; print(pathlib.Path(*a.__path__))"
     folder = session.run("python", "-c", script, silent=True)
     axe = str(Path(str(folder).strip(), "axe.min.js"))
-    arguments = ["tests/app", "-m", "slow or not slow", *session.posargs]
+    files = ["tests/app", "tests/reporting/test_browser.py"]
+    arguments = [*files, "-m", "slow or not slow", *session.posargs]
     session.run("pytest", *arguments, env={"KERAS_BACKEND": "jax", "SCENELEARN_AXE": axe})
 
 
@@ -156,6 +159,9 @@ def docs(session: nox.Session) -> None:
         run_mkdocs(session, "serve")
     else:
         run_mkdocs(session, "build", "--strict", *session.posargs)
+        session.install(*group("test"))
+        files = ["tests/test_docs.py", "tests/reporting/test_report.py"]
+        session.run("pytest", "-m", "site", *files, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session

@@ -144,9 +144,12 @@ def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: 
     for code in fences(page, "python", run=True):
         try:
             exec(compile(code, str(page), "exec"), names)  # noqa: S102 - from this repository
-        except ImportError as error:  # an optional package, unless the name is one of ours
-            if str(error.name).startswith("scenelearn"):
+        except ModuleNotFoundError as error:  # an optional package, if it is not installed
+            package = str(error.name).partition(".")[0]
+            if package == "scenelearn" or importlib.util.find_spec(package) is not None:
                 raise
+            pytest.skip(f"{page.name}: {error}")
+        except sl.errors.MissingExtraError as error:
             pytest.skip(f"{page.name}: {error}")
 
 
@@ -380,6 +383,7 @@ def test_undocumented_public_name_is_reported() -> None:
     ]
 
 
+@pytest.mark.site
 def test_printed_pieces_of_a_cell_become_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs")
     soup = pytest.importorskip("bs4").BeautifulSoup
@@ -409,6 +413,7 @@ def test_printed_pieces_of_a_cell_become_one_output(monkeypatch: pytest.MonkeyPa
     assert shown.details.code.get_text() == "code"
 
 
+@pytest.mark.site
 def test_answer_comes_before_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs")
     soup = pytest.importorskip("bs4").BeautifulSoup
@@ -425,6 +430,7 @@ def test_answer_comes_before_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code.name == "details"
 
 
+@pytest.mark.site
 def test_notebooks_to_download_have_no_links_within_the_site() -> None:
     pytest.importorskip("jupytext")
     page = REPOSITORY / "docs" / "answers" / "transfer_learning.py"
