@@ -75,7 +75,7 @@ def in_a_new_process(code: str, home: Path, **more: str) -> str:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")}
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env=inherited | {"HOME": str(home)} | more,
+        env=inherited | {"HOME": str(home), "USERPROFILE": str(home)} | more,
         capture_output=True,
         text=True,
         check=True,

@@ -53,6 +53,7 @@ def test_cache_folder_follows_the_environment(
     assert cache_folder() == tmp_path / "xdg/scenelearn"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # on Windows
     assert cache_folder() == tmp_path / "home/.cache/scenelearn"
     monkeypatch.setenv("SCENELEARN_CACHE", "~/mine")
     assert cache_folder() == tmp_path / "home/mine"

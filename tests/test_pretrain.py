@@ -22,9 +22,6 @@ from tests.helpers.networks import keras
 from tests.helpers.patches import move_bundled_weights
 
 WEIGHTS_FILE = Path(sl.__file__).parent / "backbones" / "scenelearn_tiny.weights.h5"
-HAS_WEIGHTS = pytest.mark.skipif(
-    not WEIGHTS_FILE.is_file(), reason="the package has no weights yet"
-)
 
 
 # Rendering
@@ -196,7 +193,6 @@ def test_the_network_is_small_and_takes_any_size() -> None:
     assert model.count_params() < 500_000
 
 
-@HAS_WEIGHTS
 def test_bundled_weights_are_loaded_and_give_finite_features(scenes: Path) -> None:
     assert WEIGHTS_FILE.stat().st_size < 1_200_000
     stored, random = (
@@ -265,7 +261,6 @@ def test_without_a_download_the_bundled_weights_are_suggested(
         sl.backbones.build("mobilenet_v2_0.35", weights="imagenet", image_px=32)
 
 
-@HAS_WEIGHTS
 def test_published_figures_are_the_measured_ones() -> None:
     results = Path(sl.__file__).parent.parent / "docs/results/bundled_backbone.json"
     found = json.loads(results.read_text(encoding="utf-8"))

@@ -34,7 +34,10 @@ def test_threads_follow_the_affinity() -> None:
         "import os; from scenelearn._threads import n_threads\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(n_threads())"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "SCENELEARN_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "1"
 
 

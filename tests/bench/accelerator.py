@@ -95,6 +95,9 @@ def _fit(options: argparse.Namespace, form: str) -> dict[str, Any]:
         seed=0,
     )
     require_complete(fit)
+    device = fit.environment["device"]
+    if (form == "CPU") != device.lower().startswith("cpu"):
+        raise SystemExit(f"{form}: the fit ran on {device}. Run this on a machine with both.")
     return {
         "backbone": fit.settings.backbone,
         "form": form,

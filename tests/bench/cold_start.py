@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
             stages = json.loads(run.stdout) | {"process_s": round(time.perf_counter() - start, 2)}
             runs.append(stages | {"programs_cached": number > 0})
             print(json.dumps(runs[-1]), flush=True)
-        n_bytes = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
+        n_bytes = sum(path.stat().st_size for path in Path(cache, "programs").rglob("*") if path.is_file())
     table = {
         "command": " ".join(["python -m tests.bench.cold_start", *(Path(a).name for a in given)]),
         "backbone": options.backbone,
@@ -146,7 +146,9 @@ def _step(options: argparse.Namespace, stage: Callable[[str], None]) -> None:
     features = backbones.build(options.backbone, weights=options.weights, image_px=options.image_px)
     stage("network")
     model, _ = _model.add_zero_head(features, 6)
-    settings = FitSettings(backbone=options.backbone, image_px=options.image_px)
+    settings = FitSettings(
+        backbone=options.backbone, weights=options.weights, image_px=options.image_px
+    )
     if options.weights:
         _model.freeze_layers(features, options.image_px, settings.recipe.unfreeze)
     _model.compile_model(features, model, settings)

@@ -181,10 +181,12 @@ def odd() -> Iterator[dict[str, Any]]:
     for name, value in ODD.items():
         getattr(config, f"set_{name}")(value)
     config.set_dtype_policy("mixed_float16")
-    yield current_settings()
-    config.set_dtype_policy(before.pop("policy"))
-    for name, value in before.items():
-        getattr(config, f"set_{name}")(value)
+    try:
+        yield current_settings()
+    finally:
+        config.set_dtype_policy(before.pop("policy"))
+        for name, value in before.items():
+            getattr(config, f"set_{name}")(value)
 
 
 @pytest.fixture

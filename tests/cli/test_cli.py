@@ -34,6 +34,12 @@ def bundle(fitted: FitResult, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(fitted.save(tmp_path_factory.mktemp("bundle") / "scenes.keras"))
 
 
+@pytest.fixture(autouse=True)
+def _other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands without `--out` write into the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = cli.main(arguments)
     out, err = capsys.readouterr()
