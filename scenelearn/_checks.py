@@ -196,7 +196,10 @@ def check_path(name: str, value: Any, *, advice: str = "Pass e.g. 'photos/'.") -
         if not isinstance(text, str):
             raise TypeError
         if text:
-            path = Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's fails without a home
+            path = Path(text)
+            # On Windows, "~name" would be a folder next to the home, whether it exists or not.
+            if os.name != "nt" or text == "~" or text.startswith(("~/", "~\\")):
+                path = Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's needs a home
             os.lstat(path)
             return path
         problem = " that is not empty"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
 import secrets
 import threading
@@ -89,6 +90,7 @@ def clean(audit: Audit, *, port: int | None = None, open_browser: bool = False) 
 
 
 class _HTTPServer(ThreadingHTTPServer):
+    allow_reuse_address = os.name != "nt"  # on Windows, it lets two servers share a port
     daemon_threads = True
     cleaning: Cleaning
     token: str

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import platform
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -65,14 +66,21 @@ def keep_programs() -> None:
     compilation_cache.reset_cache()  # JAX may have looked for a folder before and found none
 
 
+_PROCESSOR = (  # lines of /proc/cpuinfo, of x86 and of ARM
+    "flags", "model name", "Features", "CPU implementer", "CPU part", "CPU variant",
+)  # fmt: skip
+
+
 def _machine_digest() -> str:
     """A digest of what a program depends on besides its source: processor, version and flags."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = sorted({line for line in lines if line.startswith(("flags", "model name"))})
+        processor = sorted({line for line in lines if line.startswith(_PROCESSOR)})
     except OSError:
         processor = [platform.processor()]
-    system = [platform.system(), platform.machine(), *platform.libc_ver()]
+    # Elsewhere it reads the executable, which fails for Python of the Microsoft Store.
+    libc = platform.libc_ver() if sys.platform == "linux" else ()
+    system = [platform.system(), platform.machine(), *libc]
     parts = [version("jaxlib"), *system, os.environ.get("XLA_FLAGS", ""), *processor]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from scenelearn._checks import check_path
 from scenelearn._progress import Progress
+from scenelearn._threads import map_ahead, n_threads
 from scenelearn.data import Photo, Photos
 from scenelearn.data._decode import decode_image
 from scenelearn.data._files import read_file
@@ -170,14 +171,14 @@ def read_batches(
     while batch := list(itertools.islice(remaining, batch_size)):
         n_done += len(batch)
         names, images = [], []
-        for source in batch:
-            try:
-                images.append(read_image(source, resize))
-                names.append(source[0])
-            except PhotoError as error:
-                if broken == "raise":
-                    raise
-                _log.warning("%s", error)
+        for (name, _), image in zip(batch, _read_images(batch, resize), strict=True):
+            if not isinstance(image, PhotoError):
+                images.append(image)
+                names.append(name)
+            elif broken == "raise":
+                raise image
+            else:
+                _log.warning("%s", image)
         if images:
             yield names, np.stack(images)
         report("predicting", n_done, total)
@@ -185,6 +186,23 @@ def read_batches(
         raise NoPhotosError(
             f"`photos` must contain at least one photo. Received: photos={photos!r:.200}."
         )
+
+
+def _read_images(
+    sources: list[Source], resize: Resize
+) -> Iterator[npt.NDArray[np.uint8] | PhotoError]:
+    """The image of each photo, or why it cannot be read; files are decoded on all cores."""
+
+    def read(source: Source) -> npt.NDArray[np.uint8] | PhotoError:
+        try:
+            return read_image(source, resize)
+        except PhotoError as error:
+            return error
+
+    # Pillow images load when they are first used, which two threads must not do at once.
+    if len(sources) == 1 or any(isinstance(photo, Image.Image) for _, photo in sources):
+        return map(read, sources)
+    return map_ahead(lambda k: read(sources[k]), range(len(sources)), n_threads())
 
 
 def _resolve(photo: Any, position: int) -> list[Source]:

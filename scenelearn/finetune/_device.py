@@ -21,7 +21,7 @@ from scenelearn._distributed import broadcast, n_devices, padded_batch_size
 from scenelearn._io import name_bytes
 from scenelearn._keras_internals import can_read_graphs, forget_programs, nested_layers
 from scenelearn._threads import n_threads
-from scenelearn.backbones._fast import MICROBATCH, runs_in_parts
+from scenelearn.backbones._fast import MICROBATCH, part_size, runs_in_parts
 from scenelearn.data import Photos
 from scenelearn.errors import ArgumentError, UnknownLayerError
 
@@ -89,7 +89,8 @@ def _device_name(backend: str) -> str:
     if backend == "torch":
         import torch
 
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        kind = _torch_device()
+        return torch.cuda.get_device_name() if kind == "cuda" else kind
     devices = keras().distribution.list_devices()
     return devices[0] if devices else "cpu"
 
@@ -166,12 +167,14 @@ def reduce_batch_size(model: Any, batch_size: int) -> int:
 def training_bytes(model: Any, batch_size: int) -> int:
     """The peak increase of the process' memory while a model is trained with AdamW.
 
-    A model that processes a batch in parts holds the activations of one part per thread, the whole
-    batch of images, and the gradients of these parts and of the sums on their way. 0 if unknown.
+    A model that processes a batch in parts holds the activations of the parts that run at once, at
+    most one per thread, the whole batch of images, and the gradients of these parts and of the sums
+    on their way. 0 if unknown.
     Only the layers that are trainable now are counted as trained.
     """
     in_parts = runs_in_parts(model)
-    n = min(batch_size, MICROBATCH * n_threads()) if in_parts else batch_size
+    n_running = min(n_threads(), -(-batch_size // part_size(batch_size)))  # parts at once
+    n = min(batch_size, MICROBATCH * n_running) if in_parts else batch_size
     if not can_read_graphs(model):
         return 0
     try:
@@ -188,7 +191,7 @@ def training_bytes(model: Any, batch_size: int) -> int:
         return peak
     photo_bytes = 4 * math.prod(model.inputs[0].shape[1:])
     gradient_bytes = 4 * sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    n_gradients = n_threads() + math.log2(batch_size)
+    n_gradients = n_running + math.log2(batch_size)
     return int(peak + (batch_size - n) * photo_bytes + n_gradients * gradient_bytes)
 
 
@@ -339,11 +342,14 @@ def _cpu_fact(names: str) -> str:
 
 def _on_cpu(backend: str) -> bool:
     if backend == "torch":
-        import torch
-
-        return not torch.cuda.is_available()
+        return _torch_device() == "cpu"
     if backend == "jax":
         import jax
 
         return bool(jax.default_backend() == "cpu")
     return all(name.startswith("cpu") for name in keras().distribution.list_devices())
+
+
+def _torch_device() -> str:
+    """The kind of device that Keras computes on with Torch: "cpu", "cuda", "mps" and so on."""
+    return str(keras().ops.convert_to_tensor(0.0).device.type)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scenelearn._backend import keras
 from scenelearn._distributed import padded_batch_size, process_count, process_index
 from scenelearn._threads import map_ahead, n_threads
 from scenelearn.augment import Policy, apply_mix, sample_mix
@@ -194,7 +195,7 @@ def augmented_batches(
         images, targets, *padding = shard(images, targets)
         if class_weights is None:
             return (images, targets, *padding)
-        weights = np.asarray(targets) @ class_weights.astype(np.float32)
+        weights = keras().ops.convert_to_numpy(targets) @ class_weights.astype(np.float32)
         return images, targets, weights * padding[0] if padding else weights
 
     # A batch takes a tenth of the processor time of its step: one thread suffices for eight.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scenelearn._backend import keras
 from scenelearn._distributed import process_index
 from scenelearn._progress import Report
 from scenelearn.augment import Policy, apply, sample
@@ -228,7 +229,7 @@ def compute_soft_labels(
                     policy, images, indices, FEATURE_BATCH_SIZE, seed=train.seed, epoch=view
                 )
                 probabilities = teacher.classifier.predict_proba(
-                    np.asarray(views)[: len(indices)], verbose=False
+                    keras().ops.convert_to_numpy(views)[: len(indices)], verbose=False
                 )
                 table[view - 1, row[indices]] = probabilities[:, teacher.columns]
                 done += len(indices)

@@ -58,7 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
             stages = json.loads(run.stdout) | {"process_s": round(time.perf_counter() - start, 2)}
             runs.append(stages | {"programs_cached": number > 0})
             print(json.dumps(runs[-1]), flush=True)
-        n_bytes = sum(path.stat().st_size for path in Path(cache, "programs").rglob("*") if path.is_file())
+        n_bytes = sum(
+            path.stat().st_size for path in Path(cache, "programs").rglob("*") if path.is_file()
+        )
     table = {
         "command": " ".join(["python -m tests.bench.cold_start", *(Path(a).name for a in given)]),
         "backbone": options.backbone,

@@ -21,7 +21,7 @@ from PIL import Image
 
 import scenelearn as sl
 from scenelearn import cli
-from scenelearn.classify import Classifier, _export_worker
+from scenelearn.classify import Classifier, _export, _export_worker
 from scenelearn.classify._resize_layer import resize_layer
 from scenelearn.data import to_image
 from scenelearn.data._resize import SHAPES, Resize
@@ -468,3 +468,16 @@ def test_folder_replaces_an_older_export_only_when_complete(
         assert json.loads(capsys.readouterr().out)["n_photos"] == 1
         assert [one.name for one in folder.iterdir()] == ["saved_model.pb"]
         assert [one.name for one in folder.parent.iterdir()] == ["scenes"]
+
+
+def test_large_photos_are_checked_as_they_are_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (3000, 2000), "teal").save(tmp_path / "large.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "large.jpg")
+    content = (tmp_path / "large.jpg").read_bytes()
+    image = _export._load_image(("large.jpg", content))
+    assert max(image.shape) <= 1600
+    assert abs(image.reshape(-1, 3).mean(axis=0) - (0, 128, 128)).max() < 3

@@ -289,6 +289,7 @@ def test_more_threads_take_more_memory(network: Any, monkeypatch: pytest.MonkeyP
         return _device.training_bytes(network, 64)
 
     in_parts = [predicted(n) for n in (1, 2, 8)]
+    assert predicted(4) == predicted(8) == predicted(64)  # four parts, of 16 photos each
     backbones.undo_fast(network)
     whole = [predicted(n) for n in (1, 2, 8)]
     backbones.fast_on_cpu(network)

@@ -42,11 +42,18 @@ from scenelearn.backbones._fast._microbatch import (
     photos_are_independent,
     supports_microbatches,
 )
-from scenelearn.backbones._fast._parallel import MICROBATCH, make_parallel_function
+from scenelearn.backbones._fast._parallel import MICROBATCH, make_parallel_function, part_size
 from scenelearn.backbones._fast._relu import relu, relu_maximum
 from scenelearn.backbones._fast._windows import compute_pads, shift_windows
 
-__all__ = ["FROZEN_BATCHNORM", "MICROBATCH", "fast_on_cpu", "runs_in_parts", "undo_fast"]
+__all__ = [
+    "FROZEN_BATCHNORM",
+    "MICROBATCH",
+    "fast_on_cpu",
+    "part_size",
+    "runs_in_parts",
+    "undo_fast",
+]
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
 _MAX_WINDOW = 25  # values of a pooling window, each of which is a shifted copy

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import sys
 
 _MAX_BLOCK = 2**29  # bytes; larger arrays are returned to the system at once
 _MAX_KEPT = 2**30  # bytes kept in total
@@ -34,7 +35,7 @@ def keep_freed_memory() -> bool:
     is_configured = any(name.startswith("MALLOC_") for name in os.environ)
     if is_configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
-    if platform.libc_ver()[0] != "glibc":
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     import ctypes
 
