@@ -29,7 +29,7 @@ class Benchmark:
     """How many photos per second a classifier decodes and predicts on this machine.
 
     Attributes:
-        photos_per_second: the median over all batches, in one process that uses all cores.
+        photos_per_second: the median over all batches, in one process.
         low: the lower end of the median's 95% confidence interval.
         high: its upper end.
         ms_per_request: the median time for a single photo, in milliseconds.

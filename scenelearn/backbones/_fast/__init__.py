@@ -65,10 +65,10 @@ def fast_on_cpu(model: Any) -> Any:
 
     Convolutions, poolings, ReLU and BatchNormalization run in faster forms, and the network runs in
     microbatches. `predict` of this very model, and its training steps in `fit` and
-    `train_on_batch`, use all cores. JAX's compiled programs are kept on disk, unless the user has
-    configured its compilation cache. With glibc, the process keeps up to a gigabyte of memory that
-    a step frees for the next one, unless the user has configured malloc by environment variables
-    such as MALLOC_TRIM_THRESHOLD_.
+    `train_on_batch`, use one core for every 16 photos of a batch. JAX's compiled programs are kept
+    on disk, unless the user has configured its compilation cache. With glibc, the process keeps up
+    to a gigabyte of memory that a step frees for the next one, unless the user has configured
+    malloc by environment variables such as MALLOC_TRIM_THRESHOLD_.
 
     Does nothing unless Keras runs on JAX; with an accelerator, only keeps its programs. Call it
     before the model is first used: programs that are compiled already stay as they are. `undo_fast`
