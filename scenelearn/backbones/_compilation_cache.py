@@ -24,6 +24,10 @@ from scenelearn._io import cache_path
 _LIMIT_BYTES = 512 * 2**20  # some hundreds of programs
 _MIN_COMPILE_S = 0.3  # programs that compile faster are not kept
 
+_PROCESSOR = (  # lines of /proc/cpuinfo, of x86 and of ARM
+    "flags", "model name", "Features", "CPU implementer", "CPU part", "CPU variant",
+)  # fmt: skip
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,11 +68,6 @@ def keep_programs() -> None:
     if jax.default_backend() == "cpu":
         config.update("jax_persistent_cache_enable_xla_caches", "none")
     compilation_cache.reset_cache()  # JAX may have looked for a folder before and found none
-
-
-_PROCESSOR = (  # lines of /proc/cpuinfo, of x86 and of ARM
-    "flags", "model name", "Features", "CPU implementer", "CPU part", "CPU variant",
-)  # fmt: skip
 
 
 def _machine_digest() -> str:

@@ -48,7 +48,7 @@ from scenelearn.data._scan import as_photos
 from scenelearn.errors import ArgumentError
 from scenelearn.metrics import Evaluation, evaluate
 from scenelearn.metrics._inputs import class_positions
-from scenelearn.metrics._slices import check_columns
+from scenelearn.metrics._slices import as_column, check_columns
 
 _BATCH_SIZE = 32  # the last batch is padded to it, so that one compiled program serves all
 
@@ -403,7 +403,7 @@ class Classifier:
             more = {} if columns is None else columns
             check_columns(more, len(scanned))
             labeled = self.predict_labeled(scanned, batch_size=batch_size, progress=report)
-        more = {name: np.asarray(values)[labeled.indices] for name, values in more.items()}
+        more = {name: as_column(values)[labeled.indices] for name, values in more.items()}
         table = labeled.outputs.probabilities
         sets = (
             None

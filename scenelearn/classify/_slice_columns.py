@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from scenelearn.data import Photos
-from scenelearn.data._manifest import COLUMNS, read_table
+from scenelearn.data._manifest import COLUMNS, posix_path, read_table
 
 _MAX_VALUES = 50  # different words in a column
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts to gray
@@ -73,7 +73,7 @@ def manifest_columns(
         ManifestError: if the manifest cannot be read, or has no column "path" or "label".
     """
     rows = list(read_table(Path(manifest).expanduser()))
-    by_path = {_posix(str(row["path"])): row for row in rows}
+    by_path = {posix_path(str(row["path"])): row for row in rows}
     names = [name for name in (rows[0] if rows else ()) if name and name not in COLUMNS]
     columns = {}
     for name in names:
@@ -83,11 +83,6 @@ def manifest_columns(
         if n_values > 1 and (values.dtype.kind == "f" or n_values <= _MAX_VALUES):
             columns[name] = values
     return columns
-
-
-def _posix(path: str) -> str:
-    """A path as `scan` lists it, also where a manifest was written on Windows."""
-    return path.replace("\\", "/") if os.sep == "\\" else path
 
 
 def _parse(cells: list[str]) -> npt.NDArray[Any]:

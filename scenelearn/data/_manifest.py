@@ -268,12 +268,17 @@ def _parse_row(row: dict[str, Any], where: str) -> ManifestRow:
             f"Received: {hex_digits!r}. Leave the column out if you have no hashes."
         )
     return ManifestRow(
-        path=path.replace("\\", "/") if os.sep == "\\" else path,
+        path=posix_path(path),
         label=cells["label"],
         split=SPLIT_OF_NAME.get(split, ""),
         group=cells["group"],
         hash=content_hash,
     )
+
+
+def posix_path(path: str) -> str:
+    """A path as `scan` lists it, also where a manifest was written on Windows."""
+    return path.replace("\\", "/") if os.sep == "\\" else path
 
 
 def to_text(cell: object, where: str) -> str:

@@ -97,7 +97,7 @@ def find_slices(
     groups = [
         (name, group, int(hits[members].sum()), int(members.sum()))
         for name, values in columns.items()
-        for group, members in _groups(_as_column(values), n_bins)
+        for group, members in _groups(as_column(values), n_bins)
     ]
     total_correct, total = int(hits.sum()), len(hits)
     p_values = [
@@ -138,7 +138,7 @@ def check_columns(columns: Any, n_photos: int) -> None:
                 f"`columns[{name!r}]` must have one value for each of the {n_photos:,} photos. "
                 f"Received: shape {shape}. Pass a list of the same length."
             )
-        column = _as_column(values)
+        column = as_column(values)
         n_values = 0 if _as_numbers(column) is not None else len(_distinct(_as_words(column)))
         if n_values > _MAX_CATEGORIES:
             raise ArgumentError(
@@ -147,7 +147,7 @@ def check_columns(columns: Any, n_photos: int) -> None:
             )
 
 
-def _as_column(values: Any) -> npt.NDArray[Any]:
+def as_column(values: Any) -> npt.NDArray[Any]:
     """Values as an array; of a list, NumPy would turn numbers and None into words."""
     return np.asarray(values, object) if isinstance(values, list | tuple) else np.asarray(values)
 

@@ -452,7 +452,7 @@ def test_raise_names_the_first_broken_photo(photos: Photos) -> None:
     photos.file(2).write_bytes(with_broken_data())
     photos.file(4).write_bytes(with_broken_data())
     again = scan(photos.folder)
-    with pytest.raises(PhotoError, match=r"since broken='raise'.*") as caught:
+    with pytest.raises(PhotoError, match="since broken='raise'") as caught:
         decode(again, 16, broken="raise")
     assert photos.paths[2] in str(caught.value)
     assert photos.paths[4] not in str(caught.value)
