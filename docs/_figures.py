@@ -209,8 +209,8 @@ def accuracy() -> str:
         percent_axis("test accuracy", series, step=0.05),
         "Test accuracy over minutes on 6,000 Intel photos, every fit with its 95% confidence "
         "interval. What to see: the linear probe, the leftmost points of a network, already gives "
-        f"{_mean(budgets[first])} with the default backbone; fine-tuning for {last[1]:g} minutes "
-        f"raises it to {_mean(budgets[last])}. The best, {best} with {at:g} minutes, reaches "
+        f"{_mean(budgets[first])} with the default backbone; {last[1]:g} minutes raise "
+        f"it to {_mean(budgets[last])}. The best, {best} with {at:g} minutes, reaches "
         f"{_mean(budgets[best, at])}. The intervals of neighbors overlap. Other libraries have one "
         "seed, see the next figure.",
     )

@@ -53,16 +53,18 @@ table(
 # %% [markdown]
 # ## One laptop
 #
-# Per-photo costs times the number of photos: one decoding, one pass for features, ten passes of
-# training. Rates that are measured on thousands of photos are assumed to hold for more.
+# Per-photo costs times the number of photos: one decoding, 1.55 passes for features (70% of the
+# photos, for training, also mirrored, and 15% for validation), and ten passes of training.
+# Augmentation, linear probe and test are not counted. Rates that are measured on thousands of
+# photos are assumed to hold for more.
 
 # %% tags=["folded"]
-PASSES = 10
+PASSES, FEATURE_PASSES = 10, 1.55
 
 
 def laptop(n):
     """Seconds to decode, extract features and train."""
-    return n * decode_s, n * predict_s, PASSES * n * train_s
+    return n * decode_s, FEATURE_PASSES * n * predict_s, PASSES * n * train_s
 
 
 table(
@@ -90,8 +92,8 @@ Markdown(
 # The decoded pixels must fit into the cache. Its limit is 64 GiB, unless `SCENELEARN_CACHE_GIB`
 # sets another. Without enough space, photos are decoded again in each epoch.
 #
-# So a laptop is enough up to about a million photos. Beyond that, fit on a sample first: accuracy
-# grows slowly with photos, see [accuracy by number of
+# So a laptop is enough for some hundred thousand photos: as many as the cache holds. Beyond that,
+# fit on a sample first: accuracy grows slowly with photos, see [accuracy by number of
 # photos](../results/accuracy.py#accuracy-by-number-of-photos).
 #
 # ## One GPU
@@ -189,5 +191,5 @@ Markdown(
 # All of this is arithmetic from rates per photo. scenelearn does not do it: its scan, audit and
 # splits hold a row per photo in the memory of one process (the largest scan that was measured is in
 # the first table), and its pixel cache needs one disk. For a billion photos, store them in shards,
-# compute features in parallel jobs, and train on a sample of a few million. What scenelearn does at
-# that scale is to [serve](../how-to/serving.md) its classifier, in as many processes as you start.
+# compute features in parallel jobs, and train on a sample of a few million. At that scale, use
+# scenelearn only to [serve](../how-to/serving.md) the classifier, in as many processes as you need.

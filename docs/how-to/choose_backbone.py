@@ -61,8 +61,8 @@ HTML(_figures.accuracy_by_time())
 
 # %% [markdown]
 # Select a heading to sort by it. `sizing.compare` also takes your own models; on the command line,
-# it is `scenelearn size resnet50`. See [Results](../results/index.md) for intervals and budgets,
-# and [How sizing works](../explanation/sizing.py) for the estimates.
+# it is `scenelearn size mobilenet_v2 resnet50`. See [Results](../results/index.md) for intervals
+# and budgets, and [How sizing works](../explanation/sizing.py) for the estimates.
 #
 # ## Automatic choice
 #

@@ -137,7 +137,7 @@ def fit(options: argparse.Namespace) -> Output:
                 defaults = {"minutes": _SAMPLES_FIT["minutes"]}
             settings, folder = defaults | settings, _sample_folder(bars)
         else:
-            settings, folder = {"minutes": _MINUTES} | settings, Path(options.folder)
+            settings, folder = {"minutes": _MINUTES} | settings, options.folder
         if options.weights is not None and options.weights.lower() == "none":
             settings["weights"] = None
         listed = _read_quarantine(options.quarantine) if options.quarantine else None
@@ -209,7 +209,7 @@ def _read_quarantine(file: str) -> list[str]:
     return paths
 
 
-def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
+def _audit_line(audit: Audit, folder: str | Path, n_quarantined: int) -> str:
     """What an audit found, where it matters for a split."""
     n_duplicates = len(audit.photos) - len(set(audit.groups.tolist()))
     if not n_duplicates and not audit.quarantine:
@@ -217,7 +217,7 @@ def _audit_line(audit: Audit, folder: Path, n_quarantined: int) -> str:
     return (
         f"{n_duplicates:,} duplicates, which stay in one split; {n_quarantined:,} photos in "
         f"quarantine, which are not used: `scenelearn audit {folder} --out audit` shows them; to "
-        "keep some, pass --quarantine with a shorter list"
+        f"keep some, decide with `scenelearn clean {folder}`"
     )
 
 

@@ -17,6 +17,7 @@ from scenelearn._io import temporary_array
 from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
 from scenelearn._threads import map_in_threads
+from scenelearn.data._decisions import reviewed_photos
 from scenelearn.data._decode import STRICT, decode_photo, to_thumbnail
 from scenelearn.data._groups import connected_components, pairs_with_equal_keys
 from scenelearn.data._label_issues import LabelIssue, check_features, find_label_issues
@@ -66,6 +67,7 @@ class Audit:
         animated: files with several images or pages, of which the first is used.
         label_issues: photos whose label is probably wrong, the most certain first; empty if `audit`
             was given no features.
+        reviewed: photos that a person has kept or relabeled with `scenelearn clean`.
         rejected: files that the scan rejected, and photos that could not be decoded now.
     """
 
@@ -80,6 +82,7 @@ class Audit:
     animated: tuple[int, ...]
     label_issues: tuple[LabelIssue, ...]
     rejected: tuple[Rejected, ...]
+    reviewed: tuple[int, ...] = ()
 
     @property
     def imbalance(self) -> float:
@@ -92,13 +95,14 @@ class Audit:
         """Paths of photos that should be neither trained on nor tested on, for `split`.
 
         Blank photos; all photos of a picture with conflicting labels, since the right label is
-        unknown; and, of a picture in several assigned splits, all photos but those in test (or else
-        in validation). Label issues are not included, since they are only suspected: review them,
-        and add the paths of the wrong ones.
+        unknown; but no `reviewed` photo. And, of a picture in several assigned splits, all photos
+        but those in test (or else in validation). Label issues are not included, since they are
+        only suspected: review them, and add the paths of the wrong ones.
         """
         photos, excluded = self.photos, {*self.blank}
         for group in self.conflicting_labels:
             excluded.update(group)
+        excluded.difference_update(self.reviewed)
         for group in self.leaks:
             present = {photos.splits[index] for index in group}
             kept = next(name for name in ("test", "validation", "train", "") if name in present)
@@ -190,8 +194,8 @@ class Audit:
         if n_quarantine:
             lines.append(
                 f"{n_quarantine:,} of {len(self.photos):,} photos are suggested for quarantine: "
-                "blank, with conflicting labels, or in several splits. To keep some, leave their "
-                "paths out of `quarantine` when you call `split`"
+                "blank, with conflicting labels, or in several splits. To keep some, decide with "
+                "`scenelearn clean`, or leave their paths out of `quarantine` when you call `split`"
             )
         if len(lines) == 1:
             lines.append("no problems found")
@@ -306,4 +310,5 @@ def _audit(
         animated=tuple(np.flatnonzero(animated).tolist()),
         label_issues=label_issues,
         rejected=(*photos.rejected, *failed),
+        reviewed=reviewed_photos(photos),
     )

@@ -64,7 +64,7 @@ def read_decisions(file: Path) -> dict[str, Decision]:
         decision = Decision(
             path=cells["path"],
             decision=cells.get("decision") or "",
-            label=cells["label"],
+            label=cells["label"].strip(),
             new_label=cells.get("new_label") or "",
             hash=content_hash,
         )
@@ -145,3 +145,24 @@ def apply_decisions(photos: Photos) -> Photos:
         unlabeled=photos.unlabeled,
         rejected=tuple(sorted([*photos.rejected, *quarantined], key=lambda one: one.path)),
     )
+
+
+def reviewed_photos(photos: Photos) -> tuple[int, ...]:
+    """The positions of photos whose label a person has confirmed: by "keep", or by "relabel".
+
+    Args:
+        photos: from `scan`, which has applied the decisions.
+
+    Raises:
+        ManifestError: if the file of decisions is invalid.
+    """
+    decisions = read_decisions(decisions_file(photos.folder))
+    found = []
+    for index, path in enumerate(photos.paths if decisions else ()):
+        decision = decisions.get(path)
+        if decision is None or decision.hash != photos.hashes[index]:
+            continue
+        label = unicodedata.normalize("NFC", decision.new_label) or decision.label
+        if decision.decision != "quarantine" and label == photos.class_names[photos.labels[index]]:
+            found.append(index)
+    return tuple(found)

@@ -106,7 +106,7 @@ def extract_features(
     They are what the linear probe is fitted on, and what ``sl.audit(photos, features=…)`` judges
     labels by.
 
-    Each photo passes the network once, ever: its features are cached in ``features-…`` in
+    Each photo is processed once: its features are cached in ``features-…`` in
     scenelearn's cache (see ``SCENELEARN_CACHE``), by the content of the file and everything else
     that they depend on, such as the values of the weights. `fit` shares this cache. A run that was
     killed continues where it stopped. On a CPU with JAX, cached features are bit for bit what would

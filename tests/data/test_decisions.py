@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import scenelearn as sl
 from scenelearn.data import RejectionReason
@@ -140,3 +141,47 @@ def test_invalid_rows(folder: Path, row: str) -> None:
     (folder / FILE_NAME).write_text(text)
     with pytest.raises(sl.errors.ManifestError, match="row 1: 'decision' must be one of keep"):
         sl.scan(folder)
+
+
+def test_the_quarantine_spares_photos_that_a_person_has_reviewed(folder: Path) -> None:
+    shutil.copy(folder / "sea/0.jpg", folder / "street/copy.jpg")
+    shutil.copy(folder / "forest/0.jpg", folder / "street/tree.jpg")
+    Image.new("RGB", (64, 64), "gray").save(folder / "sea/fog.png")
+    Image.new("RGB", (64, 64), "black").save(folder / "sea/night.png")
+    pairs = ["forest/0.jpg", "sea/0.jpg", "street/copy.jpg", "street/tree.jpg"]
+    assert sl.audit(folder).quarantine == (
+        *pairs[:2], "sea/fog.png", "sea/night.png", *pairs[2:]
+    )  # fmt: skip
+    decide(folder, ("sea/0.jpg", "keep"), ("sea/night.png", "keep"))
+    assert sl.audit(folder).quarantine == (
+        "forest/0.jpg", "sea/fog.png", "street/copy.jpg", "street/tree.jpg"
+    )  # fmt: skip
+    # Relabeled: the pair agrees. Relabeled to a third class: a person has decided about one of two.
+    decide(folder, ("street/copy.jpg", "relabel", "sea"), ("forest/0.jpg", "relabel", "wood"))
+    audit = sl.audit(folder)
+    assert audit.quarantine == ("sea/fog.png", "sea/night.png", "street/tree.jpg")
+    assert [audit.photos.paths[k] for k in audit.reviewed] == ["forest/0.jpg", "street/copy.jpg"]
+    # The decision no longer applies to a photo with another content.
+    decide(folder, ("sea/fog.png", "keep"))
+    Image.new("RGB", (65, 64), "gray").save(folder / "sea/fog.png")
+    assert "sea/fog.png" in sl.audit(folder).quarantine
+
+
+def test_a_leak_is_left_out_although_it_was_kept(folder: Path) -> None:
+    for name in ("train", "test"):
+        (folder / name).mkdir()
+        for label in ("forest", "sea", "street"):
+            shutil.copytree(folder / label, folder / name / label)
+            for k, file in enumerate(sorted((folder / name / label).iterdir())):
+                if (k == 2) == (name == "train"):
+                    file.unlink()
+    for label in ("forest", "sea", "street"):
+        shutil.rmtree(folder / label)
+    shutil.copy(folder / "test/sea/2.jpg", folder / "train/sea/2.jpg")
+    photos = sl.scan(folder)
+    hashes = dict(zip(photos.paths, photos.hashes, strict=True))
+    row = f"train/sea/2.jpg,keep,sea,,{hashes['train/sea/2.jpg'].hex()}\n"
+    (folder / FILE_NAME).write_text("path,decision,label,new_label,hash\n" + row)
+    audit = sl.audit(folder)
+    assert len(audit.reviewed) == 1
+    assert audit.quarantine == ("train/sea/2.jpg",)
