@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import statistics
@@ -16,7 +17,7 @@ from scenelearn._checks import check_number
 from scenelearn._display import html_text
 from scenelearn._json import dataclass_json
 from scenelearn._threads import n_threads
-from scenelearn.classify._inputs import load_source, resolve_photos
+from scenelearn.classify._inputs import Source, load_source, resolve_photos
 from scenelearn.errors import NoPhotosError
 from scenelearn.samples import sample_scenes
 
@@ -85,7 +86,8 @@ def measure_throughput(
     check_number("seconds", seconds, low=0, open_low=True, advice="The default is 5.")
     few = _render_samples() if photos is None else _read(photos, batch_size)
     batch = list(itertools.islice(itertools.cycle(few), batch_size))
-    predict(batch)  # compiles the network
+    predict(batch)  # compiles the network, for batches and for single photos
+    predict(batch[:1])
     rates: list[float] = []
     requests: list[float] = []
     end = time.perf_counter() + seconds
@@ -133,13 +135,23 @@ def _time(predict: Callable[[list[Any]], object], photos: list[Any]) -> float:
 
 
 def _read(photos: Any, n: int) -> list[Any]:
-    few = [load_source(source) for source in itertools.islice(resolve_photos(photos), n)]
+    few = [_load(source) for source in itertools.islice(resolve_photos(photos), n)]
     if not few:
         raise NoPhotosError(
             f"`photos` must contain at least one photo. Received: photos={photos!r:.200}. "
             "Leave it out to use sample scenes."
         )
     return few
+
+
+def _load(source: Source) -> Any:
+    """A photo as `predict` takes it; the content of a file keeps its name, for errors."""
+    content = load_source(source)
+    if not isinstance(content, bytes):
+        return content
+    file = io.BytesIO(content)
+    file.name = source[0]
+    return file
 
 
 def _render_samples() -> list[bytes]:

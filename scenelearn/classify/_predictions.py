@@ -153,9 +153,9 @@ class Predictions(list[Prediction]):
         r"""The predictions as a CSV table that is safe to open in a spreadsheet.
 
         Columns: source, label, probability, prediction_set (joined by ``|``), ood_p_value, is_ood,
-        abstains, and the probability of each class under its name. Control characters in names are
-        escaped. A name that a spreadsheet would take for a formula is prefixed with an apostrophe,
-        which makes it text.
+        abstains, expected_cost if costs were given, and the probability of each class under its
+        name. Control characters in names are escaped. A name that a spreadsheet would take for a
+        formula is prefixed with an apostrophe, which makes it text.
 
         Returns:
             The header and one line per photo, without a final line break; "" for no predictions.
@@ -170,6 +170,7 @@ class Predictions(list[Prediction]):
         fixed = [
             "source", "label", "probability", "prediction_set", "ood_p_value", "is_ood", "abstains",
         ]  # fmt: skip
+        fixed += ["expected_cost"] if self[0].expected_cost is not None else []
         writer.writerow([*fixed, *map(_csv_cell, self[0].probabilities)])
         for prediction in self:
             p_value = prediction.ood_p_value
@@ -182,6 +183,7 @@ class Predictions(list[Prediction]):
                     "" if p_value is None else f"{p_value:.4f}",
                     str(prediction.is_ood).lower(),
                     str(prediction.abstains).lower(),
+                    *([] if prediction.expected_cost is None else [prediction.expected_cost]),
                     *(f"{p:.6f}" for p in prediction.probabilities.values()),
                 ]
             )
@@ -226,7 +228,8 @@ def build_predictions(
         ArgumentError: if `coverage` is not between 0 and 1.
     """
     table = outputs.probabilities
-    sets = np.eye(len(class_names), dtype=bool)[table.argmax(axis=1)]
+    sets = np.zeros(table.shape, bool)
+    sets[np.arange(len(table)), table.argmax(axis=1)] = True
     p_values: list[float | None] = [None] * len(sources)
     if calibration is not None and coverage is not None:
         sets = calibration.prediction_sets(table, coverage)

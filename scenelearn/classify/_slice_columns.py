@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scenelearn._threads import map_in_threads
 from scenelearn.data import Photos
+from scenelearn.data._decode import STRICT
 from scenelearn.data._manifest import COLUMNS, posix_path, read_table
 
 _MAX_VALUES = 50  # different words in a column
@@ -45,14 +46,15 @@ def short_sides(photos: Photos, indices: npt.NDArray[np.int64]) -> npt.NDArray[n
 
     def short_side(index: int) -> float:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow warns about large images, which are fine
-                with Image.open(io.BytesIO(photos.read(index))) as image:
-                    return float(min(image.size))
+            path = photos.file(index)
+            source = path if path.is_file() else io.BytesIO(photos.read(index))
+            with Image.open(source) as image:
+                return float(min(image.size))
         except Exception:  # noqa: BLE001  # Pillow raises many kinds; the photo counts without it
             return float("nan")
 
-    return np.array([short_side(int(index)) for index in indices], np.float64)
+    with STRICT:
+        return np.array(list(map_in_threads(short_side, indices.tolist())), np.float64)
 
 
 def manifest_columns(

@@ -36,6 +36,7 @@ from scenelearn.classify import (
     Predictions,
     Probabilities,
     _labeled_outputs,
+    _slice_columns,
     compare,
     manifest_columns,
 )
@@ -349,6 +350,21 @@ def test_broken_photo_can_be_skipped_with_a_warning(
     answers = classifier.predict([tmp_path / "text.jpg", photo], broken="skip")
     assert [a.source for a in answers] == [str(photo)]
     assert "text.jpg" in caplog.text
+
+
+def test_one_readable_photo_among_the_first_and_more_after_them(
+    classifier: Classifier, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("not a photo")
+    files = [*[tmp_path / "text.jpg"] * 31, *[photo] * 3]
+    assert len(classifier.predict(files, broken="skip")) == 3
+
+
+def test_a_single_photo_is_predicted_like_one_of_many(classifier: Classifier, scenes: Path) -> None:
+    files = sorted(scenes.rglob("*.jpg"))[:35]
+    table = classifier.predict_proba(files)
+    for k in (0, 20, 33):
+        np.testing.assert_allclose(classifier.predict_proba(files[k])[0], table[k], atol=1e-6)
 
 
 def test_path_that_does_not_exist(classifier: Classifier) -> None:
@@ -1110,6 +1126,18 @@ def test_columns_of_a_parquet_manifest(scenes: Path, tmp_path: Path) -> None:
     assert columns["focal length"].tolist() == table["focal length"]
 
 
+def test_sizes_of_very_large_photos_are_read_without_warnings(tmp_path: Path) -> None:
+    for label, size in (
+        ("a", (11_000, 9_000)),
+        ("b", (90, 120)),
+    ):  # Pillow warns from 89 million on
+        (tmp_path / label).mkdir()
+        Image.new("1", size).save(tmp_path / label / "1.png")
+    photos = sl.scan(tmp_path)
+    sides = _slice_columns.short_sides(photos, np.array([1, 0]))
+    assert sides.tolist() == [90, 9_000]
+
+
 # Comparison
 
 
@@ -1253,7 +1281,7 @@ def test_benchmark_counts_photos_per_second(
     sizes: list[int] = []
 
     def predict(self: Classifier, photos: list[Any], **_: Any) -> None:
-        assert all(isinstance(each, bytes) for each in photos)  # in memory
+        assert all(isinstance(each, io.BytesIO) for each in photos)  # in memory
         sizes.append(len(photos))
         clock[0] += 2 if len(photos) > 1 else 0.5
 
@@ -1262,7 +1290,7 @@ def test_benchmark_counts_photos_per_second(
     result = classifier.benchmark([photo] * 3, seconds=25)
     assert (result.photos_per_second, result.low, result.high) == (16, 16, 16)
     assert (result.ms_per_request, result.batch_size, result.n_batches) == (500, 32, 10)
-    assert sizes == [32] + [32, 1] * 10  # the first one compiles
+    assert sizes == [32, 1] * 11  # the first two compile
     assert json.loads(json.dumps(result.to_json()))["photos_per_second"] == 16
     assert "16 photos per second (16 to 16) in batches of 32, 500.0 ms" in str(result)
 
@@ -1277,6 +1305,9 @@ def test_benchmark_with_arguments_out_of_range(classifier: Classifier, tmp_path:
     with pytest.raises(ArgumentError, match="`seconds` must be a number above 0"):
         classifier.benchmark(seconds=0)
     with pytest.raises(NoPhotosError, match="at least one photo"):
+        classifier.benchmark(tmp_path)
+    (tmp_path / "notes.txt").write_text("no photo")
+    with pytest.raises(PhotoError, match=r"notes\.txt' must be a complete JPEG"):
         classifier.benchmark(tmp_path)
 
 
