@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import math
 import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_MAX_LISTED = 2_000_000  # numbers in a table: as text, more would take over 50 MB and a second
+
+
+def table_json(table: npt.NDArray[np.float32]) -> list[list[float]] | list[str]:
+    """The rows of a table (n, k) as lists; of a large one as base64 of little-endian float32.
+
+    Example:
+        >>> import numpy as np
+        >>> table_json(np.array([[0.5, 0.5]], np.float32))
+        [[0.5, 0.5]]
+    """
+    if table.size <= _MAX_LISTED:
+        rows: list[list[float]] = table.tolist()
+        return rows
+    return [base64.b64encode(row.astype("<f4").tobytes()).decode("ascii") for row in table]
+
+
+def table_from_json(rows: list[Any]) -> npt.NDArray[np.float64]:
+    """The table (n, k) of rows from `table_json`.
+
+    Raises:
+        ValueError: if the rows are no numbers, or differ in length.
+    """
+    import numpy as np  # here, so that `import scenelearn.sizing` stays light
+
+    decoded = [
+        np.frombuffer(base64.b64decode(row, validate=True), "<f4") if isinstance(row, str) else row
+        for row in rows
+    ]
+    return np.array(decoded, np.float64)
 
 
 def plain(value: Any) -> Any:

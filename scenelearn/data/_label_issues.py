@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ from scenelearn._logistic_regression import (
     Table,
     assign_folds,
     build_space,
-    held_out_logits,
     search_l2,
     softmax,
     solve_folds,
@@ -25,6 +25,7 @@ from scenelearn.errors import ArgumentError
 # With 2, 5 and 10% planted errors, 92, 91 and 88% of them are suggested, and 43, 73 and 86% of the
 # suggestions are planted (docs/results/label_errors.json).
 _RATIO = 5
+_BLOCK_ROWS = 1024
 
 
 class LabelIssue(NamedTuple):
@@ -66,11 +67,16 @@ def find_label_issues(
     rows = np.flatnonzero(np.isfinite(features).all(axis=1))
     if len(rows) < len(features):  # otherwise without a copy
         features, labels, groups = features[rows], labels[rows], groups[rows]
-    probabilities = predict_out_of_fold(features, labels, groups, progress)
-    own = probabilities[np.arange(len(rows)), labels]
-    suspects = np.flatnonzero(probabilities.max(axis=1) >= _RATIO * own)  # never true of NaN
+    suggested, own = np.zeros(len(rows), np.int32), np.full(len(rows), np.nan)
+    is_suspect = np.zeros(len(rows), bool)
+    for block, logits in _out_of_fold_logits(features, labels, groups, progress):
+        probabilities = softmax(logits)
+        own[block] = probabilities[np.arange(len(block)), labels[block]]
+        suggested[block] = probabilities.argmax(axis=1)
+        is_suspect[block] = probabilities.max(axis=1) >= _RATIO * own[block]
+    suspects = np.flatnonzero(is_suspect)
     return tuple(
-        LabelIssue(int(rows[k]), int(probabilities[k].argmax()), float(own[k]))
+        LabelIssue(int(rows[k]), int(suggested[k]), float(own[k]))
         for k in suspects[np.argsort(own[suspects], kind="stable")]
     )
 
@@ -93,16 +99,33 @@ def predict_out_of_fold(
         (n, n_classes) probabilities; NaN for photos of a class with a single group, without which
         there is no classifier of the class.
     """
+    probabilities = np.full((len(labels), int(labels.max()) + 1), np.nan)
+    for block, logits in _out_of_fold_logits(features, labels, groups, progress):
+        probabilities[block] = softmax(logits)
+    return probabilities
+
+
+def _out_of_fold_logits(
+    features: Table,
+    labels: npt.NDArray[np.int32],
+    groups: npt.NDArray[np.int64],
+    progress: Report | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], Table]]:
+    """Blocks of photos and their logits, as for `predict_out_of_fold`; none for those without."""
     n_classes = int(labels.max()) + 1
     fold = assign_folds(labels, groups)
     if not (fold >= 0).any():
-        return np.full((len(labels), n_classes), np.nan)
+        return
     space = build_space(features)
     few = assign_folds(labels, groups, n_held_out=N_HELD_OUT)
     l2 = search_l2(space, labels, n_classes, few, progress=progress).l2
     start = np.zeros((space.table.shape[1], fold.max() + 1, n_classes))
-    weights = solve_folds(space, labels, fold, l2, start)
-    return softmax(held_out_logits(space.table, weights, fold))
+    weights = solve_folds(space, labels, fold, l2, start).astype(np.float32)
+    for k in range(weights.shape[1]):
+        members, of_fold = np.flatnonzero(fold == k), np.ascontiguousarray(weights[:, k])
+        for first in range(0, len(members), _BLOCK_ROWS):
+            block = members[first : first + _BLOCK_ROWS]
+            yield block, space.table[block] @ of_fold
 
 
 def check_features(features: npt.ArrayLike, n_photos: int) -> Table:

@@ -394,7 +394,12 @@ def _compare_leaf(
         for start in range(0, len(points), _ROWS_AT_ONCE):
             rows = points[start : start + _ROWS_AT_ONCE]
             similarity = descriptors[rows].reshape(len(rows), _N_WAVES**2) @ others.T
-            row, column = np.nonzero(similarity >= _NEAR)
+            near = similarity >= _NEAR
+            if near.sum() > 4 * _MAX_NEIGHBORS * len(rows):  # as with photos of a fixed camera
+                last = -1 - _MAX_NEIGHBORS  # one more, since each photo is near itself
+                bound = np.partition(similarity, last, axis=1)[:, last]
+                near &= similarity >= bound[:, None]
+            row, column = np.nonzero(near)
             i, j = rows[row], indices[column]
             differ = i != j  # or a symmetric picture would match its own mirror image
             pairs.append(np.stack([i, j, np.full_like(i, orientation)], axis=1)[differ])

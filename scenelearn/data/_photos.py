@@ -97,11 +97,14 @@ class Photos:
             IndexError: if a position is out of range.
             ArgumentError: if `index` has the wrong type.
         """
+        if isinstance(index, numbers.Integral) and not isinstance(index, bool):
+            k, n = int(index), len(self)
+            if not -n <= k < n:
+                raise IndexError(f"position {k} is out of bounds for {n:,} photos")
+            return self._photo(k % n)
         positions = np.arange(len(self))
         if isinstance(index, slice):
             return self._select(positions[index])
-        if isinstance(index, numbers.Integral) and not isinstance(index, bool):
-            return self._photo(int(positions[index]))
         chosen = check_array("index", index)
         if isinstance(index, list) and not index:
             chosen = chosen.astype(np.int64)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from scenelearn._checks import check_integer
 from scenelearn._display import html_text, printable
-from scenelearn._json import dataclass_json
+from scenelearn._json import dataclass_json, table_json
 from scenelearn._progress import Progress
 from scenelearn.augment import Preview
 from scenelearn.classify import Classifier
@@ -255,9 +255,11 @@ class FitResult:
         """Return everything except the network as plain values; NaN and infinity become None.
 
         The settings, the environment and the splits are what `repeat` needs to run the fit again
-        and to check that the photos are the same.
+        and to check that the photos are the same. If there are more than two million probabilities,
+        those of each test photo are the base64 encoding of float32 numbers, little-endian.
         """
         photos = self.splits.photos
+        probabilities = table_json(self.test_probabilities)
         omit = ("classifier", "test_indices", "test_probabilities", "test_embeddings")
         return {
             **dataclass_json(self, omit=omit),
@@ -265,8 +267,8 @@ class FitResult:
                 {
                     "path": photos.paths[i],
                     "label": photos.class_names[photos.labels[i]],
-                    "probabilities": [float(p) for p in row],
+                    "probabilities": row,
                 }
-                for i, row in zip(self.test_indices, self.test_probabilities, strict=True)
+                for i, row in zip(self.test_indices.tolist(), probabilities, strict=True)
             ],
         }

@@ -77,8 +77,8 @@ def leading_metric(evaluation: Evaluation) -> tuple[str, Interval, float]:
 def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:
     """The classes with misclassified photos, the lowest recall first, those too rare last."""
     classes = [metrics for metrics in evaluation.per_class if metrics.recall < 1]
-    rare = evaluation.rare_classes
-    return sorted(classes, key=lambda metrics: (metrics in rare, metrics.recall))
+    rare = {metrics.label for metrics in evaluation.rare_classes}
+    return sorted(classes, key=lambda metrics: (metrics.label in rare, metrics.recall))
 
 
 def mean_confidence(evaluation: Evaluation) -> float:

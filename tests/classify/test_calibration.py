@@ -34,6 +34,27 @@ def test_temperature_minimizes_the_log_loss() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.05)
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("noise", [0.0, 1.0, 100.0])
+def test_temperature_is_the_minimum_in_its_range(scale: float, noise: float) -> None:
+    from scipy.special import log_softmax
+
+    random = np.random.default_rng(3)
+    truth = random.normal(size=(1100, 7))  # more than one block of rows
+    labels = (truth + noise * random.gumbel(size=truth.shape)).argmax(axis=1)
+    logits = (truth * scale).astype(np.float32)
+    smoothing = 1 / (len(labels) + 2)
+    targets = np.eye(7)[labels] * (1 - smoothing) + smoothing / 7
+
+    def loss(t: float) -> float:
+        return float(-(targets * log_softmax(logits.astype(float) / t, axis=1)).sum(1).mean())
+
+    value = fit_temperature(logits, labels)
+    assert 0.05 * 0.999 <= value <= 20 * 1.001
+    grid = np.geomspace(0.05, 20, 400)
+    assert loss(value) <= min(map(loss, grid)) * (1 + 1e-6)
+
+
 def test_few_photos_that_are_all_correct_do_not_give_certainty() -> None:
     logits = np.tile([1.2, 1.0, -1.0], (12, 1))
     value = fit_temperature(logits, np.zeros(12, int))

@@ -21,6 +21,7 @@ import scenelearn as sl
 from scenelearn import cli
 from scenelearn._logistic_regression import assign_folds
 from scenelearn.data import LabelIssue, RejectionReason
+from scenelearn.data._near_duplicates import find_candidates
 from scenelearn.errors import ArgumentError, DiskSpaceError, PathMissingError, TooFewPhotosError
 from tests.helpers.similar_photos import (
     MORE_CHANGES,
@@ -463,3 +464,20 @@ def test_files_with_several_images_are_found(scenes: Path) -> None:
     photos = sl.scan(scenes)
     named = [photos.paths[k] for k in sl.audit(photos).animated]
     assert named == ["sea/moving.gif", "sea/moving.webp", "sea/pages.tif"]
+
+
+def test_candidates_among_photos_of_a_fixed_camera_are_the_nearest() -> None:
+    random = np.random.default_rng(0)
+    flat = random.normal(size=64) + 0.3 * random.normal(size=(300, 64))  # all are similar
+    flat = (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
+    similarity = flat @ flat.T
+    np.fill_diagonal(similarity, -1)
+    assert similarity[~np.eye(300, dtype=bool)].min() > 0.65
+    found = find_candidates(flat.reshape(300, 8, 8))
+    nearest = {
+        (min(i, int(j)), max(i, int(j)))
+        for i, row in enumerate(similarity)
+        for j in np.argsort(-row)[:8]
+    }
+    pairs = {tuple(sorted(map(int, row[:2]))) for row in found if row[2] == 0}
+    assert pairs == nearest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from scipy.stats import binomtest
 
 import scenelearn as sl
-from scenelearn import cli
+from scenelearn import _json, cli
 from scenelearn.errors import ArgumentError
 from scenelearn.finetune import FitResult
 from scenelearn.reporting import report
@@ -69,6 +70,21 @@ def test_best_of_six_runs_is_compared_as_one_of_all_pairs(fit: FitResult, tmp_pa
         expected = min(1, 15 * binomtest(8, 8).pvalue)  # Holm, of fifteen pairs
         assert "run 1" in (pair["a"], pair["b"])
         assert pair["adjusted_p_value"] == pytest.approx(expected)
+
+
+def test_many_probabilities_are_saved_compactly(
+    fit: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {"one": with_errors(fit, 1), "three": with_errors(fit, 3)}
+    expected = write_comparison(runs, tmp_path / "expected")[1]
+    monkeypatch.setattr(_json, "_MAX_LISTED", runs["one"].test_probabilities.size - 1)
+    for name, run in runs.items():
+        report(run, tmp_path / name)
+    saved = json.loads((tmp_path / "one/result.json").read_text())["test"]
+    numbers = np.frombuffer(base64.b64decode(saved[2]["probabilities"]), "<f4")
+    np.testing.assert_array_equal(numbers, runs["one"].test_probabilities[2])
+    _, value = write_comparison({n: tmp_path / n for n in runs}, tmp_path / "c")
+    assert value["pairs"] == expected["pairs"]
 
 
 def test_saved_results_compare_like_fits(fit: FitResult, tmp_path: Path) -> None:
