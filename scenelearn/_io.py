@@ -230,6 +230,19 @@ def cache_limit_bytes() -> int:
     return int(gib * 2**30)
 
 
+def cache_room_bytes(folder: Path, used_bytes: int) -> int:
+    """By how much a part of the cache may grow; below 0 if it is too large already.
+
+    Args:
+        folder: the folder of that part, which may not exist yet.
+        used_bytes: its current size.
+
+    Raises:
+        ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
+    """
+    return int(min(cache_limit_bytes() - used_bytes, _free_bytes(folder) - SPARE_BYTES))
+
+
 def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) -> bool:
     """Whether a part of the cache may grow; logs a warning if not.
 
@@ -242,20 +255,29 @@ def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) 
     Raises:
         ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
     """
-    limit = cache_limit_bytes()
-    free = _free_bytes(folder) - SPARE_BYTES
-    if used_bytes + new_bytes <= limit and new_bytes <= free:
+    if new_bytes <= cache_room_bytes(folder, used_bytes):
         return True
+    warn_no_room(folder, new_bytes, what=what)
+    return False
+
+
+def warn_no_room(folder: Path, n_bytes: int, *, what: str) -> None:
+    """Log a warning that a part of the cache cannot grow by so much.
+
+    Args:
+        folder: the folder of that part, which may not exist yet.
+        n_bytes: how much would have been added.
+        what: a sentence that says what is not cached, without its period.
+    """
     _log.warning(
         "%s (%d MiB): the limit of %s is %d MiB, and its disk has %d MiB free. Set "
         "SCENELEARN_CACHE to a folder on a larger disk, or SCENELEARN_CACHE_GIB to a higher limit.",
         what,
-        new_bytes / 2**20,
+        n_bytes / 2**20,
         folder,
-        limit / 2**20,
-        max(free, 0) / 2**20,
+        cache_limit_bytes() / 2**20,
+        max(_free_bytes(folder) - SPARE_BYTES, 0) / 2**20,
     )
-    return False
 
 
 def require_free_space(folder: Path, n_bytes: int, *, advice: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -96,7 +97,13 @@ def run_in_threads(function: Callable[[int], None], numbers: Iterable[int]) -> N
         raise errors[0]
 
 
-def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int) -> Iterator[T]:
+def map_ahead(
+    function: Callable[[int], T],
+    numbers: Iterable[int],
+    workers: int,
+    *,
+    cancel: threading.Event | None = None,
+) -> Iterator[T]:
     """Map a function over numbers; workers compute the next results while one is used.
 
     These are threads, not processes: decoding and NumPy release the GIL, nothing is forked (which
@@ -106,6 +113,8 @@ def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int
         function: called once per number, by several workers at once.
         numbers: its arguments.
         workers: number of threads; with 0, each result is computed when it is requested.
+        cancel: set in the end, before this thread waits for the calls that are still running, so
+            that long ones can stop: after Ctrl-C, say.
 
     Yields:
         The results, in the order of `numbers`. An exception is raised in place of its result.
@@ -127,6 +136,8 @@ def map_ahead(function: Callable[[int], T], numbers: Iterable[int], workers: int
         while pending:
             yield pending.popleft().result()
     finally:
+        if cancel is not None:
+            cancel.set()
         pool.shutdown(cancel_futures=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scenelearn import _cgroups, _threads
-from scenelearn._threads import n_threads, run_in_threads
+from scenelearn._threads import map_ahead, n_threads, run_in_threads
 from scenelearn.errors import ArgumentError
 from tests.helpers.patches import set_control_groups
 from tests.helpers.systems import needs_posix
@@ -145,3 +145,18 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert "ended 0" in run.stdout
+
+
+def test_calls_that_still_run_are_told_to_stop() -> None:
+    cancel, told = threading.Event(), list[bool]()
+
+    def work(number: int) -> int:
+        if number:
+            told.append(cancel.wait(60))
+        return number
+
+    results = map_ahead(work, range(9), 2, cancel=cancel)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert told
+    assert all(told)

@@ -1,6 +1,6 @@
 """`decode`: photos to images of one size. Each is decoded once and cached, while space permits.
 
-The cache consists of shards: an array file of about a thousand photos at one size, and next to it
+The cache consists of shards: an array file of some hundred photos at one size, and next to it
 an index file with the hashes of their contents. Photos are found by their content hash, so
 renaming, adding and removing files costs nothing. A shard is written atomically and never changed;
 what an interrupted run has written serves the next one, and two runs at a time do not disturb each
@@ -9,7 +9,10 @@ other.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,7 +27,7 @@ import numpy.typing as npt
 from scenelearn._checks import check_choice
 from scenelearn._display import first_lines
 from scenelearn._distributed import gather, process_count, share
-from scenelearn._io import cache_folder, has_free_space
+from scenelearn._io import cache_folder, cache_room_bytes, warn_no_room
 from scenelearn._progress import Progress, Report, show_progress
 from scenelearn._threads import map_ahead, n_threads
 from scenelearn.data._decode import STRICT, decode_image, decode_photo
@@ -34,8 +37,8 @@ from scenelearn.data._resize import Resize, format_px, make_resize
 from scenelearn.data._shards import Failure, Shards, add_shard, open_shards, write_shard
 from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
-_MIN_SHARD, _USUAL_SHARD = 64, 1024  # photos in a shard
-_MAX_SHARDS = 128  # written by one run
+_MIN_SHARD, _USUAL_SHARD = 64, 256  # photos in a shard; progress is reported after each
+_MAX_SHARDS = 1024  # written by one run
 _N_TIMED = 24  # photos
 
 Images = npt.NDArray[np.uint8]
@@ -209,16 +212,20 @@ def _decode_missing(
 ) -> tuple[Shards, dict[bytes, Failure]]:
     """Fill the cache with some of the photos; return it, and what could not be read this time."""
     shards = open_shards(cache_folder(), resize)
-    missing: defaultdict[bytes, list[int]] = defaultdict(list)
+    missing: dict[bytes, list[int]] = defaultdict(list)
     for index in range(len(photos))[chosen]:
         key = photos.hashes[index]
         if key not in shards.places and key not in shards.failures:
             missing[key].append(index)
-    n_bytes = len(missing) * resize.height * resize.width * 3
-    what = f"The pixels of {len(missing):,} photos are not cached, but decoded each time"
-    if missing and has_free_space(shards.folder, shards.n_bytes, n_bytes, what=what):
-        return shards, _fill_cache(shards, photos, missing, report)
-    return shards, {}
+    image_bytes = resize.height * resize.width * 3
+    room = cache_room_bytes(shards.folder, shards.n_bytes)
+    if room < image_bytes * len(missing):
+        n_cached = max(0, room) // image_bytes // process_count()
+        n_rest = len(missing) - n_cached
+        what = f"The pixels of {n_rest:,} photos are not cached, but decoded each time"
+        warn_no_room(shards.folder, n_rest * image_bytes, what=what)
+        missing = dict(itertools.islice(missing.items(), n_cached))
+    return shards, _fill_cache(shards, photos, missing, report) if missing else {}
 
 
 def estimate_decode_seconds(photos: Photos, resize: Resize) -> float:
@@ -272,7 +279,11 @@ def _fill_cache(
     size = max(_MIN_SHARD, even, -(-len(hashes) // _MAX_SHARDS))
     parts = [hashes[start : start + size] for start in range(0, len(hashes), size)]
 
+    cancel = threading.Event()
+
     def decode_content(key: bytes) -> Images | Failure:
+        if cancel.is_set():
+            raise InterruptedError(errno.EINTR, "stopped")  # nothing is left of this shard
         result: Images | Rejected | None = None
         for index in missing[key]:  # the same file under several names: one is enough
             result = decode_photo(photos, index, lambda data: decode_image(data, shards.resize))
@@ -288,7 +299,7 @@ def _fill_cache(
     n_done = len(photos) - len(hashes)
     try:
         with STRICT:  # each core decodes a shard; while one waits for the disk, others continue
-            written = map_ahead(write, range(len(parts)), n_workers)
+            written = map_ahead(write, range(len(parts)), n_workers, cancel=cancel)
             for part, (index_file, failures) in zip(parts, written, strict=True):
                 add_shard(shards, index_file)
                 unreadable |= {

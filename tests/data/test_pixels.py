@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from scenelearn.data import Photos, Pixels, RejectionReason, decode, scan, to_image
+from scenelearn.data import Photos, Pixels, RejectionReason, _pixels, decode, scan, to_image
+from scenelearn.data._decode import decode_photo
 from scenelearn.errors import ArgumentError, DiskError, NoPhotosError, PhotoError
 from tests.helpers.faults import faults, needs_proc
 
@@ -389,6 +391,41 @@ def test_the_cache_does_not_exceed_its_limit(
     new = again.paths.index("b/new.jpg")
     assert np.array_equal(images[new], to_image(photo(98), 16))
     assert np.array_equal(np.delete(images, new, axis=0), images_of(first))
+
+
+def test_what_fits_into_the_cache_is_cached(
+    many: Photos, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SCENELEARN_CACHE_GIB", str(100.5 * 3 * 16 * 16 / 2**30))  # 100 photos
+    first = decode(many, 16)
+    assert "The pixels of 50 photos are not cached, but decoded each time" in caplog.text
+    monkeypatch.delenv("SCENELEARN_CACHE_GIB")
+    with decoded_photos() as decoded:
+        second = decode(many, 16)
+    assert len(decoded) == 50
+    assert np.array_equal(images_of(first), images_of(second))
+
+
+def test_ctrl_c_ends_the_shards_that_are_being_written(
+    many: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def slow(photos: Photos, index: int, function: Any) -> Any:
+        decoded.append(index)
+        time.sleep(0.01)
+        return decode_photo(photos, index, function)
+
+    def stop(*_: object) -> None:  # when the first shard is complete, and the last one begins
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("SCENELEARN_THREADS", "2")
+    monkeypatch.setattr(_pixels, "_MIN_SHARD", 50)
+    monkeypatch.setattr(_pixels, "decode_photo", slow)
+    monkeypatch.setattr(_pixels, "add_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        decode(many, 16)
+    assert 50 <= len(decoded) < 150
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "many"])
