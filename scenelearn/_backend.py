@@ -130,6 +130,30 @@ def default_settings() -> Iterator[None]:
                     _contexts.pop().close()
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply float32 as float32: GPUs since Ampere round the factors to TF32 by default."""
+    backend = keras().backend.backend()
+    with ExitStack() as stack:
+        if backend == "jax":
+            import jax
+
+            stack.enter_context(jax.default_matmul_precision("float32"))
+        elif backend == "torch":
+            import torch
+
+            for part in (torch.backends.cuda.matmul, torch.backends.cudnn):
+                stack.callback(setattr, part, "allow_tf32", part.allow_tf32)
+                part.allow_tf32 = False
+        elif backend == "tensorflow":
+            from tensorflow.config import experimental
+
+            enable = experimental.enable_tensor_float_32_execution
+            stack.callback(enable, experimental.tensor_float_32_execution_enabled())
+            enable(False)
+        yield
+
+
 def _use_defaults() -> ExitStack:
     """Set the defaults of all threads; closing the result restores what was set before."""
     config, stack = keras().config, ExitStack()

@@ -189,3 +189,13 @@ def test_keras_without_one_private_name_predicts_the_same(
     plain = build().predict_on_batch(images)
     fast = sl.backbones.fast_on_cpu(build()).predict_on_batch(images)
     np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_full_precision_is_set_and_restored() -> None:
+    jax = pytest.importorskip("jax")
+    if _backend.keras().backend.backend() != "jax":
+        pytest.skip("the setting of JAX")
+    before = jax.config.jax_default_matmul_precision
+    with _backend.full_precision():
+        assert jax.config.jax_default_matmul_precision == "float32"
+    assert jax.config.jax_default_matmul_precision == before

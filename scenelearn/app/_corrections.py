@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from scenelearn._display import is_printable
@@ -20,7 +21,9 @@ MAX_LABEL = 200  # characters
 _LOCK = threading.Lock()
 
 
-def save_correction(folder: Path, content: bytes, label: str) -> Path:
+def save_correction(
+    folder: Path, content: bytes, label: str, class_names: Collection[str] = ()
+) -> Path:
     """Save a photo with the class that a person named; an earlier one of it is replaced.
 
     The photo is written first and the manifest last, each atomically: a crash never leaves a row
@@ -30,6 +33,7 @@ def save_correction(folder: Path, content: bytes, label: str) -> Path:
         folder: created if it does not exist. Its ``manifest.csv`` lists the photos.
         content: of the photo's file.
         label: the name of its class, which may be new.
+        class_names: those that are saved as they are; spaces of others are made single.
 
     Returns:
         The photo's path.
@@ -41,7 +45,8 @@ def save_correction(folder: Path, content: bytes, label: str) -> Path:
         ManifestError: if the folder has a manifest that is invalid.
         DiskError: if the system cannot write.
     """
-    label = re.sub(r"\s+", " ", label.strip(), flags=re.ASCII)  # other spaces may be a class's own
+    if label not in class_names:
+        label = re.sub(r"\s+", " ", label.strip(), flags=re.ASCII)
     if not label or len(label) > MAX_LABEL or not is_printable(label):
         raise ArgumentError(
             f"`label` must be the name of a class, at most {MAX_LABEL} printable characters. "

@@ -17,6 +17,7 @@ from scenelearn.classify import load
 from scenelearn.errors import ArgumentError
 
 _BUNDLE = "scenes.keras"
+_FILES = {"app.py", "requirements.txt", "README.md", _BUNDLE}
 _CARD = Path("report", "model-card.md")  # where `scenelearn fit` writes it, next to the bundle
 _APP = f'''\
 """Try the classifier: drop, paste or take a photo."""
@@ -62,7 +63,7 @@ def export(bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Pa
     try:
         card = (source.parent / _CARD).read_text(encoding="utf-8")
         body = re.sub(r"\A---\n.*?\n---\n\s*", "", card, flags=re.DOTALL)
-    except OSError:
+    except (OSError, ValueError):
         body = f"# Photo classifier\n\n```text\n{classifier}\n```\n"
     files = {
         "app.py": _APP,
@@ -77,9 +78,12 @@ def export(bundle: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Pa
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether a folder is empty, or has the app file of an export."""
+    """Whether a folder is empty, or has the app file of an export, and no file of the user's."""
     try:
-        return not any(folder.iterdir()) or (folder / "app.py").read_text(encoding="utf-8") == _APP
+        names = {file.name for file in folder.iterdir()}
+        return not names or (
+            names <= _FILES and (folder / "app.py").read_text(encoding="utf-8") == _APP
+        )
     except (OSError, ValueError):
         return False
 

@@ -62,8 +62,9 @@ def serve(
     is unlike the training photos; where the network looked (Grad-CAM); and the most similar
     training photos. For several photos, or a folder: a table to download.
 
-    The page can be opened on this machine only, and loads nothing from the net.
-    ``GRADIO_SERVER_NAME=0.0.0.0`` opens it to the network, as hosts for Gradio apps do.
+    The page can be opened on this machine only, by its address or as ``localhost``, and loads
+    nothing from the net. ``GRADIO_SERVER_NAME=0.0.0.0`` opens it to the network, as hosts for
+    Gradio apps do.
 
     Args:
         classifier: from `load` or `FitResult.classifier`.
@@ -109,6 +110,7 @@ def serve(
             ssr_mode=False,
             max_file_size=_MAX_FILE,
             footer_links=[],
+            app_kwargs={"middleware": _only_own_names()},
             theme=gradio.themes.Base(  # the other themes load fonts from the net
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
@@ -117,16 +119,35 @@ def serve(
         raise ArgumentError(
             f"`port` must be free. Received: port={port}: {error} Pass another one, or None."
         ) from None
+    except BaseException:
+        page.close(verbose=False)
+        raise
     return Server(url, lambda: page.close(verbose=False))
 
 
+def _only_own_names() -> list[Any]:
+    """Refuse the names of other sites that resolve to this machine, unless the network may open it.
+
+    Otherwise such a site could read what the page shows ("DNS rebinding").
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    names = ["127.0.0.1", "localhost"]
+    if os.environ.get("GRADIO_SERVER_NAME", names[0]) not in names:
+        return []
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
+
+
 def import_gradio() -> Any:
-    """Import Gradio, without its telemetry.
+    """Import Gradio, without its telemetry, and let it reach its own server past any proxy.
 
     Raises:
         MissingExtraError: if it is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, direct))
     try:
         import gradio
     except ImportError:
@@ -152,12 +173,14 @@ def _build(gradio: Any, classifier: Classifier, root: Path | None, corrections: 
         table.write_text(predictions.to_csv() + "\n", encoding="utf-8")
         return rows, gradio.update(value=str(table), interactive=True)
 
+    names = classifier.class_names
+
     def correct(file: str | None, label: str | None) -> str:
         assert corrections is not None
         if file is None or not label:
             raise gradio.Error("Choose a photo and its class first.", print_exception=False)
         content = Path(file).read_bytes()
-        _shown(gradio, lambda: save_correction(corrections, content, label))
+        _shown(gradio, lambda: save_correction(corrections, content, label, names))
         return f"Saved as {escape(printable(label))}."
 
     title = ", ".join(map(printable, classifier.class_names[:6]))
@@ -236,16 +259,16 @@ def find_evidence(classifier: Classifier, file: str, root: Path | None) -> Evide
 
     try:
         explanation = classifier.explain(Path(file))
+        prediction, neighbors = explanation.prediction, explanation.neighbors
+        size = classifier.resize.scaled(_PICTURE_PX)
+        picture = encode(explanation.picture().resize((2 * size.width, size.height)))
     except (ArgumentError, BackendError):  # no feature maps, or no gradients
         (prediction,) = classifier.predict(Path(file), verbose=False)
-        return Evidence(prediction, None, [])
-    size = classifier.resize.scaled(_PICTURE_PX)
-    picture = explanation.picture().resize((2 * size.width, size.height))
+        neighbors = () if classifier.calibration is None else classifier.similar(Path(file))
+        picture = None
     resize = classifier.resize.scaled(_NEIGHBOR_PX)
-    neighbors = [
-        (near, _neighbor_thumbnail(root, near.path, resize)) for near in explanation.neighbors
-    ]
-    return Evidence(explanation.prediction, encode(picture), neighbors)
+    shown = [(near, _neighbor_thumbnail(root, near.path, resize)) for near in neighbors]
+    return Evidence(prediction, picture, shown)
 
 
 def _neighbor_thumbnail(root: Path | None, path: str, resize: Resize) -> Thumbnail | None:

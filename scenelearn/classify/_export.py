@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from scenelearn._backend import full_precision
 from scenelearn._io import (
     atomic_write,
     atomic_write_folder,
@@ -161,7 +162,8 @@ def export(
     if kind != "litert":  # it takes photos of any size
         images = [_load_image(source) for source in sources]
         resized = [read_image(("", image), resize) for image in images]
-    expected = predict(np.stack(resized))
+    with full_precision():  # as the other runtimes do
+        expected = predict(np.stack(resized))
     with _work_folder() as work:
         n_bytes = sum(image.nbytes for image in images) + 12 * n_parameters
         require_free_space(work, n_bytes, advice="set TMPDIR to a folder on a larger disk")

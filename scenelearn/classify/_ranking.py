@@ -16,7 +16,7 @@ from scenelearn._pandas import to_pandas
 from scenelearn._progress import Progress, show_progress
 from scenelearn.classify._classifier import Classifier
 from scenelearn.data import Photos
-from scenelearn.data._manifest import ManifestRow, write_manifest
+from scenelearn.data._manifest import ManifestRow, read_manifest, write_manifest
 from scenelearn.errors import ArgumentError, NoPhotosError, PathMissingError
 
 _MAX_LINES = 20  # of the text for a ranking
@@ -88,12 +88,21 @@ class Ranking:
             The path.
 
         Raises:
-            ArgumentError: if `file` is no path or a folder, or its folder is not writable.
-            ManifestError: if the name does not end in ``.csv``.
+            ArgumentError: if `file` is no path or a folder, or its folder is not writable; or it
+                holds labels, which would be lost.
+            ManifestError: if the name does not end in ``.csv``, or the file is no manifest.
             DiskSpaceError: if the disk is full.
             DiskError: if the system cannot write the file.
         """
-        return write_manifest(file, (ManifestRow(path=path, label="") for path in self.paths))
+        path = check_path("file", file, advice="Pass e.g. 'to_label.csv'.")
+        if path.is_file() and path.suffix.lower() == ".csv":
+            n_labels = sum(bool(row.label) for row in read_manifest(path))
+            if n_labels:
+                raise ArgumentError(
+                    "`file` must not hold labels, which would be lost. Received: "
+                    f"{str(path)!r}, with {n_labels:,} labels. Pass another name, or remove it."
+                )
+        return write_manifest(path, (ManifestRow(path=path, label="") for path in self.paths))
 
 
 def rank(

@@ -86,7 +86,8 @@ def list_rows(root: Path, shard: str) -> list[ManifestRow]:
     """
     opened = _open(root / shard)
     n, names, split = opened.starts[-1], opened.class_names, _split_of(shard)
-    labels = opened.read_column(opened.label) if opened.label else [None] * n
+    with _damage_is_an_os_error():
+        labels = opened.read_column(opened.label) if opened.label else [None] * n
     digits = len(str(n))
     rows = []
     for k, label in enumerate(labels):

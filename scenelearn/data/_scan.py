@@ -433,12 +433,15 @@ def _find_split_folders(folders: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
 def _to_photos(
     root: Path, usable: list[tuple[_File, ManifestRow]], rejected: list[Rejected], empty: str
 ) -> Photos:
-    unlabeled = [row.path for _, row in usable if row.split == "unlabeled" or not row.label]
-    labeled = [(file, row) for file, row in usable if row.split != "unlabeled" and row.label]
+    def label_of(row: ManifestRow) -> str:
+        # The same name may be stored as é or as e and an accent: by macOS, for example.
+        return "" if row.split == "unlabeled" else unicodedata.normalize("NFC", row.label.strip())
+
+    unlabeled = [row.path for _, row in usable if not label_of(row)]
+    labeled = [(file, row) for file, row in usable if label_of(row)]
     if not labeled:
         raise _no_photos_error(root, unlabeled, rejected, empty)
-    # The same name may be stored as é or as e and an accent: by macOS, for example.
-    labels = [unicodedata.normalize("NFC", row.label) for _, row in labeled]
+    labels = [label_of(row) for _, row in labeled]
     names = tuple(sorted(set(labels)))
     position = {name: k for k, name in enumerate(names)}
     has_groups = any(row.group for _, row in labeled)

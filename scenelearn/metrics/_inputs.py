@@ -110,6 +110,8 @@ def reorder_columns(
 def class_positions(names: Sequence[str], class_names: Sequence[str]) -> list[int | None]:
     """Find names among class names, whichever way their accents are encoded.
 
+    Spaces at the ends do not matter.
+
     Args:
         names: the names to find.
         class_names: the names among which to find them.
@@ -124,9 +126,13 @@ def class_positions(names: Sequence[str], class_names: Sequence[str]) -> list[in
     """
     positions: dict[str, int] = {}
     for k, name in enumerate(class_names):
-        positions.setdefault(unicodedata.normalize("NFC", name), k)
+        positions.setdefault(_normalize(name), k)
     positions |= {name: k for k, name in enumerate(class_names)}
-    return [positions.get(n, positions.get(unicodedata.normalize("NFC", n))) for n in names]
+    return [positions.get(name, positions.get(_normalize(name))) for name in names]
+
+
+def _normalize(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _array(name: str, values: npt.ArrayLike, dtype: type | None) -> npt.NDArray[Any]:

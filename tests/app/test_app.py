@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -210,6 +211,49 @@ def test_export_replaces_nothing_else(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(sl.errors.ArgumentError, match="holds something else"):
         sl.app.export(bundle, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["wheel.whl", ".git"])
+def test_export_keeps_what_was_added_to_an_earlier_one(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
+    folder = sl.app.export(bundle, tmp_path / "app")
+    (folder / name).write_text("mine")
+    with pytest.raises(sl.errors.ArgumentError, match="holds something else"):
+        sl.app.export(bundle, folder)
+    assert (folder / name).read_text() == "mine"
+    (folder / name).unlink()
+    assert sl.app.export(bundle, folder) == folder
+
+
+def test_a_network_without_feature_maps_shows_neighbors(
+    fitted: FitResult, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explain(*_: object) -> None:
+        raise sl.errors.ArgumentError("no feature maps")
+
+    monkeypatch.setattr(Classifier, "explain", explain)
+    page = to_html(fitted.classifier, str(first_photo(scenes, "sea")), scenes)
+    assert page.count("<li><img") == 6
+
+
+def test_other_names_of_this_machine_are_refused(
+    fitted: FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
+    for variable in ("no_proxy", "NO_PROXY", "GRADIO_SERVER_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    server = sl.app.serve(fitted.classifier)
+    try:
+        port = server.url.split(":")[-1].strip("/")
+        for host, status in ((f"127.0.0.1:{port}", 200), ("localhost", 200), ("evil.test", 400)):
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
+            connection.request("GET", "/config", headers={"Host": host})
+            assert connection.getresponse().status == status
+            connection.close()
+    finally:
+        server.close()
 
 
 # In a browser

@@ -268,6 +268,14 @@ def test_damaged_and_changed_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         scan(folder)
 
 
+def test_labels_that_are_no_text(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 3, 5], np.int32))
+    labels = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"sea\xff\xfe")])
+    write_parquet(tmp_path / "a.parquet", table([photo(0), photo(1)], labels, names=None))
+    with pytest.raises(ManifestError, match=r"must be a complete dataset.*damaged in the dataset"):
+        scan(tmp_path)
+
+
 def test_parquet_file_without_photos_is_no_dataset(tmp_path: Path) -> None:
     put_all(tmp_path, PLAIN)
     write_parquet(tmp_path / "photos.parquet", pa.table({"path": PLAIN, "label": ["sea"] * 4}))

@@ -683,3 +683,12 @@ def test_rejected_files_as_json(tmp_path: Path) -> None:
     (rejection,) = scan(tmp_path).rejected
     assert rejection.to_json() == {"path": "sea/0.jpg", "reason": "empty file", "detail": "0 bytes"}
     assert str(rejection) == "sea/0.jpg: empty file (0 bytes)"
+
+
+def test_spaces_around_the_name_of_a_folder_are_no_part_of_the_class(tmp_path: Path) -> None:
+    names = {"sea ": "sea", "sea": "sea", " street": "street", "street": "street"}
+    put_all(tmp_path, [f"{name}/{k}.jpg" for name in names for k in range(3)])
+    photos = scan(tmp_path)
+    assert classes(photos) == {f"{name}/{k}.jpg": names[name] for name in names for k in range(3)}
+    file = sl.split(photos).save(tmp_path.with_suffix(".csv"))
+    assert classes(scan(tmp_path, file)) == classes(photos)
