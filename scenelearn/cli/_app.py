@@ -65,7 +65,7 @@ def app(options: argparse.Namespace) -> Output:
                 )
         folder = sl.app.export(options.bundle, options.export)
         return Output(f"App: {folder}", {"folder": str(folder)})
-    corrections = options.corrections or Path(options.bundle).with_name("corrections")
+    corrections = options.corrections or Path(options.bundle).parent / "corrections"
     server = sl.app.serve(
         sl.load(options.bundle),
         photos=options.photos,

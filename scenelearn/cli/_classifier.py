@@ -26,14 +26,18 @@ def add_commands(commands: Any) -> None:
                 "help": "photo, folder of photos, or pattern such as 'new/**/*.jpg'",
             },
         },
-        {"--coverage": {}, "--broken": {}, "--csv": {}},
+        {"--coverage": {}, "--costs": {}, "--broken": {}, "--csv": {}},
     )
     add_command(
         commands,
         explain,
         "Show which parts of a photo a prediction relies on, and similar training photos.",
         {"bundle": {}, "photo": {"metavar": "PHOTO", "help": "photo to explain"}},
-        {"--label": {}, "--out": {"default": "explanation.png", "help": "picture to write"}},
+        {
+            "--label": {},
+            "--n-neighbors": {},
+            "--out": {"default": "explanation.png", "help": "picture to write"},
+        },
     )
     add_command(
         commands,
@@ -42,8 +46,8 @@ def add_commands(commands: Any) -> None:
         {"bundle": {}, "folder": {}},
         {
             "--manifest": {
-                "help": "CSV or Parquet file that lists the photos and their labels; its other "
-                "columns become slices"
+                "help": "CSV or Parquet file that lists the photos and their labels (default: "
+                "FOLDER if it is a CSV file); its other columns become slices"
             },
             "--coverage": {},
         },
@@ -67,7 +71,11 @@ def add_commands(commands: Any) -> None:
         rank,
         "Choose the photos to label next, and write them as a manifest to fill in.",
         {"bundle": {}, "folder": {"help": "folder of photos without labels"}},
-        {"--n": {}, "--out": {"default": "to_label.csv", "help": "manifest to write"}},
+        {
+            "--n": {},
+            "--manifest": {"help": "manifest with some labels, such as the one of the last round"},
+            "--out": {"default": "to_label.csv", "help": "manifest to write"},
+        },
     )
     add_command(
         commands,
@@ -98,7 +106,7 @@ def add_commands(commands: Any) -> None:
                 "help": "photo, folder of photos, or pattern (default: sample scenes)",
             },
         },
-        {},
+        {"--seconds": {}},
     )
 
 
@@ -110,21 +118,31 @@ def predict(options: argparse.Namespace) -> Output:
         )
     classifier = sl.load(options.bundle)
     with ProgressBars() as bars:
-        predictions = classifier.predict(
+        stream = classifier.stream(
             options.photos,
             coverage=options.coverage,
+            costs=options.costs,
             broken=options.broken,
             progress=bars,
         )
-    if not predictions:
+        # Of each prediction only what is printed: it holds a probability for every class.
+        if options.json:
+            results: list[Any] = [prediction.to_json() for prediction in stream]
+        elif options.csv:
+            results = [sl.classify.Predictions([prediction]).to_csv() for prediction in stream]
+            results[1:] = [one.partition("\n")[2] for one in results[1:]]  # without the header
+        else:
+            results = [str(prediction) for prediction in stream]
+    if not results:
         raise sl.errors.NoPhotosError("None of the photos could be read. Each is named above.")
-    text = predictions.to_csv() if options.csv else "\n".join(map(str, predictions))
-    return Output(text, predictions.to_json())
+    return Output("", results) if options.json else Output("\n".join(results), None)
 
 
 def explain(options: argparse.Namespace) -> Output:
     """Explain a prediction; write its picture."""
-    explanation = sl.load(options.bundle).explain(options.photo, label=options.label)
+    explanation = sl.load(options.bundle).explain(
+        options.photo, label=options.label, n_neighbors=options.n_neighbors
+    )
     picture = explanation.save(options.out)
     return Output(
         f"{explanation}\nPicture: {picture}", {"picture": str(picture), **explanation.to_json()}
@@ -136,7 +154,10 @@ def evaluate(options: argparse.Namespace) -> Output:
     classifier = sl.load(options.bundle)
     with ProgressBars() as bars:
         photos = sl.scan(options.folder, options.manifest, progress=bars)
-        columns = sl.classify.manifest_columns(options.manifest, photos) if options.manifest else {}
+        manifest = options.manifest
+        if manifest is None and Path(options.folder).suffix.lower() == ".csv":
+            manifest = options.folder
+        columns = sl.classify.manifest_columns(manifest, photos) if manifest else {}
         evaluation = classifier.evaluate(
             photos, coverage=options.coverage, columns=columns, progress=bars
         )
@@ -156,7 +177,9 @@ def rank(options: argparse.Namespace) -> Output:
     """Rank unlabeled photos; write the manifest to fill in."""
     classifier = sl.load(options.bundle)
     with ProgressBars() as bars:
-        ranking = sl.rank(options.folder, classifier, options.n, progress=bars)
+        folder = options.folder
+        unlabeled = sl.scan(folder, options.manifest, progress=bars) if options.manifest else folder
+        ranking = sl.rank(unlabeled, classifier, options.n, progress=bars)
     manifest = ranking.save(options.out)
     return Output(
         f"{ranking}\nManifest: {manifest}", {"manifest": str(manifest), **ranking.to_json()}
@@ -191,5 +214,5 @@ def export(options: argparse.Namespace) -> Output:
 
 def benchmark(options: argparse.Namespace) -> Output:
     """Measure the throughput of a classifier."""
-    result = sl.load(options.bundle).benchmark(options.photos or None)
+    result = sl.load(options.bundle).benchmark(options.photos or None, seconds=options.seconds)
     return Output(str(result), result.to_json())

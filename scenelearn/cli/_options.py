@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,11 @@ def preprocessing(text: str) -> str | tuple[Any, Any]:
     half = len(numbers) // 2
     mean, std = numbers[:half], numbers[half:]
     return (mean[0], std[0]) if half == 1 and len(std) == 1 else (mean, std)
+
+
+def costs(text: str) -> Any:
+    """What mistakes cost, as JSON."""
+    return json.loads(text)
 
 
 def image_px(text: str) -> int | tuple[int, int]:
@@ -163,6 +169,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FRACTION",
         "type": float,
         "help": "how often prediction sets must contain the true class (default: 0.95)",
+    },
+    "--costs": {
+        "metavar": "JSON",
+        "type": costs,
+        "help": "what mistakes cost, by true and predicted class, such as "
+        '\'{"sea": {"street": 5}}\'; others cost 1',
+    },
+    "--n-neighbors": {
+        "metavar": "N", "type": int, "default": 6, "help": "similar training photos to list",
+    },
+    "--seconds": {
+        "metavar": "SECONDS", "type": float, "default": 5, "help": "how long to measure",
+    },
+    "--dtype": {
+        "choices": ("float32", "float16", "bfloat16", "float64"),
+        "default": "float32",
+        "help": "type of the weights and activations",
     },
     "--check": {
         "metavar": "PHOTOS", "help": "photos to verify the export on (default: sample scenes)",

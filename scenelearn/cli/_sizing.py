@@ -33,6 +33,7 @@ def add_commands(commands: Any) -> None:
             "--batch-size": {},
             "--optimizer": {},
             "--trainable": {},
+            "--dtype": {},
             "--memory": {},
             "--method": {},
         },
@@ -59,6 +60,7 @@ def size(options: argparse.Namespace) -> Output:
             batch_size=options.batch_size,
             optimizer=options.optimizer,
             trainable="head" if options.trainable == "head" else True,
+            dtype=options.dtype,
             method=options.method,
         )
         for network in options.networks

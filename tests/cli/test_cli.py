@@ -184,6 +184,27 @@ def test_predict_prints_a_csv_table(
     assert "`--json` and `--csv` cannot be combined" in err
 
 
+def test_costs_reach_the_predictions(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
+) -> None:
+    files = [str(p) for p in sorted((scenes / "sea").iterdir())[:2]]
+    costs = {"sea": dict.fromkeys(("buildings", "forest", "glacier", "mountain", "street"), 1e6)}
+    words = ["predict", bundle, *files, "--costs", json.dumps(costs)]
+    code, out, _ = run(capsys, *words, "--json")
+    assert code == 0
+    expected = sl.load(bundle).predict(files, costs=costs)
+    assert json.loads(out) == expected.to_json()
+    assert {prediction.label for prediction in expected} == {"sea"}
+    _, out, _ = run(capsys, *words, "--csv")
+    assert out == expected.to_csv() + "\n"
+    assert [float(row["expected_cost"]) for row in csv.DictReader(out.splitlines())] == [
+        prediction.expected_cost for prediction in expected
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, "predict", bundle, *files, "--costs", "{sea")
+    assert "invalid costs value: '{sea'" in capsys.readouterr().err
+
+
 def test_coverage_reaches_the_predictions(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path
 ) -> None:
@@ -229,6 +250,42 @@ def test_rank_writes_the_manifest_to_fill_in(
     assert manifest.read_text().splitlines()[1:] == [f"{path},,,," for path in paths]
 
 
+def test_rank_continues_with_the_manifest_of_the_last_round(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "to_label.csv"
+    words = ["rank", bundle, str(scenes), "--n", "4"]
+    assert run(capsys, *words, "--out", str(manifest))[0] == 0
+    header, *rows = manifest.read_text().splitlines()
+    labeled = [row.replace(",,", ",sea,", 1) for row in rows[:2]] + rows[2:]
+    manifest.write_text("\n".join([header, *labeled]))
+    code, _, err = run(capsys, *words)  # `--out` is to_label.csv
+    assert code == 2
+    assert "`file` must not hold labels, which would be lost" in err
+    assert manifest.read_text().splitlines() == [header, *labeled]
+    more = ["--manifest", str(manifest), "--out", str(tmp_path / "next.csv"), "--json"]
+    code, out, _ = run(capsys, *words, *more)
+    assert code == 0
+    assert {row["path"] for row in json.loads(out)["photos"]} == {
+        row.split(",")[0] for row in rows[2:]
+    }
+
+
+def test_options_of_size_explain_and_benchmark(
+    capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
+) -> None:
+    layers = ["size", "Dense(10)", "--input-shape", "100", "--json"]
+    full, half = (
+        json.loads(run(capsys, *layers, "--dtype", dtype)[1]) for dtype in ("float32", "float16")
+    )
+    assert 2 * half["parameter_bytes"] == full["parameter_bytes"] == 4 * (100 * 10 + 10)
+    photo = str(sorted((scenes / "sea").iterdir())[0])
+    out = run(capsys, "explain", bundle, photo, "--n-neighbors", "2", "--json")[1]
+    assert len(json.loads(out)["neighbors"]) == 2
+    out = run(capsys, "benchmark", bundle, photo, "--seconds", "0.01", "--json")[1]
+    assert json.loads(out)["n_batches"] == 6  # the fewest that give an interval
+
+
 def test_evaluate_shows_calibration_prediction_sets_and_slices(
     capsys: pytest.CaptureFixture[str], bundle: str, scenes: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +310,11 @@ def test_evaluate_shows_calibration_prediction_sets_and_slices(
     value = json.loads(out)
     assert {"camera", "brightness"} <= {row["column"] for row in value["slices"]}
     assert value["selective"]["coverage"]["n"] == 72
+    beside = scenes.with_name("beside.csv")  # a manifest in place of the folder
+    beside.write_text("\n".join(["path,label,camera", *(f"{scenes.name}/{row}" for row in rows)]))
+    code, out, _ = run(capsys, "evaluate", bundle, str(beside), "--json")
+    beside.unlink()
+    assert {"camera", "brightness"} <= {row["column"] for row in json.loads(out)["slices"]}
 
 
 @pytest.mark.slow
