@@ -53,6 +53,16 @@ def test_runs_that_the_file_has_are_not_repeated(tmp_path: Path) -> None:
     assert measure("ab", counts=lambda run: run["test"] > 0) == ["a"]
 
 
+def test_runs_with_other_settings_are_not_continued(tmp_path: Path) -> None:
+    file = tmp_path / "runs.json"
+    table = {"settings": {"backbone": "a"}}
+    for run in new_runs(file, table, [{"name": "first"}], show=("name",)):
+        run["test"] = 1
+    assert list(new_runs(file, table, [{"name": "first"}], show=("name",))) == []
+    with pytest.raises(SystemExit, match=r"runs with {'backbone': 'a'}, not {'backbone': 'b'}"):
+        next(new_runs(file, {"settings": {"backbone": "b"}}, [{"name": "second"}], show=()))
+
+
 @pytest.mark.parametrize("name", BENCHES)
 def test_every_bench_shows_its_help(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -90,7 +90,8 @@ def new_runs(
 ) -> Iterator[dict[str, Any]]:
     """The cases of which a file of results has no run yet, each to be completed by its results.
 
-    When the next one is asked for, the run is printed and the file is written.
+    When the next one is asked for, the run is printed and the file is written. A file whose runs
+    have other "settings" ends the bench: its runs would be taken for those asked for.
 
     Args:
         out: the file.
@@ -99,7 +100,12 @@ def new_runs(
         show: the keys to print.
         counts: which runs of the file count.
     """
-    runs = json.loads(Path(out).read_text())["runs"] if Path(out).exists() else []
+    file = json.loads(Path(out).read_text()) if Path(out).exists() else {"runs": []}
+    runs, before = file["runs"], file.get("settings")
+    if before is not None and before != table.get("settings"):
+        raise SystemExit(
+            f"{out} has runs with {before}, not {table.get('settings')}. Pass another --out."
+        )
     done = [run for run in runs if counts(run)]
     for case in cases:
         if any(all(run[key] == case[key] for key in case) for run in done):
@@ -109,6 +115,13 @@ def new_runs(
         runs.append(run)
         print({key: run[key] for key in show}, flush=True)
         write_json(out, table | {"runs": runs})
+
+
+def settings_of(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The network of `add_network_options`, and further options, by name."""
+    file = Path(options.weights).name
+    settings = {"backbone": options.backbone, "weights": file, "image_px": options.image_px}
+    return settings | {name: getattr(options, name) for name in names}
 
 
 def commit() -> str:

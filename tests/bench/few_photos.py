@@ -18,7 +18,14 @@ from typing import Any
 
 import scenelearn as sl
 from scenelearn.metrics import wilson
-from tests.bench._common import add_out, bench_parser, new_runs, require_complete, take_few
+from tests.bench._common import (
+    add_out,
+    bench_parser,
+    new_runs,
+    require_complete,
+    settings_of,
+    take_few,
+)
 from tests.bench._keras_recipe import train_keras_recipe
 
 
@@ -30,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         for size, seed, name in product(options.sizes, options.seeds, recipes)
     ]
     show = ("per_class", "seed", "name", "test", "seconds")
-    table = {"command": "python -m tests.bench.few_photos"}
+    settings = settings_of(options, "minutes")
+    table = {"command": "python -m tests.bench.few_photos", "settings": settings}
     for run in new_runs(options.out, table, cases, show=show):
         splits = sl.split(photos, seed=run["seed"], test=150 * photos.n_classes)
         splits = take_few(splits, run["per_class"], run["seed"])

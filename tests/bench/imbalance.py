@@ -39,6 +39,7 @@ from tests.bench._common import (
     bench_parser,
     new_runs,
     require_complete,
+    settings_of,
     take_few,
 )
 from tests.bench._keras_recipe import train_keras_recipe
@@ -56,7 +57,8 @@ def main() -> None:
         for seed, ratio, name in product(options.seeds, options.ratios, options.methods)
     ]
     show = ("ratio", "seed", "name", "balanced_accuracy")
-    table = {"command": "python -m tests.bench.imbalance"}
+    settings = settings_of(options, "per_class", "epochs")
+    table = {"command": "python -m tests.bench.imbalance", "settings": settings}
     for run in new_runs(options.out, table, cases, show=show):
         seed, name = run["seed"], run["name"]
         counts = [

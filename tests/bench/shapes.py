@@ -25,6 +25,7 @@ from tests.bench._common import (
     correct_digits,
     new_runs,
     require_complete,
+    settings_of,
 )
 
 _SHAPES = ("crop", "pad", "squash")
@@ -54,7 +55,11 @@ def main() -> None:
     add_out(parser, "shapes")
     options = parser.parse_args()
     cases = [{"shape": shape, "seed": seed} for seed in options.seeds for shape in _SHAPES]
-    table = {"command": "python -m tests.bench.shapes", "proportions": "3:2"}
+    table = {
+        "command": "python -m tests.bench.shapes",
+        "proportions": "3:2",
+        "settings": settings_of(options, "epochs"),
+    }
     with tempfile.TemporaryDirectory(prefix="scenelearn-shapes-") as temporary:
         folder = Path(temporary)
         cut(Path(options.photos), folder)
