@@ -354,12 +354,13 @@ def peers(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time networks on this CPU, in TensorFlow and Torch too; half an hour.
 
-    Writes speed.json and cold_start.json in docs/results. With arguments, such as `-- --backbone
-    vit_small convnext_tiny FILE.keras`, only speed.json, by tests.bench.speed.
+    Writes speed.json, few_at_once.json and cold_start.json in docs/results. With arguments, such as
+    `-- --backbone vit_small convnext_tiny FILE.keras`, only speed.json, by tests.bench.speed.
     """
     session.install("-e", ".[tensorflow,torch]", *group("test"))
     measure(session, "speed", *out("speed"), *session.posargs)
     if not session.posargs:
+        measure(session, "few_at_once", *out("few_at_once"))
         measure(session, "cold_start", *out("cold_start"))
 
 

@@ -230,17 +230,18 @@ def cache_limit_bytes() -> int:
     return int(gib * 2**30)
 
 
-def cache_room_bytes(folder: Path, used_bytes: int) -> int:
+def cache_room_bytes(folder: Path, used_bytes: int, spare_bytes: int = SPARE_BYTES) -> int:
     """By how much a part of the cache may grow; below 0 if it is too large already.
 
     Args:
         folder: the folder of that part, which may not exist yet.
         used_bytes: its current size.
+        spare_bytes: what must stay free on the disk.
 
     Raises:
         ArgumentError: if ``SCENELEARN_CACHE_GIB`` is not a number of at least 0.
     """
-    return int(min(cache_limit_bytes() - used_bytes, _free_bytes(folder) - SPARE_BYTES))
+    return int(min(cache_limit_bytes() - used_bytes, _free_bytes(folder) - spare_bytes))
 
 
 def has_free_space(folder: Path, used_bytes: int, new_bytes: int, *, what: str) -> bool:

@@ -92,37 +92,36 @@ def search_l2(
     start = np.zeros((space.table.shape[1], fold.max() + 1, n_classes))
     held_out = np.argsort(fold, kind="stable")[(fold < 0).sum() :]  # fold by fold
     held_out_weights = None if row_weights is None else row_weights[held_out]
-    results: dict[float, tuple[float, float, Floats]] = {}
+    results: dict[float, tuple[float, float]] = {}  # loss and accuracy
+    best_l2, best = math.nan, start  # its weights: those of 10,000 classes take a gigabyte
 
-    def evaluate(l2: float, start: Floats) -> float:
+    def evaluate(l2: float, start: Floats) -> Floats:
+        nonlocal best_l2, best
         x = solve_folds(space, labels, fold, l2, start, row_weights=row_weights)
         logits = held_out_logits(space.table, x, fold)[held_out]
         losses = cross_entropies(logits, labels[held_out])
         loss = float(np.average(losses, weights=held_out_weights))
-        accuracy = float((logits.argmax(axis=1) == labels[held_out]).mean())
-        results[l2] = loss, accuracy, x
+        if not results or loss < results[best_l2][0]:
+            best_l2, best = l2, x
+        results[l2] = loss, float((logits.argmax(axis=1) == labels[held_out]).mean())
         if progress:
             progress(len(results), len(_L2_PATH) + 2)
-        return loss
+        return x
 
-    lowest = math.inf
     for l2 in _L2_PATH:
-        loss = evaluate(l2, start)
-        start = results[l2][2]
-        if loss > lowest:
+        start = evaluate(l2, start)
+        if results[l2][0] > results[best_l2][0]:
             break
-        lowest = loss
-    best = min(results, key=lambda l2: results[l2][0])
-    for l2 in (best * 10**0.25, best / 10**0.25):
-        evaluate(l2, results[best][2])
-    best = min(results, key=lambda l2: results[l2][0])
+    center, near = best_l2, best
+    for l2 in (center * 10**0.25, center / 10**0.25):
+        evaluate(l2, near)
     if progress:
         progress(len(_L2_PATH) + 2, len(_L2_PATH) + 2)
     return L2Search(
-        l2=best,
+        l2=best_l2,
         losses=tuple((l2, results[l2][0]) for l2 in sorted(results, reverse=True)),
-        accuracy=results[best][1],
-        weights=results[best][2],
+        accuracy=results[best_l2][1],
+        weights=best,
     )
 
 

@@ -59,8 +59,9 @@ def test_runs_with_other_settings_are_not_continued(tmp_path: Path) -> None:
     for run in new_runs(file, table, [{"name": "first"}], show=("name",)):
         run["test"] = 1
     assert list(new_runs(file, table, [{"name": "first"}], show=("name",))) == []
-    with pytest.raises(SystemExit, match=r"runs with {'backbone': 'a'}, not {'backbone': 'b'}"):
-        next(new_runs(file, {"settings": {"backbone": "b"}}, [{"name": "second"}], show=()))
+    for other, shown in (({"settings": {"backbone": "b"}}, "{'backbone': 'b'}"), ({}, "None")):
+        with pytest.raises(SystemExit, match=f"runs with {{'backbone': 'a'}}, not {shown}"):
+            next(new_runs(file, other, [{"name": "second"}], show=()))
 
 
 @pytest.mark.parametrize("name", BENCHES)

@@ -148,15 +148,17 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
 
 
 def test_calls_that_still_run_are_told_to_stop() -> None:
-    cancel, told = threading.Event(), list[bool]()
+    cancel, started, told = threading.Event(), threading.Event(), list[bool]()
 
     def work(number: int) -> int:
         if number:
+            started.set()
             told.append(cancel.wait(60))
         return number
 
     results = map_ahead(work, range(9), 2, cancel=cancel)
     assert next(results) == 0
+    assert started.wait(60)
     results.close()  # type: ignore[attr-defined]
     assert told
     assert all(told)

@@ -90,7 +90,8 @@ Markdown(
 
 # %% [markdown]
 # The decoded pixels must fit into the cache. Its limit is 64 GiB, unless `SCENELEARN_CACHE_GIB`
-# sets another. Without enough space, photos are decoded again in each epoch.
+# sets another. Photos that do not fit are decoded again in each
+# epoch.
 #
 # So a laptop is enough for some hundred thousand photos: as many as the cache holds. Beyond that,
 # fit on a sample first: accuracy grows slowly with photos, see [accuracy by number of

@@ -109,7 +109,8 @@ for row in speed["rows"]:
 # The same calls, limited to some of the cores of one machine. "Serial" is the time per photo in
 # which only one core computes: Keras' own work around a step, and the update of the weights.
 # `nox -s cores` repeats the measurement, by default with one and two cores. More cores have not
-# been measured with this version: a batch of 32 photos has two parts, so use larger batches there.
+# been measured with this version. A training step with a batch of 32 photos has two parts, so use
+# larger batches there; predictions take several batches at once.
 
 # %% tags=["folded"]
 cores = json.loads(Path("docs/results/cores.json").read_text())["rows"]
@@ -126,6 +127,21 @@ for name in dict.fromkeys(row["backbone"] for row in cores):
     print(
         f"{name}: a training step is {speedup:.2f} times as fast on {most['cores']} cores as on "
         f"one; its serial part is {serial:.1%} of a step on one core"
+    )
+
+# %% [markdown]
+# ## A few photos
+#
+# Up to eight photos are predicted one by one, since a batch is padded to 32. Milliseconds for all
+# photos of a call, both ways, at 160 px:
+
+# %% tags=["folded"]
+few = json.loads(Path("docs/results/few_at_once.json").read_text())
+print("ms                 photos  one by one  padded batch   ratio")
+for row in few["rows"]:
+    one, batch = row["one_by_one_ms"], row["batch_ms"]
+    print(
+        f"{row['backbone']:<18} {row['photos']:>6} {one:>11.1f} {batch:>13.1f} {batch / one:>7.1f}"
     )
 
 # %% [markdown]

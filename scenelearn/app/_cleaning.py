@@ -191,21 +191,22 @@ class Cleaning:
     def to_json(self) -> dict[str, Any]:
         """Everything that the page shows, as plain values; names are safe to show."""
         shown = {*self.order, *(k for i in self.order for k in self.photos[i].companions)}
+        position = {name: k for k, name in enumerate(self.class_names)}
         return {
             "classes": list(map(printable, self.class_names)),
             "kinds": FINDINGS,
             "order": self.order,
-            "photos": {k: self._item_json(self.photos[k]) for k in sorted(shown)},
+            "photos": {k: self._item_json(self.photos[k], position) for k in sorted(shown)},
             "decisions": {k: self.decision_json(d) for k, d in self.decisions().items()},
         }
 
-    def _item_json(self, item: Item) -> dict[str, Any]:
+    def _item_json(self, item: Item, position: dict[str, int]) -> dict[str, Any]:
         return {
             "path": printable(item.path),
-            "label": self.class_names.index(item.label),
-            "audited": self.class_names.index(item.audited),
+            "label": position[item.label],
+            "audited": position[item.audited],
             "findings": item.findings,
-            "suggestion": self.class_names.index(item.suggestion) if item.suggestion else None,
+            "suggestion": position[item.suggestion] if item.suggestion else None,
             "companions": item.companions,
             "version": item.hash.hex()[:8],
         }

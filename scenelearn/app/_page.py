@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _PICTURE_PX, _NEIGHBOR_PX = 320, 112  # widths
 _MAX_FILE = "100mb"  # of one upload
+_LOCAL = ("127.0.0.1", "localhost")
 _COLUMNS = ("photo", "class", "probability", "remark")
 _KEEP_UPLOADS_S = (3600, 24 * 3600)  # how often old ones are looked for, and what is old
 
@@ -98,23 +100,26 @@ def serve(
     port, open_browser = check_port(port), check_bool("open_browser", open_browser)
     gradio = import_gradio()
     page = _build(gradio, classifier, root, folder)
+    host = os.environ.get("GRADIO_SERVER_NAME", _LOCAL[0])
     try:
-        _, url, _ = page.launch(
-            server_port=port,
-            inbrowser=open_browser,
-            inline=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            show_error=True,
-            ssr_mode=False,
-            max_file_size=_MAX_FILE,
-            footer_links=[],
-            app_kwargs={"middleware": _only_own_names()},
-            theme=gradio.themes.Base(  # the other themes load fonts from the net
-                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ),
-        )
+        with _past_proxies():
+            _, url, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                inline=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                show_error=True,
+                ssr_mode=False,
+                max_file_size=_MAX_FILE,
+                footer_links=[],
+                app_kwargs={"middleware": _only_own_names() if host in _LOCAL else []},
+                theme=gradio.themes.Base(  # the other themes load fonts from the net
+                    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+                ),
+            )
     except OSError as error:
         raise ArgumentError(
             f"`port` must be free. Received: port={port}: {error} Pass another one, or None."
@@ -125,29 +130,38 @@ def serve(
     return Server(url, lambda: page.close(verbose=False))
 
 
+@contextmanager
+def _past_proxies() -> Iterator[None]:
+    """Let Gradio reach its own server, which it asks at the start, past any proxy."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ.update(dict.fromkeys(before, "*"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def _only_own_names() -> list[Any]:
-    """Refuse the names of other sites that resolve to this machine, unless the network may open it.
+    """Refuse the names of other sites that resolve to this machine.
 
     Otherwise such a site could read what the page shows ("DNS rebinding").
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    names = ["127.0.0.1", "localhost"]
-    if os.environ.get("GRADIO_SERVER_NAME", names[0]) not in names:
-        return []
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=names)]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL)]
 
 
 def import_gradio() -> Any:
-    """Import Gradio, without its telemetry, and let it reach its own server past any proxy.
+    """Import Gradio, without its telemetry.
 
     Raises:
         MissingExtraError: if it is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, direct))
     try:
         import gradio
     except ImportError:

@@ -18,6 +18,7 @@ from scenelearn._display import html_text, printable
 from scenelearn._progress import Progress, show_progress
 from scenelearn.backbones import fast_on_cpu
 from scenelearn.backbones._copy import custom_classes
+from scenelearn.backbones._fast import batches_at_once
 from scenelearn.classify import _bundle
 from scenelearn.classify._benchmark import Benchmark, measure_throughput
 from scenelearn.classify._calibration import Calibration, resolve_coverage
@@ -28,10 +29,10 @@ from scenelearn.classify._grad_cam import grad_cam, split_model
 from scenelearn.classify._inference import (
     Images,
     Outputs,
+    compute_outputs,
     inference_model,
     one_thread_at_a_time,
     output_sizes,
-    stream_outputs,
 )
 from scenelearn.classify._inputs import (
     PhotoLike,
@@ -102,13 +103,9 @@ class Classifier:
     def __str__(self) -> str:
         """The classes, the metadata, and the size of the calibration."""
         calibration = "none" if self.calibration is None else str(self.calibration)[1:-1]
-        rows = {
-            "classes": ", ".join(self.class_names),
-            "image size": f"{format_px(self.image_px)} px",
-            "shape": self.shape,
-            **self.metadata,
-            "calibration": calibration.removeprefix("Calibration: "),
-        }
+        rows = {"classes": ", ".join(self.class_names)}
+        rows |= {"image size": f"{format_px(self.image_px)} px", "shape": self.shape}
+        rows |= self.metadata | {"calibration": calibration.removeprefix("Calibration: ")}
         width = max(map(len, rows))
         lines = (f"{printable(name):<{width}}  {printable(text)}" for name, text in rows.items())
         return "\n".join(["Classifier", *(f"  {line}" for line in lines)])
@@ -139,7 +136,7 @@ class Classifier:
         """Predict the class of each photo.
 
         Photos are read and predicted in batches of 32, so thousands fit in memory; up to eight
-        photos, one by one. The probabilities of a photo agree to 1e-6 in both cases.
+        photos, one by one. Both ways agree to the rounding of float32.
 
         Args:
             photos: a path, a folder (with its subfolders), a pattern such as ``"photos/*.jpg"``,
@@ -186,7 +183,8 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Predict the class of each photo, one at a time: for more photos than fit in memory.
 
-        At most one batch of 32 photos is in memory at once, even from an endless generator.
+        At most one batch is in memory at once, even from an endless generator: 32 photos, or 16
+        for each core if these are more.
 
         Args:
             photos: as in `predict`.
@@ -491,7 +489,8 @@ class Classifier:
         as metadata. OOD detection, prediction sets and explanations are not exported.
 
         The export is verified before it is written to `path`: its own runtime predicts photos, and
-        the probabilities must agree with the classifier's to 1e-4, and all labels be the same; of
+        the probabilities must agree with the classifier's (in full float32, also on a GPU) to 1e-4,
+        and all labels be the same; of
         a quantized export, 95% of the labels. Keras writes it in a separate process, with
         TensorFlow, whichever backend is in use.
 
@@ -576,9 +575,11 @@ class Classifier:
         self, photos: PhotosLike, *, broken: str, report: Progress
     ) -> Iterator[tuple[list[str], Outputs]]:
         """The names of the photos and the network's outputs, batch by batch."""
-        batches = read_batches(photos, self.resize, _BATCH_SIZE, broken=broken, report=report)
+        n = _BATCH_SIZE * batches_at_once(self._inference_model(), _BATCH_SIZE)
+        batches = read_batches(photos, self.resize, n, broken=broken, report=report)
         for k, (names, images) in enumerate(batches):
-            yield names, self._predict_images(images, one_by_one=not k and len(images) <= _FEW)
+            is_few = k == 0 and len(images) <= _FEW
+            yield names, self._predict_images(images, 1 if is_few else _BATCH_SIZE)
 
     def _inference_model(self) -> Any:
         with one_thread_at_a_time():
@@ -586,12 +587,9 @@ class Classifier:
                 self._cache["inference"] = inference_model(self.model)
         return self._cache["inference"]
 
-    def _predict_images(self, images: Images, *, one_by_one: bool = True) -> Outputs:
-        """The network's outputs for at most one batch of images."""
-        model = self._inference_model()
-        if one_by_one:
-            return Outputs.concatenate(list(stream_outputs(model, images[:, None], 1)))
-        return next(stream_outputs(model, [images], _BATCH_SIZE))
+    def _predict_images(self, images: Images, batch_size: int = 1) -> Outputs:
+        """The network's outputs for some images."""
+        return compute_outputs(self._inference_model(), images, batch_size)
 
 
 def _restore(values: dict[str, Any]) -> Classifier:

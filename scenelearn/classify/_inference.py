@@ -7,6 +7,7 @@ features of a backbone.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from scenelearn._distributed import padded_batch_size, predict_on_devices
 from scenelearn._keras_internals import output_of
 from scenelearn._progress import Report
 from scenelearn.backbones import fast_on_cpu
+from scenelearn.backbones._fast import batches_at_once
 from scenelearn.data import Batches
 from scenelearn.errors import NoPhotosError
 
@@ -182,6 +184,19 @@ def stream_outputs(
         )
 
 
+def compute_outputs(model: Any, images: Images, batch_size: int) -> Outputs:
+    """Run an inference model on some images.
+
+    Args:
+        model: from `inference_model`.
+        images: (n, height, width, 3) uint8, n at least 1.
+        batch_size: images per batch, or the next multiple of the number of devices.
+    """
+    size = padded_batch_size(batch_size)
+    parts = (images[start : start + size] for start in range(0, len(images), size))
+    return Outputs.concatenate(list(stream_outputs(model, parts, size)))
+
+
 def predict_images(
     model: Any,
     batches: Iterable[Images],
@@ -216,19 +231,25 @@ def _predict(
     report: Report | None,
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
     """All outputs of a model for each batch; see `predict_images`."""
-    done = 0
+    done, size = 0, padded_batch_size(batch_size)
     if report:
         report(0, total)
-    for batch in batches:
-        n = len(batch)
-        padding = np.zeros((padded_batch_size(batch_size) - n, *batch.shape[1:]), batch.dtype)
-        padded = np.concatenate([batch, padding]) if len(padding) else batch
+    remaining, n_at_once = iter(batches), batches_at_once(model, batch_size)
+    while group := list(itertools.islice(remaining, n_at_once)):
+        padded = [_pad(batch, size) for batch in group]
         with one_thread_at_a_time():
-            tables = predict_on_devices(model, padded)
-        yield [table[:n] for table in tables]
-        done += n
-        if report:
-            report(done, total)
+            tables = predict_on_devices(model, np.concatenate(padded) if padded[1:] else padded[0])
+        for start, batch in zip(range(0, len(group) * size, size), group, strict=True):
+            yield [table[start : start + len(batch)] for table in tables]
+            done += len(batch)
+            if report:
+                report(done, total)
+
+
+def _pad(batch: Images, size: int) -> Images:
+    """A batch, filled up with images of zeros."""
+    padding = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+    return np.concatenate([batch, padding]) if len(padding) else batch
 
 
 def predict_batches(

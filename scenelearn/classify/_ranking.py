@@ -94,15 +94,26 @@ class Ranking:
             DiskSpaceError: if the disk is full.
             DiskError: if the system cannot write the file.
         """
-        path = check_path("file", file, advice="Pass e.g. 'to_label.csv'.")
-        if path.is_file() and path.suffix.lower() == ".csv":
-            n_labels = sum(bool(row.label) for row in read_manifest(path))
-            if n_labels:
-                raise ArgumentError(
-                    "`file` must not hold labels, which would be lost. Received: "
-                    f"{str(path)!r}, with {n_labels:,} labels. Pass another name, or remove it."
-                )
-        return write_manifest(path, (ManifestRow(path=path, label="") for path in self.paths))
+        target = check_no_labels(file)
+        return write_manifest(target, (ManifestRow(path=path, label="") for path in self.paths))
+
+
+def check_no_labels(file: str | os.PathLike[str]) -> Path:
+    """Check that `Ranking.save` would replace no labels; returns the path.
+
+    Raises:
+        ArgumentError: if `file` is no path, or holds labels.
+        ManifestError: if it exists and is no manifest.
+    """
+    path = check_path("file", file, advice="Pass e.g. 'to_label.csv'.")
+    if path.is_file() and path.suffix.lower() == ".csv":
+        n_labels = sum(bool(row.label) for row in read_manifest(path))
+        if n_labels:
+            raise ArgumentError(
+                "`file` must not hold labels, which would be lost. Received: "
+                f"{str(path)!r}, with {n_labels:,} labels. Pass another name, or remove it."
+            )
+    return path
 
 
 def rank(

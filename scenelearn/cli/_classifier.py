@@ -155,8 +155,9 @@ def evaluate(options: argparse.Namespace) -> Output:
     with ProgressBars() as bars:
         photos = sl.scan(options.folder, options.manifest, progress=bars)
         manifest = options.manifest
-        if manifest is None and Path(options.folder).suffix.lower() == ".csv":
-            manifest = options.folder
+        folder = Path(options.folder)
+        if manifest is None and folder.suffix.lower() == ".csv" and folder.is_file():
+            manifest = folder
         columns = sl.classify.manifest_columns(manifest, photos) if manifest else {}
         evaluation = classifier.evaluate(
             photos, coverage=options.coverage, columns=columns, progress=bars
@@ -175,6 +176,9 @@ def compare(options: argparse.Namespace) -> Output:
 
 def rank(options: argparse.Namespace) -> Output:
     """Rank unlabeled photos; write the manifest to fill in."""
+    from scenelearn.classify._ranking import check_no_labels
+
+    check_no_labels(options.out)  # before the work
     classifier = sl.load(options.bundle)
     with ProgressBars() as bars:
         folder = options.folder

@@ -217,7 +217,8 @@ def _audit_line(audit: Audit, folder: str | Path, n_quarantined: int) -> str:
     return (
         f"{n_duplicates:,} duplicates, which stay in one split; {n_quarantined:,} photos in "
         f"quarantine, which are not used: `scenelearn audit {folder} --out audit` shows them; to "
-        f"keep some, decide with `scenelearn clean {folder}`"
+        f"keep some, decide with `scenelearn clean {folder}`, or pass --quarantine with a shorter "
+        "list"
     )
 
 

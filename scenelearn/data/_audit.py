@@ -225,8 +225,9 @@ def audit(
             find label issues as well: photos for which another class is at least five times as
             probable as their own, by a linear probe that was trained on other photos. Rows that
             contain NaN are ignored.
-        progress: called with ("auditing photos", photos done, photos in total) now and then, and
-            with ("finding label issues", steps done, steps in total).
+        progress: called with ("auditing photos", photos done, photos in total) now and then, with
+            ("comparing photos", pairs done, pairs in total), and with ("finding label issues",
+            steps done, steps in total).
         verbose: "auto" for a progress bar on a terminal and in a notebook, True for one
             everywhere, False for none.
 
@@ -238,6 +239,7 @@ def audit(
             has no row of finite numbers, or the cache folder is not writable.
         DiskSpaceError: if the disk of the cache folder is full.
         DataError: if `photos` is empty, or a path that cannot be scanned; see `scan`.
+        ManifestError: if the file of decisions next to the photos is invalid.
 
     Example:
         >>> import tempfile, scenelearn as sl
@@ -259,7 +261,7 @@ def _audit(
     features: npt.NDArray[np.float32] | None,
     report: Progress,
 ) -> Audit:
-    n = len(photos)
+    n, reviewed = len(photos), reviewed_photos(photos)
     own = share(n)  # of several processes each decodes some photos
 
     def load(index: int) -> tuple[int, int, bool, Rejected | None]:
@@ -284,7 +286,8 @@ def _audit(
     for index, content_hash in enumerate(photos.hashes):
         by_hash[content_hash].append(index)
     first_of_hash = np.array([indices[0] for indices in by_hash.values()], np.int64)
-    near_duplicates = find_near_duplicates(thumbnails, first_of_hash)
+    progress = partial(report, "comparing photos")
+    near_duplicates = find_near_duplicates(thumbnails, first_of_hash, progress)
     groups = connected_components(n, pairs_with_equal_keys(photos.hashes) + near_duplicates)
     members = defaultdict(list)
     for index, group in enumerate(groups):
@@ -310,5 +313,5 @@ def _audit(
         animated=tuple(np.flatnonzero(animated).tolist()),
         label_issues=label_issues,
         rejected=(*photos.rejected, *failed),
-        reviewed=reviewed_photos(photos),
+        reviewed=reviewed,
     )

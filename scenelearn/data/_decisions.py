@@ -65,7 +65,7 @@ def read_decisions(file: Path) -> dict[str, Decision]:
             path=cells["path"],
             decision=cells.get("decision") or "",
             label=cells["label"].strip(),
-            new_label=cells.get("new_label") or "",
+            new_label=(cells.get("new_label") or "").strip(),
             hash=content_hash,
         )
         is_valid = decision.decision in KINDS and len(content_hash) == 16

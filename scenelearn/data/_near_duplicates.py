@@ -35,6 +35,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scenelearn._distributed import concatenate_rows, share
+from scenelearn._progress import Report
+from scenelearn._threads import map_ahead, n_threads
 from scenelearn.data._groups import connected_components
 
 THUMBNAIL_PX = 32
@@ -69,7 +71,9 @@ Candidates = npt.NDArray[np.int64]  # (n, 3): i, j and the orientation of j
 
 
 def find_near_duplicates(
-    thumbnails: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64]
+    thumbnails: npt.NDArray[np.uint8],
+    indices: npt.NDArray[np.int64],
+    progress: Report | None = None,
 ) -> list[tuple[int, int]]:
     """Find the pairs of thumbnails that show the same picture. Several processes share the work.
 
@@ -77,6 +81,7 @@ def find_near_duplicates(
         thumbnails: (n, 32, 32, 3) uint8; may be memory-mapped, since few are read at a time.
             Uniform thumbnails match none.
         indices: (m,) int64, ascending: the thumbnails to compare.
+        progress: called with (candidates compared, total).
 
     Returns:
         Pairs (i, j) with i < j, ascending.
@@ -87,7 +92,7 @@ def find_near_duplicates(
         part = slice(start, start + _PHOTOS_AT_ONCE)
         descriptors[part], contrast[part] = _describe(to_gray(thumbnails[indices[part]]))
     usable, descriptors = indices[contrast > 1], descriptors[contrast > 1]
-    alike, differences = _compare(thumbnails, usable, find_candidates(descriptors))
+    alike, differences = _compare(thumbnails, usable, find_candidates(descriptors), progress)
     # Neighbors alone may split a series into parts; one photo of each part joins them.
     firsts, sizes = np.unique(_find_series(alike, len(usable)), return_counts=True)
     firsts = firsts[sizes > 1]
@@ -115,16 +120,19 @@ def _find_series(alike: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
 
 
 def _compare(
-    thumbnails: npt.NDArray[np.uint8], usable: npt.NDArray[np.int64], candidates: Candidates
+    thumbnails: npt.NDArray[np.uint8],
+    usable: npt.NDArray[np.int64],
+    candidates: Candidates,
+    progress: Report | None = None,
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Compare the pixels of candidates.
+    """Compare the pixels of candidates, some on each core.
 
     Returns:
         The pairs that look alike, (m, 2), and their differences (2, m), as by `_compare_colors`;
         the first is infinite for pairs whose edges and texture do not correlate enough.
     """
-    pairs, differences = [np.zeros((0, 2), np.int64)], [np.zeros((2, 0), np.float32)]
-    for start in range(0, len(candidates), _PAIRS_AT_ONCE):
+
+    def compare_part(start: int) -> tuple[npt.NDArray[np.int64], Floats]:
         part = candidates[start : start + _PAIRS_AT_ONCE]
         firsts, seconds = thumbnails[usable[part[:, 0]]], thumbnails[usable[part[:, 1]]]
         for orientation in range(8):
@@ -138,8 +146,15 @@ def _compare(
             maps, correlations, kept = maps[passed], correlations[passed], kept[passed]
         local, overall = _compare_colors(firsts[kept], seconds[kept], maps)
         local[correlations < _SAME] = np.inf
-        pairs.append(part[kept, :2])
-        differences.append(np.stack([local, overall]))
+        return part[kept, :2], np.stack([local, overall])
+
+    pairs, differences = [np.zeros((0, 2), np.int64)], [np.zeros((2, 0), np.float32)]
+    starts = range(0, len(candidates), _PAIRS_AT_ONCE)
+    for start, part in zip(starts, map_ahead(compare_part, starts, n_threads()), strict=True):
+        pairs.append(part[0])
+        differences.append(part[1])
+        if progress:
+            progress(min(start + _PAIRS_AT_ONCE, len(candidates)), len(candidates))
     return np.concatenate(pairs), np.concatenate(differences, axis=1)
 
 

@@ -1,6 +1,6 @@
 """`decode`: photos to images of one size. Each is decoded once and cached, while space permits.
 
-The cache consists of shards: an array file of some hundred photos at one size, and next to it
+The cache consists of shards: an array file of a few hundred photos at one size, and next to it
 an index file with the hashes of their contents. Photos are found by their content hash, so
 renaming, adding and removing files costs nothing. A shard is written atomically and never changed;
 what an interrupted run has written serves the next one, and two runs at a time do not disturb each
@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from scenelearn.errors import ArgumentError, NoPhotosError, PhotoError
 
 _MIN_SHARD, _USUAL_SHARD = 64, 256  # photos in a shard; progress is reported after each
 _MAX_SHARDS = 1024  # written by one run
+_SPARE_BYTES = 2 * 2**30  # left free for all else by a cache that takes only some of the photos
 _N_TIMED = 24  # photos
 
 Images = npt.NDArray[np.uint8]
@@ -133,8 +135,9 @@ def decode(
     Photos that cannot be read, or have changed since the scan, are tried again the next time;
     damaged photos are remembered.
 
-    If the cache would exceed ``SCENELEARN_CACHE_GIB`` gibibytes (default: 64) or fill the disk,
-    photos that are not cached yet are decoded each time they are read, and a warning is logged.
+    If the cache would exceed ``SCENELEARN_CACHE_GIB`` gibibytes (default: 64) or fill the disk, as
+    many photos are cached as fit, the others are decoded each time they are read, and a warning is
+    logged.
     If such a photo fails when it is read, it is left out of its batch, logged, and added to
     `Pixels.rejected`.
 
@@ -217,15 +220,17 @@ def _decode_missing(
         key = photos.hashes[index]
         if key not in shards.places and key not in shards.failures:
             missing[key].append(index)
+    if not missing:
+        return shards, {}
     image_bytes = resize.height * resize.width * 3
-    room = cache_room_bytes(shards.folder, shards.n_bytes)
-    if room < image_bytes * len(missing):
-        n_cached = max(0, room) // image_bytes // process_count()
+    if cache_room_bytes(shards.folder, shards.n_bytes) < image_bytes * len(missing):
+        room = cache_room_bytes(shards.folder, shards.n_bytes, _SPARE_BYTES)
+        n_cached = max(0, room) // image_bytes if process_count() == 1 else 0
         n_rest = len(missing) - n_cached
         what = f"The pixels of {n_rest:,} photos are not cached, but decoded each time"
         warn_no_room(shards.folder, n_rest * image_bytes, what=what)
         missing = dict(itertools.islice(missing.items(), n_cached))
-    return shards, _fill_cache(shards, photos, missing, report) if missing else {}
+    return shards, _fill_cache(shards, photos, missing, report)
 
 
 def estimate_decode_seconds(photos: Photos, resize: Resize) -> float:
@@ -299,17 +304,18 @@ def _fill_cache(
     n_done = len(photos) - len(hashes)
     try:
         with STRICT:  # each core decodes a shard; while one waits for the disk, others continue
-            written = map_ahead(write, range(len(parts)), n_workers, cancel=cancel)
-            for part, (index_file, failures) in zip(parts, written, strict=True):
-                add_shard(shards, index_file)
-                unreadable |= {
-                    key: failure
-                    for key, failure in failures.items()
-                    if failure.reason is RejectionReason.UNREADABLE
-                }
-                n_done += len(part)
-                if report:
-                    report(n_done, len(photos))
+            numbers = range(len(parts))
+            with closing(map_ahead(write, numbers, n_workers, cancel=cancel)) as written:
+                for part, (index_file, failures) in zip(parts, written, strict=True):
+                    add_shard(shards, index_file)
+                    unreadable |= {
+                        key: failure
+                        for key, failure in failures.items()
+                        if failure.reason is RejectionReason.UNREADABLE
+                    }
+                    n_done += len(part)
+                    if report:
+                        report(n_done, len(photos))
     except (ArgumentError, OSError) as error:  # no permission, or a full disk
         _log.warning(
             "The remaining photos are decoded each time: %s cannot be written: %s",

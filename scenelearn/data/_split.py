@@ -299,9 +299,8 @@ def _fill_empty_splits(
     Photos of one group have the same u and move together, also those of other classes. So a group
     stays if it is all that some class has in its split.
     """
-    for label in range(photos.n_classes):
-        of_class = photos.labels == label
-        drawn = of_class & available
+    for label, of_class in enumerate(_positions_by_class(photos)):
+        drawn = of_class[available[of_class]]
         values = np.unique(u[drawn])
         lacking = [name for name in required if not (split_of[of_class] == name).any()]
         n_needed = len(lacking) + len(set(split_of[drawn]))
@@ -309,7 +308,9 @@ def _fill_empty_splits(
             n_quarantined = int((split_of[of_class] == QUARANTINE).sum())
             raise _too_few_photos_error(photos, label, n_needed, len(values), n_quarantined)
         for name in lacking:
-            candidates = {other: np.unique(u[drawn & (split_of == other)]) for other in SPLIT_NAMES}
+            candidates = {
+                other: np.unique(u[drawn[split_of[drawn] == other]]) for other in SPLIT_NAMES
+            }
             for donor in sorted(SPLIT_NAMES, key=lambda other: -len(candidates[other])):
                 direction = 1 if _ORDER.index(name) < _ORDER.index(donor) else -1
                 groups = (available & (u == k) for k in candidates[donor][::direction])
@@ -319,6 +320,12 @@ def _fill_empty_splits(
                     break
             else:
                 raise _shared_groups_error(photos, label, name)
+
+
+def _positions_by_class(photos: Photos) -> list[npt.NDArray[np.int64]]:
+    """For each class the positions of its photos, ascending."""
+    counts = np.bincount(photos.labels, minlength=photos.n_classes)
+    return np.split(np.argsort(photos.labels, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def _may_leave(
@@ -392,8 +399,8 @@ def _assign_folds(
     """Each photo's fold, class by class in the order of u; a group stays in one fold."""
     fold_of = np.full(len(photos), -1)
     fold_of_group: dict[int, int] = {}
-    for label in range(photos.n_classes):
-        members = np.flatnonzero((photos.labels == label) & available)
+    for label, of_class in enumerate(_positions_by_class(photos)):
+        members = of_class[available[of_class]]
         groups = list(dict.fromkeys(group_of[members[np.argsort(u[members])]].tolist()))
         if len(groups) < n_folds + 1:
             raise TooFewPhotosError(

@@ -74,11 +74,20 @@ def leading_metric(evaluation: Evaluation) -> tuple[str, Interval, float]:
     return "accuracy", evaluation.accuracy, baseline(evaluation)
 
 
-def weakest_classes(evaluation: Evaluation) -> list[ClassMetrics]:
-    """The classes with misclassified photos, the lowest recall first, those too rare last."""
-    classes = [metrics for metrics in evaluation.per_class if metrics.recall < 1]
-    rare = {metrics.label for metrics in evaluation.rare_classes}
-    return sorted(classes, key=lambda metrics: (metrics.label in rare, metrics.recall))
+def weakest_classes(evaluation: Evaluation, *, rare: bool = True) -> list[ClassMetrics]:
+    """The classes with misclassified photos, the lowest recall first, those too rare last.
+
+    Args:
+        evaluation: of a classifier.
+        rare: whether to list those too rare.
+    """
+    rare_labels = {metrics.label for metrics in evaluation.rare_classes}
+    classes = [
+        metrics
+        for metrics in evaluation.per_class
+        if metrics.recall < 1 and (rare or metrics.label not in rare_labels)
+    ]
+    return sorted(classes, key=lambda metrics: (metrics.label in rare_labels, metrics.recall))
 
 
 def mean_confidence(evaluation: Evaluation) -> float:

@@ -20,6 +20,7 @@ from scenelearn import backbones
 from scenelearn.backbones import _compilation_cache, _fast
 from scenelearn.backbones._fast import _convolution, _parallel
 from scenelearn.backbones._fast._microbatch import supports_microbatches
+from scenelearn.classify._inference import predict_images
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
@@ -379,6 +380,25 @@ def test_microbatches_equal_the_whole_batch(n_photos: int) -> None:
     expected = model.predict_on_batch(x)
     found = backbones.fast_on_cpu(model).predict_on_batch(x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_batches_at_once_use_all_cores_and_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = randomize(build_application(SMALL, 32))
+    assert _fast.batches_at_once(model, 32) == 1
+    backbones.fast_on_cpu(model)
+    images = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3)).astype(np.uint8)
+    batches = [images[:32], images[32:40], *np.split(images[40:], [32, 64, 96])]
+    tables, sizes = [], []
+    for n in ("2", "8", "999"):
+        monkeypatch.setenv("SCENELEARN_THREADS", n)
+        sizes.append([_fast.batches_at_once(model, size) for size in (16, 32, 20)])
+        tables.append(predict_images(model, batches, 32))
+    assert sizes == [[2, 1, 1], [8, 4, 1], [16, 16, 1]]
+    assert tables[0].shape[0] == 150
+    for table in tables[1:]:
+        np.testing.assert_array_equal(table, tables[0])
 
 
 def test_microbatches_with_several_outputs() -> None:

@@ -102,7 +102,7 @@ def new_runs(
     """
     file = json.loads(Path(out).read_text()) if Path(out).exists() else {"runs": []}
     runs, before = file["runs"], file.get("settings")
-    if before is not None and before != table.get("settings"):
+    if runs and before != table.get("settings"):
         raise SystemExit(
             f"{out} has runs with {before}, not {table.get('settings')}. Pass another --out."
         )

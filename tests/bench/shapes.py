@@ -81,7 +81,7 @@ def main() -> None:
                 "test": fit.evaluation.accuracy.to_json(),
                 "test_correct": correct_digits(fit),
                 "seconds": round(fit.seconds, 1),
-                "settings": fit.settings.to_json(),
+                "settings": fit.settings.to_json() | {"weights": fit.environment["weights"]},
                 "environment": fit.environment,
             }
 

@@ -29,6 +29,7 @@ from PIL import Image
 from scipy.special import softmax
 
 import scenelearn as sl
+from scenelearn._backend import keras
 from scenelearn.classify import (
     Calibration,
     Classifier,
@@ -956,7 +957,10 @@ def test_file_whose_name_looks_like_a_pattern_is_that_file(
     assert [a.source for a in classifier.predict(odd)] == [str(odd)]
 
 
-def test_generator_is_read_one_batch_ahead(classifier: Classifier, photo: Path) -> None:
+def test_generator_is_read_one_batch_ahead(
+    classifier: Classifier, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENELEARN_THREADS", "2")  # a batch has two parts
     taken = 0
 
     def endless() -> Iterator[bytes]:
@@ -989,6 +993,20 @@ def test_thousands_of_photos_need_the_memory_of_a_batch(classifier: Classifier) 
 
     peak(64)  # compiled
     assert peak(640) - peak(64) < 1e6  # for 7 MB more of images
+
+
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="the fast forms are for JAX")
+def test_many_cores_predict_several_batches_at_once(
+    classifier: Classifier, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.jpg").write_text("not a photo")
+    files = [*sorted(scenes.rglob("*.jpg"))[:70], tmp_path / "text.jpg"]
+    expected = classifier.predict(files[:-1])
+    monkeypatch.setenv("SCENELEARN_THREADS", "4")
+    reports: list[tuple[str, int, int]] = []
+    stream = classifier.stream(files, broken="skip", progress=lambda *one: reports.append(one))
+    assert list(stream) == expected
+    assert [done for _, done, _ in reports] == [64, 71]
 
 
 def test_empty_stream(classifier: Classifier) -> None:

@@ -406,6 +406,30 @@ def test_what_fits_into_the_cache_is_cached(
     assert np.array_equal(images_of(first), images_of(second))
 
 
+def test_a_full_cache_that_has_all_photos_is_no_reason_to_warn(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decode(photos, 16)
+    monkeypatch.setenv("SCENELEARN_CACHE_GIB", "0")
+    decode(photos, 16)
+    assert caplog.text == ""
+
+
+def test_a_cache_that_takes_some_photos_leaves_space_for_all_else(
+    many: Photos, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_bytes = 3 * 16 * 16
+    free = 64 * 2**20 + 20 * image_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
+        patch.setattr(_pixels, "_SPARE_BYTES", free - 10 * image_bytes)
+        decode(many, 16)
+    assert "The pixels of 140 photos are not cached" in caplog.text
+    with decoded_photos() as decoded:
+        decode(many, 16)
+    assert len(decoded) == 140
+
+
 def test_ctrl_c_ends_the_shards_that_are_being_written(
     many: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from scenelearn._keras_internals import (
     has_training_internals,
     nested_layers,
 )
+from scenelearn._threads import n_threads
 from scenelearn.backbones._compilation_cache import keep_programs
 from scenelearn.backbones._fast._batchnorm import (
     FROZEN_BATCHNORM,
@@ -42,13 +43,20 @@ from scenelearn.backbones._fast._microbatch import (
     photos_are_independent,
     supports_microbatches,
 )
-from scenelearn.backbones._fast._parallel import MICROBATCH, make_parallel_function, part_size
+from scenelearn.backbones._fast._parallel import (
+    MICROBATCH,
+    PART,
+    is_distributed,
+    make_parallel_function,
+    part_size,
+)
 from scenelearn.backbones._fast._relu import relu, relu_maximum
 from scenelearn.backbones._fast._windows import compute_pads, shift_windows
 
 __all__ = [
     "FROZEN_BATCHNORM",
     "MICROBATCH",
+    "batches_at_once",
     "fast_on_cpu",
     "part_size",
     "runs_in_parts",
@@ -57,6 +65,7 @@ __all__ = [
 
 _SWITCH = "_scenelearn_fast"  # a layer's attribute: whether its fast form is on
 _MAX_WINDOW = 25  # values of a pooling window, each of which is a shifted copy
+_MAX_BATCHES = 16  # to predict at once; their images are in memory
 _MAX_PATCH = 64  # a first layer's 3·3·3; for 7·7·3, XLA's own convolution is faster
 
 
@@ -133,6 +142,25 @@ def runs_in_parts(model: Any) -> bool:
     """Return whether a training step of this `keras.Model` runs in parts, in microbatches."""
     is_fast = vars(model).get(_SWITCH, False) and supports_microbatches(model)
     return is_fast and photos_are_independent(model, True)
+
+
+def batches_at_once(model: Any, batch_size: int) -> int:
+    """How many batches `predict_on_batch` should be given at once to use all cores.
+
+    Their photos are computed in the same parts of 16 as those of single batches, so the outputs are
+    the same bit for bit.
+
+    Args:
+        model: any `keras.Model`.
+        batch_size: photos per batch.
+
+    Returns:
+        1 to 16; 1 if the model does not run in parts, or one batch has enough of them.
+    """
+    runs_fast = vars(model).get(_SWITCH, False) and supports_microbatches(model)
+    if not runs_fast or batch_size % PART or is_distributed():
+        return 1
+    return min(max(n_threads() * PART // batch_size, 1), _MAX_BATCHES)
 
 
 def _on_cpu() -> bool:

@@ -28,7 +28,7 @@ from scenelearn._threads import run_in_background, run_in_threads
 from scenelearn.backbones._fast._microbatch import loss_with_gradients, photos_are_independent
 
 MICROBATCH = 4  # photos; the activations of more would not stay in the cache
-_PART = 16  # photos
+PART = 16  # photos
 _SEED_STEP = 0x9E3779B9  # between the random seeds of two parts
 _ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # XLA's option for a program
 
@@ -111,7 +111,7 @@ class PredictStep:
 
         data = next(iterator)
         x, _, _ = keras().utils.unpack_x_y_sample_weight(data)
-        if not hasattr(x, "dtype") or len(x) < 2 * MICROBATCH or _is_distributed():
+        if not hasattr(x, "dtype") or len(x) < 2 * MICROBATCH or is_distributed():
             return self.whole(state, iter([data]))
         parts, n_photos = _split(x, part_size(len(x))), len(x)
         outputs: list[Any] = [None] * len(parts)
@@ -172,7 +172,7 @@ class TrainStep:
 
     def _is_supported(self, x: Any, y: Any, weights: Any) -> bool:
         are_arrays = all(hasattr(a, "shape") and hasattr(a, "dtype") for a in (x, y))
-        if not are_arrays or len(x) != len(y) or _is_distributed():
+        if not are_arrays or len(x) != len(y) or is_distributed():
             return False
         if weights is not None and getattr(weights, "shape", None) != (len(x),):
             return False
@@ -259,7 +259,7 @@ def part_size(n_photos: int) -> int:
         >>> [part_size(n) for n in (2, 8, 20, 32, 100)]
         [4, 4, 12, 16, 16]
     """
-    return min(_PART, MICROBATCH * -(-n_photos // (2 * MICROBATCH)))
+    return min(PART, MICROBATCH * -(-n_photos // (2 * MICROBATCH)))
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -292,5 +292,6 @@ def _loss_is_mean(model: Any) -> bool:
     return loss.reduction == "sum_over_batch_size" and not ignores
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether Keras spreads batches over several devices."""
     return keras().distribution.distribution() is not None
