@@ -9,7 +9,7 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -103,7 +103,7 @@ def map_ahead(
     workers: int,
     *,
     cancel: threading.Event | None = None,
-) -> Iterator[T]:
+) -> Generator[T]:
     """Map a function over numbers; workers compute the next results while one is used.
 
     These are threads, not processes: decoding and NumPy release the GIL, nothing is forked (which

@@ -159,6 +159,6 @@ def test_calls_that_still_run_are_told_to_stop() -> None:
     results = map_ahead(work, range(9), 2, cancel=cancel)
     assert next(results) == 0
     assert started.wait(60)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert told
     assert all(told)

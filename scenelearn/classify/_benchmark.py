@@ -6,11 +6,9 @@ import io
 import itertools
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scenelearn._checks import check_number
@@ -19,7 +17,7 @@ from scenelearn._json import dataclass_json
 from scenelearn._threads import n_threads
 from scenelearn.classify._inputs import Source, load_source, resolve_photos
 from scenelearn.errors import NoPhotosError
-from scenelearn.samples import sample_scenes
+from scenelearn.samples._scenes import render_scenes
 
 _MIN_RUNS = 6  # the fewest whose smallest and largest enclose the median in 95% of cases
 _PER_CLASS = 2  # sample scenes per class, if no photos are given
@@ -84,7 +82,7 @@ def measure_throughput(
         NoPhotosError: if there is no photo.
     """
     check_number("seconds", seconds, low=0, open_low=True, advice="The default is 5.")
-    few = _render_samples() if photos is None else _read(photos, batch_size)
+    few = render_scenes(_PER_CLASS) if photos is None else _read(photos, batch_size)
     batch = list(itertools.islice(itertools.cycle(few), batch_size))
     predict(batch)  # compiles the network, for batches and for single photos
     predict(batch[:1])
@@ -152,9 +150,3 @@ def _load(source: Source) -> Any:
     file = io.BytesIO(content)
     file.name = source[0]
     return file
-
-
-def _render_samples() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        sample_scenes(folder, _PER_CLASS, verbose=False)
-        return [file.read_bytes() for file in sorted(Path(folder).glob("*/*.jpg"))]

@@ -48,7 +48,7 @@ from scenelearn.errors import (
     NoPhotosError,
 )
 from scenelearn.metrics import Comparison, Interval, compare, wilson
-from scenelearn.samples import sample_scenes
+from scenelearn.samples._scenes import render_scenes
 
 TOLERANCE = 1e-4
 """The largest difference allowed between a probability of an export and the classifier's."""
@@ -247,9 +247,7 @@ def _work_folder() -> Iterator[Path]:
 
 def _render_samples() -> list[npt.NDArray[np.uint8]]:
     """Sample scenes, each cropped to a different size."""
-    with _work_folder() as folder:
-        sample_scenes(folder, _PER_CLASS, 0, verbose=False)
-        scenes = [np.asarray(Image.open(file)) for file in sorted(folder.glob("*/*.jpg"))]
+    scenes = [np.asarray(Image.open(io.BytesIO(scene))) for scene in render_scenes(_PER_CLASS)]
     return [image[3 * k :, : image.shape[1] - k] for k, image in enumerate(scenes)]
 
 

@@ -125,3 +125,8 @@ def render_scene(seed: int, class_name: str, index: int) -> bytes:
     stream = io.BytesIO()
     photo.save(stream, "JPEG", quality=int(rng.integers(82, 96)))
     return stream.getvalue()
+
+
+def render_scenes(per_class: int) -> list[bytes]:
+    """The files of `sample_scenes` with seed 0, class by class, in memory."""
+    return [render_scene(0, name, k) for name in sorted(CLASS_NAMES) for k in range(per_class)]

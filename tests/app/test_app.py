@@ -237,23 +237,34 @@ def test_a_network_without_feature_maps_shows_neighbors(
     assert page.count("<li><img") == 6
 
 
-def test_other_names_of_this_machine_are_refused(
-    fitted: FitResult, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_other_names_of_this_machine_are_refused_and_a_proxy_is_passed_by(
+    bundle: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
-    for variable in ("no_proxy", "NO_PROXY", "GRADIO_SERVER_NAME"):
-        monkeypatch.delenv(variable, raising=False)
-    server = sl.app.serve(fitted.classifier)
-    try:
-        port = server.url.split(":")[-1].strip("/")
-        for host, status in ((f"127.0.0.1:{port}", 200), ("localhost", 200), ("evil.test", 400)):
-            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
-            connection.request("GET", "/config", headers={"Host": host})
-            assert connection.getresponse().status == status
-            connection.close()
-    finally:
-        server.close()
+    code = (
+        "import os, sys, scenelearn as sl\n"
+        "server = sl.app.serve(sl.load(sys.argv[1]))\n"
+        "print(server.url, os.environ.get('no_proxy'), flush=True)\n"
+        "server.wait()"
+    )
+    environment = os.environ | {"http_proxy": "http://127.0.0.1:9", "no_proxy": "example.org"}
+    command = [sys.executable, "-c", code, str(bundle)]
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url, no_proxy = process.stdout.readline().split()
+            assert no_proxy == "example.org"
+            port = int(url.strip("/").rpartition(":")[2])
+            for host, status in ((f"127.0.0.1:{port}", 200), ("localhost", 200), ("a.test", 400)):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("GET", "/config", headers={"Host": host})
+                assert connection.getresponse().status == status
+                connection.close()
+        finally:
+            process.kill()
 
 
 # In a browser

@@ -385,7 +385,7 @@ def test_microbatches_equal_the_whole_batch(n_photos: int) -> None:
 def test_batches_at_once_use_all_cores_and_give_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = randomize(build_application(SMALL, 32))
+    model = randomize(build_application(SMALL, (32, 32, 3)))
     assert _fast.batches_at_once(model, 32) == 1
     backbones.fast_on_cpu(model)
     images = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3)).astype(np.uint8)
