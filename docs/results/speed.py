@@ -137,6 +137,8 @@ for name in dict.fromkeys(row["backbone"] for row in cores):
 
 # %% tags=["folded"]
 few = json.loads(Path("docs/results/few_at_once.json").read_text())
+facts = few["environment"]
+print(f"{facts['cpu']}, {facts['cores']} cores, JAX {facts['jax']}, {facts['date'][:10]}")
 print("ms                 photos  one by one  padded batch   ratio")
 for row in few["rows"]:
     one, batch = row["one_by_one_ms"], row["batch_ms"]
