@@ -104,8 +104,7 @@ class Cleaning:
         for path, decision in decisions.items():
             k = self._position_of.get(path, -1)
             item = self.photos[k]
-            new_label = unicodedata.normalize("NFC", decision.new_label)
-            is_known = k >= 0 and item.label in (decision.label, new_label)
+            is_known = k >= 0 and item.label in (decision.label, decision.new_label)
             if not is_known or decision.hash != item.hash:  # `scan` ignores it
                 continue
             self._history.append((item.path, None))

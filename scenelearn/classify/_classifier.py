@@ -490,9 +490,8 @@ class Classifier:
 
         The export is verified before it is written to `path`: its own runtime predicts photos, and
         the probabilities must agree with the classifier's (in full float32, also on a GPU) to 1e-4,
-        and all labels be the same; of
-        a quantized export, 95% of the labels. Keras writes it in a separate process, with
-        TensorFlow, whichever backend is in use.
+        and all labels be the same; of a quantized export, 95% of the labels. Keras writes it in a
+        separate process, with TensorFlow, whichever backend is in use.
 
         Args:
             path: ends in ``.onnx`` or ``.tflite``, or names the folder of a SavedModel. An older

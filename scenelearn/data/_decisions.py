@@ -65,7 +65,7 @@ def read_decisions(file: Path) -> dict[str, Decision]:
             path=cells["path"],
             decision=cells.get("decision") or "",
             label=cells["label"].strip(),
-            new_label=(cells.get("new_label") or "").strip(),
+            new_label=unicodedata.normalize("NFC", (cells.get("new_label") or "").strip()),
             hash=content_hash,
         )
         is_valid = decision.decision in KINDS and len(content_hash) == 16
@@ -120,7 +120,7 @@ def apply_decisions(photos: Photos) -> Photos:
             reason = RejectionReason.QUARANTINED
             quarantined.append(Rejected(path=path, reason=reason, detail=detail))
         else:
-            labels[index] = unicodedata.normalize("NFC", decision.new_label) or labels[index]
+            labels[index] = decision.new_label or labels[index]
             kept.append(index)
     if n_outdated:
         _log.warning(
@@ -162,7 +162,7 @@ def reviewed_photos(photos: Photos) -> tuple[int, ...]:
         decision = decisions.get(path)
         if decision is None or decision.hash != photos.hashes[index]:
             continue
-        label = unicodedata.normalize("NFC", decision.new_label) or decision.label
+        label = decision.new_label or decision.label
         if decision.decision != "quarantine" and label == photos.class_names[photos.labels[index]]:
             found.append(index)
     return tuple(found)
