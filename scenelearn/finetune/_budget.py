@@ -180,14 +180,15 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         The median of five steps, including the preparation of their batches; NaN after a signal.
     """
     steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
-    batches = itertools.cycle(learner.batches(epoch=0, steps=steps))
+    rounds = (learner.batches(epoch=0, steps=steps) for _ in range(1 + _N_TIMED_STEPS))
+    batches = itertools.chain.from_iterable(rounds)
     seconds = []
     for n_done in range(1 + _N_TIMED_STEPS):
         report(n_done, 1 + _N_TIMED_STEPS)
         if stop.requested:
             return math.nan
         start = time.perf_counter()
-        learner.logits_model.train_on_batch(*next(batches)[1])
+        learner.model.train_on_batch(*next(batches)[1])
         seconds.append(time.perf_counter() - start)
     report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles

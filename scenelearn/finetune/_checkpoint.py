@@ -134,7 +134,9 @@ class Checkpoint:
             _log.info("Cannot remove the checkpoint %s: %s", self.file, error)
 
 
-def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, features: Any) -> Path:
+def checkpoint_path(
+    settings: FitSettings, splits: Splits, pixels: Pixels, features: Any, *, teacher: str = ""
+) -> Path:
     """The path of a run's checkpoint. It differs for runs that would not continue identically.
 
     Args:
@@ -143,6 +145,7 @@ def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, featu
         splits: the photos, by content and order, their classes and splits.
         pixels: which of the photos can be decoded.
         features: the network before any training; its weights count, not their file name.
+        teacher: what identifies the teacher, if there is one.
 
     Returns:
         A path below ``runs`` in scenelearn's cache.
@@ -151,7 +154,8 @@ def checkpoint_path(settings: FitSettings, splits: Splits, pixels: Pixels, featu
     del requested["minutes"]
     requested["weights"] = settings.weights is not None
     key = hashlib.blake2b(digest_size=12)
-    facts = [requested, versions(), splits.photos.class_names, n_devices(), process_count()]
+    names = splits.photos.class_names
+    facts = [requested, versions(), names, n_devices(), process_count(), teacher]
     key.update(json.dumps(facts, sort_keys=True).encode())
     for source in sorted(_PACKAGE.rglob("*.py")):  # a version number does not identify a checkout
         with explain_disk_errors(source):

@@ -24,7 +24,7 @@ from scenelearn.finetune._run import Run
 from scenelearn.finetune._runtime import Callbacks, Clock, handle_signals
 from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import Recipe, resolve_settings
-from scenelearn.finetune._teacher import load_teacher
+from scenelearn.finetune._teacher import check_same_view, load_teacher
 
 
 @default_settings()
@@ -127,12 +127,15 @@ def fit(
             `scenelearn.augment`, or a policy; "none" disables augmentation.
         recipe: advanced settings, such as the layers to train, CutMix and soups: a
             `Recipe`, or some of its values by name. Other values have the defaults of `Recipe`,
-            except that all layers of "scenelearn_tiny" are trained.
+            except that all layers of "scenelearn_tiny" are trained, and with a teacher photos are
+            mixed.
         teacher: a more accurate classifier of the same classes, from which the network learns: a
-            `Classifier`, the result of a fit, or the path of a bundle. Fine-tuning then predicts
-            its probabilities in place of the labels. They are computed once, for four augmented
-            views of each training photo, and cached; their time counts. The epochs repeat these
-            views.
+            `Classifier`, the result of a fit, or the path of a bundle. Fine-tuning then learns what
+            the teacher predicts in place of the labels: its probabilities and its features, for
+            each augmented image. MixUp and CutMix are on, unless `recipe` is a `Recipe` or sets
+            them. The teacher sees these images at its own size; its `shape` and the proportions
+            must be the student's. Each step takes longer by this prediction. Validation and test
+            photos keep their labels.
         seed: random seed.
         precision: "mixed_bfloat16" or "mixed_float16": feature extraction and fine-tuning compute
             in 16 bits, float16 with loss scaling. Weights, head and loss stay in float32, and the
@@ -151,7 +154,8 @@ def fit(
             each class counts the same in it.
         callbacks: instances of `keras.callbacks.Callback`. Their hooks are called in fine-tuning,
             with the logs "loss", and after each epoch "val_loss", "val_accuracy" and
-            "learning_rate". `model` is the network from pixels to logits. One that sets
+            "learning_rate". `model` is the network from pixels to logits, with a teacher
+            followed by the teacher's features. One that sets
             ``model.stop_training`` ends fine-tuning after the step; the learning rate and what is
             kept are not theirs to decide. If one raises an error, a checkpoint is saved.
         devices: "all" divides each batch among all devices of JAX, including those of other
@@ -178,7 +182,7 @@ def fit(
             of range, the network does not support this image size or has no layer for LoRA, a
             network of your own cannot be a backbone, several networks would be fine-tuned, or no
             backbone is named and it cannot be inferred from the weights file; or if `teacher` is
-            something else, or nothing would be fine-tuned for it.
+            something else, sees other parts of the photos, or nothing would be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
@@ -205,6 +209,7 @@ def fit(
     settings = resolve_settings(
         splits,
         network=network,
+        has_teacher=teacher is not None,
         backbone=backbone,
         weights=weights,
         preprocessing=preprocessing,
@@ -222,7 +227,9 @@ def fit(
         objective=objective,
     )
     teacher = load_teacher(teacher, splits.photos.class_names)
-    settings = replace(settings, teacher=teacher and teacher.name)
+    if teacher is not None:
+        check_same_view(teacher, settings.train_resize)
+        settings = replace(settings, teacher=teacher.name)
     checked = Callbacks(callbacks)
     check_bool("resume", resume)
     check_broken(broken)

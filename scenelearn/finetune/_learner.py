@@ -1,4 +1,4 @@
-"""What is trained, and on what: the model, and batches of augmented photos with soft labels."""
+"""What is trained, and on what: the model, and batches of augmented photos with their targets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from scenelearn._backend import keras
 from scenelearn._distributed import padded_batch_size, process_count, process_index
+from scenelearn._keras_internals import forget_programs
 from scenelearn._threads import map_ahead, n_threads
-from scenelearn.augment import Policy, apply_mix, sample_mix
+from scenelearn.augment import Policy, apply, apply_mix, sample, sample_mix
 from scenelearn.augment import policy as resolve_policy
-from scenelearn.data import Batches
+from scenelearn.backbones import fast_on_cpu
+from scenelearn.data import Batches, Pixels
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._class_weights import (
     UNWEIGHTED,
@@ -24,7 +26,7 @@ from scenelearn.finetune._class_weights import (
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._model import compile_model
 from scenelearn.finetune._settings import FitSettings, Recipe
-from scenelearn.finetune._teacher import SoftLabels, augment
+from scenelearn.finetune._teacher import Teacher, add_feature_head, distillation_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +37,15 @@ class Augmentation:
         policy: how each photo is augmented.
         recipe: whether photos are mixed.
         n_classes: number of classes.
-        soft_labels: of a teacher, if there is one.
+        teacher: whose predictions the student learns, if there is one.
+        teacher_pixels: all photos at the teacher's size.
     """
 
     policy: Policy
     recipe: Recipe
     n_classes: int
-    soft_labels: SoftLabels | None = None
+    teacher: Teacher | None = None
+    teacher_pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +54,14 @@ class Learner:
 
     Attributes:
         logits_model: from raw pixels to logits.
+        model: what is trained: the same, or with a teacher's features as further outputs.
         datasets: the photos.
         augmentation: how training photos are augmented and mixed.
         class_weights: how much each class counts.
     """
 
     logits_model: Any
+    model: Any
     datasets: Datasets
     augmentation: Augmentation
     class_weights: ClassWeights = UNWEIGHTED
@@ -92,6 +98,8 @@ def build_learner(
     settings: FitSettings,
     *,
     class_weights: ClassWeights = UNWEIGHTED,
+    teacher: Teacher | None = None,
+    teacher_pixels: Pixels | None = None,
     train: bool = True,
 ) -> Learner:
     """Build a learner for the network, compiled if it will be trained.
@@ -102,20 +110,30 @@ def build_learner(
         datasets: the photos.
         settings: of the fit.
         class_weights: how much each class counts.
+        teacher: whose predictions it learns, if there is one.
+        teacher_pixels: all photos at the teacher's size.
         train: False leaves the network as it is, for one that is not trained.
 
     Returns:
         The learner.
     """
+    model, loss, n_classes = logits_model, None, logits_model.output_shape[-1]
+    if teacher is not None and teacher.n_components:
+        forget_programs(fast_on_cpu(logits_model))  # it is validated, and no longer compiled
+        model = add_feature_head(features, logits_model, teacher.n_components)
+        loss = distillation_loss(n_classes)
     if train:
-        compile_model(features, logits_model, settings)
+        compile_model(features, model, settings, loss)
     augmentation = Augmentation(
         policy=resolve_policy(settings.augmentation),
         recipe=settings.recipe,
-        n_classes=logits_model.output_shape[-1],
+        n_classes=n_classes,
+        teacher=teacher,
+        teacher_pixels=teacher_pixels,
     )
     return Learner(
         logits_model=logits_model,
+        model=model,
         datasets=datasets,
         augmentation=augmentation,
         class_weights=class_weights,
@@ -134,73 +152,93 @@ def augmented_batches(
 
     A batch is a function of (seed, epoch, step). If its size is not a multiple of the number of
     devices, it is padded with photos of weight 0. Of several processes, each makes only its part;
-    if photos are mixed, each makes the whole batch and keeps its part.
+    if photos are mixed, or there is a teacher, each makes the whole batch and keeps its part.
 
     Args:
         train: the training photos.
-        augmentation: how they are augmented and mixed.
+        augmentation: how they are augmented and mixed, and the teacher.
         epoch: number of the epoch, at least 0.
         steps: the steps.
         class_weights: (n_classes,), how much the photos of each class count. A mixed photo counts
-            as its labels do. None: all count the same.
+            as its labels do, or as the teacher's probabilities. None: all count the same.
 
     Returns:
         The number of each step, and its batch: images (batch, height, width, 3) and labels
-        (batch, n_classes) float32 with row sums of 1. A smaller last batch is filled by repeating
-        its photos, so that a single compiled program serves all. Steps whose photos can no longer
-        be read are skipped. If the batch is padded or classes have weights, sample weights (batch,)
-        come third.
+        (batch, n_classes) float32 with row sums of 1, or what the teacher says, see
+        `Teacher.targets`. A smaller last batch is filled by repeating its photos, so that a single
+        compiled program serves all. Steps whose photos can no longer be read are skipped. If the
+        batch is padded or classes have weights, sample weights (batch,) come third.
 
     Raises:
         DeviceError: by the iterator, if one of several processes can no longer read a photo.
     """
     order, recipe = train.order(epoch), augmentation.recipe
+    teacher, teacher_pixels = augmentation.teacher, augmentation.teacher_pixels
     one_hot = np.eye(augmentation.n_classes, dtype=np.float32)
     n, n_padded = train.batch_size, padded_batch_size(train.batch_size)
     k, n_processes = process_index(), process_count()
     is_mixed, shard = recipe.mixup_alpha or recipe.cutmix_alpha, batch_sharder(n)
+    is_whole = n_processes == 1 or is_mixed or teacher is not None
+    n_rows = n if is_whole else n_padded // n_processes
     own_part = replace(train, batch_size=n_padded, process=(k, n_processes))
 
-    def make_batch(step: int) -> tuple[Any, ...]:
-        n_rows = n
-        if n_processes == 1 or is_mixed:
+    def augment(images: Any, indices: Any) -> Any:
+        """As many images as the batch has: each other number is a program to compile."""
+        parameters = sample(
+            augmentation.policy, train.seed, np.resize(indices, n_rows), epoch=epoch
+        )
+        return apply(np.resize(images, (n_rows, *images.shape[1:])), parameters)
+
+    def make_batch(step: int) -> tuple[Any, Any, Any] | None:
+        """Images, their labels, and the images of a teacher; None if no photo can be read."""
+        if is_whole:
             images, labels, indices = train.take(order, step)
         else:
-            n_rows = n_padded // n_processes
             filled = np.resize(order[step * n : (step + 1) * n], n)
             images, labels, indices = own_part.take(np.resize(filled, n_padded), 0)
+        teacher_images = images
+        if teacher_pixels is not None and teacher_pixels is not train.pixels:
+            teacher_images, read = teacher_pixels.read(indices)
+            kept = np.isin(indices, read)
+            images, labels, indices = images[kept], labels[kept], indices[kept]
         if n_processes > 1 and len(indices) < min(n_rows, len(order) - step * n):
             raise DeviceError(
                 "All processes must be able to read all photos. Received: photos that process "
                 f"{k} can no longer read. Check its disk, and call fit again with resume=True."
             )
         if not len(indices):
-            return images, labels
-        soft_labels = augmentation.soft_labels
-        view = epoch if soft_labels is None else soft_labels.view(epoch)
-        images = augment(augmentation.policy, images, indices, n_rows, seed=train.seed, epoch=view)
-        targets = one_hot[np.resize(labels, n_rows)]
-        if soft_labels is not None:
-            targets = soft_labels.targets(targets, np.resize(indices, n_rows), epoch)
-        if is_mixed:
-            mix = sample_mix(
-                train.seed,
-                n,
-                epoch=epoch,
-                step=step,
-                mixup_alpha=recipe.mixup_alpha,
-                cutmix_alpha=recipe.cutmix_alpha,
-            )
-            images, targets = apply_mix(images, targets, mix)
+            return None
+        has_own = teacher_images is not images
+        images, targets = augment(images, indices), one_hot[np.resize(labels, n_rows)]
+        teacher_images = augment(teacher_images, indices) if has_own else images
+        if not is_mixed:
+            return images, targets, teacher_images
+        mix = sample_mix(
+            train.seed,
+            n,
+            epoch=epoch,
+            step=step,
+            mixup_alpha=recipe.mixup_alpha,
+            cutmix_alpha=recipe.cutmix_alpha,
+        )
+        mixed, mixed_targets = apply_mix(images, targets, mix)
+        teacher_mixed = apply_mix(teacher_images, targets, mix)[0] if has_own else mixed
+        return mixed, mixed_targets, teacher_mixed
+
+    def finish(images: Any, targets: Any, teacher_images: Any) -> tuple[Any, ...]:
+        """The batch of this process, in the training thread: it runs the teacher."""
+        if teacher is not None:
+            targets = teacher.targets(teacher_images)
         images, targets, *padding = shard(images, targets)
         if class_weights is None:
             return (images, targets, *padding)
-        weights = keras().ops.convert_to_numpy(targets) @ class_weights.astype(np.float32)
+        labels = keras().ops.convert_to_numpy(targets)[:, : augmentation.n_classes]
+        weights = labels @ class_weights.astype(np.float32)
         return images, targets, weights * padding[0] if padding else weights
 
     # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
     batches = map_ahead(make_batch, steps, workers=1 + n_threads() // 8)
-    return ((k, batch) for k, batch in zip(steps, batches, strict=True) if len(batch[1]))
+    return ((k, finish(*batch)) for k, batch in zip(steps, batches, strict=True) if batch)
 
 
 def batch_sharder(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:

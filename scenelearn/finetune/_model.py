@@ -56,6 +56,7 @@ from scenelearn.finetune._device import with_loss_scaling
 from scenelearn.finetune._linear_probe import LinearProbe
 from scenelearn.finetune._lora import check_lora, freeze_for_lora
 from scenelearn.finetune._settings import FitSettings, Recipe
+from scenelearn.finetune._teacher import FEATURE_HEAD
 
 # The largest feature maps of trained layers, as a fraction of the image's height.
 _MAX_SIZE = {"stride16": 1 / 16, "all": np.inf, "none": -1.0}
@@ -240,14 +241,21 @@ def divide_logits(model: Any, divisor: float) -> None:
     dense.bias.assign(dense.bias / divisor)
 
 
-def compile_model(features: Any, model: Any, settings: FitSettings) -> None:
-    """Give the model its loss and optimizer, and prepare random weights."""
+def compile_model(features: Any, model: Any, settings: FitSettings, loss: Any = None) -> None:
+    """Give the model its loss and optimizer, and prepare random weights.
+
+    Args:
+        features: from `backbones.build`.
+        model: the same network with its head.
+        settings: of the fit.
+        loss: None for the cross-entropy of logits.
+    """
     recipe = settings.recipe
     if settings.weights is None:
         prepare_random_weights(features, model)
         recipe = replace(recipe, scale_lr_by_weights=False)
     fast_on_cpu(model)
-    loss = keras().losses.CategoricalCrossentropy(from_logits=True)
+    loss = loss or keras().losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=build_optimizer(model, recipe, settings.precision), loss=loss)
     build_loss(model)
 
@@ -307,7 +315,7 @@ def lr_multipliers(model: Any) -> list[Multiplier]:
     layer above the variable (layer-wise learning rate decay).
 
     Args:
-        model: its layers are already frozen or not. The layer "logits" is not scaled.
+        model: its layers are already frozen or not. Heads are not scaled.
 
     Returns:
         For each of `model.trainable_variables` an array in (0, 1] that broadcasts to its shape;
@@ -318,7 +326,7 @@ def lr_multipliers(model: Any) -> list[Multiplier]:
     by_variable: dict[int, Multiplier] = {}
     for layer in layers:
         n_above -= _is_attention(layer)
-        if not layer.trainable or layer.name == "logits":
+        if not layer.trainable or layer.name in ("logits", FEATURE_HEAD):
             continue
         decay = np.asarray(_LAYER_DECAY**n_above, np.float32)
         own = own_trainable_variables(layer)

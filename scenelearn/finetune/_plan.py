@@ -23,6 +23,7 @@ from scenelearn.backbones._network import Network, NetworkList, Preprocessing, l
 from scenelearn.classify._inference import inference_model
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import estimate_decode_seconds
+from scenelearn.data._resize import Resize
 from scenelearn.finetune._budget import (
     adapt_to_machine,
     make_schedule,
@@ -32,7 +33,6 @@ from scenelearn.finetune._budget import (
 )
 from scenelearn.finetune._device import available_bytes, choose_batch_size, training_bytes
 from scenelearn.finetune._features import (
-    FEATURE_BATCH_SIZE,
     Datasets,
     feature_batch_size,
     make_datasets,
@@ -48,7 +48,7 @@ from scenelearn.finetune._model import (
 from scenelearn.finetune._runtime import StopSignal
 from scenelearn.finetune._schedule import Schedule
 from scenelearn.finetune._settings import FitSettings, Recipe, resolve_settings
-from scenelearn.finetune._teacher import N_VIEWS, Teacher, load_teacher
+from scenelearn.finetune._teacher import Teacher, check_same_view, load_teacher
 
 # Passes over all features that the linear probe takes, including cross-validation, as observed.
 _PROBE_PASSES = 1500
@@ -159,7 +159,7 @@ def plan(
             of range, the network does not support this image size or has no layer for LoRA, a
             network of your own cannot be a backbone, several networks would be fine-tuned, or no
             backbone is named and the weights file does not tell which; or if `teacher` is something
-            else, or nothing would be fine-tuned for it.
+            else, sees other parts of the photos, or nothing would be fine-tuned for it.
         UnknownBackboneError: if keras.applications has no such network.
         PathMissingError: if `backbone`, `weights` or `teacher` is a path where no file is.
         WeightsFileError: if the weights file does not fit the network, or the file of a network
@@ -176,6 +176,7 @@ def plan(
     settings = resolve_settings(
         splits,
         network=network,
+        has_teacher=teacher is not None,
         backbone=backbone,
         weights=weights,
         preprocessing=preprocessing,
@@ -193,7 +194,9 @@ def plan(
         objective=objective,
     )
     teacher = load_teacher(teacher, splits.photos.class_names)
-    settings = replace(settings, teacher=teacher and teacher.name)
+    if teacher is not None:
+        check_same_view(teacher, settings.train_resize)
+        settings = replace(settings, teacher=teacher.name)
     with show_progress(progress, verbose) as report, data_parallel(devices):
         return _plan(splits, settings, network, teacher, report)
 
@@ -227,12 +230,17 @@ def _plan(
     if settings.epochs != 0:
         select_layers(features, settings)
         add_lora(features, settings)
+    teacher_pixels = None
+    if teacher is not None:
+        teacher_pixels = _noise(teacher.resize, len(splits.photos), 2 * batch_size)
     learner = build_learner(
         features,
         logits_model,
         datasets,
         settings,
         class_weights=weigh_datasets(datasets, settings, splits.photos.class_names),
+        teacher=teacher,
+        teacher_pixels=teacher_pixels,
         train=settings.epochs != 0,
     )
     durations = measure_durations(
@@ -246,12 +254,12 @@ def _plan(
     )
     n_extracted = 2 * len(splits.train)  # training photos also mirrored
     n_features = int(features.output.shape[-1])
+    resizes = {settings.train_resize} | ({teacher.resize} if teacher else set())
     seconds = {
         "network": network_s,
-        "photos": estimate_decode_seconds(splits.photos, settings.train_resize),
+        "photos": sum(estimate_decode_seconds(splits.photos, resize) for resize in resizes),
         "features": feature_s * (n_extracted + len(splits.validation)),
         "linear probe": _estimate_probe_seconds(n_extracted, n_features, n_classes),
-        **({} if teacher is None else {"teacher": _estimate_teacher_seconds(teacher, splits)}),
         "fine-tuning": 0.0,
         "test": durations.test_s,
     }
@@ -278,20 +286,19 @@ def _plan(
 
 def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
     """The datasets, with noise in place of photos."""
-    rng, n, resize = np.random.default_rng(0), 2 * settings.batch_size, settings.train_resize
-    noise = rng.integers(0, 256, (n, resize.height, resize.width, 3), np.uint8)
-    pixels = Pixels(
-        resize=resize,
-        usable=np.ones(len(splits.photos), bool),
-        load=lambda indices: (noise[indices % n], indices),
-    )
+    pixels = _noise(settings.train_resize, len(splits.photos), 2 * settings.batch_size)
     return make_datasets(splits, pixels, settings.batch_size, settings.seed)
 
 
-def _estimate_teacher_seconds(teacher: Teacher, splits: Splits) -> float:
-    """Measure the duration of the teacher's predictions."""
-    network = inference_model(teacher.classifier.model)
-    return N_VIEWS * len(splits.train) * measure_photo_seconds(network, FEATURE_BATCH_SIZE)
+def _noise(resize: Resize, n_photos: int, n_images: int) -> Pixels:
+    """Pixels of photos of noise, of which so many differ."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (n_images, resize.height, resize.width, 3), np.uint8)
+    return Pixels(
+        resize=resize,
+        usable=np.ones(n_photos, bool),
+        load=lambda indices: (noise[indices % n_images], indices),
+    )
 
 
 def _estimate_probe_seconds(n: int, n_features: int, n_classes: int) -> float:

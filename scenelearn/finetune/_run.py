@@ -22,6 +22,7 @@ from scenelearn._distributed import (
     process_count,
 )
 from scenelearn._logistic_regression import softmax
+from scenelearn._progress import Report
 from scenelearn.backbones._network import Network, NetworkList
 from scenelearn.classify import Classifier
 from scenelearn.classify._calibration import DEFAULT_COVERAGE, Calibration, fit_temperature
@@ -34,7 +35,7 @@ from scenelearn.classify._labeled_outputs import (
 )
 from scenelearn.data import Pixels, Splits
 from scenelearn.data._pixels import at_other_size, load_pixels
-from scenelearn.data._resize import format_px
+from scenelearn.data._resize import Resize, format_px
 from scenelearn.finetune._budget import (
     adapt_to_machine,
     choose_schedule,
@@ -72,7 +73,7 @@ from scenelearn.finetune._runtime import (
     StopSignal,
 )
 from scenelearn.finetune._settings import FitSettings
-from scenelearn.finetune._teacher import Teacher, ask_teacher
+from scenelearn.finetune._teacher import Teacher
 from scenelearn.finetune._trainer import (
     Control,
     TrainingState,
@@ -99,6 +100,7 @@ class Run:
         training_features: the same for images to train on, whose weights are copied to `features`
             after fine-tuning; or `features` itself.
         pixels: of all photos, to train on.
+        teacher_pixels: the same at the size of the teacher; None without one.
         metadata: of the classifier, as far as it is known before training.
         checkpoint: of this run.
         datasets: the photos of each split, in batches.
@@ -119,6 +121,7 @@ class Run:
     features: Any
     training_features: Any
     pixels: Pixels
+    teacher_pixels: Pixels | None
     metadata: dict[str, str]
     checkpoint: Checkpoint
     datasets: Datasets
@@ -171,6 +174,11 @@ class Run:
         with self.clock.phase("photos") as note:
             resize, report = self.settings.train_resize, self.clock.report("decoding photos")
             self.pixels = load_pixels(photos, resize, broken=broken, report=report)
+            self.teacher_pixels = None
+            if self._teacher is not None:
+                self.teacher_pixels = self.pixels
+                if self._teacher.resize != resize:
+                    self._load_teacher_pixels(self._teacher.resize, broken, report)
             size = format_px(resize.image_px)
             note(f"{int(self.pixels.usable.sum()):,} photos decoded to {size} px")
         settings = self.settings
@@ -184,7 +192,13 @@ class Run:
                 settings.backbone_title, settings.weights
             ),
         }
-        file = checkpoint_path(self.settings, self.splits, self.pixels, self.features)
+        file = checkpoint_path(
+            self.settings,
+            self.splits,
+            self.pixels,
+            self.features,
+            teacher="" if self._teacher is None else self._teacher.digest,
+        )
         what = "photos, settings, weights and versions"
         assert_same_on_all_processes(file.parent.name, what)
         self.checkpoint = Checkpoint(file)
@@ -206,8 +220,10 @@ class Run:
             self.datasets,
             self.settings,
             class_weights=self.class_weights,
+            teacher=self._teacher,
+            teacher_pixels=self.teacher_pixels,
         )
-        restore_variables(self.learner.logits_model, saved.arrays)
+        restore_variables(self.learner.model, saved.arrays)
         note = f"to step {self.state.step} of epoch {self.state.epoch}"
         self.clock.add_earlier_run(saved.metadata["elapsed_s"], note)
         return True
@@ -265,21 +281,9 @@ class Run:
         self._stop.defer_signals()  # from here on there is a classifier to return
         stop = self._stop if process_count() == 1 else SharedStopSignal(self._stop)
         settings, clock = self.settings, self.clock
-        soft_labels = None
-        if self._teacher is not None and settings.epochs != ():
-            soft_labels = ask_teacher(
-                self._teacher,
-                self.datasets.train,
-                settings,
-                splits=self.splits,
-                clock=clock,
-                stop=stop,
-            )
         with clock.phase("fine-tuning") as note:
             if self._probe_epoch is not None:  # otherwise `restore` has set both
                 self._begin_training(self._probe_epoch, stop)
-            augmentation = replace(self.learner.augmentation, soft_labels=soft_labels)
-            self.learner = replace(self.learner, augmentation=augmentation)
             control = Control(
                 settings=settings,
                 clock=clock,
@@ -388,6 +392,18 @@ class Run:
             _checkpoint=None if keeps_checkpoint else self.checkpoint,
         )
 
+    def _load_teacher_pixels(self, resize: Resize, broken: str, report: Report) -> None:
+        """Decode the photos for the teacher; those that cannot be are not used at all."""
+        others = load_pixels(self.splits.photos, resize, broken=broken, report=report)
+        known = {one.path for one in self.pixels.decode_failures}
+        new = tuple(one for one in others.decode_failures if one.path not in known)
+        self.teacher_pixels = others
+        self.pixels = replace(
+            self.pixels,
+            usable=self.pixels.usable & others.usable,
+            decode_failures=self.pixels.decode_failures + new,
+        )
+
     def _begin_training(self, probe_epoch: Epoch, stop: StopRequest) -> None:
         """Build the learner, choose the schedule, and set the state before the first step."""
         settings, features = self.settings, self.training_features
@@ -408,6 +424,8 @@ class Run:
             self.datasets,
             settings,
             class_weights=self.class_weights,
+            teacher=self._teacher,
+            teacher_pixels=self.teacher_pixels,
             train=train,
         )
         self.state = initial_state(

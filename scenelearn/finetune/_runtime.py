@@ -203,7 +203,7 @@ class Phase:
     """One phase of a fit.
 
     Attributes:
-        name: "network", "photos", "features", "linear probe", "teacher", "fine-tuning" (compiling
+        name: "network", "photos", "features", "linear probe", "fine-tuning" (compiling
             and timing included) or "test" (calibration included); "earlier run" for everything
             before `fit(resume=True)` resumed.
         seconds: wall-clock time.

@@ -48,6 +48,9 @@ _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
 
 _MIN_TRAIN_PX = 160  # of the default of `train_px`
 
+# About mixed photos a teacher says what the labels do not.
+_TEACHER_MIX = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+
 UNFREEZE = ("stride16", "all", "none")
 
 AUTO = "auto"
@@ -75,7 +78,7 @@ class Recipe:
             weights only.
         mixup_alpha: both parameters of MixUp's Beta distribution; 0 disables MixUp.
         cutmix_alpha: both parameters of CutMix's Beta distribution; 0 disables CutMix. With both,
-            each photo gets one or the other.
+            each photo gets one or the other. With a teacher, `fit` has 0.2 and 1 as defaults.
         interpolate_weights: whether to interpolate between the linear probe and the fine-tuned
             weights. The coefficient (0, 1/2 or 3/4) depends on the number of photos per class,
             unless another is significantly better on the validation photos. Applies to pretrained
@@ -330,6 +333,7 @@ def resolve_settings(
     learning_rate: float | None,
     recipe: Recipe | Mapping[str, Any] | None,
     network: Network | NetworkList | None = None,
+    has_teacher: bool = False,
     **others: Any,
 ) -> FitSettings:
     """The settings from the arguments of `fit` and `plan`, with defaults filled in.
@@ -371,7 +375,9 @@ def resolve_settings(
         weights not in (None, "imagenet", OWN) and find_architecture(name).name == BUNDLED_BACKBONE
     )
     default_lr = _LR_HIGH if is_tiny or weights is None else _LR_PRETRAINED
-    defaults = {"unfreeze": "all"} if is_tiny else {}
+    defaults: dict[str, Any] = {"unfreeze": "all"} if is_tiny else {}
+    if has_teacher:
+        defaults |= _TEACHER_MIX
     if recipe is None or isinstance(recipe, Mapping):
         recipe = defaults | dict(recipe or {})
     settings = FitSettings(

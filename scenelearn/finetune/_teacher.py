@@ -1,50 +1,49 @@
-"""Distillation: a teacher's probabilities for augmented views of the training photos."""
+"""Distillation: a teacher predicts the images that the student is trained on.
+
+The student's images are augmented, and mixed by MixUp and CutMix. The teacher sees the same ones,
+made from photos of its own size, so that the student learns what larger images show. It learns the
+teacher's probabilities, and with a second head, which is dropped in the end, the teacher's
+features, which say more than a few classes do.
+
+References:
+    Probabilities as targets: G. Hinton, O. Vinyals, J. Dean (2015), Distilling the knowledge in a
+    neural network. arXiv:1503.02531.
+    Features as targets: A. Romero et al. (2015), FitNets: hints for thin deep nets. ICLR.
+    The same mixed images for both: L. Beyer et al. (2022), Knowledge distillation: a good teacher
+    is patient and consistent. CVPR.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
+import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scenelearn._backend import keras
-from scenelearn._distributed import process_index
-from scenelearn._progress import Report
-from scenelearn.augment import Policy, apply, sample
-from scenelearn.augment import policy as resolve_policy
 from scenelearn.classify import Classifier, load
-from scenelearn.data import Batches, Splits
+from scenelearn.classify._inference import compute_outputs, inference_model
+from scenelearn.classify._neighbors import NeighborIndex
+from scenelearn.data._resize import Resize
 from scenelearn.errors import ArgumentError, ClassMismatchError
-from scenelearn.finetune._features import (
-    FEATURE_BATCH_SIZE,
-    feature_folder,
-    read_on_all_processes,
-    write_features,
-)
-from scenelearn.finetune._runtime import Clock, StopRequest
-from scenelearn.finetune._settings import FitSettings
 from scenelearn.metrics._inputs import class_positions
 
-N_VIEWS = 4
-"""Augmented views of each photo; the epochs take turns with them."""
-
-_PART = 16  # batches between two writes to the cache
+FEATURE_HEAD = "teacher_features"
+"""The name of the layer that learns the teacher's features."""
 
 _CLASSIFIER = "classifier:"
+_MAX_STRETCH = 0.1  # between the proportions of both: rounded sizes differ a little
+_MIN_SCALE = 0.05  # of a component, relative to the largest: smaller ones are noise
 
-_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Teacher:
-    """A classifier whose probabilities the student learns.
+    """A classifier from which the student learns.
 
     Attributes:
         classifier: it has the student's classes.
@@ -62,6 +61,71 @@ class Teacher:
         metadata = self.classifier.metadata
         facts = [metadata.get("backbone", "unknown"), metadata.get("test accuracy")]
         return ", test accuracy ".join(fact for fact in facts if fact)
+
+    @property
+    def resize(self) -> Resize:
+        """How photos become images that it can predict."""
+        return self.classifier.resize
+
+    @property
+    def n_components(self) -> int:
+        """Number of principal components of its features; 0 if it keeps no training photos."""
+        return len(self._scale)
+
+    def targets(self, images: Any) -> npt.NDArray[np.float32]:
+        """What a student learns from it for some images.
+
+        Args:
+            images: (n, height, width, 3) uint8, of its size; with several devices, the same in each
+                process.
+
+        Returns:
+            (n, n_classes + n_components) float32: its probabilities; and its features, as
+            coordinates on the principal axes of its training photos, scaled to length 1 and then
+            each divided by its standard deviation on these photos, or by a twentieth of the largest
+            standard deviation if that is more.
+        """
+        images = keras().ops.convert_to_numpy(images)
+        outputs = compute_outputs(self._network, images, len(images))
+        probabilities = outputs.probabilities[:, self.columns]
+        if self._index is None:
+            return probabilities
+        components = self._index.embed(outputs.features) / self._scale
+        return np.concatenate([probabilities, components], axis=1, dtype=np.float32)
+
+    @cached_property
+    def _network(self) -> Any:
+        return inference_model(self.classifier.model)
+
+    @property
+    def digest(self) -> str:
+        """What its predictions depend on."""
+        arrays = self.classifier.model.get_weights()
+        if self._index is not None:
+            arrays = [*arrays, self._index.mean, self._index.components, self._scale]
+        key = hashlib.blake2b(self.classifier.model.to_json().encode(), digest_size=12)
+        key.update(f"{self.resize} {self.columns}".encode())
+        for array in arrays:
+            key.update(
+                f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes()
+            )
+        return key.hexdigest()
+
+    @cached_property
+    def _index(self) -> NeighborIndex | None:
+        """The principal axes; None if there are none, or all training photos are alike."""
+        calibration = self.classifier.calibration
+        if calibration is None or calibration.neighbor_index.embeddings.std(axis=0).max() < 1e-3:
+            return None
+        return calibration.neighbor_index
+
+    @cached_property
+    def _scale(self) -> npt.NDArray[np.float32]:
+        """(n_components,), what the coordinates are divided by."""
+        if self._index is None:
+            return np.zeros(0, np.float32)
+        scale = self._index.embeddings.std(axis=0, dtype=np.float32)
+        return np.asarray(np.maximum(scale, _MIN_SCALE * scale.max()), np.float32)
 
 
 def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher | None:
@@ -97,152 +161,77 @@ def load_teacher(teacher: Any, class_names: tuple[str, ...]) -> Teacher | None:
             f"The teacher must have the classes of the photos: {', '.join(class_names)}. Received: "
             f"{', '.join(classifier.class_names)}. Fit it on the same classes."
         )
-    name = os.fspath(teacher) if is_path else _CLASSIFIER + _folder(classifier).name
-    return Teacher(classifier=classifier, columns=[k for k in columns if k is not None], name=name)
+    loaded = Teacher(
+        classifier=classifier,
+        columns=[k for k in columns if k is not None],
+        name=os.fspath(teacher) if is_path else "",
+    )
+    return loaded if is_path else replace(loaded, name=_CLASSIFIER + loaded.digest)
 
 
-def _folder(classifier: Classifier) -> Path:
-    """A path in the cache that depends on the layers and weights of a classifier."""
-    resize = classifier.resize
-    return feature_folder(classifier.model, "teacher", resize, FEATURE_BATCH_SIZE, mirrored=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class SoftLabels:
-    """Soft labels for augmented views of photos.
-
-    Attributes:
-        table: (N_VIEWS, n, n_classes) float32.
-        row: (n_photos,) int64, the row of each photo by its index.
-    """
-
-    table: npt.NDArray[np.float32]
-    row: npt.NDArray[np.int64]
-
-    @staticmethod
-    def view(epoch: int) -> int:
-        """Which epoch's augmentation an epoch repeats: 1 to `N_VIEWS`."""
-        return (epoch - 1) % N_VIEWS + 1
-
-    def targets(
-        self, one_hot: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], epoch: int
-    ) -> npt.NDArray[np.float32]:
-        """What the student learns for photos in an epoch.
-
-        Args:
-            one_hot: (n, n_classes), their labels, which stay if the teacher could not read a photo.
-            indices: (n,), of the photos.
-            epoch: at least 0.
-        """
-        soft = self.table[self.view(epoch) - 1, self.row[indices]]
-        return np.where(np.isnan(soft), one_hot, soft)
-
-
-def augment(policy: Policy, images: Any, indices: Any, n: int, *, seed: int, epoch: int) -> Any:
-    """Augment photos; always n of them, since each other number is a program to compile.
-
-    Args:
-        policy: how they are augmented.
-        images: (b, height, width, 3) uint8, b from 1 to n; they are repeated.
-        indices: (b,) positions of the photos.
-        n: number of images in the output.
-        seed: random seed.
-        epoch: number of the epoch; each has its own augmentation.
-    """
-    parameters = sample(policy, seed, np.resize(indices, n), epoch=epoch)
-    return apply(np.resize(images, (n, *images.shape[1:])), parameters)
-
-
-def ask_teacher(
-    teacher: Teacher,
-    train: Batches,
-    settings: FitSettings,
-    *,
-    splits: Splits,
-    clock: Clock,
-    stop: StopRequest,
-) -> SoftLabels | None:
-    """`compute_soft_labels` as a phase of a fit."""
-    with clock.phase("teacher") as note:
-        soft_labels = compute_soft_labels(
-            teacher,
-            train,
-            resolve_policy(settings.augmentation),
-            hashes=splits.photos.hashes,
-            stop=stop,
-            report=clock.report("asking the teacher"),
-        )
-        note(f"{N_VIEWS} augmented views of {train.n_photos:,} training photos")
-    return soft_labels
-
-
-def compute_soft_labels(
-    teacher: Teacher,
-    train: Batches,
-    policy: Policy,
-    *,
-    hashes: Sequence[bytes],
-    stop: StopRequest,
-    report: Report,
-) -> SoftLabels | None:
-    """Compute the teacher's probabilities for each view of the training photos, or read them.
-
-    They are cached like features, view by view. If the system cannot write them, a warning is
-    logged. Several processes share the work on each batch.
+def check_same_view(teacher: Teacher, resize: Resize) -> None:
+    """Check that teacher and student see the same part of each photo.
 
     Args:
         teacher: from `load_teacher`.
-        train: the training photos.
-        policy: how they are augmented.
-        hashes: content hashes of all photos.
-        stop: whether to stop.
-        report: called with (views of photos done, total).
+        resize: how photos become images to train the student on.
+
+    Raises:
+        ArgumentError: if one of them crops, pads or stretches photos in another way.
+    """
+    other = teacher.resize
+    ratio = resize.height * other.width / (resize.width * other.height)
+    if resize.shape == other.shape and abs(math.log(ratio)) <= _MAX_STRETCH:
+        return
+    raise ArgumentError(
+        "Teacher and student must see the same part of each photo: the same `shape`, and an "
+        f"`image_px` of the same proportions. Received: a teacher for {other.title}, a student for "
+        f"{resize.title}. Pass the teacher's shape and proportions."
+    )
+
+
+def add_feature_head(features: Any, logits_model: Any, n_components: int) -> Any:
+    """Add a head for a teacher's features.
+
+    Args:
+        features: the student's network from raw pixels to features.
+        logits_model: the same with its head.
+        n_components: from the teacher, above 0.
 
     Returns:
-        The soft labels; None if it was stopped.
+        A model that shares all layers with `logits_model`, to (n, n_classes + n_components).
     """
-    model, n, total = _folder(teacher.classifier), train.n_photos, N_VIEWS * train.n_photos
-    facts = [policy.to_json(), train.seed, str(train.pixels.resize), teacher.columns]
-    text = f"{model.name}\n{json.dumps(facts, sort_keys=True)}"
-    digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    keys = [
-        hashlib.blake2b(hashes[index] + index.to_bytes(8, "little"), digest_size=16).digest()
-        for index in train.indices.tolist()
-    ]
-    rows_of = {key: [row] for row, key in enumerate(keys)}
-    table = np.full((N_VIEWS, n, len(teacher.columns)), np.nan, np.float32)
-    row = np.full(len(hashes), -1, np.int64)
-    row[train.indices] = np.arange(n)
-    for view in range(1, N_VIEWS + 1):
-        folder = model.with_name(f"teacher-{digest}-{view}")
-        found, _ = read_on_all_processes(folder, rows_of, table[view - 1])
-        missing = train.indices[[k for k, key in enumerate(keys) if key not in found]]
-        done = n * view - len(missing)
-        for start in range(0, len(missing), _PART * FEATURE_BATCH_SIZE):
-            part = missing[start : start + _PART * FEATURE_BATCH_SIZE]
-            batches = replace(train, indices=part, batch_size=FEATURE_BATCH_SIZE)
-            for images, _, indices in batches.in_order():
-                if stop.requested:
-                    return None
-                report(done, total)
-                views = augment(
-                    policy, images, indices, FEATURE_BATCH_SIZE, seed=train.seed, epoch=view
-                )
-                probabilities = teacher.classifier.predict_proba(
-                    keras().ops.convert_to_numpy(views)[: len(indices)], verbose=False
-                )
-                table[view - 1, row[indices]] = probabilities[:, teacher.columns]
-                done += len(indices)
-            read = row[part][~np.isnan(table[view - 1, row[part], 0])]
-            if process_index() == 0:  # of several processes the main one writes
-                _write(folder, [keys[k] for k in read], table[view - 1, read])
-    report(total, total)
-    return SoftLabels(table=table, row=row)
+    k = keras()
+    head = k.layers.Dense(
+        n_components, kernel_initializer="zeros", dtype="float32", name=FEATURE_HEAD
+    )
+    outputs = [logits_model.output, head(features.output)]
+    return k.Model(features.input, k.layers.Concatenate(dtype="float32")(outputs))
 
 
-def _write(folder: Path, keys: list[bytes], rows: npt.NDArray[np.float32]) -> None:
-    try:
-        if keys:
-            write_features(folder, keys, rows)
-    except (OSError, ArgumentError) as error:
-        _log.warning("The teacher's probabilities are not cached: %s: %s", folder, error)
+def distillation_loss(n_classes: int) -> Any:
+    """The loss of a student with a feature head: cross-entropy, and the features' squared error.
+
+    Args:
+        n_classes: the first columns are logits and the teacher's probabilities, the others
+            features.
+
+    Returns:
+        A Keras loss of targets and outputs, each (n, n_classes + n_components): the sum of the
+        cross-entropy and the mean squared error of the components.
+    """
+    k = keras()
+
+    class DistillationLoss(k.losses.Loss):  # type: ignore[misc, name-defined]
+        """Of each photo; a batch's is their mean."""
+
+        is_mean_of_photos = True
+
+        def call(self, targets: Any, outputs: Any) -> Any:
+            cross_entropy = k.losses.categorical_crossentropy(
+                targets[:, :n_classes], outputs[:, :n_classes], from_logits=True
+            )
+            error = targets[:, n_classes:] - outputs[:, n_classes:]
+            return cross_entropy + k.ops.mean(k.ops.square(error), axis=-1)
+
+    return DistillationLoss()

@@ -185,15 +185,15 @@ def initial_state(
         probe_epoch: the scores of the linear probe.
         probe_weights: of the network with the linear probe.
     """
-    model, n_photos = learner.logits_model, learner.datasets.train.n_photos
+    n_photos, n_classes = learner.datasets.train.n_photos, learner.logits_model.output_shape[-1]
     interpolates = n_interpolations(settings) and schedule.epochs
     return TrainingState(
         schedule=schedule,
         history=[probe_epoch],
         best_weights=probe_weights,
         best_loss=probe_epoch.calibrated_loss,
-        initial_weights=to_arrays(model.trainable_variables) if interpolates else [],
-        default_interpolation=default_coefficient(n_photos / model.output_shape[-1]),
+        initial_weights=to_arrays(learner.model.trainable_variables) if interpolates else [],
+        default_interpolation=default_coefficient(n_photos / n_classes),
     )
 
 
@@ -246,7 +246,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     Returns:
         Why training ended early, see `FitResult.stopped`; empty if it did not.
     """
-    model, stopped = learner.logits_model, control.stop.requested
+    model, stopped = learner.model, control.stop.requested
     if state.schedule.epochs and not stopped and control.checkpoint.is_due():
         control.save(state, model)  # saves the work before the first step
     callbacks = control.callbacks if state.schedule.epochs else Callbacks()
@@ -276,7 +276,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
         _log.log(level, _stop_message(stopped, state))
     if stopped == "time":
         state.end_schedule()
-    model.set_weights(state.best_weights)
+    learner.logits_model.set_weights(state.best_weights)
     return stopped
 
 
@@ -323,7 +323,7 @@ def _stop_message(stopped: str, state: TrainingState) -> str:
 
 def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> str:
     """Train for the rest of the current epoch, and validate; return why it stopped, if it did."""
-    model, schedule, epoch, stopped = learner.logits_model, state.schedule, state.epoch, ""
+    model, schedule, epoch, stopped = learner.model, state.schedule, state.epoch, ""
     n_steps = schedule.epochs[epoch - 1][0]
     before = sum(size for size, _ in schedule.epochs[: epoch - 1])
     start = time.perf_counter() - state.epoch_s
@@ -366,7 +366,7 @@ def _train_epoch(learner: Learner, state: TrainingState, control: Control) -> st
         learning_rate=schedule.learning_rate(epoch, max(0.0, n_done - 0.5)),
         seconds=time.perf_counter() - start,
     )
-    state.end_epoch(result, model)
+    state.end_epoch(result, learner.logits_model)
     cycle_ended = schedule.n_cycles > 1 and n_done == n_steps and schedule.ends_cycle(epoch)
     if cycle_ended:
         state.end_cycle(model)
@@ -429,7 +429,7 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> st
     Returns:
         The signal that stopped it; empty if none did.
     """
-    model, variables = learner.logits_model, learner.logits_model.trainable_variables
+    model, variables = learner.model, learner.model.trainable_variables
     if not state.initial_weights or len(state.history) == 1:
         return ""
     soup = state.soup, state.n_in_soup
@@ -465,7 +465,7 @@ def _interpolate(learner: Learner, state: TrainingState, control: Control) -> st
     best = choose_coefficient(losses, state.default_interpolation) if interpolates else 1.0
     assign(best)
     epoch = len(state.history) - 1 if best else 0
-    state.keep(model, float(losses[best].mean()), epoch=epoch, interpolation=best)
+    state.keep(learner.logits_model, float(losses[best].mean()), epoch=epoch, interpolation=best)
     return ""
 
 

@@ -21,6 +21,7 @@ from scenelearn.backbones import _compilation_cache, _fast
 from scenelearn.backbones._fast import _convolution, _parallel
 from scenelearn.backbones._fast._microbatch import supports_microbatches
 from scenelearn.classify._inference import predict_images
+from scenelearn.finetune._teacher import distillation_loss
 from tests.helpers.marks import nightly, slow
 from tests.helpers.networks import build_application, deferred_initialization, keras
 
@@ -524,6 +525,7 @@ def test_operations_on_each_photo_run_in_parts(tmp_path: Path) -> None:
         ("dice", False),
         (lambda k: k.losses.CategoricalCrossentropy(from_logits=True), True),
         (lambda k: k.losses.KLDivergence(), True),
+        (lambda _: distillation_loss(1), True),
         (lambda k: k.losses.MeanSquaredError(reduction="sum"), False),
         (lambda k: k.losses.Circle(), False),
         (lambda k: k.losses.SparseCategoricalCrossentropy(ignore_class=0), False),
@@ -762,6 +764,7 @@ import resource
 import numpy as np
 
 from scenelearn import backbones
+from scenelearn.finetune._teacher import distillation_loss
 from tests.helpers.networks import keras
 
 k = keras()

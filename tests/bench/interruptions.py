@@ -289,7 +289,7 @@ def _fit() -> None:
 
     def record_end(learner: Any, state: TrainingState, control: Any) -> str:
         stopped = train(learner, state, control)
-        digests["end"] = digest_of(state, learner.logits_model)
+        digests["end"] = digest_of(state, learner.model)
         return stopped
 
     def progress(what: str, _done: int, _total: int) -> None:

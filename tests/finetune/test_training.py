@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from dataclasses import replace
@@ -19,12 +18,9 @@ from scenelearn import augment, backbones
 from scenelearn.augment import policy
 from scenelearn.classify._calibration import fit_temperature
 from scenelearn.data import Batches, Pixels
-from scenelearn.data._pixels import load_pixels
-from scenelearn.data._resize import Resize
 from scenelearn.finetune import Epoch, FitResult, Recipe, _model
 from scenelearn.finetune._class_weights import build_class_weights, weigh_classes
 from scenelearn.finetune._device import memory_summary
-from scenelearn.finetune._features import make_datasets
 from scenelearn.finetune._learner import Augmentation, augmented_batches
 from scenelearn.finetune._model import (
     build_optimizer,
@@ -33,8 +29,6 @@ from scenelearn.finetune._model import (
     kernel_lr_multiplier,
     lr_multipliers,
 )
-from scenelearn.finetune._runtime import StopSignal
-from scenelearn.finetune._teacher import N_VIEWS, SoftLabels, compute_soft_labels, load_teacher
 from scenelearn.finetune._trainer import TrainingState, score_logits
 from tests.helpers.networks import keras
 from tests.helpers.own_backbones import attention_network
@@ -287,75 +281,6 @@ def test_training_batches_carry_the_weights_of_their_labels() -> None:
         np.testing.assert_allclose(of_photo, expected, rtol=1e-6)
         ((_, plain),) = augmented_batches(train, augmentation, epoch=1, steps=range(1))
         assert len(plain) == 2
-
-
-def test_student_learns_the_probabilities_of_what_it_sees(
-    fitted: FitResult, splits: sl.data.Splits
-) -> None:
-    pixels = load_pixels(splits.photos, Resize(32, 32))
-    train = make_datasets(splits, pixels, 16, seed=3).train
-    policy = augment.policy("standard")
-    calls: list[tuple[int, int]] = []
-
-    def compute(classifier: Any) -> Any:
-        teacher = load_teacher(classifier, splits.photos.class_names)
-        assert teacher is not None
-        return compute_soft_labels(
-            teacher,
-            train,
-            policy,
-            hashes=splits.photos.hashes,
-            stop=StopSignal(),
-            report=lambda *numbers: calls.append(numbers),
-        )
-
-    names = tuple(reversed(fitted.classifier.class_names))
-    other = compute(dataclasses.replace(fitted.classifier, class_names=names))
-    soft_labels = compute(fitted)
-    np.testing.assert_array_equal(soft_labels.table, other.table[:, :, ::-1])
-    assert calls[-1] == (4 * train.n_photos,) * 2
-    augmentation = Augmentation(
-        policy=policy, recipe=Recipe(), n_classes=6, soft_labels=soft_labels
-    )
-    first, fifth = (
-        [batch for _, batch in augmented_batches(train, augmentation, epoch=epoch, steps=range(3))]
-        for epoch in (1, 1 + N_VIEWS)
-    )
-    for images, targets in first + fifth:
-        expected = fitted.classifier.predict_proba(np.asarray(images), verbose=False)
-        np.testing.assert_allclose(targets, expected, atol=1e-5)
-    calls.clear()
-    np.testing.assert_array_equal(compute(fitted).table, soft_labels.table)  # from the cache
-    assert calls == [(4 * train.n_photos,) * 2]
-
-
-def test_photos_that_the_teacher_could_not_read_keep_their_labels() -> None:
-
-    table = np.full((N_VIEWS, 2, 2), np.nan, np.float32)
-    table[0, 1] = 0.25, 0.75
-    soft_labels = SoftLabels(table=table, row=np.array([-1, 0, 1]))
-    one_hot = np.array([[1, 0], [1, 0]], np.float32)
-    targets = soft_labels.targets(one_hot, np.array([2, 1]), epoch=1 + N_VIEWS)
-    np.testing.assert_array_equal(targets, [[0.25, 0.75], [1, 0]])
-
-
-def test_stopped_while_the_teacher_works(fitted: FitResult, splits: sl.data.Splits) -> None:
-    class Stopped:
-        requested = "SIGINT"
-
-    train = make_datasets(splits, load_pixels(splits.photos, Resize(32, 32)), 16, seed=4).train
-    teacher = load_teacher(fitted.classifier, splits.photos.class_names)
-    assert teacher is not None
-    policy = augment.policy("none")
-    table = compute_soft_labels(
-        teacher,
-        train,
-        policy,
-        hashes=splits.photos.hashes,
-        stop=Stopped(),
-        report=lambda *_: None,
-    )
-    assert table is None
 
 
 # What is kept

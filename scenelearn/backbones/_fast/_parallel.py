@@ -286,6 +286,8 @@ def _loss_is_mean(model: Any) -> bool:
         if not isinstance(loss, keras().losses.Loss):  # a function
             return getattr(loss, "__name__", "").replace("_", "") in _MEAN_LOSSES
     kind = type(loss)
+    if getattr(loss, "is_mean_of_photos", False):  # one of our own
+        return True
     if not kind.__module__.startswith("keras.") or kind.__name__.lower() not in _MEAN_LOSSES:
         return False
     ignores = loss.get_config().get("ignore_class") is not None  # divides by the others' number
