@@ -262,7 +262,6 @@ def _distillation() -> dict[str, str]:
     return {
         "distillation": _markdown_table(columns, lines),
         "distillation minutes": f"{runs[0]['minutes']:g}",
-        "distillation seconds": f"{mean(run['phases']['teacher'] for run in taught.values()):.0f}",
     }
 
 

@@ -435,13 +435,13 @@ def feature_folder(
         value = np.asarray(keras().ops.convert_to_numpy(weight))
         digest.update(f"\n{value.dtype} {value.shape}\n".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
-    digest.update(_describe_layers(model).encode())
+    digest.update(describe_layers(model).encode())
     name = re.sub(r"[^\w.-]", "_", backbone)[:60]  # of a file or a preset, too
     view = "mirrored" if mirrored else "plain"
     return cache_folder() / f"features-{name}-{resize}-{digest.hexdigest()}-{view}"
 
 
-def _describe_layers(model: Any) -> str:
+def describe_layers(model: Any) -> str:
     """The kind, arguments and inputs of each layer, without names, which count up in a process."""
     layers = nested_layers(model)
     positions = {id(layer): position for position, layer in enumerate(layers)}

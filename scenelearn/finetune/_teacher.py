@@ -31,6 +31,7 @@ from scenelearn.classify._inference import compute_outputs, inference_model
 from scenelearn.classify._neighbors import NeighborIndex
 from scenelearn.data._resize import Resize
 from scenelearn.errors import ArgumentError, ClassMismatchError
+from scenelearn.finetune._features import describe_layers
 from scenelearn.metrics._inputs import class_positions
 
 FEATURE_HEAD = "teacher_features"
@@ -103,7 +104,7 @@ class Teacher:
         arrays = self.classifier.model.get_weights()
         if self._index is not None:
             arrays = [*arrays, self._index.mean, self._index.components, self._scale]
-        key = hashlib.blake2b(self.classifier.model.to_json().encode(), digest_size=12)
+        key = hashlib.blake2b(describe_layers(self.classifier.model).encode(), digest_size=12)
         key.update(f"{self.resize} {self.columns}".encode())
         for array in arrays:
             key.update(
