@@ -94,7 +94,7 @@ def predict_photos(
             parts.append(part)
         else:
             is_ood.append(calibration.is_ood(part))
-            embeddings.append(calibration.neighbor_index.embed(part.features))
+            embeddings.append(calibration.neighbor_index.embed(part.features).astype(np.float16))
             empty = {"features": part.features[:, :0], "ood_features": part.ood_features[:, :0]}
             parts.append(replace(part, **empty))
     chosen = np.concatenate(indices)

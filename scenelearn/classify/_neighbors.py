@@ -72,7 +72,7 @@ class NeighborIndex:
         total = np.maximum((shift**2).sum(axis=1), 1e-12)
         return np.asarray(np.clip(1 - inside / total, 0, 1), np.float32)
 
-    def embed(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    def embed(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The coordinates of photos on the principal axes, scaled to length 1.
 
         Args:
@@ -81,7 +81,7 @@ class NeighborIndex:
         Returns:
             (n, n_components).
         """
-        return _embed(features, self.mean, self.components).astype(np.float16)
+        return _embed(features, self.mean, self.components)
 
     def query(
         self, features: npt.NDArray[np.float32], class_names: tuple[str, ...], n_neighbors: int

@@ -172,7 +172,9 @@ def rank(
             names += batch
             margins.append(top_two_margin(outputs.probabilities))
             labels.append(outputs.probabilities.argmax(axis=1))
-            embeddings.append(classifier.calibration.neighbor_index.embed(outputs.features))
+            embeddings.append(
+                classifier.calibration.neighbor_index.embed(outputs.features).astype(np.float16)
+            )
     if not names:
         raise _no_photos_error(folder, "of them can be decoded")
     margin, label = np.concatenate(margins), np.concatenate(labels)

@@ -40,7 +40,7 @@ def choose(method: str, probe: Any, features: Any, labeled: Indices, rest: Indic
     index = build_neighbor_index(
         features[labeled], np.zeros(len(labeled), np.int32), ("",) * len(labeled)
     )
-    return rest[sample_diverse(index.embed(features[rest]), 1 - margin, MORE)]
+    return rest[sample_diverse(index.embed(features[rest]).astype(np.float16), 1 - margin, MORE)]
 
 
 def main() -> None:

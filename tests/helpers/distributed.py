@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,12 +236,19 @@ def fit_together(folder: str, weights: str, out: str) -> None:
 
 
 def fit_student(folder: str, weights: str, out: str) -> None:
-    """Fit a teacher and its student: alone, or with another process."""
+    """Fit a student: alone, with a teacher that is fitted first; or with another process.
+
+    The teacher is the same for both: rounding errors can turn the principal axes of its features.
+    """
+    file = Path(out).with_name("teacher.keras")
     if "PROCESS" in os.environ:
         start_processes()
-    network = {"backbone": "scenelearn_tiny", "weights": weights, "image_px": 32}
-    splits = sl.split(sl.scan(folder), seed=0)
-    teacher = sl.fit(splits, **network, epochs=0, devices="all")
-    teacher.classifier.predict_proba(np.zeros((1, 32, 32, 3), np.uint8))  # compiled for one device
+    else:
+        splits = sl.split(sl.scan(folder), seed=0)
+        sl.fit(splits, backbone="scenelearn_tiny", weights=weights, image_px=32, epochs=0).save(
+            file
+        )
+    teacher = sl.load(file)
+    teacher.predict_proba(np.zeros((1, 32, 32, 3), np.uint8))  # compiled for one device
     fit_to(out, folder, weights=weights, epochs=2, batch_size=15, devices="all",
            learning_rate=0.001, teacher=teacher)  # fmt: skip
