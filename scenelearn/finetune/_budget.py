@@ -177,7 +177,8 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         report: called with (steps done, total).
 
     Returns:
-        The median of five steps, including the preparation of their batches; NaN after a signal.
+        The median of five steps, including the preparation of their batches, by how often each is
+        learned; NaN after a signal.
     """
     steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
     rounds = (learner.batches(epoch=0, steps=steps) for _ in range(1 + _N_TIMED_STEPS))
@@ -188,8 +189,11 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         if stop.requested:
             return math.nan
         start = time.perf_counter()
-        learner.model.train_on_batch(*next(batches)[1])
-        seconds.append(time.perf_counter() - start)
+        batch = next(batches)[1]
+        batch_s = time.perf_counter() - start
+        learner.model.train_on_batch(*batch)
+        trained_s = time.perf_counter() - start - batch_s
+        seconds.append(batch_s / learner.augmentation.n_passes + trained_s)
     report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
 
@@ -226,7 +230,7 @@ def choose_schedule(
     Returns:
         The schedule, without epochs if none are requested, none fits, or a signal has come.
     """
-    time_limited, n_steps = settings.epochs is None, len(learner.datasets.train)
+    time_limited = settings.epochs is None
     durations = measure_durations(
         learner,
         settings,
@@ -239,7 +243,7 @@ def choose_schedule(
     epochs: Schedule = ()
     if durations.step_s and not stop.requested:
         left_s = broadcast(clock.left_s(reserve_s=durations.reserve_s))
-        epochs = make_schedule(settings, left_s, n_steps, durations)
+        epochs = make_schedule(settings, left_s, learner.n_steps, durations)
     return TrainingSchedule(
         epochs=epochs,
         n_cycles=settings.n_cycles,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,10 @@ from scenelearn.finetune._model import compile_model
 from scenelearn.finetune._settings import FitSettings, Recipe
 from scenelearn.finetune._teacher import Teacher, add_feature_head, distillation_loss
 
+# A teacher's prediction takes longer than the step of a small student, so each batch is learned
+# twice: once more after the others of its block, which are kept in memory.
+_N_PASSES, _BLOCK_STEPS = 2, 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
@@ -47,6 +52,17 @@ class Augmentation:
     teacher: Teacher | None = None
     teacher_pixels: Pixels | None = None
 
+    @property
+    def n_passes(self) -> int:
+        """How often each batch is learned."""
+        return 1 if self.teacher is None else _N_PASSES
+
+    def step_batches(self, n_batches: int) -> list[int]:
+        """The number of the batch that each step of an epoch learns."""
+        starts = range(0, n_batches, _BLOCK_STEPS)
+        blocks = [range(start, min(start + _BLOCK_STEPS, n_batches)) for start in starts]
+        return [k for block in blocks for _ in range(self.n_passes) for k in block]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
@@ -65,6 +81,11 @@ class Learner:
     datasets: Datasets
     augmentation: Augmentation
     class_weights: ClassWeights = UNWEIGHTED
+
+    @property
+    def n_steps(self) -> int:
+        """Number of training steps per epoch."""
+        return len(self.datasets.train) * self.augmentation.n_passes
 
     def batches(self, epoch: int, steps: range) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The batches of some steps of an epoch, see `augmented_batches`."""
@@ -150,9 +171,10 @@ def augmented_batches(
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """The batches of some steps of an epoch, each made in a thread during the step before it.
 
-    A batch is a function of (seed, epoch, step). If its size is not a multiple of the number of
-    devices, it is padded with photos of weight 0. Of several processes, each makes only its part;
-    if photos are mixed, or there is a teacher, each makes the whole batch and keeps its part.
+    A batch is a function of (seed, epoch, number). With a teacher, each batch is learned twice, see
+    `Augmentation.step_batches`. If its size is not a multiple of the number of devices, it is
+    padded with photos of weight 0. Of several processes, each makes only its part; if photos are
+    mixed, or there is a teacher, each makes the whole batch and keeps its part.
 
     Args:
         train: the training photos.
@@ -189,19 +211,19 @@ def augmented_batches(
         )
         return apply(np.resize(images, (n_rows, *images.shape[1:])), parameters)
 
-    def make_batch(step: int) -> tuple[Any, Any, Any] | None:
+    def make_batch(number: int) -> tuple[Any, Any, Any] | None:
         """Images, their labels, and the images of a teacher; None if no photo can be read."""
         if is_whole:
-            images, labels, indices = train.take(order, step)
+            images, labels, indices = train.take(order, number)
         else:
-            filled = np.resize(order[step * n : (step + 1) * n], n)
+            filled = np.resize(order[number * n : (number + 1) * n], n)
             images, labels, indices = own_part.take(np.resize(filled, n_padded), 0)
         teacher_images = images
         if teacher_pixels is not None and teacher_pixels is not train.pixels:
             teacher_images, read = teacher_pixels.read(indices)
             kept = np.isin(indices, read)
             images, labels, indices = images[kept], labels[kept], indices[kept]
-        if n_processes > 1 and len(indices) < min(n_rows, len(order) - step * n):
+        if n_processes > 1 and len(indices) < min(n_rows, len(order) - number * n):
             raise DeviceError(
                 "All processes must be able to read all photos. Received: photos that process "
                 f"{k} can no longer read. Check its disk, and call fit again with resume=True."
@@ -217,7 +239,7 @@ def augmented_batches(
             train.seed,
             n,
             epoch=epoch,
-            step=step,
+            step=number,
             mixup_alpha=recipe.mixup_alpha,
             cutmix_alpha=recipe.cutmix_alpha,
         )
@@ -236,9 +258,19 @@ def augmented_batches(
         weights = labels @ class_weights.astype(np.float32)
         return images, targets, weights * padding[0] if padding else weights
 
+    of_all_steps = augmentation.step_batches(len(train))
+    numbers = [of_all_steps[step] for step in steps]
     # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
-    batches = map_ahead(make_batch, steps, workers=1 + n_threads() // 8)
-    return ((k, finish(*batch)) for k, batch in zip(steps, batches, strict=True) if batch)
+    made = map_ahead(make_batch, dict.fromkeys(numbers), workers=1 + n_threads() // 8)
+    left, batches = Counter(numbers), dict[int, tuple[Any, ...] | None]()
+    for step, number in zip(steps, numbers, strict=True):
+        if number not in batches:
+            parts = next(made)
+            batches[number] = parts and finish(*parts)
+        left[number] -= 1
+        batch = batches[number] if left[number] else batches.pop(number)
+        if batch is not None:
+            yield step, batch
 
 
 def batch_sharder(n: int) -> Callable[[Any, Any], tuple[Any, ...]]:

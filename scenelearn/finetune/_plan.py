@@ -264,7 +264,7 @@ def _plan(
         "test": durations.test_s,
     }
     left_s = 60 * settings.minutes - sum(seconds.values()) - durations.interpolation_s
-    schedule = make_schedule(settings, left_s, len(datasets.train), durations)
+    schedule = make_schedule(settings, left_s, learner.n_steps, durations)
     if schedule:
         steps_s = sum(size * durations.step_s + durations.validation_s for size, _ in schedule)
         seconds["fine-tuning"] = steps_s + durations.interpolation_s

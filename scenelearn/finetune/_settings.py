@@ -41,7 +41,7 @@ from scenelearn.metrics._evaluation import OBJECTIVES
 # rate, and so do weights learned from rendered images, in all layers: with 500 photos per class,
 # their fits reached 83.2% of the validation photos of one split, where the upper layers alone
 # reached 81.3%; with 25 photos, the higher rate reached 73.1% and the lower one 71.4%.
-_LR_PRETRAINED, _LR_HIGH = 1e-3, 3e-3
+_LR_PRETRAINED, _LR_HIGH, _LR_TEACHER = 1e-3, 3e-3, 7e-4
 
 # Random weights need more epochs.
 _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
@@ -49,7 +49,7 @@ _MAX_EPOCHS_PRETRAINED, _MAX_EPOCHS_RANDOM = 40, 120
 _MIN_TRAIN_PX = 160  # of the default of `train_px`
 
 # About mixed photos a teacher says what the labels do not.
-_TEACHER_MIX = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+_TEACHER_RECIPE = {"unfreeze": "all", "mixup_alpha": 0.2, "cutmix_alpha": 1.0}
 
 UNFREEZE = ("stride16", "all", "none")
 
@@ -374,10 +374,12 @@ def resolve_settings(
     is_tiny = weights == BUNDLED or (
         weights not in (None, "imagenet", OWN) and find_architecture(name).name == BUNDLED_BACKBONE
     )
-    default_lr = _LR_HIGH if is_tiny or weights is None else _LR_PRETRAINED
+    default_lr = _LR_TEACHER if has_teacher else _LR_PRETRAINED
+    if is_tiny or weights is None:
+        default_lr = _LR_HIGH
     defaults: dict[str, Any] = {"unfreeze": "all"} if is_tiny else {}
     if has_teacher:
-        defaults |= _TEACHER_MIX
+        defaults |= _TEACHER_RECIPE
     if recipe is None or isinstance(recipe, Mapping):
         recipe = defaults | dict(recipe or {})
     settings = FitSettings(

@@ -250,7 +250,7 @@ def train(learner: Learner, state: TrainingState, control: Control) -> str:
     if state.schedule.epochs and not stopped and control.checkpoint.is_due():
         control.save(state, model)  # saves the work before the first step
     callbacks = control.callbacks if state.schedule.epochs else Callbacks()
-    n_epochs, n_steps = state.schedule.n_epochs, len(learner.datasets.train)
+    n_epochs, n_steps = state.schedule.n_epochs, learner.n_steps
     try:
         callbacks.begin(model, n_epochs=n_epochs, n_steps=n_steps)
         while not stopped and state.epoch <= state.schedule.n_epochs:
@@ -415,9 +415,9 @@ def _update_schedule(
     )
     durations = Durations(step_s=step_s, validation_s=validation_s)
     done = (*schedule.epochs[: epoch - 1], ended)
-    n_steps = len(learner.datasets.train)
     return replace(
-        schedule, epochs=make_schedule(control.settings, left_s, n_steps, durations, done)
+        schedule,
+        epochs=make_schedule(control.settings, left_s, learner.n_steps, durations, done),
     )
 
 

@@ -156,6 +156,43 @@ def test_student_and_teacher_see_the_same_images_at_their_own_sizes(
         np.testing.assert_allclose(targets, expected, atol=1e-5)
 
 
+def test_each_batch_is_learned_twice_and_predicted_once(
+    teacher: Teacher, splits: sl.data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = []
+    targets = Teacher.targets
+
+    def count(self: Teacher, images: Any) -> Any:
+        predicted.append(images)
+        return targets(self, images)
+
+    monkeypatch.setattr(Teacher, "targets", count)
+    pixels = load_pixels(splits.photos, make_resize(32))
+    train = make_datasets(splits, pixels, 1, seed=3).train
+    augmentation = Augmentation(
+        policy=policy("standard"), recipe=Recipe(mixup_alpha=0.2), n_classes=6, teacher=teacher,
+        teacher_pixels=pixels,
+    )  # fmt: skip
+    n, steps = len(train), range(2 * len(train))
+    blocks = [range(0, 16), range(16, 32), range(32, 48), range(48, n)]
+    assert 48 < n <= 64
+    assert augmentation.step_batches(n) == [k for block in blocks for k in (*block, *block)]
+    found = list(augmented_batches(train, augmentation, epoch=1, steps=steps))
+    assert [step for step, _ in found] == list(steps)
+    assert len(predicted) == n
+    for step in (0, 15):
+        np.testing.assert_array_equal(np.asarray(found[step + 16][1][0]), found[step][1][0])
+        np.testing.assert_array_equal(found[step + 16][1][1], found[step][1][1])
+    assert not np.array_equal(np.asarray(found[0][1][0]), np.asarray(found[1][1][0]))
+
+    first = 20  # in the middle of the second pass over the first block
+    resumed = augmented_batches(train, augmentation, epoch=1, steps=steps[first:])
+    for (step, batch), (expected_step, expected) in zip(resumed, found[first:], strict=True):
+        assert step == expected_step
+        np.testing.assert_array_equal(np.asarray(batch[0]), np.asarray(expected[0]))
+        np.testing.assert_array_equal(batch[1], expected[1])
+
+
 def test_weights_of_classes_count_by_the_probabilities(
     teacher: Teacher, splits: sl.data.Splits
 ) -> None:
@@ -272,14 +309,14 @@ def test_both_heads_have_the_full_learning_rate() -> None:
     assert all((multiplier == 1).all() for multiplier in heads.values())
 
 
-def test_photos_are_mixed_unless_the_recipe_says_otherwise(
+def test_defaults_with_a_teacher(
     fitted: FitResult, splits: sl.data.Splits, fit_settings: dict[str, Any]
 ) -> None:
     settings = fit_settings | {"teacher": fitted}
     recipe = sl.plan(splits, **settings).settings.recipe
-    assert (recipe.mixup_alpha, recipe.cutmix_alpha) == (0.2, 1.0)
+    assert (recipe.mixup_alpha, recipe.cutmix_alpha, recipe.unfreeze) == (0.2, 1.0, "all")
     recipe = sl.plan(splits, **settings, recipe={"cutmix_alpha": 0}).settings.recipe
-    assert (recipe.mixup_alpha, recipe.cutmix_alpha) == (0.2, 0.0)
+    assert (recipe.mixup_alpha, recipe.cutmix_alpha, recipe.unfreeze) == (0.2, 0.0, "all")
     plain = sl.plan(splits, **fit_settings).settings.recipe
     assert (plain.mixup_alpha, plain.cutmix_alpha) == (0.0, 0.0)
 
