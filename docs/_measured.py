@@ -8,8 +8,10 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
+
+from scipy.special import stdtrit
 
 from scenelearn import backbones
 
@@ -245,23 +247,29 @@ def _distillation() -> dict[str, str]:
         {run["seed"]: run for run in runs if bool(run["settings"]["teacher"]) is has_teacher}
         for has_teacher in (True, False)
     )
-    lines = []
+    lines, gains = [], []
     for seed in sorted(taught.keys() & plain.keys()):
         with_teacher, without = taught[seed], plain[seed]
-        gain = 100 * (with_teacher["test"]["value"] - without["test"]["value"])
+        gains.append(100 * (with_teacher["test"]["value"] - without["test"]["value"]))
         lines.append(
             [
                 str(seed),
                 with_teacher["settings"]["teacher"].rpartition("test accuracy ")[2],
-                f"{without['test']['value']:.1%}",
-                f"{with_teacher['test']['value']:.1%}",
-                f"{gain:+.1f}",
+                f"{without['test']['value']:.1%} in {without['seconds'] / 60:.0f} minutes",
+                f"{with_teacher['test']['value']:.1%} in {with_teacher['seconds'] / 60:.0f}",
+                f"{gains[-1]:+.1f}",
             ]
         )
     columns = ("Split", "Teacher", "Without a teacher", "With a teacher", "Gain in points")
+    margin = stdtrit(len(gains) - 1, 0.975) * stdev(gains) / len(gains) ** 0.5
     return {
         "distillation": _markdown_table(columns, lines),
+        "distillation gain": (
+            f"{mean(gains):+.1f} points ({mean(gains) - margin:+.1f} to "
+            f"{mean(gains) + margin:+.1f}; {len(gains)} splits)"
+        ),
         "distillation minutes": f"{runs[0]['minutes']:g}",
+        "distillation cores": runs[0]["environment"]["cores"],
     }
 
 

@@ -118,24 +118,25 @@ def fit(
         epochs: number of epochs of fine-tuning, however long they take; 0 for none; None for as
             many as fit into the time budget, at most 40 with pretrained weights and 120 with random
             ones, where the last one may be shorter. Or the schedule from the settings of a result.
-            In a soup (see `Recipe.soup`), each cycle has this many epochs.
+            In a soup (see `Recipe.soup`), each cycle has this many epochs. With a teacher, each
+            batch is learned twice in an epoch.
         batch_size: photos per training step.
         learning_rate: peak learning rate of fine-tuning; kernels may have a lower one, see
-            `Recipe.scale_lr_by_weights`. None for the default: 0.001, or 0.003 with random weights
-            and for "scenelearn_tiny".
+            `Recipe.scale_lr_by_weights`. None for the default: 0.003 with random weights and for
+            "scenelearn_tiny", otherwise 0.001, or 0.0007 with a teacher.
         augmentation: how training photos are augmented during fine-tuning: the name of a policy of
             `scenelearn.augment`, or a policy; "none" disables augmentation.
         recipe: advanced settings, such as the layers to train, CutMix and soups: a
             `Recipe`, or some of its values by name. Other values have the defaults of `Recipe`,
-            except that all layers of "scenelearn_tiny" are trained, and with a teacher photos are
-            mixed.
+            except that all layers of "scenelearn_tiny" are trained, and with a teacher all layers
+            are trained and photos are mixed.
         teacher: a more accurate classifier of the same classes, from which the network learns: a
             `Classifier`, the result of a fit, or the path of a bundle. Fine-tuning then learns what
             the teacher predicts in place of the labels: its probabilities and its features, for
-            each augmented image. MixUp and CutMix are on, unless `recipe` is a `Recipe` or sets
-            them. The teacher sees these images at its own size; its `shape` and the proportions
-            must be the student's. Each step takes longer by this prediction. Validation and test
-            photos keep their labels.
+            each augmented image. MixUp and CutMix are on, and all layers are trained, unless
+            `recipe` is a `Recipe` or sets them. The teacher sees these images at its own size; its
+            `shape` and the proportions must be the student's. Each step takes longer by this
+            prediction. Validation and test photos keep their labels.
         seed: random seed.
         precision: "mixed_bfloat16" or "mixed_float16": feature extraction and fine-tuning compute
             in 16 bits, float16 with loss scaling. Weights, head and loss stay in float32, and the

@@ -177,7 +177,8 @@ def test_each_batch_is_learned_twice_and_predicted_once(
     blocks = [range(0, 16), range(16, 32), range(32, 48), range(48, n)]
     assert 48 < n <= 64
     assert augmentation.step_batches(n) == [k for block in blocks for k in (*block, *block)]
-    found = list(augmented_batches(train, augmentation, epoch=1, steps=steps))
+    more = range(2 * len(train) + 3)  # as in a schedule of more photos
+    found = list(augmented_batches(train, augmentation, epoch=1, steps=more))
     assert [step for step, _ in found] == list(steps)
     assert len(predicted) == n
     for step in (0, 15):
