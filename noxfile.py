@@ -275,8 +275,8 @@ def own_backbone(session: nox.Session) -> None:
     """Measure a network of your own: `-- --photos FOLDER --backbone FILE.keras`.
 
     Writes docs/results/own_backbone.json. Other arguments go to tests.bench.intel: `--preprocessing
-    torch`, `--image-px 224`, `--minutes 20`, `--no-linear-probe`. With `--save teachers` its
-    classifiers can teach a smaller network, see `distillation`.
+    torch`, `--image-px 224`, `--minutes 20`, `--no-linear-probe`. With `--save teachers --out
+    teachers.json` its classifiers can teach a smaller network, see `distillation`.
     """
     session.install("-e", ".", *group("test"))
     measure(session, "intel", *out("own_backbone"), *session.posargs)

@@ -243,6 +243,7 @@ def _own_backbone() -> dict[str, str]:
 def _distillation() -> dict[str, str]:
     """A Markdown table: a small network with a teacher and without, on the same splits."""
     runs = read("distillation")["runs"]
+    ((minutes_of_all, _),) = {(run["minutes"], run["settings"]["image_px"]) for run in runs}
     taught, plain = (
         {run["seed"]: run for run in runs if bool(run["settings"]["teacher"]) is has_teacher}
         for has_teacher in (True, False)
@@ -250,13 +251,14 @@ def _distillation() -> dict[str, str]:
     lines, gains = [], []
     for seed in sorted(taught.keys() & plain.keys()):
         with_teacher, without = taught[seed], plain[seed]
+        minutes = [f"{run['seconds'] / 60:.0f} minutes" for run in (without, with_teacher)]
         gains.append(100 * (with_teacher["test"]["value"] - without["test"]["value"]))
         lines.append(
             [
                 str(seed),
                 with_teacher["settings"]["teacher"].rpartition("test accuracy ")[2],
-                f"{without['test']['value']:.1%} in {without['seconds'] / 60:.0f} minutes",
-                f"{with_teacher['test']['value']:.1%} in {with_teacher['seconds'] / 60:.0f}",
+                f"{without['test']['value']:.1%} in {minutes[0]}",
+                f"{with_teacher['test']['value']:.1%} in {minutes[1]}",
                 f"{gains[-1]:+.1f}",
             ]
         )
@@ -268,7 +270,7 @@ def _distillation() -> dict[str, str]:
             f"{mean(gains):+.1f} points ({mean(gains) - margin:+.1f} to "
             f"{mean(gains) + margin:+.1f}; {len(gains)} splits)"
         ),
-        "distillation minutes": f"{runs[0]['minutes']:g}",
+        "distillation minutes": f"{minutes_of_all:g}",
         "distillation cores": runs[0]["environment"]["cores"],
     }
 

@@ -70,7 +70,8 @@ def add_commands(commands: Any) -> None:
             "--batch-size": {},
             "--learning-rate": {
                 "help": "peak learning rate of fine-tuning "
-                "(default: 0.001; 0.003 for random weights and scenelearn_tiny)"
+                "(default: 0.001; 0.0007 with a teacher; 0.003 for random weights and "
+                "scenelearn_tiny)"
             },
             "--augmentation": {},
             "--recipe": {},

@@ -177,11 +177,15 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         report: called with (steps done, total).
 
     Returns:
-        The median of five steps, including the preparation of their batches, by how often each is
-        learned; NaN after a signal.
+        The median of five steps, each with the time to prepare its batch divided by how often the
+        batch is learned; NaN after a signal.
     """
-    steps = range(min(1 + _N_TIMED_STEPS, len(learner.datasets.train)))
-    rounds = (learner.batches(epoch=0, steps=steps) for _ in range(1 + _N_TIMED_STEPS))
+    n_passes = learner.augmentation.n_passes
+    n_batches = min(1 + _N_TIMED_STEPS, len(learner.datasets.train))
+    rounds = (
+        itertools.islice(learner.batches(epoch=0, steps=range(n_passes * n_batches)), n_batches)
+        for _ in range(1 + _N_TIMED_STEPS)
+    )
     batches = itertools.chain.from_iterable(rounds)
     seconds = []
     for n_done in range(1 + _N_TIMED_STEPS):
@@ -193,7 +197,7 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         batch_s = time.perf_counter() - start
         learner.model.train_on_batch(*batch)
         trained_s = time.perf_counter() - start - batch_s
-        seconds.append(batch_s / learner.augmentation.n_passes + trained_s)
+        seconds.append(batch_s / n_passes + trained_s)
     report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
 
@@ -244,6 +248,13 @@ def choose_schedule(
     if durations.step_s and not stop.requested:
         left_s = broadcast(clock.left_s(reserve_s=durations.reserve_s))
         epochs = make_schedule(settings, left_s, learner.n_steps, durations)
+    most = max((size for size, _ in epochs), default=0)
+    if most > learner.n_steps:
+        _log.warning(
+            "`epochs` has %d steps per epoch, but these photos have only %d: the others are "
+            "skipped, and the learning rate is not as planned. Pass a number of epochs, or None.",
+            most, learner.n_steps,
+        )  # fmt: skip
     return TrainingSchedule(
         epochs=epochs,
         n_cycles=settings.n_cycles,

@@ -66,10 +66,11 @@ def fit(
     out-of-distribution detection on the validation photos. 5. Test on the test photos, which have
     not been used before.
 
-    With pretrained weights, the layers with small feature maps are fine-tuned, or all layers of
-    "scenelearn_tiny", whose weights were learned from rendered images. BatchNormalization keeps its
-    pretrained statistics. With random weights, all layers are trained, starting with a zero head.
-    For transformers that do not fit into memory, see `Recipe.lora_rank`.
+    With pretrained weights, the layers with small feature maps are fine-tuned; or all layers, with
+    a teacher, and of "scenelearn_tiny", whose weights were learned from rendered images.
+    BatchNormalization keeps its pretrained statistics. With random weights, all layers are trained,
+    starting with a zero head. For transformers that do not fit into memory, see
+    `Recipe.lora_rank`.
 
     The complete state is saved to a checkpoint after each epoch and every half minute, more rarely
     on a slow disk. The same call with `resume=True` continues from there after the process was
@@ -119,7 +120,8 @@ def fit(
             many as fit into the time budget, at most 40 with pretrained weights and 120 with random
             ones, where the last one may be shorter. Or the schedule from the settings of a result.
             In a soup (see `Recipe.soup`), each cycle has this many epochs. With a teacher, each
-            batch is learned twice in an epoch.
+            batch is learned twice in an epoch, the second time 16 steps later; so a schedule is for
+            fits with a teacher only, or for fits without.
         batch_size: photos per training step.
         learning_rate: peak learning rate of fine-tuning; kernels may have a lower one, see
             `Recipe.scale_lr_by_weights`. None for the default: 0.003 with random weights and for

@@ -30,9 +30,9 @@ from scenelearn.finetune._settings import FitSettings, Recipe
 from scenelearn.finetune._teacher import Teacher, add_feature_head, distillation_loss
 
 # A teacher's prediction takes longer than the step of a small student, so each batch is learned
-# twice: once more after the others of its block, which are kept in memory. In 15 minutes, 4,200
-# Intel photos were so seen 32 times in place of 19, and MobileNetV2-0.35 with EfficientNet-Lite2 as
-# the teacher reached 91.8% of one split's validation photos (log loss 0.244) in place of 91.5%
+# twice: once more after the others of its block, which are kept in memory. In 15 minutes, each of
+# 4,200 Intel photos was seen 32 times instead of 19, and MobileNetV2-0.35 with EfficientNet-Lite2
+# as the teacher reached 91.8% of one split's validation photos (log loss 0.244) instead of 91.5%
 # (0.248).
 _N_PASSES, _BLOCK_STEPS = 2, 16
 
@@ -61,7 +61,7 @@ class Augmentation:
         return 1 if self.teacher is None else _N_PASSES
 
     def step_batches(self, n_batches: int) -> list[int]:
-        """The number of the batch that each step of an epoch learns."""
+        """The number of the batch that each step of an epoch with so many batches learns."""
         starts = range(0, n_batches, _BLOCK_STEPS)
         blocks = [range(start, min(start + _BLOCK_STEPS, n_batches)) for start in starts]
         return [k for block in blocks for _ in range(self.n_passes) for k in block]
@@ -143,7 +143,7 @@ def build_learner(
     """
     model, loss, n_classes = logits_model, None, logits_model.output_shape[-1]
     if teacher is not None and teacher.n_components:
-        forget_programs(fast_on_cpu(logits_model))  # it is validated, and no longer compiled
+        forget_programs(fast_on_cpu(logits_model))  # only for validation: it is not compiled here
         model = add_feature_head(features, logits_model, teacher.n_components)
         loss = distillation_loss(n_classes)
     if train:
@@ -183,7 +183,7 @@ def augmented_batches(
         train: the training photos.
         augmentation: how they are augmented and mixed, and the teacher.
         epoch: number of the epoch, at least 0.
-        steps: the steps.
+        steps: the steps; the last one is the last of the epoch.
         class_weights: (n_classes,), how much the photos of each class count. A mixed photo counts
             as its labels do, or as the teacher's probabilities. None: all count the same.
 
@@ -262,9 +262,10 @@ def augmented_batches(
         weights = labels @ class_weights.astype(np.float32)
         return images, targets, weights * padding[0] if padding else weights
 
-    of_all_steps = augmentation.step_batches(len(train))
-    steps = range(steps.start, min(steps.stop, len(of_all_steps)))
-    numbers = [of_all_steps[step] for step in steps]
+    n_batches = min(-(-steps.stop // augmentation.n_passes), len(train))
+    of_epoch = augmentation.step_batches(n_batches)[: steps.stop]
+    steps = range(steps.start, len(of_epoch))
+    numbers = of_epoch[steps.start :]
     # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
     made = map_ahead(make_batch, dict.fromkeys(numbers), workers=1 + n_threads() // 8)
     left, batches = Counter(numbers), dict[int, tuple[Any, ...] | None]()

@@ -291,7 +291,7 @@ def _noise_datasets(splits: Splits, settings: FitSettings) -> Datasets:
 
 
 def _noise(resize: Resize, n_photos: int, n_images: int) -> Pixels:
-    """Pixels of photos of noise, of which so many differ."""
+    """Noise in place of `n_photos` photos: so many different images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (n_images, resize.height, resize.width, 3), np.uint8)
     return Pixels(

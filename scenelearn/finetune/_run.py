@@ -199,7 +199,7 @@ class Run:
             self.features,
             teacher="" if self._teacher is None else self._teacher.digest,
         )
-        what = "photos, settings, weights and versions"
+        what = "photos, settings, weights, versions" + ", teacher" * bool(self._teacher)
         assert_same_on_all_processes(file.parent.name, what)
         self.checkpoint = Checkpoint(file)
 
@@ -292,12 +292,15 @@ class Run:
                 callbacks=callbacks,
             )
             self.stopped = train(self.learner, self.state, control)
+            if self.teacher_pixels is not None:
+                failures = self.pixels.read_failures
+                failures.update(self.teacher_pixels.read_failures | failures)
             if len(self.state.history) > 1:
                 self._trained_bytes = training_bytes(self.training_model, settings.batch_size)
             merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             epochs = self.state.schedule.epochs
-            requested = requested_schedule(settings, len(self.datasets.train))
+            requested = requested_schedule(settings, self.learner.n_steps)
             if requested is None or (epochs and epochs != requested):  # as after a callback's stop
                 none = 0 if settings.teacher is None else ()  # with a teacher, 0 is not allowed
                 self.settings = replace(settings, epochs=epochs or none)

@@ -17,7 +17,7 @@ from scenelearn.data import Pixels
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import make_resize
 from scenelearn.errors import ArgumentError, ClassMismatchError, PathMissingError
-from scenelearn.finetune import Recipe, _run
+from scenelearn.finetune import Recipe, _budget, _run
 from scenelearn.finetune._features import make_datasets
 from scenelearn.finetune._learner import Augmentation, augmented_batches
 from scenelearn.finetune._model import add_zero_head, lr_multipliers
@@ -63,7 +63,7 @@ def test_what_cannot_teach(fitted: FitResult, splits: sl.data.Splits, tmp_path: 
 
 
 @pytest.mark.slow
-def test_teacher_that_takes_all_the_time_leaves_the_linear_probe(
+def test_without_time_a_teacher_leaves_the_linear_probe(
     fitted: FitResult, splits: sl.data.Splits, fit_settings: dict[str, Any]
 ) -> None:
     settings = fit_settings | {"epochs": None, "minutes": 1e-6, "teacher": fitted}
@@ -141,10 +141,11 @@ def test_student_and_teacher_see_the_same_images_at_their_own_sizes(
     }  # fmt: skip
     taught = Augmentation(**how, teacher=teacher, teacher_pixels=small)
     plain = Augmentation(**how)
-    steps = range(len(train))
 
     def batches(of: Any, augmentation: Augmentation) -> list[tuple[Any, ...]]:
-        return [one for _, one in augmented_batches(of, augmentation, epoch=2, steps=steps)]
+        steps = range(augmentation.n_passes * len(train))
+        all_steps = augmented_batches(of, augmentation, epoch=2, steps=steps)
+        return [one for step, one in all_steps if step < len(train)]
 
     own = batches(train, plain)
     seen = batches(dataclasses.replace(train, pixels=small), plain)
@@ -186,12 +187,46 @@ def test_each_batch_is_learned_twice_and_predicted_once(
         np.testing.assert_array_equal(found[step + 16][1][1], found[step][1][1])
     assert not np.array_equal(np.asarray(found[0][1][0]), np.asarray(found[1][1][0]))
 
-    first = 20  # in the middle of the second pass over the first block
-    resumed = augmented_batches(train, augmentation, epoch=1, steps=steps[first:])
-    for (step, batch), (expected_step, expected) in zip(resumed, found[first:], strict=True):
-        assert step == expected_step
-        np.testing.assert_array_equal(np.asarray(batch[0]), np.asarray(expected[0]))
-        np.testing.assert_array_equal(batch[1], expected[1])
+    for first in (5, 16, 20):  # within the first and second pass over the first block
+        resumed = augmented_batches(train, augmentation, epoch=1, steps=steps[first:])
+        for (step, batch), (expected_step, expected) in zip(resumed, found[first:], strict=True):
+            assert step == expected_step
+            np.testing.assert_array_equal(np.asarray(batch[0]), np.asarray(expected[0]))
+            np.testing.assert_array_equal(batch[1], expected[1])
+
+    predicted.clear()
+    short = list(augmented_batches(train, augmentation, epoch=1, steps=range(12)))
+    assert [step for step, _ in short] == list(range(12))
+    assert len(predicted) == 6  # a shorter epoch learns fewer batches, also twice
+    np.testing.assert_array_equal(np.asarray(short[6][1][0]), short[0][1][0])
+
+
+def test_measured_step_time_counts_a_prediction_once_in_two_steps(
+    teacher: Teacher, splits: sl.data.Splits, fit_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    now = [0.0]
+    targets = Teacher.targets
+
+    def take_two_seconds(self: Teacher, images: Any) -> Any:
+        now[0] += 2.0
+        return targets(self, images)
+
+    monkeypatch.setattr(Teacher, "targets", take_two_seconds)
+    monkeypatch.setattr(_budget.time, "perf_counter", lambda: now[0])
+    plan = sl.plan(splits, **fit_settings | {"teacher": teacher.classifier, "epochs": 3})
+    assert plan.step_s == pytest.approx(1.0)
+    n_batches = -(-len(splits.train) // plan.settings.batch_size)
+    assert [size for size, _ in plan.schedule] == 3 * [2 * n_batches]
+
+
+def test_schedule_with_too_many_steps_is_a_warning(
+    splits: sl.data.Splits, fit_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = sl.fit(splits, **fit_settings | {"epochs": ((100, 1.0),)})
+    assert len(fit.history) == 2
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.endswith("_budget")]
+    assert "`epochs` has 100 steps per epoch, but these photos have only 4" in warning
 
 
 def test_weights_of_classes_count_by_the_probabilities(
@@ -224,9 +259,9 @@ def test_photo_that_the_teacher_cannot_read_is_left_out(
     augmentation = Augmentation(
         policy=policy("none"), recipe=Recipe(), n_classes=6, teacher=teacher, teacher_pixels=broken
     )
-    steps = range(len(train))
+    steps = range(2 * len(train))
     found = dict(augmented_batches(train, augmentation, epoch=1, steps=steps))
-    assert list(found) == [step for step in steps if step != 2]
+    assert list(found) == [step for step in steps if step % len(train) != 2]
     left = np.resize([*order[16:20], *order[21:32]], 16)
     images, targets = found[1]
     np.testing.assert_array_equal(np.asarray(images), pixels.load(left)[0])
@@ -330,6 +365,7 @@ def test_fit_with_a_teacher_is_repeated_and_resumed_identically(
     settings = fit_settings | {"image_px": 48, "teacher": fitted}
     fit = sl.fit(splits, **settings)
     assert len(fit.history) == 3
+    assert fit.settings.epochs == fit_settings["epochs"] == 2
     assert (fit.settings.teacher or "").startswith("classifier:")
     names = [layer.name for layer in fit.classifier.model.layers]
     assert "logits" in names
