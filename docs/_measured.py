@@ -252,17 +252,25 @@ def _distillation() -> dict[str, str]:
     for seed in sorted(taught.keys() & plain.keys()):
         with_teacher, without = taught[seed], plain[seed]
         minutes = [f"{run['seconds'] / 60:.0f} minutes" for run in (without, with_teacher)]
-        gains.append(100 * (with_teacher["test"]["value"] - without["test"]["value"]))
+        of_validation, of_test = (
+            100 * (with_teacher[side]["value"] - without[side]["value"])
+            for side in ("validation", "test")
+        )
+        gains.append(of_test)
         lines.append(
             [
                 str(seed),
                 with_teacher["settings"]["teacher"].rpartition("test accuracy ")[2],
                 f"{without['test']['value']:.1%} in {minutes[0]}",
                 f"{with_teacher['test']['value']:.1%} in {minutes[1]}",
-                f"{gains[-1]:+.1f}",
+                f"{of_test:+.1f}",
+                f"{of_validation:+.1f}",
             ]
         )
-    columns = ("Split", "Teacher", "Without a teacher", "With a teacher", "Gain in points")
+    columns = (
+        "Split", "Teacher", "Without a teacher", "With a teacher", "Gain in points",
+        "Validation gain",
+    )  # fmt: skip
     margin = stdtrit(len(gains) - 1, 0.975) * stdev(gains) / len(gains) ** 0.5
     return {
         "distillation": _markdown_table(columns, lines),
