@@ -29,7 +29,7 @@ from scenelearn.data._pixels import estimate_decode_seconds
 from scenelearn.finetune._candidates import CANDIDATES
 from scenelearn.finetune._device import available_bytes, supported_precision, training_bytes
 from scenelearn.finetune._features import FEATURE_BATCH_SIZE
-from scenelearn.finetune._learner import Learner
+from scenelearn.finetune._learner import BLOCK_STEPS, N_PASSES, Learner, teacher_bytes
 from scenelearn.finetune._model import COEFFICIENTS
 from scenelearn.finetune._runtime import Clock, StopRequest
 from scenelearn.finetune._schedule import (
@@ -39,6 +39,7 @@ from scenelearn.finetune._schedule import (
     uniform_schedule,
 )
 from scenelearn.finetune._settings import AUTO, FitSettings
+from scenelearn.finetune._teacher import Teacher
 from scenelearn.sizing._networks import build_application
 
 _MIN_WARMUP_STEPS = 100  # with pretrained weights
@@ -49,10 +50,12 @@ _PREDICTION_MARGIN = 1.3
 _TEST_OVERHEAD_S = 2.0  # of the test, besides the network: image statistics, calibration, results
 
 _AUTO_EPOCHS = 4
+_TRAIN_FRACTION = 0.7
 # Duration of a fit, in forward passes over all photos, 70% of which are training photos: features,
 # including mirrored training photos; for each epoch, training at three passes per photo while the
 # upper layers are trained, and validation; finally weight interpolation and the test.
-_AUTO_PASSES = 1.55 + _AUTO_EPOCHS * (3 * 0.7 + 0.15) + 1.5
+_AUTO_TRAINING_PASSES = _AUTO_EPOCHS * 3 * _TRAIN_FRACTION
+_AUTO_PASSES = 1.55 + _AUTO_TRAINING_PASSES + _AUTO_EPOCHS * 0.15 + 1.5
 _AUTO_TIME_FRACTION = 0.9  # the rest is for decoding, the linear probe and compilation
 
 _log = logging.getLogger(__name__)
@@ -177,14 +180,18 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         report: called with (steps done, total).
 
     Returns:
-        The median of five steps, each with the time to prepare its batch divided by how often the
-        batch is learned; NaN after a signal.
+        The median of five steps, each with the time to make a batch divided by how often it is
+        learned. With a teacher, batches are made in groups, see `Augmentation.group_size`. NaN
+        after a signal.
     """
     n_passes = learner.augmentation.n_passes
-    n_batches = min(1 + _N_TIMED_STEPS, len(learner.datasets.train))
+    group_size = learner.augmentation.group_size(learner.datasets.train.batch_size)
+    n_timed = group_size * (1 + _N_TIMED_STEPS)
+    n_whole = BLOCK_STEPS // group_size * group_size  # of the first pass over a block
+    n_batches = min(n_timed, n_whole, len(learner.datasets.train))
     rounds = (
         itertools.islice(learner.batches(epoch=0, steps=range(n_passes * n_batches)), n_batches)
-        for _ in range(1 + _N_TIMED_STEPS)
+        for _ in range(n_timed)
     )
     batches = itertools.chain.from_iterable(rounds)
     seconds = []
@@ -193,11 +200,11 @@ def measure_step_time(learner: Learner, stop: StopRequest, report: Report) -> fl
         if stop.requested:
             return math.nan
         start = time.perf_counter()
-        batch = next(batches)[1]
-        batch_s = time.perf_counter() - start
-        learner.model.train_on_batch(*batch)
-        trained_s = time.perf_counter() - start - batch_s
-        seconds.append(batch_s / n_passes + trained_s)
+        group = list(itertools.islice(batches, group_size))
+        group_s = time.perf_counter() - start
+        learner.model.train_on_batch(*group[0][1])
+        trained_s = time.perf_counter() - start - group_s
+        seconds.append(group_s / group_size / n_passes + trained_s)
     report(1 + _N_TIMED_STEPS, 1 + _N_TIMED_STEPS)
     return sorted(seconds[1:])[_N_TIMED_STEPS // 2]  # the first one compiles
 
@@ -303,7 +310,9 @@ def requested_schedule(settings: FitSettings, n_steps: int) -> Schedule | None:
 # The network of "auto"
 
 
-def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
+def adapt_to_machine(
+    settings: FitSettings, n_photos: int, teacher: Teacher | None = None
+) -> FitSettings:
     """Fill in what depends on this machine.
 
     The backbone gets its canonical name, "auto" is replaced by a backbone, and an unsupported
@@ -316,7 +325,9 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
     if not isinstance(name, str) or is_own(name):
         return replace(settings, precision=supported_precision(settings.precision))
     if name == AUTO:
-        name = choose_backbone(n_photos, settings.train_px, settings.minutes, settings.batch_size)
+        name = choose_backbone(
+            n_photos, settings.train_px, settings.minutes, settings.batch_size, teacher
+        )
     return replace(
         settings,
         backbone=find_architecture(name).name,
@@ -325,7 +336,11 @@ def adapt_to_machine(settings: FitSettings, n_photos: int) -> FitSettings:
 
 
 def choose_backbone(
-    n_photos: int, image_px: int | tuple[int, int], minutes: float, batch_size: int
+    n_photos: int,
+    image_px: int | tuple[int, int],
+    minutes: float,
+    batch_size: int,
+    teacher: Teacher | None = None,
 ) -> str:
     """Choose the network that "auto" stands for.
 
@@ -339,22 +354,29 @@ def choose_backbone(
         image_px: the side of the square images to train on, or their (height, width).
         minutes: the time budget.
         batch_size: photos per step.
+        teacher: it predicts the images of each epoch, which are learned twice; if there is one.
 
     Returns:
         A name for `backbones.build`; the smallest network if none fits.
     """
+
+    def photo_seconds(network: Any) -> float:
+        return float(broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
+
     best, *larger = (candidate.name for candidate in CANDIDATES)
-    start, n_passes = time.perf_counter(), _AUTO_PASSES * n_photos
+    start, teacher_s, n_passes = time.perf_counter(), 0.0, _AUTO_PASSES
+    if teacher is not None:
+        teacher_s = n_photos * _AUTO_EPOCHS * _TRAIN_FRACTION * photo_seconds(teacher.network)
+        n_passes += (N_PASSES - 1) * _AUTO_TRAINING_PASSES
     available = available_bytes()
     free_bytes = float(broadcast(math.inf if available is None else available))
 
     def fit_seconds(network: Any) -> float:
-        return float(n_passes * broadcast(measure_photo_seconds(network, FEATURE_BATCH_SIZE)))
+        return n_photos * n_passes * photo_seconds(network)
 
     def left_s() -> float:
-        return float(
-            broadcast(_AUTO_TIME_FRACTION * (60 * minutes - (time.perf_counter() - start)))
-        )
+        left = 60 * minutes - (time.perf_counter() - start)
+        return float(broadcast(_AUTO_TIME_FRACTION * left)) - teacher_s
 
     smallest = _build_untrained(best, image_px)
     best_s = fit_seconds(smallest)
@@ -365,7 +387,8 @@ def choose_backbone(
         if seconds_per_byte * _activation_bytes(unbuilt) > left_s():
             continue
         network = _build_untrained(name, image_px)
-        if training_bytes(network, batch_size) > free_bytes:
+        needed_bytes = training_bytes(network, batch_size)
+        if needed_bytes + teacher_bytes(teacher, image_px, batch_size) > free_bytes:
             continue
         fit_s = fit_seconds(network)
         if fit_s <= left_s():
@@ -375,7 +398,8 @@ def choose_backbone(
     _log.info(
         "backbone 'auto' is %s: the most accurate of %d candidates on ImageNet (%.1f %%) for which "
         "features of %d photos and %d epochs fit into %g minutes (about %.1f)",
-        best, len(CANDIDATES), 100 * top1, n_photos, _AUTO_EPOCHS, minutes, best_s / 60,
+        best, len(CANDIDATES), 100 * top1, n_photos, _AUTO_EPOCHS, minutes,
+        (best_s + teacher_s) / 60,
     )  # fmt: skip
     return best
 

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,13 @@ def _device_name(backend: str) -> str:
 # Memory
 
 
-def choose_batch_size(model: Any, batch_size: int, *, updates_batchnorm: bool) -> int:
+def choose_batch_size(
+    model: Any,
+    batch_size: int,
+    *,
+    updates_batchnorm: bool,
+    other_bytes: Callable[[int], int] | None = None,
+) -> int:
     """The largest batch size for which training fits into free memory, and that devices can share.
 
     A batch that the devices do not divide is padded with photos of weight 0. BatchNormalization
@@ -108,6 +115,7 @@ def choose_batch_size(model: Any, batch_size: int, *, updates_batchnorm: bool) -
         model: as for `reduce_batch_size`.
         batch_size: photos per step, as requested.
         updates_batchnorm: whether BatchNormalization normalizes by the batch.
+        other_bytes: as for `reduce_batch_size`.
 
     Returns:
         The requested size where possible; the same in all processes.
@@ -117,7 +125,7 @@ def choose_batch_size(model: Any, batch_size: int, *, updates_batchnorm: bool) -
             batch size.
     """
     n = n_devices()
-    reduced = broadcast(reduce_batch_size(model, batch_size))
+    reduced = broadcast(reduce_batch_size(model, batch_size, other_bytes))
     by_batch = updates_batchnorm and any(
         isinstance(layer, keras().layers.BatchNormalization)
         for layer in nested_layers(model, include_self=True)
@@ -133,12 +141,15 @@ def choose_batch_size(model: Any, batch_size: int, *, updates_batchnorm: bool) -
     return int(reduced)
 
 
-def reduce_batch_size(model: Any, batch_size: int) -> int:
+def reduce_batch_size(
+    model: Any, batch_size: int, other_bytes: Callable[[int], int] | None = None
+) -> int:
     """Halve a batch size until training the whole model fits into free memory.
 
     Args:
         model: a Keras model in the form in which it will be trained, with AdamW.
         batch_size: photos per step, as requested.
+        other_bytes: called with a batch size, for what a teacher needs; None for nothing.
 
     Returns:
         The same size if it fits or if the free memory is unknown. Otherwise the first of its half,
@@ -147,11 +158,15 @@ def reduce_batch_size(model: Any, batch_size: int) -> int:
     free = available_bytes()
     if free is None:
         return batch_size
-    reduced, requested_bytes = batch_size, training_bytes(model, batch_size)
+
+    def needed_bytes(size: int) -> int:
+        return training_bytes(model, size) + (other_bytes(size) if other_bytes else 0)
+
+    reduced, requested_bytes = batch_size, needed_bytes(batch_size)
     needed = requested_bytes
     while needed > free and reduced > 1:
         reduced //= 2
-        needed = training_bytes(model, reduced)
+        needed = needed_bytes(reduced)
     if reduced < batch_size:
         _log.warning(
             "Training with a batch size of %d takes up to %s, but only %s are free. Reducing the "
@@ -195,6 +210,19 @@ def training_bytes(model: Any, batch_size: int) -> int:
     return int(peak + (batch_size - n) * photo_bytes + n_gradients * gradient_bytes)
 
 
+def prediction_bytes(model: Any, batch_size: int) -> int:
+    """The peak increase of the process' memory while a model predicts a batch; 0 if unknown.
+
+    A model that processes a batch in parts holds the activations of one part per thread.
+    """
+    n = min(batch_size, n_threads() * part_size(batch_size)) if runs_in_parts(model) else batch_size
+    try:
+        estimate = sizing.estimate(model, batch_size=n, optimizer="sgd", method="xla")
+    except UnknownLayerError:
+        return 0
+    return estimate.prediction_resident_bytes or 0
+
+
 def available_bytes() -> int | None:
     """The memory that the system could give to this process now; None if unknown.
 
@@ -231,21 +259,13 @@ def memory_summary(model: Any, batch_size: int, trained_bytes: int | None) -> di
         trained_bytes: from `training_bytes`; None if the network was only used to predict.
     """
     summary = {}
-    increase = _prediction_bytes(model, batch_size) if trained_bytes is None else trained_bytes
+    increase = prediction_bytes(model, batch_size) if trained_bytes is None else trained_bytes
     if increase:
         summary["memory predicted"] = sizing.format_bytes(increase)
     peak = peak_bytes()
     if peak is not None:
         summary["memory measured"] = sizing.format_bytes(peak)
     return summary
-
-
-def _prediction_bytes(model: Any, batch_size: int) -> int | None:
-    try:
-        estimate = sizing.estimate(model, batch_size=batch_size, optimizer="sgd", method="xla")
-    except UnknownLayerError:
-        return None
-    return estimate.prediction_resident_bytes
 
 
 def peak_bytes() -> int | None:

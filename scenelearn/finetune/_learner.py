@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from scenelearn._backend import keras
+from scenelearn._checks import image_size
 from scenelearn._distributed import padded_batch_size, process_count, process_index
 from scenelearn._keras_internals import forget_programs
 from scenelearn._threads import map_ahead, n_threads
 from scenelearn.augment import Policy, apply, apply_mix, sample, sample_mix
 from scenelearn.augment import policy as resolve_policy
 from scenelearn.backbones import fast_on_cpu
+from scenelearn.backbones._fast import batches_at_once
 from scenelearn.data import Batches, Pixels
 from scenelearn.errors import DeviceError
 from scenelearn.finetune._class_weights import (
@@ -24,6 +28,7 @@ from scenelearn.finetune._class_weights import (
     Weights,
     build_class_weights,
 )
+from scenelearn.finetune._device import prediction_bytes
 from scenelearn.finetune._features import Datasets
 from scenelearn.finetune._model import compile_model
 from scenelearn.finetune._settings import FitSettings, Recipe
@@ -34,7 +39,7 @@ from scenelearn.finetune._teacher import Teacher, add_feature_head, distillation
 # 4,200 Intel photos was seen 32 times instead of 19, and MobileNetV2-0.35 with EfficientNet-Lite2
 # as the teacher reached 91.8% of one split's validation photos (log loss 0.244) instead of 91.5%
 # (0.248).
-_N_PASSES, _BLOCK_STEPS = 2, 16
+N_PASSES, BLOCK_STEPS = 2, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +63,16 @@ class Augmentation:
     @property
     def n_passes(self) -> int:
         """How often each batch is learned."""
-        return 1 if self.teacher is None else _N_PASSES
+        return 1 if self.teacher is None else N_PASSES
+
+    def group_size(self, batch_size: int) -> int:
+        """How many batches of this size a teacher predicts at once, so that it uses all cores."""
+        return 1 if self.teacher is None else batches_at_once(self.teacher.network, batch_size)
 
     def step_batches(self, n_batches: int) -> list[int]:
         """The number of the batch that each step of an epoch with so many batches learns."""
-        starts = range(0, n_batches, _BLOCK_STEPS)
-        blocks = [range(start, min(start + _BLOCK_STEPS, n_batches)) for start in starts]
+        starts = range(0, n_batches, BLOCK_STEPS)
+        blocks = [range(start, min(start + BLOCK_STEPS, n_batches)) for start in starts]
         return [k for block in blocks for _ in range(self.n_passes) for k in block]
 
 
@@ -164,6 +173,28 @@ def build_learner(
     )
 
 
+def teacher_bytes(teacher: Teacher | None, train_px: int | tuple[int, int], batch_size: int) -> int:
+    """What a teacher adds to the memory of training.
+
+    Its prediction, and images (uint8): the batches of a block for the second pass; the batches of
+    two groups, one that is predicted and one that is made meanwhile, at both sizes.
+
+    Args:
+        teacher: if there is one.
+        train_px: the side of the student's square images, or their (height, width).
+        batch_size: photos per step.
+
+    Returns:
+        Bytes; 0 without a teacher.
+    """
+    if teacher is None:
+        return 0
+    n_group = batch_size * batches_at_once(teacher.network, batch_size)
+    own_bytes = 3 * math.prod(image_size(train_px)) * (batch_size * BLOCK_STEPS + 2 * n_group)
+    teacher_image_bytes = 3 * teacher.resize.height * teacher.resize.width * 2 * n_group
+    return own_bytes + teacher_image_bytes + prediction_bytes(teacher.network, n_group)
+
+
 def augmented_batches(
     train: Batches,
     augmentation: Augmentation,
@@ -251,10 +282,16 @@ def augmented_batches(
         teacher_mixed = apply_mix(teacher_images, targets, mix)[0] if has_own else mixed
         return mixed, mixed_targets, teacher_mixed
 
-    def finish(images: Any, targets: Any, teacher_images: Any) -> tuple[Any, ...]:
-        """The batch of this process, in the training thread: it runs the teacher."""
-        if teacher is not None:
-            targets = teacher.targets(teacher_images)
+    def finish_group(group: Collection[tuple[Any, ...] | None]) -> list[tuple[Any, ...] | None]:
+        """Some batches of this process, in the training thread: it runs the teacher."""
+        targets = [batch[1] for batch in group if batch]
+        if teacher is not None and targets:
+            images = [keras().ops.convert_to_numpy(batch[2]) for batch in group if batch]
+            targets = np.split(teacher.targets(np.concatenate(images), n), len(images))
+        remaining = iter(targets)
+        return [batch and finish(batch[0], next(remaining)) for batch in group]
+
+    def finish(images: Any, targets: Any) -> tuple[Any, ...]:
         images, targets, *padding = shard(images, targets)
         if class_weights is None:
             return (images, targets, *padding)
@@ -266,13 +303,15 @@ def augmented_batches(
     of_epoch = augmentation.step_batches(n_batches)[: steps.stop]
     steps = range(steps.start, len(of_epoch))
     numbers = of_epoch[steps.start :]
-    # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
-    made = map_ahead(make_batch, dict.fromkeys(numbers), workers=1 + n_threads() // 8)
     left, batches = Counter(numbers), dict[int, tuple[Any, ...] | None]()
+    # A batch takes a tenth of the processor time of its step: one thread suffices for eight.
+    group_size = augmentation.group_size(n)
+    made = map_ahead(make_batch, left, workers=max(group_size, 1 + n_threads() // 8))
+    unfinished = zip(left, made, strict=True)
     for step, number in zip(steps, numbers, strict=True):
         if number not in batches:
-            parts = next(made)
-            batches[number] = parts and finish(*parts)
+            group = dict(itertools.islice(unfinished, group_size))
+            batches.update(zip(group, finish_group(group.values()), strict=True))
         left[number] -= 1
         batch = batches[number] if left[number] else batches.pop(number)
         if batch is not None:

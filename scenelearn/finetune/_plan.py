@@ -37,7 +37,7 @@ from scenelearn.finetune._features import (
     feature_batch_size,
     make_datasets,
 )
-from scenelearn.finetune._learner import build_learner, weigh_datasets
+from scenelearn.finetune._learner import N_PASSES, build_learner, teacher_bytes, weigh_datasets
 from scenelearn.finetune._lora import add_lora, with_lora
 from scenelearn.finetune._model import (
     add_zero_head,
@@ -209,12 +209,15 @@ def _plan(
     progress: Progress,
 ) -> Plan:
     requested_batch_size, start = settings.batch_size, time.perf_counter()
-    settings = adapt_to_machine(settings, len(splits.photos))
+    settings = adapt_to_machine(settings, len(splits.photos), teacher)
     final_features = build_features(settings, network)
     features = build_training_features(final_features, settings, network)
     with with_lora(features, settings):
         batch_size = choose_batch_size(
-            features, requested_batch_size, updates_batchnorm=settings.updates_batchnorm
+            features,
+            requested_batch_size,
+            updates_batchnorm=settings.updates_batchnorm,
+            other_bytes=partial(teacher_bytes, teacher, settings.train_px),
         )
     settings = replace(settings, batch_size=batch_size)
     network_s = time.perf_counter() - start
@@ -273,13 +276,14 @@ def _plan(
         schedule=schedule,
         seconds=seconds,
         step_s=durations.step_s,
-        training_bytes=training_bytes(features, batch_size),
+        training_bytes=training_bytes(features, batch_size)
+        + teacher_bytes(teacher, settings.train_px, batch_size),
         free_bytes=available_bytes(),
         reasons=(),
     )
     n_trained = sum(int(np.prod(v.shape)) for v in logits_model.trainable_variables)
     reasons = _explain(
-        result, feature_s, n_trained, left_s, requested_batch_size=requested_batch_size
+        result, feature_s, n_trained, left_s, teacher, requested_batch_size=requested_batch_size
     )
     return replace(result, reasons=reasons)
 
@@ -317,6 +321,7 @@ def _explain(
     feature_s: float,
     n_trained: int,
     left_s: float,
+    teacher: Teacher | None,
     *,
     requested_batch_size: int,
 ) -> tuple[str, ...]:
@@ -341,6 +346,11 @@ def _explain(
         f"{trained}: {n_trained:,} parameters are trained, "
         f"{1e3 * result.step_s:.0f} ms per step as measured"
     )
+    if teacher is not None:
+        lines.append(
+            f"teacher: {teacher.title}; it predicts the same images at {teacher.resize.title}, and "
+            f"each is learned {N_PASSES} times"
+        )
     if settings.train_px != settings.image_px:
         lines.append(f"tested at {settings.resize.title}, the size of the prediction")
     n_steps = sum(steps for steps, _ in schedule)

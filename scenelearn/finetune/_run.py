@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ from scenelearn.finetune._device import (
     training_bytes,
 )
 from scenelearn.finetune._features import Datasets, compute_probe_data, make_datasets
-from scenelearn.finetune._learner import Learner, build_learner, weigh_datasets
+from scenelearn.finetune._learner import Learner, build_learner, teacher_bytes, weigh_datasets
 from scenelearn.finetune._linear_probe import LinearProbe, cross_validate_l2
 from scenelearn.finetune._lora import add_lora, merge_lora, with_lora
 from scenelearn.finetune._model import (
@@ -165,7 +166,7 @@ class Run:
         photos = self.splits.photos
         with self.clock.phase("network") as note:
             context.enter_context(data_parallel(devices))  # starts the backend
-            self.settings = adapt_to_machine(self.settings, len(photos))
+            self.settings = adapt_to_machine(self.settings, len(photos), self._teacher)
             self.features = build_features(self.settings, self._own_network)
             self.training_features = build_training_features(
                 self.features, self.settings, self._own_network
@@ -239,7 +240,10 @@ class Run:
         features = self.training_features
         with with_lora(features, settings):
             batch_size = choose_batch_size(
-                features, settings.batch_size, updates_batchnorm=settings.updates_batchnorm
+                features,
+                settings.batch_size,
+                updates_batchnorm=settings.updates_batchnorm,
+                other_bytes=partial(teacher_bytes, self._teacher, settings.train_px),
             )
         self._make_datasets(batch_size)
         with self.clock.phase("features") as note:
@@ -296,7 +300,9 @@ class Run:
                 failures = self.pixels.read_failures
                 failures.update(self.teacher_pixels.read_failures | failures)
             if len(self.state.history) > 1:
-                self._trained_bytes = training_bytes(self.training_model, settings.batch_size)
+                self._trained_bytes = training_bytes(
+                    self.training_model, settings.batch_size
+                ) + teacher_bytes(self._teacher, settings.train_px, settings.batch_size)
             merge_lora(self.training_features)
             note(describe_training(self.state, self.stopped, requested=settings.epochs))
             epochs = self.state.schedule.epochs

@@ -73,12 +73,18 @@ class Teacher:
         """Number of principal components of its features; 0 if it keeps no training photos."""
         return len(self._scale)
 
-    def targets(self, images: Any) -> npt.NDArray[np.float32]:
+    @cached_property
+    def network(self) -> Any:
+        """From raw pixels to what it predicts, optimized for the CPU."""
+        return inference_model(self.classifier.model)
+
+    def targets(self, images: Any, batch_size: int) -> npt.NDArray[np.float32]:
         """What a student learns from it for some images.
 
         Args:
             images: (n, height, width, 3) uint8, of its size; with several devices, the same in each
                 process.
+            batch_size: images per batch; `batches_at_once` of them use all cores.
 
         Returns:
             (n, n_classes + n_components) float32: its probabilities; and its features, as
@@ -86,17 +92,15 @@ class Teacher:
             each divided by its standard deviation on these photos, or by a twentieth of the largest
             standard deviation if that is more.
         """
-        images = keras().ops.convert_to_numpy(images)
-        outputs = compute_outputs(self._network, images, len(images))
+        outputs = compute_outputs(self.network, images, batch_size)
         probabilities = outputs.probabilities[:, self.columns]
         if self._index is None:
             return probabilities
-        components = self._index.embed(outputs.features) / self._scale
+        # Batch by batch: a product's last bits depend on its number of rows.
+        starts = range(0, len(images), batch_size)
+        batches = [outputs.features[start : start + batch_size] for start in starts]
+        components = np.concatenate([self._index.embed(one) for one in batches]) / self._scale
         return np.concatenate([probabilities, components], axis=1, dtype=np.float32)
-
-    @cached_property
-    def _network(self) -> Any:
-        return inference_model(self.classifier.model)
 
     @property
     def digest(self) -> str:

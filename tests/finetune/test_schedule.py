@@ -14,6 +14,7 @@ import pytest
 
 from scenelearn import sizing
 from scenelearn.backbones._names import find_architecture
+from scenelearn.data._resize import make_resize
 from scenelearn.finetune import FitResult, FitSettings, Recipe, _budget
 from scenelearn.finetune._budget import measure_durations
 from scenelearn.finetune._candidates import CANDIDATES
@@ -183,6 +184,13 @@ def test_auto_chooses_larger_networks_for_larger_budgets(
     timed.clear()
     assert _budget.choose_backbone(6000, 160, 0.5, 32) == "mobilenet_v2_0.35"
     assert len(timed) == 1  # the others cannot fit
+    network_of_teacher = network("mobilenet_v2_0.35", 160)
+    teacher = SimpleNamespace(network=network_of_teacher, resize=make_resize(160))
+    taught = [_budget.choose_backbone(6000, 160, m, 32, teacher) for m in (0.5, 5, 20, 1e4)]
+    order_taught = [names.index(name) for name in taught]
+    assert all(with_teacher <= own for with_teacher, own in zip(order_taught, order, strict=True))
+    assert order_taught != order  # each image is learned twice
+    assert taught[-1] == "efficientnet_v2_s"
     for free, is_largest in ((300_000_000, False), (10**12, True), (None, True)):
         monkeypatch.setattr(_budget, "available_bytes", lambda free=free: free)
         found = _budget.choose_backbone(6000, 160, 1e4, 32)

@@ -17,7 +17,7 @@ from scenelearn.data import Pixels
 from scenelearn.data._pixels import load_pixels
 from scenelearn.data._resize import make_resize
 from scenelearn.errors import ArgumentError, ClassMismatchError, PathMissingError
-from scenelearn.finetune import Recipe, _budget, _run
+from scenelearn.finetune import Recipe, _budget, _device, _run
 from scenelearn.finetune._features import make_datasets
 from scenelearn.finetune._learner import Augmentation, augmented_batches
 from scenelearn.finetune._model import add_zero_head, lr_multipliers
@@ -90,7 +90,7 @@ def test_targets_are_probabilities_and_scaled_principal_components(
     teacher: Teacher, fitted: FitResult
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    targets = teacher.targets(images)
+    targets = teacher.targets(images, 5)
     assert targets.dtype == np.float32
     probabilities, components = targets[:, :6], targets[:, 6:]
     expected = fitted.classifier.predict_proba(images, verbose=False)
@@ -117,7 +117,9 @@ def test_classes_may_have_another_order(
     )
     assert other is not None
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(other.targets(images)[:, :6], teacher.targets(images)[:, 5::-1])
+    np.testing.assert_array_equal(
+        other.targets(images, 3)[:, :6], teacher.targets(images, 3)[:, 5::-1]
+    )
 
 
 def test_classifier_without_training_photos_teaches_probabilities_only(
@@ -127,7 +129,7 @@ def test_classifier_without_training_photos_teaches_probabilities_only(
     teacher = load_teacher(classifier, splits.photos.class_names)
     assert teacher is not None
     assert teacher.n_components == 0
-    assert teacher.targets(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 6)
+    assert teacher.targets(np.zeros((2, 32, 32, 3), np.uint8), 2).shape == (2, 6)
 
 
 def test_student_and_teacher_see_the_same_images_at_their_own_sizes(
@@ -153,7 +155,7 @@ def test_student_and_teacher_see_the_same_images_at_their_own_sizes(
     assert len(found) == len(own) == len(seen) == len(train)
     for (images, targets), (own_images, _), (seen_images, _) in zip(found, own, seen, strict=True):
         np.testing.assert_array_equal(np.asarray(images), np.asarray(own_images))
-        expected = teacher.targets(np.asarray(seen_images))
+        expected = teacher.targets(np.asarray(seen_images), 16)
         np.testing.assert_allclose(targets, expected, atol=1e-5)
 
 
@@ -163,9 +165,9 @@ def test_each_batch_is_learned_twice_and_predicted_once(
     predicted = []
     targets = Teacher.targets
 
-    def count(self: Teacher, images: Any) -> Any:
+    def count(self: Teacher, images: Any, batch_size: int) -> Any:
         predicted.append(images)
-        return targets(self, images)
+        return targets(self, images, batch_size)
 
     monkeypatch.setattr(Teacher, "targets", count)
     pixels = load_pixels(splits.photos, make_resize(32))
@@ -201,6 +203,61 @@ def test_each_batch_is_learned_twice_and_predicted_once(
     np.testing.assert_array_equal(np.asarray(short[6][1][0]), short[0][1][0])
 
 
+@pytest.mark.skipif(keras().backend.backend() != "jax", reason="only JAX has the fast form")
+def test_on_many_cores_the_teacher_predicts_several_batches_at_once(
+    teacher: Teacher, splits: sl.data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_images = []
+    targets = Teacher.targets
+
+    def count(self: Teacher, images: Any, batch_size: int) -> Any:
+        n_images.append(len(images))
+        return targets(self, images, batch_size)
+
+    monkeypatch.setattr(Teacher, "targets", count)
+    pixels = load_pixels(splits.photos, make_resize(32))
+    train = make_datasets(splits, pixels, 16, seed=3).train
+    augmentation = Augmentation(
+        policy=policy("standard"), recipe=Recipe(mixup_alpha=0.2), n_classes=6, teacher=teacher,
+        teacher_pixels=pixels,
+    )  # fmt: skip
+    n = len(train)
+    assert n == 4
+
+    def batches(n_cores: int, first: int = 0) -> list[tuple[int, Any]]:
+        monkeypatch.setenv("SCENELEARN_THREADS", str(n_cores))
+        n_images.clear()
+        steps = range(first, 2 * n)
+        return list(augmented_batches(train, augmentation, epoch=1, steps=steps))
+
+    expected = batches(1)
+    assert n_images == [16, 16, 16, 16]
+    for n_cores, first, sizes in ((3, 0, [48, 16]), (8, 0, [64]), (3, 2, [48, 16]), (8, 6, [32])):
+        found = batches(n_cores, first)
+        assert n_images == sizes
+        for (step, batch), (same_step, same) in zip(found, expected[first:], strict=True):
+            assert step == same_step
+            np.testing.assert_array_equal(np.asarray(batch[0]), np.asarray(same[0]))
+            np.testing.assert_array_equal(batch[1], same[1])
+
+
+def test_plan_counts_the_teacher(
+    fitted: FitResult, splits: sl.data.Splits, fit_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    settings = fit_settings | {"image_px": 64, "batch_size": 32}
+    plain = sl.plan(splits, **settings)
+    taught = sl.plan(splits, **settings, teacher=fitted)
+    other_bytes = taught.training_bytes - plain.training_bytes
+    assert other_bytes > 16 * 32 * 64 * 64 * 3  # the block of batches that are learned again
+    assert "teacher" not in str(plain)
+    assert "it predicts the same images at 32 px, and each is learned 2 times" in str(taught)
+    monkeypatch.setattr(_device, "available_bytes", lambda: taught.training_bytes - 1)
+    assert sl.plan(splits, **settings).settings.batch_size == 32
+    assert sl.plan(splits, **settings, teacher=fitted).settings.batch_size < 32
+    assert "Reducing the batch size" in caplog.text
+
+
 def test_measured_step_time_counts_a_prediction_once_in_two_steps(
     teacher: Teacher, splits: sl.data.Splits, fit_settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -208,9 +265,9 @@ def test_measured_step_time_counts_a_prediction_once_in_two_steps(
     now = [0.0]
     targets = Teacher.targets
 
-    def take_two_seconds(self: Teacher, images: Any) -> Any:
-        now[0] += 2.0
-        return targets(self, images)
+    def take_two_seconds(self: Teacher, images: Any, batch_size: int) -> Any:
+        now[0] += 2.0 * len(images) / batch_size
+        return targets(self, images, batch_size)
 
     monkeypatch.setattr(Teacher, "targets", take_two_seconds)
     monkeypatch.setattr(_budget.time, "perf_counter", lambda: now[0])
@@ -265,7 +322,7 @@ def test_photo_that_the_teacher_cannot_read_is_left_out(
     left = np.resize([*order[16:20], *order[21:32]], 16)
     images, targets = found[1]
     np.testing.assert_array_equal(np.asarray(images), pixels.load(left)[0])
-    np.testing.assert_allclose(targets, teacher.targets(pixels.load(left)[0]), atol=1e-5)
+    np.testing.assert_allclose(targets, teacher.targets(pixels.load(left)[0], 16), atol=1e-5)
 
 
 def test_photos_unusable_at_the_size_of_the_teacher_are_not_used(
