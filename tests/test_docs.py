@@ -134,9 +134,11 @@ def test_snippets_run(page: Path, workspace: Path, tmp_path: Path, monkeypatch: 
             return first_fit()
         return fit(splits, **({"epochs": 1, "batch_size": 16} | arguments | small))
 
-    def small_cross_validate(photos: Any, folds: int, **arguments: Any) -> Any:
+    def small_cross_validate(photos: Any, folds: int, groups: Any = None, **arguments: Any) -> Any:
         sl.finetune.FitSettings(**arguments)
-        return sl.finetune.cross_validate(photos, min(folds, 2), epochs=0, batch_size=16, **small)
+        return sl.finetune.cross_validate(
+            photos, min(folds, 2), groups=groups, epochs=0, batch_size=16, **small
+        )
 
     monkeypatch.setattr(sl, "fit", small_fit, raising=False)
     monkeypatch.setattr(sl, "cross_validate", small_cross_validate, raising=False)
